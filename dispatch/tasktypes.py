@@ -1,0 +1,187 @@
+"""What a task type is, and how a file in ``tasks/`` registers one.
+
+::
+
+    class CleanOrder(Payload):
+        robot: str
+
+    @task("robot.clean", payload=CleanOrder, time_limit=900)
+    def clean(order: CleanOrder, ctx: Context) -> dict[str, Any]: ...
+
+Registering puts the type into the API, OpenAPI, ``/v1/task-types``, the worker and Flower.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Protocol, TypeVar
+
+import pydantic
+
+from dispatch.errors import ConfigurationError
+from dispatch.settings import Settings
+
+#: Ends in a routing key and a URL: dotted lower-case words.
+_NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*")
+
+#: Seconds: the default hard limit of one attempt; a handler over it is killed and counted as failed.
+DEFAULT_TIME_LIMIT = 300.0
+
+
+def _camel(name: str) -> str:
+    head, *tail = name.split("_")
+    return head + "".join(word.capitalize() for word in tail)
+
+
+class Payload(pydantic.BaseModel):
+    """Base of payload models: strict, frozen, camelCase in JSON, unknown fields refused."""
+
+    model_config = pydantic.ConfigDict(
+        strict=True, frozen=True, extra="forbid", alias_generator=_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class Log(Protocol):
+    """The part of a structlog logger that handlers use."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Write a line of level info."""
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Write a line of level warning."""
+
+
+class Context(Protocol):
+    """What a handler is given beside its payload."""
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """Hand this to the outside: it survives retries and redrives."""
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that runs, 1-based."""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits, the same through every hop."""
+
+    @property
+    def traceparent(self) -> str:
+        """W3C Trace Context header for outgoing calls."""
+
+    @property
+    def settings(self) -> Settings:
+        """The worker's settings."""
+
+    @property
+    def log(self) -> Log:
+        """A logger bound to the task."""
+
+    def progress(self, percent: int, message: str = "") -> None:
+        """Record progress (0-100) and a word about it; may be dropped when Redis is away."""
+
+    def cancelled(self) -> bool:
+        """Whether somebody asked for the task to stop; poll it in long handlers."""
+
+
+P = TypeVar("P", bound=Payload)
+Handler = Callable[[P, Context], Mapping[str, Any] | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TaskType:
+    """A registered task type."""
+
+    name: str  #: on the wire, in routing keys and in the API
+    payload: type[Payload]  #: what a client must send
+    handler: Handler[Any]  #: what a worker runs
+    ladder: tuple[str, ...] | None  #: names of the rungs it climbs; None for all of them
+    time_limit: float  #: seconds; the hard limit of one attempt
+    summary: str  #: first line of the handler's docstring
+
+
+class Registry(Mapping[str, TaskType]):
+    """The task types of this process, by name."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, TaskType] = {}
+
+    def add(self, task_type: TaskType) -> None:
+        """Register a type.
+
+        Raises:
+            ConfigurationError: the name is not usable or taken by another handler.
+        """
+        if not _NAME.fullmatch(task_type.name):
+            msg = f"task name {task_type.name!r} must be dotted lower-case words, as in 'robot.clean'"
+            raise ConfigurationError(msg)
+        taken = self._types.get(task_type.name)
+        if taken is not None and taken.handler.__qualname__ != task_type.handler.__qualname__:
+            msg = f"task name {task_type.name!r} is taken by {taken.handler.__module__}.{taken.handler.__qualname__}"
+            raise ConfigurationError(msg)
+        self._types[task_type.name] = task_type
+
+    def __getitem__(self, name: str) -> TaskType:
+        return self._types[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._types))
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+
+#: Filled by importing the modules of ``tasks/``.
+registry = Registry()
+
+
+def task(
+    name: str, *, payload: type[P], ladder: Sequence[str] | None = None, time_limit: float = DEFAULT_TIME_LIMIT
+) -> Callable[[Handler[P]], Handler[P]]:
+    """Register a handler as a task type.
+
+    Args:
+        name: dotted lower-case words; the name on the wire, so never change it while messages are queued.
+        payload: the model of what clients send.
+        ladder: names of the declared rungs this type climbs, in order; all of them by default.
+        time_limit: seconds an attempt may take before it is killed and counted as failed.
+
+    Returns:
+        A decorator that returns the handler unchanged, so that tests can call it.
+
+    Raises:
+        ConfigurationError: the name is not usable or taken.
+    """
+
+    def register(handler: Handler[P]) -> Handler[P]:
+        summary = (inspect.getdoc(handler) or name).splitlines()[0]
+        rungs = None if ladder is None else tuple(ladder)
+        registry.add(TaskType(name, payload, handler, rungs, time_limit, summary))
+        return handler
+
+    return register
+
+
+def load(package: ModuleType) -> Registry:
+    """Import every module of a package so that its task types register.
+
+    Args:
+        package: normally ``tasks``.
+
+    Returns:
+        The registry.
+    """
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    return registry
