@@ -92,7 +92,9 @@ class RetryableError(TaskError):
 
     default_type = "retryable"
 
-    def __init__(self, message: str | None = None, *, type: str | None = None, retry_after: float | None = None) -> None:  # noqa: A002
+    def __init__(
+        self, message: str | None = None, *, type: str | None = None, retry_after: float | None = None
+    ) -> None:  # noqa: A002
         super().__init__(message, type=type)
         self.retry_after = retry_after
 

@@ -218,7 +218,14 @@ class Message:
         """The inverse of `to_json`."""
         data = json.loads(text)
         body = data["body"].encode() if "body" in data else base64.b64decode(data["base64"])
-        return cls(body, data["headers"], data["contentType"], data["contentEncoding"], data["correlationId"], data["routingKey"])
+        return cls(
+            body,
+            data["headers"],
+            data["contentType"],
+            data["contentEncoding"],
+            data["correlationId"],
+            data["routingKey"],
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -232,7 +239,14 @@ class Copy:
 
     def to_json(self) -> str:
         """For the record, so that a crash between decision and publish is mended from it."""
-        return json.dumps({"message": self.message.to_json(), "exchange": self.exchange, "routingKey": self.routing_key, "queue": self.queue})
+        return json.dumps(
+            {
+                "message": self.message.to_json(),
+                "exchange": self.exchange,
+                "routingKey": self.routing_key,
+                "queue": self.queue,
+            }
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Copy:
@@ -253,7 +267,12 @@ class ErrorInfo:
     def to_json(self) -> dict[str, Any]:
         """As the API shows it."""
         title = self.type.replace("-", " ").replace("_", " ")
-        return {"type": self.type, "title": title[:1].upper() + title[1:], "detail": self.message, "retryable": self.retryable}
+        return {
+            "type": self.type,
+            "title": title[:1].upper() + title[1:],
+            "detail": self.message,
+            "retryable": self.retryable,
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

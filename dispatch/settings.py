@@ -40,36 +40,85 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_sources: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_sources: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what `load` passes: it has seen the whole environment, and says which names it does not know."""
         del settings_cls
         return (init_settings,)
 
     # --- servers ---------------------------------------------------------------------------------
-    broker_url: SecretStr = Field(SecretStr("amqp://guest:guest@127.0.0.1:5672/robot"), description="RabbitMQ; several URLs separated by `;` are tried in turn.")
-    gateway_broker_url: Secret = Field(None, description="The gateway's own user (write to the task exchange only). Default: `broker_url`.")
+    broker_url: SecretStr = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1:5672/robot"),
+        description="RabbitMQ; several URLs separated by `;` are tried in turn.",
+    )
+    gateway_broker_url: Secret = Field(
+        None, description="The gateway's own user (write to the task exchange only). Default: `broker_url`."
+    )
     worker_broker_url: Secret = Field(None, description="The workers' own user. Default: `broker_url`.")
-    monitor_broker_url: Secret = Field(None, description="Flower's and `celery inspect`'s own user. Default: `broker_url`.")
-    replay_broker_url: Secret = Field(None, description="The user that reads the DLQ and sends letters again. Default: `broker_url`.")
+    monitor_broker_url: Secret = Field(
+        None, description="Flower's and `celery inspect`'s own user. Default: `broker_url`."
+    )
+    replay_broker_url: Secret = Field(
+        None, description="The user that reads the DLQ and sends letters again. Default: `broker_url`."
+    )
     admin_broker_url: Secret = Field(None, description="The user that applies the topology. Default: `broker_url`.")
-    management_url: SecretStr = Field(SecretStr("http://guest:guest@127.0.0.1:15672"), description="RabbitMQ's management API.")
-    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Redis; needs `maxmemory-policy noeviction`.")
+    management_url: SecretStr = Field(
+        SecretStr("http://guest:guest@127.0.0.1:15672"), description="RabbitMQ's management API."
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis; needs `maxmemory-policy noeviction`."
+    )
     redis_prefix: str = Field("robot:", pattern=r"^[A-Za-z0-9:_.-]{1,64}$", description="Prefix of every Redis key.")
 
     # --- the ladder and the queues ---------------------------------------------------------------
-    ladder: Ladder = Field(parse_ladder("1m=60,5m=300,30m=1800"), description="Rungs as `name=seconds`, rising. A rung's wait is frozen when its queue is declared: another wait is another name.")
-    lease_park: float = Field(30.0, gt=0, le=3_600, description="Seconds a copy waits in `robot.retry.q.lease` while its first copy still runs. Frozen at declaration.")
-    queue_ttl: float = Field(3_600.0, gt=0, description="Seconds a task may wait in the work queue before it ends in the DLQ as `expired`. A policy.")
-    queue_depth_limit: int = Field(10_000, ge=1, description="Ready messages in the work queue above which the gateway answers 429. The broker's own limit is 20 % higher.")
-    delivery_limit: int = Field(200, ge=20, description="Deliveries of one message before the broker dead-letters it: a backstop. A policy.")
-    apply_topology: bool = Field(True, description="Whether gateway and worker create what is missing in the broker at start. Set `false` where their users may not configure.")
+    ladder: Ladder = Field(
+        parse_ladder("1m=60,5m=300,30m=1800"),
+        description="Rungs as `name=seconds`, rising. A rung's wait is frozen when its queue is declared: another wait is another name.",
+    )
+    lease_park: float = Field(
+        30.0,
+        gt=0,
+        le=3_600,
+        description="Seconds a copy waits in `robot.retry.q.lease` while its first copy still runs. Frozen at declaration.",
+    )
+    queue_ttl: float = Field(
+        3_600.0,
+        gt=0,
+        description="Seconds a task may wait in the work queue before it ends in the DLQ as `expired`. A policy.",
+    )
+    queue_depth_limit: int = Field(
+        10_000,
+        ge=1,
+        description="Ready messages in the work queue above which the gateway answers 429. The broker's own limit is 20 % higher.",
+    )
+    delivery_limit: int = Field(
+        200, ge=20, description="Deliveries of one message before the broker dead-letters it: a backstop. A policy."
+    )
+    apply_topology: bool = Field(
+        True,
+        description="Whether gateway and worker create what is missing in the broker at start. Set `false` where their users may not configure.",
+    )
 
     # --- the record ------------------------------------------------------------------------------
-    result_ttl: float = Field(86_400.0, gt=0, description="Seconds a record stays after SUCCESS or a final FAIL. Dead letters stay until redriven or discarded.")
-    deadline: float = Field(86_400.0, gt=0, description="Seconds after acceptance during which a throttled task may wait without using up attempts.")
-    lease: float = Field(30.0, ge=0.5, le=3_600, description="Seconds a worker's claim lives without renewal; renewed at a third of it.")
-    lost_runs: int = Field(3, ge=1, description="Lapsed leases of one attempt before it counts as failed (`worker-lost`).")
+    result_ttl: float = Field(
+        86_400.0,
+        gt=0,
+        description="Seconds a record stays after SUCCESS or a final FAIL. Dead letters stay until redriven or discarded.",
+    )
+    deadline: float = Field(
+        86_400.0,
+        gt=0,
+        description="Seconds after acceptance during which a throttled task may wait without using up attempts.",
+    )
+    lease: float = Field(
+        30.0, ge=0.5, le=3_600, description="Seconds a worker's claim lives without renewal; renewed at a third of it."
+    )
+    lost_runs: int = Field(
+        3, ge=1, description="Lapsed leases of one attempt before it counts as failed (`worker-lost`)."
+    )
 
     # --- gateway ---------------------------------------------------------------------------------
     http_host: str = Field("127.0.0.1", description="Address the gateway binds. A non-loopback one needs `api_keys`.")
@@ -77,38 +126,63 @@ class Settings(BaseSettings):
     http_workers: int = Field(2, ge=1, le=64, description="Gateway processes.")
     http_threads: int = Field(16, ge=2, le=256, description="Threads of each gateway process.")
     max_body: int = Field(262_144, ge=1_024, description="Bytes a request body may have (413 above).")
-    api_keys: Names = Field((), description="`<id>:<hmac>:<scope>+<scope>`, comma-separated; made by `dispatch keys new`. Empty: open, on loopback only.", repr=False)
+    api_keys: Names = Field(
+        (),
+        description="`<id>:<hmac>:<scope>+<scope>`, comma-separated; made by `dispatch keys new`. Empty: open, on loopback only.",
+        repr=False,
+    )
     api_key_pepper: Secret = Field(None, description="Secret of the keys' HMAC; needed with `api_keys`.")
     confirm_timeout: float = Field(2.0, gt=0, le=2.5, description="Seconds the gateway waits for the broker's confirm.")
     store_timeout: float = Field(0.6, gt=0, le=0.75, description="Seconds the gateway waits for each Redis answer.")
-    idempotency_retry: float = Field(5.0, gt=0, description="Seconds after which a repeated Idempotency-Key adopts a submission that was cut off.")
-    trace_url: str = Field("", description="Template of a link to a trace, with `{traceId}`; shown in the API when set.")
+    idempotency_retry: float = Field(
+        5.0, gt=0, description="Seconds after which a repeated Idempotency-Key adopts a submission that was cut off."
+    )
+    trace_url: str = Field(
+        "", description="Template of a link to a trace, with `{traceId}`; shown in the API when set."
+    )
 
     # --- worker ----------------------------------------------------------------------------------
     concurrency_min: int = Field(2, ge=1, description="Worker processes that are always there.")
     concurrency_max: int = Field(8, ge=1, description="Worker processes at most.")
     prefetch_multiplier: int = Field(5, ge=1, description="In-flight messages are `concurrency_max` times this: 40.")
-    publish_timeout: float = Field(5.0, gt=0, description="Seconds the worker waits for the confirm of a hand-over before it tries again.")
+    publish_timeout: float = Field(
+        5.0, gt=0, description="Seconds the worker waits for the confirm of a hand-over before it tries again."
+    )
     soft_shutdown: float = Field(10.0, ge=0, description="Seconds running tasks get to finish after SIGTERM.")
-    consumer_timeout: float = Field(21_600.0, gt=0, description="RabbitMQ's `consumer_timeout`, seconds; task types that could outlast it refuse to start.")
+    consumer_timeout: float = Field(
+        21_600.0,
+        gt=0,
+        description="RabbitMQ's `consumer_timeout`, seconds; task types that could outlast it refuse to start.",
+    )
     sweep_interval: float = Field(5.0, gt=0, description="Seconds between two looks of the sweeper.")
-    sweep_margin: float = Field(600.0, ge=0, description="Seconds beyond lease, rung and queue TTL before a silent task is sent again.")
-    unpublished_grace: float = Field(30.0, gt=0, description="Seconds before the sweeper rejects a record whose publish was never confirmed.")
+    sweep_margin: float = Field(
+        600.0, ge=0, description="Seconds beyond lease, rung and queue TTL before a silent task is sent again."
+    )
+    unpublished_grace: float = Field(
+        30.0, gt=0, description="Seconds before the sweeper rejects a record whose publish was never confirmed."
+    )
 
     # --- task types ------------------------------------------------------------------------------
     robot_api_url: str = Field("http://127.0.0.1:8090", description="Base URL of the robot vendor's API.")
     robot_client_id: str = Field("demo", description="Client id for the robot vendor's token.")
     robot_client_secret: SecretStr = Field(SecretStr("demo"), description="Client secret for the robot vendor's token.")
     robot_poll: float = Field(2.0, gt=0, description="Seconds between two looks at a robot's order.")
-    http_allowed_hosts: Names = Field(("127.0.0.1", "localhost"), description="Hosts (`name` or `name:port`) that `http.request` may call, comma-separated.")
+    http_allowed_hosts: Names = Field(
+        ("127.0.0.1", "localhost"),
+        description="Hosts (`name` or `name:port`) that `http.request` may call, comma-separated.",
+    )
 
     # --- the launcher (`make up`) ----------------------------------------------------------------
     run_dir: str = Field(".run", description="Directory of the launcher's data, logs and `env` file.")
     rabbitmq_port: Port = Field(0, description="AMQP port of the private RabbitMQ; 0 chooses a free one.")
-    rabbitmq_management_port: Port = Field(0, description="Management port of the private RabbitMQ; 0 chooses a free one.")
+    rabbitmq_management_port: Port = Field(
+        0, description="Management port of the private RabbitMQ; 0 chooses a free one."
+    )
     redis_port: Port = Field(0, description="Port of the private Redis; 0 chooses a free one.")
     flower_port: Port = Field(0, description="Port of Flower; 0 chooses a free one.")
-    flower_host: str = Field("127.0.0.1", description="Address Flower binds. A non-loopback one needs `flower_basic_auth`.")
+    flower_host: str = Field(
+        "127.0.0.1", description="Address Flower binds. A non-loopback one needs `flower_basic_auth`."
+    )
     flower_basic_auth: Secret = Field(None, description="`user:password` for Flower.")
     simulator_port: Port = Field(0, description="Port of the robot simulator; 0 chooses a free one.")
 
@@ -122,7 +196,14 @@ class Settings(BaseSettings):
     def _names(cls, value: Any) -> Any:
         return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
-    @pydantic.field_validator("broker_url", "gateway_broker_url", "worker_broker_url", "monitor_broker_url", "replay_broker_url", "admin_broker_url")
+    @pydantic.field_validator(
+        "broker_url",
+        "gateway_broker_url",
+        "worker_broker_url",
+        "monitor_broker_url",
+        "replay_broker_url",
+        "admin_broker_url",
+    )
     @classmethod
     def _amqp(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
@@ -133,7 +214,9 @@ class Settings(BaseSettings):
     @pydantic.field_validator("management_url", "redis_url")
     @classmethod
     def _other_urls(cls, value: SecretStr) -> SecretStr:
-        _check_url(value.get_secret_value(), {"http", "https", "redis", "rediss", "unix", "redis+sentinel", "redis+cluster"})
+        _check_url(
+            value.get_secret_value(), {"http", "https", "redis", "rediss", "unix", "redis+sentinel", "redis+cluster"}
+        )
         return value
 
     @pydantic.model_validator(mode="after")
@@ -168,7 +251,12 @@ class Settings(BaseSettings):
     @property
     def idempotency_ttl(self) -> float:
         """Seconds an Idempotency-Key lives: as long as its record can, dead letters apart."""
-        return self.result_ttl + self.deadline + self.queue_ttl + sum(rung.seconds + self.queue_ttl for rung in self.ladder)
+        return (
+            self.result_ttl
+            + self.deadline
+            + self.queue_ttl
+            + sum(rung.seconds + self.queue_ttl for rung in self.ladder)
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -201,7 +289,9 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     try:
         settings = Settings.model_validate({**values, **overrides})
     except pydantic.ValidationError as exc:
-        problems += [_problem(error) for error in exc.errors(include_url=False, include_context=False, include_input=False)]
+        problems += [
+            _problem(error) for error in exc.errors(include_url=False, include_context=False, include_input=False)
+        ]
     if problems:
         raise ConfigurationError("\n".join(problems))
     return settings
@@ -233,8 +323,10 @@ def _check_url(url: str, schemes: set[str]) -> None:
 def _contradictions(settings: Settings) -> list[str]:
     """Settings that are each right and wrong together."""
     checks = {
-        f"{PREFIX}CONCURRENCY_MIN must not exceed {PREFIX}CONCURRENCY_MAX": settings.concurrency_min > settings.concurrency_max,
-        f"{PREFIX}API_KEY_PEPPER is needed with {PREFIX}API_KEYS": bool(settings.api_keys) and settings.api_key_pepper is None,
+        f"{PREFIX}CONCURRENCY_MIN must not exceed {PREFIX}CONCURRENCY_MAX": settings.concurrency_min
+        > settings.concurrency_max,
+        f"{PREFIX}API_KEY_PEPPER is needed with {PREFIX}API_KEYS": bool(settings.api_keys)
+        and settings.api_key_pepper is None,
         f"{PREFIX}HTTP_HOST {settings.http_host} is not loopback: set {PREFIX}API_KEYS (make one with `dispatch keys new`)": (
             not is_loopback(settings.http_host) and not settings.api_keys
         ),
