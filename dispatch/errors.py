@@ -71,7 +71,7 @@ class TaskError(DispatchError):
 
     default_type = "task-error"
 
-    def __init__(self, message: str | None = None, *, type: str | None = None) -> None:  # noqa: A002 - the wire's word
+    def __init__(self, message: str | None = None, *, type: str | None = None) -> None:
         super().__init__(message)
         self.type = type or self.default_type
 
@@ -94,7 +94,7 @@ class RetryableError(TaskError):
 
     def __init__(
         self, message: str | None = None, *, type: str | None = None, retry_after: float | None = None
-    ) -> None:  # noqa: A002
+    ) -> None:
         super().__init__(message, type=type)
         self.retry_after = retry_after
 

@@ -157,7 +157,7 @@ class Message:
     def task_id(self) -> str:
         """The task's id; a letter without one goes by the id the router gave it."""
         own = self.headers.get("id")
-        return own if is_task_id(own) else str(self.headers.get(DEAD_ID, ""))
+        return str(own) if is_task_id(own) else str(self.headers.get(DEAD_ID, ""))
 
     @property
     def type(self) -> str:

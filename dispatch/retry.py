@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -145,7 +146,7 @@ def parse_ladder(text: str) -> tuple[Rung, ...]:
     if len({rung.name for rung in rungs}) != len(rungs):
         msg = "each rung needs a name of its own"
         raise ValueError(msg)
-    if any(a.seconds > b.seconds for a, b in zip(rungs, rungs[1:], strict=False)):
+    if any(a.seconds > b.seconds for a, b in itertools.pairwise(rungs)):
         msg = "the waits must rise from rung to rung"
         raise ValueError(msg)
     return tuple(rungs)
