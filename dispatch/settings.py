@@ -22,6 +22,9 @@ from dispatch.retry import Rung, parse_ladder
 
 PREFIX = "DISPATCH_"
 
+#: Written into ``.run/env`` for clients; not a setting, and no misspelling when somebody sources that file.
+_FOR_CLIENTS = frozenset({"http_url"})
+
 #: Seconds: within this a request is answered, whatever RabbitMQ and Redis do (P7).
 ANSWER_WITHIN = 5.0
 
@@ -286,7 +289,7 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     """
     environ = os.environ if environ is None else environ
     given = {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
-    problems = [_unknown(name) for name in sorted(set(given) - set(Settings.model_fields))]
+    problems = [_unknown(name) for name in sorted(set(given) - set(Settings.model_fields) - _FOR_CLIENTS)]
     values: dict[str, Any] = {name: value for name, value in given.items() if name in Settings.model_fields}
     try:
         settings = Settings.model_validate({**values, **overrides})
