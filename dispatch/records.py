@@ -195,12 +195,11 @@ class Message:
 
         Args:
             drop: headers to leave out.
-            changes: headers to set, ``_`` standing for ``-``; None leaves one out.
+            changes: headers to set.
         """
-        renamed = {name.replace("_", "-"): value for name, value in changes.items()}
-        headers = {**self.headers, **renamed}
-        gone = BROKER_HEADERS.union(drop, (name for name, value in renamed.items() if value is None))
-        return dataclasses.replace(self, headers={name: value for name, value in headers.items() if name not in gone})
+        gone = BROKER_HEADERS.union(drop).difference(changes)
+        kept = {name: value for name, value in self.headers.items() if name not in gone}
+        return dataclasses.replace(self, headers={**kept, **changes})
 
     def to_json(self) -> str:
         """For the record; the body as text where it is UTF-8, otherwise base64."""
@@ -305,7 +304,17 @@ class Record:
     worker: str | None = None
     cancel_requested: bool = False
     lost_runs: int = 0
+    discarded: bool = False  #: an operator gave the dead letter up
+    before_redrive: State | None = None  #: a redrive was recorded and its copy is not confirmed yet
+    decision: str | None = None  #: a `Copy` as JSON: decided, not confirmed yet
+    decided_seq: int | None = None
+    key: str | None = None  #: the Idempotency-Key it was submitted with
     message: Message | None = None  #: the original, so that it can be sent again
+
+    @property
+    def buried(self) -> bool:
+        """Whether its letter lies in the DLQ, to be redriven or discarded."""
+        return self.state in (State.DEAD_LETTERED, State.EXPIRED) and not self.discarded
 
     @property
     def status(self) -> Status:

@@ -1,0 +1,183 @@
+"""Redis, spoken to in whole transitions: Lua scripts, one round trip, an answer or `StoreUnavailable` in bounded time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.resources
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ResponseError
+from redis.retry import Retry
+
+from dispatch.errors import StoreError, StoreUnavailable
+from dispatch.settings import Settings
+
+#: Seconds during which calls fail at once after Redis did not answer one: a silent Redis must not eat up threads.
+BREAK = 0.5
+
+#: What Redis says while it cannot serve; everything else it refuses is our mistake.
+_AWAY = ("LOADING", "MISCONF", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "OOM", "BUSY ", "TRYAGAIN")
+
+Step = tuple[Any, ...]
+
+
+def _source(name: str) -> str:
+    folder = importlib.resources.files("dispatch") / "lua"
+    common = "" if name.endswith("_key") else (folder / "_common.lua").read_text()
+    return common + (folder / f"{name}.lua").read_text()
+
+
+class Script:
+    """A Lua script and the digest Redis knows it by.
+
+    Args:
+        name: its file in ``dispatch/lua``, without the ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.source = _source(name)
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, keys: Sequence[str], *args: str | float) -> Step:
+        """The command that runs it."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+
+class Scripts:
+    """A thread-safe Redis connection for transitions.
+
+    Args:
+        settings: where Redis is.
+        timeout: seconds for each answer, and for connecting.
+        names: the scripts that are used over this connection.
+    """
+
+    def __init__(self, settings: Settings, *, timeout: float, names: Sequence[str]) -> None:
+        self._scripts = {name: Script(name) for name in names}
+        self._open_until = 0.0
+        self._lock = threading.Lock()
+        self.redis: redis.Redis = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            # One more try on a connection that a restart has closed; none after a silence: its outcome is unknown.
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
+            retry_on_error=[],
+            decode_responses=True,
+            lib_name=None,
+            lib_version=None,
+        )
+
+    def step(self, name: str, keys: Sequence[str], *args: str | float) -> Step:
+        """A script's run, for `run`."""
+        return self._scripts[name](keys, *args)
+
+    def run(self, *steps: Step) -> list[Any]:
+        """Run commands in order, in one round trip.
+
+        Args:
+            steps: commands, each a tuple of its words.
+
+        Returns:
+            Their answers, in order.
+
+        Raises:
+            StoreUnavailable: Redis did not answer: what was written is unknown.
+            StoreError: Redis refused a command.
+        """
+        self._enter()
+        try:
+            answers = self._attempt(steps)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
+            self._open_until = time.monotonic() + BREAK
+            raise StoreUnavailable from exc
+        except ResponseError as exc:
+            if str(exc).startswith(_AWAY):
+                raise StoreUnavailable from exc
+            raise StoreError(f"Redis refused a command: {exc}") from exc
+        self._open_until = 0.0
+        return answers
+
+    @contextlib.contextmanager
+    def listening(self, channel: str) -> Iterator[Callable[[float], bool]]:
+        """Listen to a channel.
+
+        Args:
+            channel: its name.
+
+        Yields:
+            A function that waits for a message, some seconds at most, and says whether one came.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        try:
+            with self.redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
+                subscription.subscribe(channel)
+                subscription.get_message(timeout=BREAK)  # the server's word that it listens: later changes are heard
+                yield lambda seconds: _next_message(subscription, seconds)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
+            raise StoreUnavailable from exc
+
+    def info(self) -> dict[str, Any]:
+        """Redis's own word about its memory.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        (answer,) = self.run(("INFO", "memory"))
+        return answer if isinstance(answer, dict) else _parse_info(answer)
+
+    def load(self) -> None:
+        """Tell Redis the scripts."""
+        for script in self._scripts.values():
+            self.redis.script_load(script.source)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.redis.close()
+
+    def _attempt(self, steps: Sequence[Step]) -> list[Any]:
+        try:
+            return self._send(steps)
+        except NoScriptError:
+            # Redis restarted without its scripts. Each is safe to say twice, so the whole list goes again.
+            self.load()
+            return self._send(steps)
+
+    def _send(self, steps: Sequence[Step]) -> list[Any]:
+        if len(steps) == 1:
+            return [self.redis.execute_command(*steps[0])]  # type: ignore[no-untyped-call]
+        pipe = self.redis.pipeline(transaction=False)
+        for step in steps:
+            pipe.execute_command(*step)  # type: ignore[no-untyped-call]
+        return pipe.execute()
+
+    def _enter(self) -> None:
+        """Fail at once while Redis is known to be silent; let one caller try it again."""
+        if not self._open_until:
+            return
+        with self._lock:
+            now = time.monotonic()
+            if now < self._open_until:
+                raise StoreUnavailable
+            self._open_until = now + BREAK
+
+
+def _next_message(subscription: redis.client.PubSub, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if subscription.get_message(timeout=left) is not None:
+            return True
+    return False
+
+
+def _parse_info(text: str) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
