@@ -1,0 +1,165 @@
+"""A private RabbitMQ: own node name, data, cookie, name server (epmd) and loopback ports."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from launcher import accounts, files
+from launcher.errors import LaunchError
+from launcher.ports import Ports
+from launcher.processes import Spec, all_of, http_probe, tcp_probe
+from launcher.rundir import RunDir
+
+VHOST = "robot"
+USER, PASSWORD = "guest", "guest"  # RabbitMQ's own default, which it admits from loopback only
+
+_INSTALLED = "/usr/lib/rabbitmq/lib"
+
+#: Dead letters that were refused are tried again every 180 s, 32 at a time, by default: too slow for
+#: a delay queue. rabbitmq.conf has no keys for these two.
+_ADVANCED = (
+    "[{rabbit,[{dead_letter_worker_publisher_confirm_timeout,30000},{dead_letter_worker_consumer_prefetch,256}]}].\n"
+)
+
+#: Two schedulers that sleep when idle: this is a development server beside everything else.
+_ERLANG = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+
+
+def home(environ: Mapping[str, str]) -> Path | None:
+    """Where RabbitMQ is installed.
+
+    Args:
+        environ: ``RABBITMQ_HOME`` in it names another RabbitMQ than the system's.
+
+    Returns:
+        The directory that holds ``sbin/rabbitmq-server``; None when there is none, or no Erlang.
+    """
+    given = environ.get("RABBITMQ_HOME")
+    candidates = [Path(given)] if given else sorted(Path(_INSTALLED).glob("rabbitmq_server-*"), reverse=True)
+    found = next((path for path in candidates if (path / "sbin" / "rabbitmq-server").exists()), None)
+    path = environ.get("PATH")
+    return found if shutil.which("erl", path=path) and shutil.which("epmd", path=path) else None
+
+
+def broker_url(port: int, vhost: str = VHOST) -> str:
+    """The AMQP URL of a private RabbitMQ."""
+    return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/{quote(vhost, safe='')}"
+
+
+def management_url(port: int) -> str:
+    """The management API's URL of a private RabbitMQ."""
+    return f"http://{USER}:{PASSWORD}@127.0.0.1:{port}"
+
+
+def specs(
+    run: RunDir,
+    environ: Mapping[str, str],
+    ports: Ports,
+    *,
+    consumer_timeout: float,
+    port: int = 0,
+    management_port: int = 0,
+) -> list[Spec]:
+    """The two processes of a private RabbitMQ, with their files written.
+
+    Args:
+        run: whose data they use.
+        environ: the environment to start them in.
+        ports: where their ports are remembered.
+        consumer_timeout: seconds a consumer may hold a message.
+        port: the AMQP port; 0 chooses one.
+        management_port: the management API's port; 0 chooses one.
+
+    Returns:
+        Erlang's name server, then RabbitMQ.
+
+    Raises:
+        LaunchError: RabbitMQ is not installed, or a port is taken.
+    """
+    installed = home(environ)
+    if installed is None:
+        raise LaunchError("RabbitMQ is not installed")
+    amqp, http = ports.claim("rabbitmq", port), ports.claim("management", management_port)
+    names, distribution = ports.claim("epmd"), ports.claim("erlang")
+    directory = run.path / "rabbitmq"
+    account = accounts.choose("rabbitmq", directory)
+    _write_files(directory, amqp, http, consumer_timeout)
+    accounts.hand_over(directory, account)
+    common = {**_without_rabbitmq(environ), "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(names)}
+    server = Spec(
+        name="rabbitmq",
+        command=(str(installed / "sbin" / "rabbitmq-server"),),
+        environ={**common, **_environment(run, directory, distribution)},
+        directory=directory,
+        ready=all_of(
+            http_probe(f"http://127.0.0.1:{http}/api/vhosts/{VHOST}", (USER, PASSWORD)), tcp_probe("127.0.0.1", amqp)
+        ),
+        pid_key="RABBITMQ_PID",
+        after=("epmd",),
+        grace=30.0,
+        address=f"127.0.0.1:{amqp}, management http://127.0.0.1:{http}",
+        account=account,
+    )
+    epmd = Spec(
+        name="epmd",
+        command=("epmd", "-address", "127.0.0.1", "-port", str(names)),
+        environ=common,
+        directory=directory,
+        ready=all_of(tcp_probe("127.0.0.1", names)),
+        address=f"127.0.0.1:{names}",
+        account=account,
+    )
+    return [epmd, server]
+
+
+def _environment(run: RunDir, directory: Path, distribution: int) -> dict[str, str]:
+    return {
+        "HOME": str(directory),  # Erlang's cookie is read from here, not from the user's home
+        "RABBITMQ_NODENAME": f"rabbit-{run.key}@localhost",
+        "RABBITMQ_DIST_PORT": str(distribution),
+        "RABBITMQ_CONF_ENV_FILE": os.devnull,
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+        "RABBITMQ_GENERATED_CONFIG_DIR": str(directory / "config"),
+        "RABBITMQ_SCHEMA_DIR": str(directory / "schema"),
+        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+        "RABBITMQ_PID_FILE": str(directory / "pid"),
+        "RABBITMQ_LOG_BASE": str(directory / "log"),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
+        # The script then becomes the Erlang machine, instead of waiting for it as a shell: one pid.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
+
+
+def _write_files(directory: Path, amqp: int, http: int, consumer_timeout: float) -> None:
+    directory.mkdir(exist_ok=True)
+    cookie = directory / ".erlang.cookie"
+    if not cookie.exists():
+        files.write(cookie, secrets.token_hex(20), 0o400)
+    files.write(directory / "enabled_plugins", "[rabbitmq_management].\n")
+    files.write(directory / "advanced.config", _ADVANCED)
+    files.write(
+        directory / "rabbitmq.conf",
+        f"listeners.tcp.1 = 127.0.0.1:{amqp}\n"
+        "management.tcp.ip = 127.0.0.1\n"
+        f"management.tcp.port = {http}\n"
+        f"default_vhost = {VHOST}\n"
+        f"consumer_timeout = {round(consumer_timeout * 1_000)}\n"
+        "collect_statistics_interval = 1000\n"
+        # The log of quorum queues is held in memory up to this size; 512 MB by default.
+        "raft.wal_max_size_bytes = 67108864\n",
+    )
+
+
+def _without_rabbitmq(environ: Mapping[str, str]) -> dict[str, str]:
+    """A machine's own RABBITMQ_* must not leak into the private server, nor may systemd's socket."""
+    return {
+        name: value for name, value in environ.items() if not name.startswith("RABBITMQ_") and name != "NOTIFY_SOCKET"
+    }

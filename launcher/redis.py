@@ -1,0 +1,94 @@
+"""A private Redis: own data, loopback only, and the durability that the records need."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from launcher import accounts
+from launcher.errors import LaunchError
+from launcher.ports import Ports
+from launcher.processes import PROBE_TIMEOUT, Probe, Spec, all_of
+from launcher.rundir import RunDir
+
+
+def program(environ: Mapping[str, str]) -> str | None:
+    """The path of ``redis-server``; None when it is not installed."""
+    return shutil.which("redis-server", path=environ.get("PATH"))
+
+
+def redis_url(port: int) -> str:
+    """The URL of a private Redis."""
+    return f"redis://127.0.0.1:{port}/0"
+
+
+def ping_probe(url: str) -> Probe:
+    """Ready when Redis answers a PING, its data loaded.
+
+    Args:
+        url: of the Redis.
+    """
+
+    def probe() -> str | None:
+        # redis-py tries ten times by default: a silent server would hold the probe for many seconds.
+        once = Retry(NoBackoff(), 0)
+        client = redis.Redis.from_url(
+            url, socket_timeout=PROBE_TIMEOUT, socket_connect_timeout=PROBE_TIMEOUT, retry=once
+        )
+        try:
+            client.ping()
+        except (redis.RedisError, OSError) as exc:
+            return f"Redis does not answer: {exc}"
+        finally:
+            client.close()
+        return None
+
+    return probe
+
+
+def spec(run: RunDir, environ: Mapping[str, str], ports: Ports, *, port: int = 0) -> Spec:
+    """The process of a private Redis, with its directory made.
+
+    Args:
+        run: whose data it uses.
+        environ: the environment to start it in.
+        ports: where its port is remembered.
+        port: its port; 0 chooses one.
+
+    Raises:
+        LaunchError: Redis is not installed, or the port is taken.
+    """
+    executable = program(environ)
+    if executable is None:
+        raise LaunchError("Redis is not installed")
+    number = ports.claim("redis", port)
+    directory = run.path / "redis"
+    directory.mkdir(exist_ok=True)
+    account = accounts.choose("redis", directory)
+    accounts.hand_over(directory, account)
+    options = {
+        "bind": "127.0.0.1",
+        "port": str(number),
+        "dir": str(directory),
+        "daemonize": "no",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",  # the append-only file is the one truth; no snapshots beside it
+        "maxmemory-policy": "noeviction",
+        "set-proc-title": "no",  # a title would overwrite the marker in the environment
+    }
+    return Spec(
+        name="redis",
+        command=(executable, *(word for name, value in options.items() for word in (f"--{name}", value))),
+        environ=environ,
+        directory=directory,
+        ready=all_of(ping_probe(redis_url(number))),
+        pid_key="REDIS_PID",
+        grace=10.0,
+        address=f"127.0.0.1:{number}",
+        account=account,
+    )

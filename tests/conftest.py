@@ -1,0 +1,68 @@
+"""Fixtures of every suite: real servers, a vhost and a key prefix for each test."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import dispatch.settings
+from support import servers as shared
+
+_EXTERNAL = shared.external(os.environ)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A developer's own DISPATCH_* must not leak into tests, nor into what they start."""
+    for name in [name for name in os.environ if name.startswith(dispatch.settings.PREFIX)]:
+        del os.environ[name]
+    if not hasattr(config, "workerinput"):
+        shared.prepare()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the servers when the whole run is over, also when it was interrupted."""
+    if not hasattr(config, "workerinput"):
+        shared.discard()
+
+
+@pytest.fixture(scope="session")
+def servers() -> shared.Servers:
+    """Real RabbitMQ and Redis: ``amqp_url`` (without a vhost), ``management_url``, ``redis_url``."""
+    return _EXTERNAL or shared.obtain()
+
+
+@pytest.fixture
+def vhost(servers: shared.Servers) -> Iterator[str]:
+    """The broker URL of a fresh, empty vhost that goes with the test."""
+    for name in shared.vhost(servers):
+        yield servers.broker_url(name)
+
+
+@pytest.fixture
+def redis_prefix(servers: shared.Servers) -> Iterator[str]:
+    """A key prefix that no other test has; its keys go with the test."""
+    prefix = f"{shared.unique('t')}:"
+    yield prefix
+    servers.delete_keys(prefix)
+
+
+@pytest.fixture
+def settings(servers: shared.Servers, vhost: str, redis_prefix: str, tmp_path) -> dispatch.settings.Settings:
+    """Settings with the test's own vhost and key prefix, and a ladder of seconds."""
+    return dispatch.settings.load(
+        {},
+        broker_url=vhost,
+        management_url=servers.management_url,
+        redis_url=servers.redis_url,
+        redis_prefix=redis_prefix,
+        ladder="1m=1,5m=2,30m=3",
+        lease_park=1,
+        lease=2,
+        soft_shutdown=2,
+        sweep_interval=0.5,
+        sweep_margin=1,
+        unpublished_grace=2,
+        idempotency_retry=1,
+        robot_poll=0.1,
+        run_dir=str(tmp_path / "run"),
+    )

@@ -1,0 +1,38 @@
+"""Waiting for a condition, never for a time."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(
+    predicate: Callable[[], T], timeout: float = 10.0, message: str | Callable[[], str] = "", interval: float = 0.02
+) -> T:
+    """Poll until a condition holds.
+
+    Args:
+        predicate: returns something true once it holds; an AssertionError counts as "not yet".
+        timeout: seconds it may take.
+        message: what was expected, for the failure; may be a callable that looks at the last state.
+        interval: seconds between two looks at first; rises to 0.25.
+
+    Returns:
+        The true value.
+    """
+    deadline = time.monotonic() + timeout
+    failure: AssertionError | None = None
+    value: T | None = None
+    while True:
+        try:
+            value, failure = predicate(), None
+        except AssertionError as exc:
+            failure = exc
+        if value and failure is None:
+            return value
+        if time.monotonic() >= deadline:
+            said = message() if callable(message) else message or "the condition never held"
+            raise AssertionError(f"after {timeout} s: {said} (last: {failure or value!r})") from failure
+        time.sleep(interval)
+        interval = min(interval * 1.5, 0.25)
