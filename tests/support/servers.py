@@ -22,13 +22,13 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 import redis
+from support.waiting import eventually
 
 from launcher import procfs, rabbitmq
 from launcher import redis as private_redis
 from launcher.ports import Ports
 from launcher.processes import Spec
 from launcher.rundir import RunDir
-from support.waiting import eventually
 
 #: Tells the workers of one test run where its servers are.
 DIRECTORY = "ROBOT_TEST_SERVERS"
