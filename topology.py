@@ -1,4 +1,4 @@
-"""The broker map as data, and the verbs over it: declare, plan, apply, verify.
+"""The broker map as data, and the verbs over it: declare, plan, apply, verify, show.
 
 Names on the wire are here and nowhere else. What would lose or strand messages if it were missing is a
 queue's argument, frozen at declaration; what an operator may want to change is a policy.
@@ -6,13 +6,14 @@ queue's argument, frozen at declaration; what an operator may want to change is 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from typing import Any
 
 import kombu
 
-from dispatch.brokermap import Binding, BrokerMap, Exchange, Policy, Queue
+from dispatch.brokermap import Action, Binding, BrokerMap, Difference, Exchange, Policy, Queue, differences
 from dispatch.errors import DispatchError
 from dispatch.management import Management, ManagementUnavailable
 from dispatch.records import RETRY_QUEUE
@@ -35,6 +36,9 @@ KEEP_POLICY = "robot.keep"  #: lifts the delivery limit of 20 that RabbitMQ 4.x 
 #: Deliveries of a message that nobody will reach. -1 means "no limit" on 4.x and is refused by 3.10.
 UNLIMITED = 1_000_000_000
 
+#: Seconds to reach one broker of several.
+CONNECT = 2.0
+
 #: Names that start so are ours.
 PREFIX = "robot."
 
@@ -47,6 +51,10 @@ class TopologyConflict(DispatchError):
 
 class TopologyRefused(DispatchError):
     """The broker does not let this user declare: run `topology apply` as admin, set DISPATCH_APPLY_TOPOLOGY=false."""
+
+
+class BrokerUnreachable(DispatchError):
+    """None of the broker's URLs could be reached: check DISPATCH_ADMIN_BROKER_URL and DISPATCH_BROKER_URL."""
 
 
 def rung_queue(rung: str) -> str:
@@ -151,7 +159,7 @@ def declare(connection: kombu.Connection, settings: Settings) -> None:
     Raises:
         TopologyConflict: something of that name is there with other arguments.
         TopologyRefused: the user may not declare.
-        kombu.exceptions.OperationalError: the broker can't be reached.
+        OSError: the broker can't be reached (as any of the connection's own ``connection_errors``).
     """
     wanted = broker_map(settings)
     try:
@@ -190,6 +198,81 @@ def apply_policies(settings: Settings) -> None:
                 management.set_policy(policy)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """What `verify` found; as a metric, ``drift`` is a gauge that should be 0."""
+
+    vhost: str
+    version: str  #: RabbitMQ's
+    differences: tuple[Difference, ...]
+
+    @property
+    def drift(self) -> int:
+        """Things that are missing or differ; extra ones may be an operator's intent and don't count."""
+        return sum(difference.drift for difference in self.differences)
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        found = [difference.to_json() for difference in self.differences]
+        return {"vhost": self.vhost, "version": self.version, "drift": self.drift, "differences": found}
+
+
+def plan(settings: Settings) -> list[Difference]:
+    """What differs from the live broker, and what `apply` would do about each thing.
+
+    Args:
+        settings: the map's, and the management API with a user of the tag ``monitoring`` at least.
+
+    Returns:
+        The differences; empty when all is as it should be.
+
+    Raises:
+        ManagementUnavailable: it did not answer, refused, or there is no such vhost.
+    """
+    return list(verify(settings).differences)
+
+
+def verify(settings: Settings) -> Report:
+    """The same look as `plan`, as a report; arguments and errors as there."""
+    with Management(settings) as management:
+        found = differences(broker_map(settings), management.live(), PREFIX)
+        return Report(management.vhost, management.version(), tuple(map(_with_a_way_out, found)))
+
+
+def apply(settings: Settings) -> list[Difference]:
+    """Create what is missing and set the policies; nothing is ever deleted.
+
+    Args:
+        settings: the map's, the admin's broker URL, and the management API with a user of the tag ``policymaker``.
+
+    Returns:
+        What was mended.
+
+    Raises:
+        TopologyConflict: something would need a deletion; nothing was changed.
+        TopologyRefused: the admin's user may not declare.
+        ManagementUnavailable: the management API did not answer, refused, or there is no such vhost.
+        BrokerUnreachable: none of the broker's URLs answered.
+    """
+    found = plan(settings)
+    refused = [str(difference) for difference in found if difference.action is Action.REFUSE]
+    if refused:
+        raise TopologyConflict("\n".join(refused))
+    with kombu.Connection(settings.broker("admin"), connect_timeout=CONNECT) as connection:
+        try:
+            declare(connection, settings)
+        except connection.connection_errors as exc:
+            raise BrokerUnreachable(f"{BrokerUnreachable.__doc__} ({exc})") from exc
+    apply_policies(settings)
+    return [difference for difference in found if difference.action is not Action.KEEP]
+
+
+def _with_a_way_out(difference: Difference) -> Difference:
+    if difference.action is not Action.REFUSE or difference.kind == "policy":
+        return difference
+    return dataclasses.replace(difference, detail=conflict(difference.kind, difference.name, difference.detail))
+
+
 # --- conflicts -----------------------------------------------------------------------------------
 _INEQUIVALENT = re.compile(r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>queue|exchange) '(?P<name>[^']+)'")
 
@@ -200,7 +283,7 @@ def _explained(exc: Exception) -> Exception:
     if code == 406 and (match := _INEQUIVALENT.search(text)):
         return TopologyConflict(conflict(match["kind"], match["name"], text[match.start() :]))
     if code == 403:
-        return TopologyRefused(f"The broker does not let this user declare: {text}. {TopologyRefused.__doc__}")
+        return TopologyRefused(f"The broker refused this user: {text} {TopologyRefused.__doc__}")
     return exc
 
 
@@ -215,7 +298,9 @@ def conflict(kind: str, name: str, detail: str) -> str:
     Returns:
         A few sentences for an operator.
     """
-    if name.startswith(rung_queue("")) and "message-ttl" in detail:
+    if name == LEASE_QUEUE and "message-ttl" in detail:
+        way = f"Keep DISPATCH_LEASE_PARK as it was, or stop the workers, let {name} run empty, delete it, apply again."
+    elif name.startswith(rung_queue("")) and "message-ttl" in detail:
         way = (
             "A rung's name is its wait: give the new wait a new name in DISPATCH_LADDER; "
             "the old queue drains by itself and can then be deleted."
@@ -227,6 +312,6 @@ def conflict(kind: str, name: str, detail: str) -> str:
     else:
         way = f"Nothing waits in an exchange: stop the gateway and the workers, delete {name}, then apply again."
     return (
-        f"{kind} {name} is there with other arguments: {detail}. RabbitMQ freezes them at the declaration, "
+        f"{name} is there with other arguments: {detail}. RabbitMQ freezes them at the {kind}'s declaration, "
         f"so nothing was changed. {way} See docs/how-to/migrate-a-queue.md."
     )

@@ -113,6 +113,7 @@ class Difference:
     verdict: Verdict
     action: Action
     detail: str
+    queues: tuple[str, ...] = ()  #: the queues it concerns
 
     @property
     def drift(self) -> bool:
@@ -121,7 +122,8 @@ class Difference:
 
     def to_json(self) -> dict[str, str]:
         """For ``--json`` and the API."""
-        return {name: str(value) for name, value in dataclasses.asdict(self).items()}
+        names = ("kind", "name", "verdict", "action", "detail")
+        return {name: str(getattr(self, name)) for name in names}
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}: {self.detail}"
@@ -153,12 +155,12 @@ def _entities(
     names = {entity.name for entity in wanted}
     for entity in wanted:
         if entity.name not in found:
-            yield Difference(kind, entity.name, Verdict.MISSING, Action.CREATE, "not there")
-        elif changes := list(_changes(entity, found[entity.name])):
-            yield Difference(kind, entity.name, Verdict.DIFFERS, Action.REFUSE, "; ".join(changes))
+            yield Difference(kind, entity.name, Verdict.MISSING, Action.CREATE, "not there", (entity.name,))
+        elif changes := "; ".join(_changes(entity, found[entity.name])):
+            yield Difference(kind, entity.name, Verdict.DIFFERS, Action.REFUSE, changes, (entity.name,))
     for name in sorted(found.keys() - names):
         if name.startswith(prefix):
-            yield Difference(kind, name, Verdict.EXTRA, Action.KEEP, "not in the map")
+            yield Difference(kind, name, Verdict.EXTRA, Action.KEEP, "not in the map", (name,))
 
 
 def _changes(wanted: Exchange | Queue, live: Exchange | Queue) -> Iterator[str]:
@@ -181,21 +183,22 @@ def _bindings(wanted: BrokerMap, live: BrokerMap) -> Iterator[Difference]:
     queues = {queue.name for queue in wanted.queues}
     for binding in wanted.bindings:
         if binding not in live.bindings:
-            yield Difference("binding", str(binding), Verdict.MISSING, Action.CREATE, "not there")
+            yield Difference("binding", str(binding), Verdict.MISSING, Action.CREATE, "not there", (binding.queue,))
     for binding in live.bindings:
         ours = binding.exchange in exchanges or (binding.exchange and binding.queue in queues)
         if ours and binding not in wanted.bindings:
-            yield Difference("binding", str(binding), Verdict.EXTRA, Action.KEEP, "not in the map")
+            yield Difference("binding", str(binding), Verdict.EXTRA, Action.KEEP, "not in the map", (binding.queue,))
 
 
 def _policies(wanted: BrokerMap, live: BrokerMap) -> Iterator[Difference]:
     found = {policy.name: policy for policy in live.policies}
     for policy in wanted.policies:
+        governed = tuple(queue.name for queue in wanted.queues if policy.governs(queue.name))
         if policy.name not in found:
-            yield Difference("policy", policy.name, Verdict.MISSING, Action.CREATE, "not there")
+            yield Difference("policy", policy.name, Verdict.MISSING, Action.CREATE, "not there", governed)
         elif found[policy.name] != policy:
             detail = "; ".join(_policy_changes(policy, found[policy.name]))
-            yield Difference("policy", policy.name, Verdict.DIFFERS, Action.UPDATE, detail)
+            yield Difference("policy", policy.name, Verdict.DIFFERS, Action.UPDATE, detail, governed)
     yield from _shadowed(wanted, live)
 
 
@@ -213,4 +216,4 @@ def _shadowed(wanted: BrokerMap, live: BrokerMap) -> Iterator[Difference]:
         obeyed, meant = live.policy_of(queue.name), wanted.policy_of(queue.name)
         if meant and obeyed and obeyed.name not in ours:
             detail = f"{queue.name} obeys this one instead of {meant.name}: delete it or lower its priority"
-            yield Difference("policy", obeyed.name, Verdict.DIFFERS, Action.REFUSE, detail)
+            yield Difference("policy", obeyed.name, Verdict.DIFFERS, Action.REFUSE, detail, (queue.name,))

@@ -1,0 +1,225 @@
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+import topology
+from dispatch import settings as configuration
+from dispatch.brokermap import Action, Binding, BrokerMap, Exchange, Policy, Queue, Verdict, differences
+
+
+@pytest.fixture
+def settings():
+    return configuration.load({})
+
+
+@pytest.fixture
+def wanted(settings):
+    return topology.broker_map(settings)
+
+
+def found(wanted, **changes):
+    return differences(wanted, dataclasses.replace(wanted, **changes), topology.PREFIX)
+
+
+def replaced(items, name, **changes):
+    return tuple(dataclasses.replace(item, **changes) if item.name == name else item for item in items)
+
+
+def test_the_names_on_the_wire_are_those_of_the_design(wanted):
+    names = [each.name for each in (*wanted.exchanges, *wanted.queues)]
+
+    assert names == [
+        "robot.task.topic",
+        "robot.retry",
+        "robot.task.dlx",
+        "robot.task.q",
+        "robot.retry.q.1m",
+        "robot.retry.q.5m",
+        "robot.retry.q.30m",
+        "robot.retry.q.lease",
+        "robot.task.dead.q",
+        "robot.task.dlq",
+    ]
+
+
+def test_each_rung_waits_as_long_as_the_ladder_says(wanted):
+    waits = {queue.name: queue.arguments.get("x-message-ttl") for queue in wanted.queues}
+
+    assert waits == {
+        "robot.task.q": None,
+        "robot.retry.q.1m": 60_000,
+        "robot.retry.q.5m": 300_000,
+        "robot.retry.q.30m": 1_800_000,
+        "robot.retry.q.lease": 30_000,
+        "robot.task.dead.q": None,
+        "robot.task.dlq": None,
+    }
+
+
+def test_every_queue_is_a_durable_quorum_queue(wanted):
+    assert all(queue.durable and queue.arguments["x-queue-type"] == "quorum" for queue in wanted.queues)
+
+
+def test_whatever_dead_letters_does_so_at_least_once(wanted):
+    dead_lettering = [queue.arguments for queue in wanted.queues if "x-dead-letter-exchange" in queue.arguments]
+
+    assert len(dead_lettering) == 5
+    for arguments in dead_lettering:
+        assert arguments["x-dead-letter-strategy"] == "at-least-once"
+        assert arguments["x-overflow"] == "reject-publish"
+
+
+def test_a_rung_sends_back_to_the_task_exchange_and_leaves_the_routing_key_alone(wanted):
+    rung = next(queue for queue in wanted.queues if queue.name == "robot.retry.q.5m")
+
+    assert rung.arguments["x-dead-letter-exchange"] == "robot.task.topic"
+    assert "x-dead-letter-routing-key" not in rung.arguments
+    assert wanted.bindings_of(rung.name) == (
+        Binding("robot.retry", rung.name, "", {"retry-queue": "5m", "x-match": "all"}),
+    )
+
+
+def test_a_dead_letter_reaches_both_the_people_and_the_workers(wanted):
+    fed = {binding.queue for binding in wanted.bindings if binding.exchange == "robot.task.dlx"}
+
+    assert fed == {"robot.task.dlq", "robot.task.dead.q"}
+
+
+def test_the_limits_of_the_work_queue_are_a_policy(wanted, settings):
+    policy = wanted.policy_of("robot.task.q")
+
+    assert policy.definition == {"message-ttl": 3_600_000, "max-length": 12_000, "delivery-limit": 200}
+    assert policy.definition["max-length"] > settings.queue_depth_limit
+
+
+@pytest.mark.parametrize("queue", ["robot.task.q.v2", "xrobot.task.q", "robotxtask.q", "robot.task.dlq"])
+def test_the_work_queues_policy_governs_no_other_queue(wanted, queue):
+    policy = next(policy for policy in wanted.policies if policy.name == topology.WORK_POLICY)
+
+    assert not policy.governs(queue)
+
+
+@pytest.mark.parametrize("queue", ["robot.retry.q.1m", "robot.retry.q.lease", "robot.task.dlq", "robot.task.dead.q"])
+def test_queues_that_keep_messages_have_no_delivery_limit_worth_the_name(wanted, queue):
+    assert wanted.policy_of(queue).definition == {"delivery-limit": topology.UNLIMITED}
+
+
+def test_the_same_map_as_found_has_no_differences(wanted):
+    assert found(wanted) == []
+
+
+@pytest.mark.parametrize("kind", ["exchanges", "queues", "bindings", "policies"])
+def test_what_is_missing_would_be_created(wanted, kind):
+    missing = found(wanted, **{kind: ()})
+
+    assert len(missing) == len(getattr(wanted, kind))
+    assert {(each.verdict, each.action, each.drift) for each in missing} == {(Verdict.MISSING, Action.CREATE, True)}
+
+
+def test_a_queue_with_another_argument_is_refused_argument_by_argument(wanted):
+    live = replaced(wanted.queues, "robot.task.q", arguments={"x-queue-type": "classic", "x-max-priority": 5})
+
+    (difference,) = found(wanted, queues=live)
+
+    assert difference.action is Action.REFUSE
+    assert difference.detail.split("; ") == [
+        "x-dead-letter-exchange is unset, the map says robot.task.dlx",
+        "x-dead-letter-strategy is unset, the map says at-least-once",
+        "x-max-priority is 5, the map says unset",
+        "x-overflow is unset, the map says reject-publish",
+        "x-queue-type is classic, the map says quorum",
+    ]
+
+
+def test_an_exchange_of_another_type_is_refused(wanted):
+    (difference,) = found(wanted, exchanges=replaced(wanted.exchanges, "robot.retry", type="direct"))
+
+    assert (difference.action, difference.detail) == (Action.REFUSE, "type is direct, the map says headers")
+
+
+def test_a_policy_that_differs_would_be_updated(wanted):
+    live = replaced(wanted.policies, "robot.task.q", definition={"message-ttl": 5}, pattern="^x$")
+
+    (difference,) = found(wanted, policies=live)
+
+    assert difference.action is Action.UPDATE
+    assert difference.queues == ("robot.task.q",)
+    assert "message-ttl is 5, the map says 3600000" in difference.detail
+    assert "pattern is ^x$" in difference.detail
+
+
+def test_a_strangers_policy_that_takes_a_queue_over_is_drift(wanted):
+    stranger = Policy("ha", ".*", {"message-ttl": 1}, priority=9)
+
+    taken_over = found(wanted, policies=(*wanted.policies, stranger))
+
+    assert {each.queues for each in taken_over} == {(queue.name,) for queue in wanted.queues}
+    assert all(each.drift and each.action is Action.REFUSE for each in taken_over)
+
+
+@pytest.mark.parametrize(
+    "stranger", [Policy("low", ".*", {}, -1), Policy("x", ".*", {}, 9, "exchanges"), Policy("(", "(", {}, 9)]
+)
+def test_a_strangers_policy_that_governs_none_of_our_queues_is_no_drift(wanted, stranger):
+    assert found(wanted, policies=(*wanted.policies, stranger)) == []
+
+
+def test_what_an_operator_added_is_noted_and_kept(wanted):
+    queues = (*wanted.queues, Queue("robot.clean.q", {}), Queue("somebody.elses", {}))
+    exchanges = (*wanted.exchanges, Exchange("robot.other", "fanout"), Exchange("amq.topic", "topic"))
+    bindings = (*wanted.bindings, Binding("robot.task.topic", "robot.clean.q", "robot.task.dispatch.robot.clean"))
+
+    extra = found(wanted, queues=queues, exchanges=exchanges, bindings=bindings)
+
+    assert [(each.kind, each.action, each.drift) for each in extra] == [
+        ("exchange", Action.KEEP, False),
+        ("queue", Action.KEEP, False),
+        ("binding", Action.KEEP, False),
+    ]
+
+
+def test_a_binding_that_feeds_our_queue_from_elsewhere_is_noted(wanted):
+    foreign = Binding("amq.topic", "robot.task.q", "#")
+
+    (difference,) = found(wanted, bindings=(*wanted.bindings, foreign))
+
+    assert str(foreign) in str(difference)
+
+
+def test_an_empty_vhost_misses_everything(wanted):
+    empty = BrokerMap((), (), (), ())
+
+    missing = differences(wanted, empty, topology.PREFIX)
+
+    assert len(missing) == 3 + 7 + 7 + 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "detail", "way"),
+    [
+        ("queue", "robot.retry.q.1m", "x-message-ttl is 1, the map says 2", "DISPATCH_LADDER"),
+        ("queue", "robot.retry.q.lease", "x-message-ttl is 1, the map says 2", "DISPATCH_LEASE_PARK"),
+        ("queue", "robot.task.q", "x-overflow is unset, the map says reject-publish", "robot.task.q.v2"),
+        ("exchange", "robot.retry", "type is direct, the map says headers", "stop the gateway"),
+    ],
+)
+def test_a_conflict_says_what_to_do(kind, name, detail, way):
+    text = topology.conflict(kind, name, detail)
+
+    assert detail in text
+    assert way in text
+    assert "docs/how-to/migrate-a-queue.md" in text
+
+
+def test_routing_keys_and_queues_follow_from_names():
+    assert topology.routing_key("robot.clean") == "robot.task.dispatch.robot.clean"
+    assert topology.rung_queue("5m") == "robot.retry.q.5m"
+
+
+def test_no_name_of_the_map_is_written_a_second_time_in_the_code():
+    literal = re.compile(r'"robot\.(task\.(q|dlq|dead\.q|topic|dlx)|retry)"')
+    sources = Path(topology.__file__).parent.glob("dispatch/**/*.py")
+
+    assert [path.name for path in sources if literal.search(path.read_text())] == []
