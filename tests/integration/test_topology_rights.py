@@ -1,0 +1,150 @@
+"""Each role's user may do what its role needs, and no more: asked of a real broker."""
+
+import amqp.exceptions
+import kombu
+import pytest
+from pydantic import SecretStr
+from support.waiting import eventually
+
+import topology
+from dispatch import definitions as files
+from dispatch.management import Management, ManagementRefused, vhost
+
+ROLES = [role.name for role in files.ROLES]
+EXCHANGES = (topology.TASK_EXCHANGE, topology.RETRY_EXCHANGE, topology.DEAD_EXCHANGE)
+QUEUES = (topology.WORK_QUEUE, topology.rung_queue("1m"), topology.DEAD_TAP, topology.DEAD_QUEUE)
+KEY = topology.routing_key("echo")
+
+
+@pytest.fixture
+def loaded(settings, servers):
+    """A vhost made from nothing but the definitions, with users of its own."""
+    name = vhost(settings)
+    host = settings.broker("admin").rpartition("@")[2]
+    users = {role: f"{role}-{name}" for role in ROLES}
+    urls = {f"{role}_broker_url": SecretStr(f"amqp://{user}:pw@{host}") for role, user in users.items()}
+    roles = settings.model_copy(update=urls)
+    with servers.management() as api:
+        api.post("/api/definitions", json=files.definitions(roles, users=True)).raise_for_status()
+        yield roles
+        api.post("/api/users/bulk-delete", json={"users": [*users.values()]}).raise_for_status()
+
+
+def managed_by(role, settings):
+    """The settings with a role's own user for the management API."""
+    host = settings.management_url.get_secret_value().rpartition("@")[2]
+    return settings.model_copy(update={"management_url": SecretStr(f"http://{role}-{vhost(settings)}:pw@{host}")})
+
+
+def allowed(settings, role, act):
+    """Whether the broker lets a role do this; any other failure is the test's."""
+    options = {"confirm_publish": True}
+    with kombu.Connection(settings.broker(role), transport_options=options) as connection:
+        channel = connection.channel()
+        try:
+            act(channel)
+        except amqp.exceptions.AccessRefused:
+            return False
+        channel.close()
+        return True
+
+
+def publish_to(exchange, key=KEY):
+    headers = {"retry-queue": "1m"}
+    return lambda channel: channel.basic_publish(amqp.Message("{}", application_headers=headers), exchange, key)
+
+
+def get_from(queue):
+    return lambda channel: channel.basic_get(queue, no_ack=False)
+
+
+def depth_of(queue):
+    return lambda channel: channel.queue_declare(queue, passive=True)
+
+
+def test_the_definitions_make_the_whole_map(loaded):
+    assert topology.plan(loaded) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "exchanges", "queues"),
+    [
+        ("gateway", {topology.TASK_EXCHANGE}, set()),
+        ("worker", {topology.RETRY_EXCHANGE, topology.DEAD_EXCHANGE}, set(QUEUES) - {topology.rung_queue("1m")}),
+        ("monitor", set(), set()),
+        ("replay", {topology.TASK_EXCHANGE}, {topology.DEAD_QUEUE}),
+        ("admin", set(EXCHANGES), set(QUEUES)),
+    ],
+)
+def test_a_role_publishes_and_reads_only_what_it_needs(loaded, role, exchanges, queues):
+    published = {exchange for exchange in EXCHANGES if allowed(loaded, role, publish_to(exchange))}
+    read = {queue for queue in QUEUES if allowed(loaded, role, get_from(queue))}
+
+    assert published == exchanges
+    assert read == queues
+
+
+@pytest.mark.parametrize("role", ["gateway", "worker", "monitor", "replay"])
+def test_no_daily_role_may_purge_delete_or_declare_what_is_ours(loaded, role):
+    acts = [
+        lambda channel: channel.queue_delete(topology.DEAD_QUEUE),
+        lambda channel: channel.exchange_delete(topology.TASK_EXCHANGE),
+        lambda channel: channel.queue_declare("robot.new.q", durable=True, auto_delete=False),
+        lambda channel: channel.queue_unbind(topology.WORK_QUEUE, topology.TASK_EXCHANGE, f"{topology.ROUTING_KEY}.#"),
+        lambda channel: channel.basic_publish(amqp.Message("{}"), "amq.topic", KEY),
+        *([lambda channel: channel.queue_purge(topology.DEAD_QUEUE)] if role in ("gateway", "monitor") else []),
+    ]
+
+    assert [allowed(loaded, role, act) for act in acts] == [False] * len(acts)
+
+
+def test_the_gateway_may_ask_for_the_work_queues_depth(loaded):
+    assert allowed(loaded, "gateway", depth_of(topology.WORK_QUEUE))
+
+
+def test_the_gateway_and_replay_may_use_no_other_routing_keys(loaded):
+    astray = publish_to(topology.TASK_EXCHANGE, "robot.task.other")
+
+    assert [allowed(loaded, role, astray) for role in ("gateway", "replay")] == [False, False]
+
+
+def test_the_admin_may_apply_the_topology(loaded):
+    admin = managed_by("admin", loaded).model_copy(update={"queue_ttl": 77.0})
+    with kombu.Connection(admin.broker("admin")) as connection, connection.channel() as channel:
+        channel.queue_delete(topology.DEAD_TAP)
+
+    topology.apply(admin)
+
+    assert topology.verify(admin).drift == 0
+
+
+def test_the_monitor_may_verify_and_look_but_set_no_policy(loaded):
+    monitor = managed_by("monitor", loaded)
+    changed = monitor.model_copy(update={"queue_ttl": 77.0})
+
+    assert topology.plan(monitor) == []
+    with pytest.raises(ManagementRefused):
+        topology.apply_policies(changed)
+
+
+@pytest.mark.parametrize("role", ["gateway", "worker", "replay"])
+def test_the_other_roles_may_not_use_the_management_api(loaded, role):
+    with pytest.raises(ManagementRefused), Management(managed_by(role, loaded)) as management:
+        management.queue_stats()
+
+
+def test_a_role_that_may_not_declare_is_told_what_to_do(loaded):
+    with (
+        kombu.Connection(loaded.broker("gateway")) as connection,
+        pytest.raises(topology.TopologyRefused, match="DISPATCH_APPLY_TOPOLOGY=false"),
+    ):
+        topology.declare(connection, loaded)
+
+
+def test_loading_the_definitions_again_keeps_the_messages(loaded, servers):
+    with kombu.Connection(loaded.broker("admin")) as connection, connection.channel() as channel:
+        publish_to(topology.TASK_EXCHANGE)(channel)
+        with servers.management() as api:
+            api.post("/api/definitions", json=files.definitions(loaded, users=True)).raise_for_status()
+
+        eventually(lambda: depth_of(topology.WORK_QUEUE)(channel).message_count == 1, 5, "the message is gone")
