@@ -1,0 +1,285 @@
+"""HTTP: the vendor's endpoints and ``/control``."""
+
+from __future__ import annotations
+
+import hmac
+import socket
+import time
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
+from pydantic import Field
+from werkzeug.exceptions import HTTPException
+
+from examples.robot_simulator.faults import FAULTS, Fault, Job, Queue, by_serial
+from examples.robot_simulator.world import PREFIX, Command, Config, KeyReused, World
+
+#: What a view gives back.
+Reply = Response | tuple[Response, int]
+
+_API = "/openapi/v1"
+
+#: Which faults apply to which view.
+_ENDPOINTS = {
+    "vendor.token": "token",
+    "vendor.order": "orders",
+    "vendor.command": "commands",
+    "vendor.cancel": "commands",
+    "vendor.robots": "robots",
+    "vendor.status": "robots",
+}
+
+_M = TypeVar("_M", bound=pydantic.BaseModel)
+
+vendor = Blueprint("vendor", __name__)
+control = Blueprint("control", __name__, url_prefix="/control")
+
+
+class _Order(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid")
+
+    areas: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    mode: str = "vacuum"
+    passes: int = Field(1, ge=1, le=3)
+
+
+class Refused(Exception):
+    """The request gets an error for its answer."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+def create_app(config: Config | None = None) -> Flask:
+    """Assemble the simulator.
+
+    Args:
+        config: how the vendor behaves.
+
+    Returns:
+        A WSGI application with a world of its own.
+    """
+    app = Flask(__name__)
+    app.extensions["world"] = World(config or Config())
+    app.extensions["faults"] = Queue[Fault]()
+    app.register_blueprint(vendor)
+    app.register_blueprint(control)
+    app.register_error_handler(Refused, _refusal)
+    app.register_error_handler(HTTPException, _http_error)
+    app.add_url_rule("/healthz", view_func=lambda: jsonify(status="ok"), endpoint="healthz")
+    return app
+
+
+def _world() -> World:
+    world: World = current_app.extensions["world"]
+    return world
+
+
+def _faults() -> Queue[Fault]:
+    faults: Queue[Fault] = current_app.extensions["faults"]
+    return faults
+
+
+def _refusal(error: Refused) -> Reply:
+    return jsonify(error={"code": error.code, "message": str(error)}), error.status
+
+
+def _http_error(error: HTTPException) -> Reply:
+    return jsonify(
+        error={"code": error.name.upper().replace(" ", "_"), "message": error.description}
+    ), error.code or 500
+
+
+def _body(model: type[_M]) -> _M:
+    try:
+        return model.model_validate_json(request.get_data())
+    except pydantic.ValidationError as exc:
+        problems = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
+        raise Refused(400, "INVALID_ARGUMENT", problems) from exc
+
+
+# --- before and after each of the vendor's answers -----------------------------------------------
+@vendor.before_request
+def _authorize() -> None:
+    if not request.path.startswith(_API):
+        return
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not _world().is_token(token):
+        raise Refused(401, "UNAUTHENTICATED", "the access token is missing, wrong or expired")
+
+
+@vendor.before_request
+def _count() -> None:
+    if request.endpoint == "vendor.order":
+        g.nth = _world().received(request.headers.get("Idempotency-Key", "-"))
+
+
+@vendor.before_request
+def _spoil() -> Response | None:
+    robot = (request.view_args or {}).get("robot")
+    endpoint = _ENDPOINTS.get(request.endpoint or "")
+    fault = _faults().take(lambda told: told.match in {"any", endpoint} and told.robot in {None, robot})
+    if fault is None and endpoint == "orders":
+        fault = by_serial(FAULTS, str(robot), g.nth)
+    return None if fault is None else _apply(fault)
+
+
+def _apply(fault: Fault) -> Response | None:
+    time.sleep(fault.latency_seconds)
+    if fault.drop == "before":
+        _cut()
+        return Response(status=500)  # nobody hears it; the view does not run
+    g.cut = fault.drop == "after"
+    if fault.status is not None:
+        answer = jsonify(error={"code": f"SIMULATED_{fault.status}", "message": "told to fail"})
+        answer.status_code = fault.status
+    elif fault.garbled:
+        answer = Response('{"name": "robots/', content_type="application/json")
+    else:
+        return None
+    if fault.retry_after is not None:
+        answer.headers["Retry-After"] = str(fault.retry_after)
+    return answer
+
+
+@vendor.after_request
+def _lose(answer: Response) -> Response:
+    if g.get("cut", False):
+        _cut()
+    return answer
+
+
+def _cut() -> None:
+    """Cut the connection; the server drops the answer on it without a word."""
+    connection: socket.socket | None = request.environ.get("werkzeug.socket")
+    if connection is not None:
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+# --- the vendor's endpoints ----------------------------------------------------------------------
+@vendor.post("/oauth/token")
+def token() -> Reply:
+    """Grant a token for client credentials (RFC 6749, 4.4)."""
+    config = _world().config
+    if request.form.get("grant_type") != "client_credentials":
+        return jsonify(error="unsupported_grant_type"), 400
+    given = f"{request.form.get('client_id')}:{request.form.get('client_secret')}"
+    if not hmac.compare_digest(given.encode(), f"{config.client_id}:{config.client_secret}".encode()):
+        return jsonify(error="invalid_client"), 401
+    return jsonify(access_token=_world().new_token(), token_type="Bearer", expires_in=config.token_seconds)  # noqa: S106
+
+
+@vendor.get(f"{_API}/robots")
+def robots() -> Reply:
+    """List the fleet."""
+    return jsonify(robots=[_world().status(robot) for robot in _world().robots()])
+
+
+@vendor.get(f"{_API}/robots/<robot>/status")
+def status(robot: str) -> Reply:
+    """Show a robot's battery and what it does."""
+    return jsonify(_world().status(_known(robot)))
+
+
+@vendor.post(f"{_API}/robots/<robot>/tasks/temp/withoutSite")
+def order(robot: str) -> Reply:
+    """Take a one-off order; the same Idempotency-Key finds the same command."""
+    wanted = _body(_Order)
+    key = request.headers.get("Idempotency-Key", "")
+    try:
+        command = _world().order(_known(robot), tuple(wanted.areas), key, wanted.model_dump())
+    except KeyReused as exc:
+        raise Refused(409, "KEY_REUSED", "this Idempotency-Key came with another order before") from exc
+    return jsonify(_world().view(command))
+
+
+@vendor.get(f"{_API}/robots/<robot>/commands/<command_id>")
+def command(robot: str, command_id: str) -> Reply:
+    """Show how far a command is."""
+    return _found(_world().command(robot, command_id))
+
+
+@vendor.post(f"{_API}/robots/<robot>/commands/<command_id>/cancel")
+def cancel(robot: str, command_id: str) -> Reply:
+    """Stop a command; one that has ended stays as it is."""
+    return _found(_world().cancel(robot, command_id))
+
+
+def _known(robot: str) -> str:
+    if not robot.startswith(PREFIX):
+        raise Refused(404, "ROBOT_NOT_FOUND", f"no robot {robot}")
+    return robot
+
+
+def _found(command: Command | None) -> Reply:
+    if command is None:
+        raise Refused(404, "COMMAND_NOT_FOUND", "no such command")
+    return jsonify(_world().view(command))
+
+
+# --- control -------------------------------------------------------------------------------------
+@control.post("/faults")
+def add_fault() -> Reply:
+    """Spoil the next answers."""
+    _faults().add(_body(Fault))
+    return _list(_faults())
+
+
+@control.get("/faults")
+def list_faults() -> Reply:
+    """Show the faults that still wait to happen."""
+    return _list(_faults())
+
+
+@control.delete("/faults")
+def clear_faults() -> Reply:
+    """Forget all faults."""
+    _faults().clear()
+    return _list(_faults())
+
+
+@control.post("/jobs")
+def add_job() -> Reply:
+    """Shape how the next orders go."""
+    _world().jobs.add(_body(Job))
+    return _list(_world().jobs)
+
+
+@control.get("/jobs")
+def list_jobs() -> Reply:
+    """Show the jobs that still wait to be used."""
+    return _list(_world().jobs)
+
+
+@control.delete("/jobs")
+def clear_jobs() -> Reply:
+    """Forget all jobs."""
+    _world().jobs.clear()
+    return _list(_world().jobs)
+
+
+@control.get("/orders")
+def orders() -> Reply:
+    """Count orders by idempotency key: requests received, commands created."""
+    return jsonify(_world().counts())
+
+
+@control.delete("/tokens")
+def revoke_tokens() -> Reply:
+    """Make every token granted so far useless."""
+    _world().revoke_tokens()
+    return jsonify({})
+
+
+@control.post("/reset")
+def reset() -> Reply:
+    """Forget everything: tokens, commands, counts, faults and jobs."""
+    _world().reset()
+    _faults().clear()
+    return jsonify({})
+
+
+def _list(queue: Queue[Any]) -> Reply:
+    return jsonify([told.model_dump(by_alias=True, mode="json") for told in queue.left()])

@@ -1,0 +1,208 @@
+"""``http.request``: dispatch one HTTP call to a host that the operator allows.
+
+The allow-list compares names, not addresses: a name that resolves elsewhere tomorrow (DNS rebinding)
+is the business of the network's egress rules.
+"""
+
+from __future__ import annotations
+
+import codecs
+import ipaddress
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import httpx
+import pydantic
+from pydantic import Field, JsonValue
+
+from dispatch.errors import PermanentError
+from dispatch.tasktypes import Context, Payload, task
+from tasks import upstream
+
+#: Seconds; longer than the longest `timeoutSeconds`, so that the handler's own word comes first.
+_TIME_LIMIT = 150.0
+
+#: Request headers that are ours, the connection's or a proxy's: never a client's.
+_RESERVED = frozenset({
+    "accept-encoding", "connection", "content-length", "expect", "forwarded", "host", "idempotency-key", "keep-alive",
+    "proxy-authorization", "proxy-connection", "te", "traceparent", "tracestate", "trailer", "transfer-encoding",
+    "upgrade",
+})  # fmt: skip
+
+#: Response headers that go into the result.
+_KEPT = ("content-type", "etag", "location", "retry-after", "x-request-id")
+
+#: The port of a URL that names none.
+_PORTS = {"http": 80, "https": 443}
+
+_ORIGIN = re.compile(r"https?://[^/?#@\\\s]+([/?#]|$)", re.IGNORECASE)
+_ENTRY = re.compile(r"(?:(?P<name>[^\[\]:]+)|\[(?P<address>[0-9A-Fa-f:.]+)])(?::(?P<port>[0-9]{1,5}))?")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,4094}[\x21-\x7e])?|")
+
+
+class HttpRequest(Payload):
+    """The call to make; `Idempotency-Key` and `traceparent` are added to it."""
+
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = Field(description="HTTP method.")
+    url: str = Field(
+        max_length=4_096, description="http or https, without credentials; its host must be on the allow-list."
+    )
+    headers: dict[str, str] = Field({}, max_length=50, description="More request headers.")
+    content: JsonValue = Field(None, alias="json", description="JSON body; not with GET or HEAD. Left out: no body.")
+    timeout_seconds: float = Field(
+        30, ge=0.1, le=120, allow_inf_nan=False, description="How long the whole answer may take."
+    )
+
+    @pydantic.field_validator("url")
+    @classmethod
+    def _usable_url(cls, value: str) -> str:
+        if not _ORIGIN.match(value):
+            raise ValueError("must start with http:// or https:// and a host, without user or password")
+        try:
+            url = httpx.URL(value)
+        except httpx.InvalidURL as exc:
+            raise ValueError("is not a URL") from exc
+        if not url.raw_host or (url.port is not None and not 1 <= url.port <= 65_535):
+            raise ValueError("needs a host, and a port between 1 and 65535")
+        return value
+
+    @pydantic.field_validator("headers")
+    @classmethod
+    def _usable_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        names = [name.lower() for name in value]
+        if len(set(names)) < len(names):
+            raise ValueError("header names must differ in more than case")
+        if taken := sorted(_RESERVED.intersection(names)):
+            msg = f"these are set by the worker: {', '.join(taken)}"
+            raise ValueError(msg)
+        if not all(map(_HEADER_NAME.fullmatch, value)) or not all(map(_HEADER_VALUE.fullmatch, value.values())):
+            raise ValueError("names must be tokens and values at most 4096 visible ASCII characters")
+        return value
+
+    @pydantic.field_validator("content")
+    @classmethod
+    def _encodable(cls, value: JsonValue) -> JsonValue:
+        if not _is_json(value):
+            raise ValueError("NaN, infinity and lone surrogates are not JSON")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _body_fits_method(self) -> Self:
+        if self.has_body and self.method in {"GET", "HEAD"}:
+            msg = f"json can't be sent with {self.method}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a JSON body was given; null is one."""
+        return "content" in self.model_fields_set
+
+
+@task("http.request", payload=HttpRequest, time_limit=_TIME_LIMIT)
+def request(order: HttpRequest, ctx: Context) -> dict[str, Any]:
+    """Make an HTTP call with the task's idempotency key and trace.
+
+    Args:
+        order: the call.
+        ctx: the running task.
+
+    Returns:
+        ``status``, a few ``headers``, the ``body`` (JSON, text, or null when it is encoded or not
+        text; 64 KiB at most) and ``bodyTruncated``.
+
+    Raises:
+        PermanentError: ``host-not-allowed``, ``upstream-redirect``, ``upstream-unauthorized``, ``upstream-rejected``.
+        Throttled: 429.
+        RetryableError: any other failure, see `tasks.upstream`.
+    """
+    url = httpx.URL(order.url)
+    peer = _origin(url)
+    if not is_allowed(url, ctx.settings.http_allowed_hosts):
+        msg = f"{peer} is not among DISPATCH_HTTP_ALLOWED_HOSTS"
+        raise PermanentError(msg, type="host-not-allowed")
+    body = json.dumps(order.content).encode() if order.has_body else None
+    with upstream.client(order.timeout_seconds, headers=_headers(order, ctx)) as http:
+        answer = upstream.exchange(http, order.method, order.url, peer=peer, within=order.timeout_seconds, content=body)
+    if error := upstream.failure(answer, peer=peer):
+        raise error
+    return {
+        "status": answer.status,
+        "headers": {name: answer.headers[name] for name in _KEPT if name in answer.headers},
+        "body": _content(answer),
+        "bodyTruncated": answer.truncated,
+    }
+
+
+def _headers(order: HttpRequest, ctx: Context) -> httpx.Headers:
+    headers = httpx.Headers({"Content-Type": "application/json"} if order.has_body else {})
+    headers.update(order.headers)
+    headers.update({"Idempotency-Key": ctx.idempotency_key, "traceparent": ctx.traceparent})
+    return headers
+
+
+def is_allowed(url: httpx.URL, hosts: Sequence[str]) -> bool:
+    """Whether the allow-list names the URL's host.
+
+    Args:
+        url: parsed by the library that connects, so that both see the same host.
+        hosts: ``name`` (any port) or ``name:port``; IPv6 addresses bare, or in brackets with a port.
+
+    Returns:
+        True when an entry matches host and port.
+    """
+    host, port = _canonical(url.raw_host.decode("ascii")), url.port or _PORTS.get(url.scheme)
+    return any(host == name and wanted in (None, port) for name, wanted in map(_entry, hosts))
+
+
+def _entry(text: str) -> tuple[str, int | None]:
+    match = _ENTRY.fullmatch(text)
+    if match is None:
+        return _canonical(text), None  # a bare IPv6 address, or nothing that a URL can hold
+    return _canonical(match["name"] or match["address"]), int(match["port"]) if match["port"] else None
+
+
+def _canonical(host: str) -> str:
+    """One spelling for each host: lower case, shortest IPv6 form."""
+    try:
+        return ipaddress.ip_address(host).compressed
+    except ValueError:
+        return host.lower()
+
+
+def _origin(url: httpx.URL) -> str:
+    host = url.raw_host.decode("ascii")
+    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}" + (f":{url.port}" if url.port else "")
+
+
+def _content(answer: upstream.Answer) -> Any:
+    if answer.headers.get("content-encoding", "identity").lower() != "identity":
+        return None
+    try:
+        # A cut may go through a character: only the last one may be incomplete.
+        text = codecs.getincrementaldecoder("utf-8")().decode(answer.body, final=not answer.truncated)
+    except UnicodeDecodeError:
+        return None
+    if answer.truncated or not _says_json(answer):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if _is_json(value) else text
+
+
+def _says_json(answer: upstream.Answer) -> bool:
+    media_type: str = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,404 @@
+"""robot.clean against a robot vendor's API on a real port, well and in trouble."""
+
+import dataclasses
+import datetime as dt
+import email.utils
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+from support.context import FakeContext
+from support.waiting import eventually
+
+from dispatch.errors import PermanentError, RetryableError, Throttled
+from dispatch.settings import Settings, load
+from examples.robot_simulator.app import create_app
+from examples.robot_simulator.server import serving
+from examples.robot_simulator.world import Config
+from tasks import robots, vendor
+from tasks.robots import CleanOrder, clean
+
+POLL = 0.02
+
+
+@dataclasses.dataclass
+class Simulator:
+    url: str
+    settings: Settings
+    http: httpx.Client
+
+    def control(self, method, path, **body):
+        answer = self.http.request(method, f"/control/{path}", json=body or None)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def fault(self, **fault):
+        self.control("POST", "faults", **fault)
+
+    def job(self, **job):
+        self.control("POST", "jobs", **job)
+
+    @property
+    def orders(self):
+        return self.control("GET", "orders")
+
+
+@pytest.fixture
+def simulator():
+    app = create_app(Config(work_seconds=0.05))
+    with serving(app) as url, httpx.Client(base_url=url, transport=httpx.HTTPTransport(verify=False)) as http:
+        yield Simulator(url, load({}, robot_api_url=url, robot_poll=POLL), http)
+
+
+@pytest.fixture
+def context(simulator):
+    return FakeContext(settings=simulator.settings)
+
+
+def order(robot="SN-1", **fields):
+    return CleanOrder.model_validate({"robot": robot, "areas": ["kitchen", "hall"], **fields})
+
+
+# --- well ----------------------------------------------------------------------------------------
+def test_it_succeeds_when_the_robot_has_finished_and_reports_progress_until_then(simulator, context):
+    simulator.job(seconds=0.3)
+    began = time.monotonic()
+    result = clean(order(), context)
+
+    assert time.monotonic() - began >= 0.3
+    assert result["state"] == "SUCCEEDED"
+    assert result["command"].startswith("robots/SN-1/commands/")
+    percents = [percent for percent, _ in context.reports]
+    assert percents == sorted(percents)
+    assert len(set(percents)) >= 3
+    assert context.reports[-1] == (100, "finished")
+    assert "area 2 of 2" in [message for _, message in context.reports]
+
+
+def test_the_same_key_again_finds_the_finished_order(simulator, context):
+    first = clean(order(), context)
+    second = clean(order(), dataclasses.replace(context, attempt=2))
+
+    assert second == first
+    assert simulator.orders == {"key-1": {"received": 2, "created": 1}}
+
+
+def test_an_attempt_that_died_while_the_robot_worked_is_taken_up_again(simulator, context):
+    with vendor.Vendor(simulator.settings, context.traceparent) as api:
+        before = api.order("SN-1", {"areas": ["kitchen", "hall"], "mode": "vacuum", "passes": 1}, "key-1")
+
+    assert clean(order(), context)["command"] == before.name
+    assert simulator.orders["key-1"]["created"] == 1
+
+
+def test_a_process_asks_for_one_token_and_uses_it_again(simulator, context):
+    simulator.fault(match="token", status=503, after=1, times=None)
+
+    clean(order(), context)
+    clean(order(), dataclasses.replace(context, idempotency_key="key-2"))
+
+
+def test_the_trace_goes_along(context):
+    seen = []
+    app = create_app(Config(work_seconds=0.01))
+    app.before_request(lambda: seen.append(_header("traceparent")))
+    with serving(app) as url:
+        clean(order(), FakeContext(settings=load({}, robot_api_url=url, robot_poll=POLL)))
+
+    assert set(seen) == {context.traceparent}
+
+
+def _header(name):
+    from flask import request  # noqa: PLC0415 - bound in the server's thread
+
+    return request.headers.get(name)
+
+
+# --- tokens --------------------------------------------------------------------------------------
+def test_a_token_revoked_on_the_way_is_fetched_again(simulator, context):
+    simulator.job(seconds=0.5)
+    context.cancel = _tell(lambda: simulator.control("DELETE", "tokens"))
+
+    assert clean(order(), context)["state"] == "SUCCEEDED"
+
+
+def test_tokens_that_expire_in_the_middle_are_renewed():
+    with serving(create_app(Config(work_seconds=1.2, token_seconds=0.5))) as url:
+        context = FakeContext(settings=load({}, robot_api_url=url, robot_poll=POLL))
+
+        assert clean(order(), context)["state"] == "SUCCEEDED"
+
+
+def test_a_wrong_secret_fails_for_good_and_is_not_told(simulator, context):
+    context.settings = load({}, robot_api_url=simulator.url, robot_client_secret="wr0ng-s3cret")
+
+    with pytest.raises(PermanentError) as caught:
+        clean(order(), context)
+
+    assert caught.value.type == "upstream-unauthorized"
+    assert "wr0ng" not in str(caught.value)
+
+
+def test_a_fresh_token_that_is_refused_too_fails_for_good(simulator, context):
+    simulator.fault(match="orders", status=401, times=None)
+
+    with pytest.raises(PermanentError) as caught:
+        clean(order(), context)
+
+    assert caught.value.type == "upstream-unauthorized"
+    assert simulator.orders["key-1"]["received"] == 2
+
+
+# --- the API in trouble --------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("fault", "kind", "type", "wait"),
+    [
+        ({"status": 429, "retryAfter": 7}, Throttled, "upstream-throttled", 7.0),
+        ({"status": 429}, Throttled, "upstream-throttled", None),
+        ({"status": 503, "retryAfter": 90}, RetryableError, "upstream-unavailable", 90.0),
+        ({"status": 503, "retryAfter": "soon"}, RetryableError, "upstream-unavailable", None),
+        ({"status": 500}, RetryableError, "upstream-error", None),
+        ({"status": 504}, RetryableError, "upstream-timeout", None),
+        ({"garbled": True}, RetryableError, "upstream-garbled", None),
+        ({"drop": "before"}, RetryableError, "upstream-unavailable", None),
+        ({"drop": "after"}, RetryableError, "upstream-unavailable", None),
+        ({"status": 302}, PermanentError, "upstream-redirect", None),
+        ({"status": 403}, PermanentError, "upstream-rejected", None),
+        ({"status": 422}, PermanentError, "upstream-rejected", None),
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["token", "orders"])
+def test_trouble_says_what_to_do_next_and_the_next_attempt_makes_one_order(
+    simulator, context, endpoint, fault, kind, type, wait
+):
+    simulator.fault(match=endpoint, **fault)
+
+    with pytest.raises(kind) as caught:
+        clean(order(), context)
+
+    assert (caught.value.__class__, caught.value.type) == (kind, type)
+    assert getattr(caught.value, "retry_after", None) == wait
+    assert clean(order(), context)["state"] == "SUCCEEDED"
+    assert simulator.orders["key-1"]["created"] == 1
+
+
+def test_a_date_to_retry_after_becomes_seconds(simulator, context):
+    date = email.utils.format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=120), usegmt=True)
+    simulator.fault(match="orders", status=503, retryAfter=date)
+
+    with pytest.raises(RetryableError) as caught:
+        clean(order(), context)
+
+    assert 100 < caught.value.retry_after <= 120
+
+
+def test_an_order_that_was_taken_but_not_answered_is_not_given_twice(simulator, context):
+    robot = "SN-LOST-1"
+    with pytest.raises(RetryableError):
+        clean(order(robot), context)
+    assert simulator.orders["key-1"] == {"received": 1, "created": 1}
+
+    assert clean(order(robot), context)["state"] == "SUCCEEDED"
+    assert simulator.orders["key-1"] == {"received": 2, "created": 1}
+
+
+def test_an_order_that_never_arrived_is_given_again(simulator, context):
+    with pytest.raises(RetryableError):
+        clean(order("SN-DROP-1"), context)
+    assert simulator.orders["key-1"] == {"received": 1, "created": 0}
+
+    assert clean(order("SN-DROP-1"), context)["state"] == "SUCCEEDED"
+    assert simulator.orders["key-1"] == {"received": 2, "created": 1}
+
+
+def test_an_api_that_does_not_listen_is_unavailable(context):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        context.settings = load({}, robot_api_url=f"http://127.0.0.1:{bound.getsockname()[1]}")
+
+        with pytest.raises(RetryableError) as caught:
+            clean(order(), context)
+
+    assert caught.value.type == "upstream-unavailable"
+
+
+def test_an_api_that_does_not_answer_times_out(simulator, context, monkeypatch):
+    monkeypatch.setattr(vendor, "READ_TIMEOUT", 0.2)
+    simulator.fault(match="orders", latencySeconds=1)
+
+    with pytest.raises(RetryableError) as caught:
+        clean(order(), context)
+
+    assert caught.value.type == "upstream-timeout"
+
+
+def test_something_that_is_not_http_is_unavailable(context):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=_mumble, args=(server,))
+        thread.start()
+        context.settings = load({}, robot_api_url=f"http://127.0.0.1:{server.getsockname()[1]}")
+
+        with pytest.raises(RetryableError) as caught:
+            clean(order(), context)
+        thread.join()
+
+    assert caught.value.type == "upstream-unavailable"
+
+
+def _mumble(server):
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(4_096)
+        connection.sendall(b"220 mail.example ESMTP\r\n")
+
+
+def test_an_unknown_robot_fails_for_good_with_the_vendors_words(context):
+    with pytest.raises(PermanentError) as caught:
+        clean(order("XY-1"), context)
+
+    assert caught.value.type == "upstream-rejected"
+    assert str(caught.value) == "the robot API answered 404: ROBOT_NOT_FOUND no robot XY-1"
+
+
+# --- trouble while the robot works ---------------------------------------------------------------
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 500},
+        {"status": 503, "retryAfter": 0},
+        {"status": 429, "retryAfter": 0},
+        {"status": 404},
+        {"garbled": True},
+        {"drop": "before"},
+    ],
+)
+def test_a_few_failed_looks_are_put_up_with(simulator, context, fault):
+    simulator.job(seconds=0.3)
+    simulator.fault(match="commands", times=robots.BLIND_LOOKS - 1, **fault)
+
+    assert clean(order(), context)["state"] == "SUCCEEDED"
+    assert context.log.events.count("look failed") == robots.BLIND_LOOKS - 1
+    assert simulator.orders["key-1"] == {"received": 1, "created": 1}
+
+
+@pytest.mark.parametrize(("fault", "type"), [({"status": 500}, "upstream-error"), ({"status": 404}, "order-lost")])
+def test_an_api_that_stays_away_ends_the_attempt_but_not_the_order(simulator, context, fault, type):
+    simulator.job(seconds=0.3)
+    simulator.fault(match="commands", times=robots.BLIND_LOOKS, **fault)
+
+    with pytest.raises(RetryableError) as caught:
+        clean(order(), context)
+
+    assert caught.value.type == type
+    assert clean(order(), context)["state"] == "SUCCEEDED"
+    assert simulator.orders["key-1"] == {"received": 2, "created": 1}
+
+
+def test_being_asked_to_wait_long_between_looks_frees_the_worker(simulator, context):
+    simulator.job(seconds=10)
+    simulator.fault(match="commands", status=429, retryAfter=600)
+
+    with pytest.raises(Throttled) as caught:
+        clean(order(), context)
+
+    assert caught.value.retry_after == 600
+
+
+def test_a_robot_that_works_long_frees_the_worker_and_is_looked_at_again(simulator, context, monkeypatch):
+    monkeypatch.setattr(robots, "WATCH", 0.1)
+    simulator.job(seconds=0.6)
+
+    with pytest.raises(Throttled) as caught:
+        clean(order(), context)
+    assert caught.value.type == "robot-working"
+
+    monkeypatch.setattr(robots, "WATCH", 10)
+    assert clean(order(), context)["state"] == "SUCCEEDED"
+    assert simulator.orders["key-1"]["created"] == 1
+
+
+# --- the robot in trouble ------------------------------------------------------------------------
+def test_a_robot_that_fails_is_retried_with_a_fresh_order(simulator, context):
+    with pytest.raises(RetryableError) as caught:
+        clean(order("SN-STUCK-1"), context)
+
+    assert caught.value.type == "robot-failed"
+    assert "STUCK" in str(caught.value)
+    assert clean(order("SN-STUCK-1"), context)["state"] == "SUCCEEDED"
+    assert simulator.orders["key-1"] == {"received": 2, "created": 2}
+
+
+def test_a_robot_that_somebody_stopped_is_left_alone(context):
+    with pytest.raises(PermanentError) as caught:
+        clean(order("SN-ABORT"), context)
+
+    assert caught.value.type == "robot-stopped"
+
+
+# --- cancelling ----------------------------------------------------------------------------------
+def running(ctx):
+    return bool(ctx.reports) and ctx.reports[-1][0] > 0
+
+
+def state_of(simulator, robot="SN-1"):
+    with vendor.Vendor(simulator.settings, FakeContext().traceparent) as api:
+        status = api._call("GET", f"robots/{robot}/status")
+    return httpx.Response(200, content=status.body).json()["command"]["state"]
+
+
+def test_cancelling_stops_the_robot(simulator, context):
+    simulator.job(seconds=2)
+    context.cancel = running
+
+    with pytest.raises(PermanentError) as caught:
+        clean(order(), context)
+
+    assert caught.value.type == "cancelled"
+    assert state_of(simulator) == "CANCELLED"
+
+
+def test_cancelling_through_trouble_still_stops_the_robot(simulator, context):
+    simulator.job(seconds=2)
+    context.cancel = _tell_and_cancel(lambda: simulator.fault(match="commands", status=503))
+
+    with pytest.raises(PermanentError):
+        clean(order(), context)
+
+    assert context.log.events[-1] == "stop failed"
+    assert state_of(simulator) == "CANCELLED"
+
+
+def test_a_robot_that_could_not_be_stopped_is_told(simulator, context):
+    simulator.job(seconds=2)
+    context.cancel = _tell_and_cancel(lambda: simulator.fault(match="commands", status=503, times=None))
+
+    with pytest.raises(PermanentError) as caught:
+        clean(order(), context)
+
+    assert caught.value.type == "cancelled"
+    assert "may go on" in str(caught.value)
+
+
+def test_cancelling_a_robot_that_has_just_finished_is_a_success(simulator, context):
+    simulator.job(seconds=0.5)
+    context.cancel = _tell_and_cancel(lambda: eventually(lambda: state_of(simulator) == "SUCCEEDED"))
+
+    assert clean(order(), context)["state"] == "SUCCEEDED"
+
+
+def _tell_and_cancel(tell):
+    return _tell(tell, cancel=True)
+
+
+def _tell(tell, *, cancel=False):
+    """Do something once, as soon as the robot works."""
+    told = []
+
+    def cancelled(ctx):
+        if not told and running(ctx):
+            told.append(tell())
+        return cancel and bool(told)
+
+    return cancelled

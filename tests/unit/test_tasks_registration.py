@@ -1,0 +1,58 @@
+"""Every file in tasks/ registers, and says what it needs to."""
+
+import subprocess
+import sys
+
+import pytest
+
+import tasks
+from dispatch import tasktypes
+from dispatch.retry import parse_ladder
+from dispatch.settings import load
+
+NAMES = ["echo", "http.request", "robot.clean"]
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return tasktypes.load(tasks)
+
+
+def test_the_shipped_types_are_registered(registry):
+    assert set(NAMES) <= set(registry)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_is_described_and_the_schema_is_camel_case(registry, name):
+    properties = registry[name].payload.model_json_schema()["properties"]
+
+    assert [field for field, schema in properties.items() if not schema.get("description")] == []
+    assert [field for field in properties if "_" in field] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_type_has_a_summary_and_a_known_ladder(registry, name):
+    kind = registry[name]
+    rungs = {rung.name for rung in parse_ladder("1m=60,5m=300,30m=1800")}
+
+    assert kind.summary.endswith(".")
+    assert set(kind.ladder or ()) <= rungs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_time_limit_fits_the_brokers_consumer_timeout(registry, name):
+    settings = load({})
+
+    assert registry[name].time_limit * settings.prefetch / settings.concurrency_min <= settings.consumer_timeout / 2
+
+
+def test_importing_the_task_types_brings_in_no_framework_and_opens_no_client():
+    code = (
+        "import sys, gc, tasks; from dispatch import tasktypes; tasktypes.load(tasks); import httpx\n"
+        "print([m for m in ('flask', 'redis', 'kombu', 'celery', 'amqp') if m in sys.modules],"
+        " [o for o in gc.get_objects() if isinstance(o, httpx.Client)])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+
+    assert done.stdout.strip() == "[] []"

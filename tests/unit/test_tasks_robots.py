@@ -1,0 +1,95 @@
+"""robot.clean: what may be ordered, and what a command's end means."""
+
+import pydantic
+import pytest
+from support.context import FakeContext
+
+from dispatch.errors import PermanentError, RetryableError
+from tasks.robots import CleanOrder
+from tasks.robots import _result as result
+from tasks.vendor import Command, Trouble
+
+ORDER = {"robot": "SN-1", "areas": ["kitchen", "hall"]}
+
+
+def command(state, **fields):
+    return Command(name="robots/SN-1/commands/c1", state=state, **fields)
+
+
+def test_an_order_has_sensible_defaults():
+    order = CleanOrder.model_validate(ORDER)
+
+    assert (order.mode, order.passes) == ("vacuum", 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"robot": ""},
+        {"robot": "../SN-1"},
+        {"robot": "SN-1/commands"},
+        {"robot": "SN-1\n"},
+        {"robot": "S" * 65},
+        {"robot": 1},
+        {"areas": []},
+        {"areas": [""]},
+        {"areas": ["a", "a"]},
+        {"areas": [str(n) for n in range(51)]},
+        {"areas": "kitchen"},
+        {"areas": [1]},
+        {"mode": "polish"},
+        {"passes": 0},
+        {"passes": 4},
+        {"passes": True},
+        {"site": "x"},
+    ],
+)
+def test_other_orders_are_refused(changes):
+    with pytest.raises(pydantic.ValidationError):
+        CleanOrder.model_validate({**ORDER, **changes})
+
+
+def test_a_robot_that_finished_is_a_success():
+    context = FakeContext()
+
+    got = result(CleanOrder.model_validate(ORDER), command("SUCCEEDED"), context)
+
+    assert got == {"robot": "SN-1", "command": "robots/SN-1/commands/c1", "state": "SUCCEEDED"}
+    assert context.reports == [(100, "finished")]
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "type"),
+    [
+        ("FAILED", RetryableError, "robot-failed"),
+        ("ABORTED", PermanentError, "robot-stopped"),
+        ("CANCELLED", PermanentError, "robot-stopped"),
+    ],
+)
+def test_any_other_end_is_an_error_that_says_why(state, kind, type):
+    ended = command(state, error=Trouble(code="STUCK", message="no way"))
+
+    with pytest.raises(kind) as caught:
+        result(CleanOrder.model_validate(ORDER), ended, FakeContext())
+
+    assert caught.value.type == type
+    assert str(caught.value).endswith(": STUCK no way")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{}",
+        "[]",
+        "null",
+        '{"name": "robots/SN-1/commands/../x", "state": "RUNNING"}',
+        '{"name": "robots/SN-1/commands/x?y", "state": "RUNNING"}',
+        '{"name": "x", "state": "RUNNING"}',
+        '{"name": "robots/SN-1/commands/x"}',
+        '{"name": "robots/SN-1/commands/x", "state": "RUNNING", "percent": 101}',
+        '{"name": "robots/SN-1/commands/x", "state": "RUNNING", "percent": NaN}',
+    ],
+)
+def test_an_answer_that_is_no_command_is_refused(answer):
+    with pytest.raises(pydantic.ValidationError):
+        Command.model_validate_json(answer)
