@@ -60,6 +60,8 @@ class Unroutable(PublishError):
 class InDoubt(PublishError):
     """No verdict came: the message may be stored, so only the same task id may be sent again."""
 
+    task_id: str | None = None  #: of the task that is in doubt, where it is known
+
 
 class TaskError(DispatchError):
     """A handler could not do its work; raise one of its subclasses to say what to do next.

@@ -112,7 +112,7 @@ def resent_copy(record: Record) -> Copy | None:
     """The copy for a task that the broker lost: next seq, same attempt; None without its message."""
     if record.message is None:
         return None
-    attempt = max(1, record.attempt + (record.state is State.RETRY_WAIT))
+    attempt = max(1, (record.copy_attempt if record.state is State.RETRY_WAIT else None) or record.attempt)
     again = record.message.with_headers(
         RETRY_QUEUE,
         DEAD_REASON,
@@ -235,6 +235,7 @@ class Handovers:
             int(queued),
             copy.queue,
             int(wait * 1_000),
+            message.attempt,
         )
         index = [("ZADD", dead_key(self._prefix), time.time() * 1_000, task_id)] if dead else []
         self._scripts.run(step, *index)
@@ -265,9 +266,7 @@ class Handovers:
             principal = letter.text("x-principal") or ""
             born = letter.number(ACCEPTED_AT) or time.time() * 1_000
             steps = [self._scripts.step("bury", keys, *arguments, seed(letter, max_attempts))]
-            steps += [
-                ("ZADD", f"{self._prefix}{name}", born, letter.task_id) for name in ("index", f"index:{principal}")
-            ]
+            steps += [("ZADD", index_key(self._prefix, whose), born, letter.task_id) for whose in (None, principal)]
             answer = self._scripts.run(*steps)[0]
         burial = Burial(answer)
         if burial in (Burial.OK, Burial.DONE):
@@ -343,6 +342,11 @@ class Handovers:
         return bool(self._scripts.run(step)[0] == "OK")
 
     # --- what the sweeper and the janitor look at --------------------------------------------------
+    def clock(self) -> float:
+        """Redis's clock, epoch seconds."""
+        seconds, micros = self._scripts.run(("TIME",))[0]
+        return int(seconds) + int(micros) / 1_000_000
+
     def due(self, now: float, limit: int) -> list[str]:
         """Tasks whose time to be looked at has come. Times are epoch seconds."""
         return list(self._scripts.run(("ZRANGEBYSCORE", due_key(self._prefix), "-inf", now, "LIMIT", 0, limit))[0])

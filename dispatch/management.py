@@ -127,7 +127,7 @@ class Management:
         url = "/".join([self._path, *(quote(part, safe="") for part in path)])
         try:
             status, answer = self._exchange(method, url, None if body is None else json.dumps(body))
-            parsed = json.loads(answer) if answer else None
+            parsed = _parsed(answer, lenient=status >= 300)
         except (OSError, http.client.HTTPException, ValueError) as exc:
             msg = f"RabbitMQ's management API at {self._where} did not answer: {exc or type(exc).__name__}"
             raise ManagementUnavailable(msg) from exc
@@ -162,6 +162,16 @@ class Management:
         if status in (401, 403):
             return ManagementRefused(f"RabbitMQ's management API at {self._where} refused this user: {reason}")
         return ManagementUnavailable(f"RabbitMQ's management API at {self._where} answered {status}: {reason}")
+
+
+def _parsed(answer: bytes, *, lenient: bool) -> Any:
+    """The JSON of an answer; of an error, which a proxy may have written, its text if need be."""
+    try:
+        return json.loads(answer) if answer else None
+    except ValueError:
+        if lenient:
+            return answer[:200].decode(errors="replace")
+        raise
 
 
 def policy_body(policy: Policy) -> dict[str, Any]:

@@ -16,9 +16,11 @@ import base64
 import dataclasses
 import datetime as dt
 import enum
+import hashlib
 import json
 import re
 import secrets
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -158,6 +160,12 @@ class Message:
         """The task's id; a letter without one goes by the id the router gave it."""
         own = self.headers.get("id")
         return str(own) if is_task_id(own) else str(self.headers.get(DEAD_ID, ""))
+
+    @property
+    def letter_id(self) -> str:
+        """The task's id, or for a message without a usable one an id that the same message always gets."""
+        content = self.body + self.routing_key.encode()
+        return self.task_id or str(uuid.uuid5(uuid.NAMESPACE_OID, hashlib.sha256(content).hexdigest()))
 
     @property
     def type(self) -> str:
@@ -308,6 +316,7 @@ class Record:
     before_redrive: State | None = None  #: a redrive was recorded and its copy is not confirmed yet
     decision: str | None = None  #: a `Copy` as JSON: decided, not confirmed yet
     decided_seq: int | None = None
+    copy_attempt: int | None = None  #: the attempt that the copy on its way authorises
     key: str | None = None  #: the Idempotency-Key it was submitted with
     message: Message | None = None  #: the original, so that it can be sent again
 

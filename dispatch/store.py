@@ -426,6 +426,7 @@ def parse(task_id: str, fields: Mapping[str, str]) -> Record | None:
         before_redrive=State(fields["before"]) if fields.get("before") else None,
         decision=fields.get("decision"),
         decided_seq=number("decidedSeq"),
+        copy_attempt=number("copyAttempt"),
         key=fields.get("key") or None,
         message=Message.from_json(fields["message"]) if fields.get("message") else None,
     )

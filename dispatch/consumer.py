@@ -1,0 +1,190 @@
+"""What the worker takes from the work queue: only what it can run; everything else goes to the DLQ with a reason.
+
+Stock Celery acks undecodable messages, dies of malformed ones, and drops expired ones; each would break P4.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Container
+from typing import Any
+
+import kombu
+from celery.worker.consumer import Consumer
+
+import topology
+from dispatch.errors import DispatchError
+from dispatch.records import is_task_id
+from dispatch.router import Router, wire_message
+from dispatch.settings import Settings
+from dispatch.telemetry import logger
+
+log = logger("dispatch.consumer")
+
+#: Consumer steps we leave out: 28 delay queues that we don't use, and gossip between workers.
+_LEFT_OUT = ("delayed_delivery", "mingle", "gossip")
+
+
+class Poison(DispatchError):
+    """The message can never run: it goes to the DLQ.
+
+    Args:
+        reason: ``undecodable``, ``malformed``, ``unknown-type`` or ``expired``.
+        message: what is wrong with it.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def check(
+    headers: Any, body: Any, *, content_type: str | None, encoding: str | None, known: Container[str], now: dt.datetime
+) -> None:
+    """Whether a message can be given to a child.
+
+    Args:
+        headers: as they came.
+        body: bytes or text.
+        content_type: JSON is all we take.
+        encoding: of the text.
+        known: the names of the task types.
+        now: for messages that carry an expiry of their own.
+
+    Raises:
+        Poison: it can't.
+    """
+    if not isinstance(headers, dict) or "task" not in headers:
+        raise Poison("malformed", "the message has no header 'task': it is no Celery task message, protocol 2")
+    name = headers["task"]
+    if not is_task_id(headers.get("id")):
+        raise Poison("malformed", "the header 'id' is missing or is no usable task id")
+    if not isinstance(name, str):
+        raise Poison("malformed", "the header 'task' is no text")
+    for header in ("x-cycle", "x-seq", "x-attempt", "retries"):
+        value = headers.get(header, 0)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+            raise Poison("malformed", f"the header {header!r} is no whole number")
+    if content_type != "application/json":
+        raise Poison("undecodable", f"the content type is {content_type!r}, not 'application/json'")
+    if name not in known:
+        raise Poison("unknown-type", f"no worker here knows the task type {name!r}")
+    _check_body(body, encoding)
+    if headers.get("eta") is not None:
+        raise Poison("malformed", "eta and countdown are refused: a worker would hold the wait in its memory")
+    _check_expiry(headers.get("expires"), now)
+
+
+def _check_body(body: Any, encoding: str | None) -> None:
+    try:
+        text = body if isinstance(body, str) else bytes(body).decode(encoding or "utf-8")
+        triple = json.loads(text)
+    except (LookupError, ValueError, RecursionError) as exc:
+        raise Poison("undecodable", f"the body is no JSON: {exc}") from exc
+    if not (isinstance(triple, list) and len(triple) == 3):
+        raise Poison("malformed", "the body is not [args, kwargs, embed]")
+    args, kwargs, embed = triple
+    if not (isinstance(args, list) and len(args) == 1 and isinstance(args[0], dict)):
+        raise Poison("malformed", "the body must carry one argument, the payload object")
+    if kwargs != {}:
+        raise Poison("malformed", "keyword arguments are not taken")
+    if not isinstance(embed, dict | None):
+        raise Poison("malformed", "the third part of the body is no object")
+    if embed and (embed.get("chord") or embed.get("errbacks")):
+        raise Poison("malformed", "chords and error callbacks are refused: they fire on each failed attempt")
+
+
+def _check_expiry(expires: Any, now: dt.datetime) -> None:
+    if expires is None:
+        return
+    try:
+        moment = dt.datetime.fromisoformat(expires)
+    except (TypeError, ValueError) as exc:
+        raise Poison("malformed", "the header 'expires' is no ISO 8601 time") from exc
+    if (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)) <= now:
+        raise Poison("expired", f"it expired at {expires}")
+
+
+class DispatchConsumer(Consumer):
+    """Celery's consumer with envelope validation, our topology, and a loop that other threads can wake."""
+
+    class Blueprint(Consumer.Blueprint):
+        """Without the steps that we leave out."""
+
+        default_steps = tuple(
+            step for step in Consumer.Blueprint.default_steps if not any(name in str(step) for name in _LEFT_OUT)
+        )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.app.dispatch_consumer = self
+
+    @property
+    def router(self) -> Router:
+        """The worker's router."""
+        router: Router = self.app.dispatch_router
+        return router
+
+    def connect(self) -> Any:
+        """Connect, and apply the topology: a broker that came back empty gets its queues again."""
+        settings: Settings = self.app.dispatch_settings
+        if settings.apply_topology:
+            with self.ensure_connected(self.app.connection_for_read(heartbeat=0)) as connection:
+                topology.declare(connection, settings)
+        return super().connect()
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Called after each (re)connect."""
+        super().register_with_event_loop(hub)
+        self.router.loop.register(hub)
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Validate each message before Celery sees it."""
+        accept = super().create_task_handler(*args, **options)
+        known = frozenset(self.app.dispatch_types)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                check(
+                    message.headers,
+                    message.body,
+                    content_type=message.content_type,
+                    encoding=message.content_encoding,
+                    known=known,
+                    now=dt.datetime.now(dt.UTC),
+                )
+                message.headers["expires"] = None  # checked; Celery would ack and drop it when it runs out later
+            except Poison as exc:
+                self._bury(message, exc.reason, str(exc))
+            except Exception as exc:  # whatever a message can do to us, it must not take the worker down
+                log.exception("message could not be checked")
+                self._bury(message, "malformed", repr(exc))
+            else:
+                accept(message)
+
+        return on_task_received
+
+    # --- the ways on which stock Celery acks or rejects ----------------------------------------------
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Kombu or Celery could not decode it."""
+        self._bury(message, "undecodable", repr(exc))
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Not a task message."""
+        del body
+        self._bury(message, "malformed", "not a task message")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """No such task type."""
+        del body
+        self._bury(message, "unknown-type", repr(exc))
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Celery could not make a request of it."""
+        del body
+        self._bury(message, "malformed", repr(exc))
+
+    def _bury(self, message: kombu.Message, reason: str, error: str) -> None:
+        wire = wire_message(message)
+        self.router.bury(wire, reason, reason, error, lambda: message.ack_log_error(log, self.connection_errors))

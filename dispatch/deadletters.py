@@ -1,0 +1,247 @@
+"""The operator's verbs on dead letters: redrive, discard, one or many, without ever losing or doubling one.
+
+A redrive is recorded first (next cycle, its copy decided), then published, confirmed; only then may the letter leave
+the DLQ. The letter itself is taken out by whoever scans the queue: `celery dlq`, or the workers' janitor.
+
+Crash windows:
+
+- recorded, not published: the sweeper publishes the decided copy, or a repeated redrive does;
+- published, the letter still in the DLQ: it is of an earlier cycle than its record, so the janitor takes it out and
+  no scan redrives it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+from dispatch.errors import DispatchError, InDoubt, PublishError
+from dispatch.handover import Handovers, Word, redriven_copy
+from dispatch.keyspace import jobs_key
+from dispatch.publisher import Publisher
+from dispatch.records import CYCLE, LAST_ERROR_TYPE, SEQ, Copy, Message, Record, State
+from dispatch.scripts import Scripts
+from dispatch.settings import Settings
+from dispatch.store import Store
+
+
+class NoSuchLetter(DispatchError):
+    """There is no dead letter of this task."""
+
+
+class NotDead(DispatchError):
+    """The task is not a dead letter (any more).
+
+    Args:
+        record: what it is.
+    """
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(f"the task is {record.state.value}, not a dead letter")
+        self.record = record
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters are meant; None means any."""
+
+    type: str | None = None
+    error_type: str | None = None
+    task_id: str | None = None
+
+    def matches(self, letter: Message) -> bool:
+        """Whether a letter in the DLQ is meant."""
+        return (
+            (self.type is None or letter.type == self.type)
+            and (
+                self.error_type is None
+                or (letter.text(LAST_ERROR_TYPE) or letter.text("x-dead-reason")) == self.error_type
+            )
+            and (self.task_id is None or letter.letter_id == self.task_id)
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """A redrive of many letters that an operator asked for; the workers' janitor does it."""
+
+    filter: Filter
+    limit: int
+    rate: float  #: letters a second
+    by: str
+
+    def to_json(self) -> str:
+        """For Redis."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        return cls(Filter(**data["filter"]), data["limit"], data["rate"], data["by"])
+
+
+class DeadLetters:
+    """Redrive and discard.
+
+    Args:
+        settings: the ladder, times to live.
+        store: reads records.
+        publisher: may write to the task exchange.
+    """
+
+    def __init__(self, settings: Settings, store: Store, publisher: Publisher) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._handovers = Handovers(settings, timeout=settings.store_timeout)
+        self._jobs = Scripts(settings, timeout=settings.store_timeout, names=())
+        self._jobs_key = jobs_key(settings.redis_prefix)
+        self._max_attempts = len(settings.ladder) + 1
+
+    def find(self, task_id: str) -> Record:
+        """A dead letter's record.
+
+        Raises:
+            NoSuchLetter: the task isn't known or isn't dead.
+        """
+        record = self._store.get(task_id)
+        if record is None or not record.buried:
+            raise NoSuchLetter(f"there is no dead letter of task {task_id}")
+        return record
+
+    def redrive(self, task_id: str, *, by: str) -> Record:
+        """Start a dead letter's next cycle from its record: same task id, same trace.
+
+        Args:
+            task_id: the task.
+            by: who asks.
+
+        Returns:
+            The record in its next cycle.
+
+        Raises:
+            NoSuchLetter: the task isn't known.
+            NotDead: it is not a dead letter (any more).
+            PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
+            StoreUnavailable: unknown; ask again.
+        """
+        record = self._store.get(task_id)
+        if record is None or record.message is None or record.discarded:
+            raise NoSuchLetter(f"there is no dead letter of task {task_id}")
+        if not record.buried and record.before_redrive is None:
+            raise NotDead(record)
+        cycle = record.cycle - 1 if record.before_redrive is not None else record.cycle
+        seq = record.decided_seq if record.before_redrive is not None and record.decided_seq is not None else record.seq
+        letter = record.message.with_headers(**{CYCLE: cycle, SEQ: seq})
+        if not self.redrive_letter(letter, by=by):
+            raise NotDead(self._store.get(task_id) or record)
+        return self._store.get(task_id) or record
+
+    def redrive_letter(self, letter: Message, *, by: str) -> bool:
+        """Start the next cycle of a letter, wherever it was found.
+
+        Args:
+            letter: with the cycle and seq it died in.
+            by: who asks.
+
+        Returns:
+            False when its task has since succeeded, was discarded or redriven: then the letter is of no use any more.
+
+        Raises:
+            PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
+            StoreUnavailable: unknown; ask again.
+        """
+        decided = self._handovers.redrive(letter, redriven_copy(letter), by=by, max_attempts=self._max_attempts)
+        if decided.word is Word.REFUSED or decided.copy is None:
+            return False
+        copy = decided.copy
+        try:
+            self._publish(copy)
+        except InDoubt:
+            raise
+        except PublishError:
+            self._handovers.undo_redrive(copy)
+            raise
+        self._handovers.finish_redrive(copy)
+        return True
+
+    def discard(self, task_id: str, *, by: str) -> None:
+        """Give a dead letter up: the task stays FAIL, its record expires, its letter leaves the DLQ.
+
+        Raises:
+            NoSuchLetter: there is none.
+            StoreUnavailable: unknown; ask again.
+        """
+        if not self._handovers.discard(task_id, by=by):
+            raise NoSuchLetter(f"there is no dead letter of task {task_id}")
+
+    # --- many ----------------------------------------------------------------------------------------
+    def matching(self, wanted: Filter) -> Iterator[Record]:
+        """The dead letters that a filter means, page by page."""
+        if wanted.task_id is not None:
+            record = self._store.get(wanted.task_id)
+            yield from [record] if record is not None and record.buried else []
+            return
+        cursor: str | None = None
+        while True:
+            page = self._store.dead_letters(type=wanted.type, error_type=wanted.error_type, limit=200, cursor=cursor)
+            yield from page.items
+            cursor = page.next
+            if cursor is None:
+                return
+
+    def count(self, wanted: Filter, *, most: int) -> int:
+        """How many dead letters a filter means now; ``most`` ends the count."""
+        found = 0
+        for _ in self.matching(wanted):
+            found += 1
+            if found >= most:
+                break
+        return found
+
+    def request(self, job: Job) -> int:
+        """Have the workers redrive many letters; survives the death of whoever asked.
+
+        Returns:
+            How many match now, at most the job's limit.
+
+        Raises:
+            StoreUnavailable: nothing was asked for, or perhaps it was; asking twice does no harm.
+        """
+        found = self.count(job.filter, most=job.limit)
+        if found:
+            self._jobs.run(("RPUSH", self._jobs_key, job.to_json()))
+        return found
+
+    def next_job(self) -> Job | None:
+        """The oldest job, which stays in the list until `finish_job`: a worker may die over it."""
+        text = self._jobs.run(("LINDEX", self._jobs_key, 0))[0]
+        return Job.from_json(text) if text else None
+
+    def finish_job(self, job: Job) -> None:
+        """A job is done."""
+        self._jobs.run(("LREM", self._jobs_key, 1, job.to_json()))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._handovers.close()
+        self._jobs.close()
+
+    def _publish(self, copy: Copy) -> None:
+        self._publisher.publish(copy.message, copy.exchange, copy.routing_key)
+
+
+def is_stale(letter: Message, record: Record | None) -> bool:
+    """Whether a letter in the DLQ is of no use any more. Pure.
+
+    A letter without a record is kept: Redis may have been wiped, and the letter is all there is.
+    """
+    if record is None:
+        return False
+    if record.cycle > letter.cycle:
+        # Its redrive is recorded; the letter goes only after the confirm.
+        return record.before_redrive is None
+    if record.cycle < letter.cycle:
+        return False
+    return record.discarded or record.state in (State.SUCCEEDED, State.CANCELLED)

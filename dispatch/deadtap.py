@@ -1,0 +1,139 @@
+"""The dead tap: workers read a second copy of every letter and write into the record that the task is dead.
+
+So also what the *broker* dead-lettered (expired, delivery limit) ends as FAIL with a reason. Idempotent: a letter
+may be seen any number of times, by any number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kombu import Connection, Consumer, Queue
+
+import topology
+from dispatch.errors import StoreError
+from dispatch.handover import Burial, Handovers
+from dispatch.records import DEAD_ID, DEAD_REASON, Message, is_task_id
+from dispatch.settings import Settings
+from dispatch.telemetry import logger, task_log
+
+log = logger("dispatch.deadtap")
+
+#: Letters in hand at most; of these, letters of tasks that a worker still runs.
+PREFETCH, MAX_WAITING = 100, 50
+
+#: Seconds between two looks at a letter whose task still runs, or that Redis could not take.
+LOOK_AGAIN, RECONNECT = 1.0, 1.0
+
+#: How RabbitMQ calls the reasons, and how we do.
+_REASONS = {"delivery_limit": "delivery-limit", "maxlen": "queue-full", "rejected": "rejected", "expired": "expired"}
+
+
+def death(message: Message) -> str:
+    """Why a letter is dead: the router's word, otherwise the broker's about the last queue it died in."""
+    said = message.text(DEAD_REASON)
+    if said:
+        return said
+    deaths = message.headers.get("x-death")
+    latest = deaths[0].get("reason") if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else None
+    reason = str(message.headers.get("x-last-death-reason") or latest or "unknown")
+    return _REASONS.get(reason, reason)
+
+
+def readable(message: Message) -> Message:
+    """The letter with an id and only numbers where we count: what the broker dead-lettered was never checked."""
+    changes: dict[str, Any] = {}
+    if not is_task_id(message.headers.get("id")):
+        changes[DEAD_ID] = message.letter_id
+    for header in ("x-cycle", "x-seq"):
+        value = message.number(header)
+        changes[header] = value if 0 <= value < 2**53 else 0
+    return dataclasses.replace(message, headers={**message.headers, **changes})
+
+
+class DeadTap:
+    """Reads the tap on a thread and a connection of its own.
+
+    Args:
+        settings: the worker's.
+        max_attempts: of a task type, for records that have to be recreated.
+        wire_message: turns kombu's message into ours.
+    """
+
+    def __init__(
+        self, settings: Settings, *, max_attempts: Callable[[str], int], wire_message: Callable[[Any], Message]
+    ) -> None:
+        self._settings = settings
+        self._max_attempts = max_attempts
+        self._wire_message = wire_message
+        self._handovers = Handovers(settings)
+        self._waiting: list[tuple[float, Any]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dead-tap", daemon=True)
+
+    def start(self) -> None:
+        """Start reading."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading; what is in hand goes back."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._waiting.clear()
+            try:
+                self._read()
+            except Exception as exc:  # noqa: BLE001 - whatever it was: the letters are unacked and come again
+                log.warning("dead tap reconnects", reason=repr(exc))
+                self._stop.wait(RECONNECT)
+
+    def _read(self) -> None:
+        queue = Queue(topology.DEAD_TAP, no_declare=True)
+        with (
+            Connection(self._settings.broker("worker"), heartbeat=20, connect_timeout=4) as connection,
+            Consumer(connection, [queue], accept=None, auto_declare=False, prefetch_count=PREFETCH) as consumer,
+        ):
+            consumer.on_message = self._on_message
+            while not self._stop.is_set():
+                with contextlib.suppress(socket.timeout):
+                    connection.drain_events(timeout=0.5)
+                connection.heartbeat_check()
+                self._look_again()
+
+    def _on_message(self, message: Any) -> None:
+        if not self._record(message):
+            self._waiting.append((time.monotonic() + LOOK_AGAIN, message))
+        if len(self._waiting) > MAX_WAITING:
+            self._stop.wait(LOOK_AGAIN)
+            self._waiting.pop(0)[1].requeue()  # make room for others: to the back of the queue
+
+    def _look_again(self) -> None:
+        now = time.monotonic()
+        due = [message for at, message in self._waiting if at <= now]
+        self._waiting = [entry for entry in self._waiting if entry[0] > now]
+        for message in due:
+            self._on_message(message)
+
+    def _record(self, message: Any) -> bool:
+        """Write the record and ack; False when it has to be tried again."""
+        letter = readable(self._wire_message(message))
+        reason = death(letter)
+        try:
+            burial = self._handovers.bury(
+                letter, expired=reason == "expired", reason=reason, max_attempts=self._max_attempts(letter.type)
+            )
+        except StoreError as exc:
+            task_log(letter).warning("letter not recorded yet", reason=str(exc))
+            return False
+        if burial is Burial.BUSY:
+            return False
+        task_log(letter).info("letter", reason=reason, record=burial.value)
+        message.ack()
+        return True

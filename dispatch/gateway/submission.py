@@ -1,0 +1,239 @@
+"""Submit a task: key → record → publish, confirmed → mark → 202; or an error that is true.
+
+Crash windows: see `dispatch.store`. What each failure leaves behind:
+
+- before the publish was written: REJECTED, the key is free, the task never runs;
+- nacked or returned: the same, and a copy that got through all the same finds CANCELLED at its claim;
+- no verdict, or Redis gone after the publish began: unknown. The record stays unpublished; a worker's claim, a
+  repeat of the key, or the sweeper decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from celery import Celery
+
+import topology
+from dispatch.errors import InDoubt, NotSent, PublishError, StoreError
+from dispatch.publisher import Publisher, dispatch
+from dispatch.records import (
+    ACCEPTED_AT,
+    ATTEMPT,
+    CYCLE,
+    PRINCIPAL,
+    REQUEST_ID,
+    SEQ,
+    TRACEPARENT,
+    ErrorInfo,
+    Message,
+    Record,
+    State,
+    new_task_id,
+)
+from dispatch.settings import Settings
+from dispatch.store import Hold, Store
+from dispatch.tasktypes import TaskType
+from dispatch.telemetry import logger
+
+log = logger("dispatch.gateway")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Submission:
+    """A validated request for a task."""
+
+    principal: str
+    type: TaskType
+    payload: dict[str, Any]  #: JSON-ready, as validated
+    fingerprint: str  #: of the request; the same Idempotency-Key must come with the same one
+    key: str | None  #: Idempotency-Key
+    request_id: str
+    traceparent: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Accepted:
+    """A task that will reach SUCCESS or FAIL."""
+
+    record: Record
+    replayed: bool  #: the Idempotency-Key had been used: this is the task of its first request
+
+
+class Submitter:
+    """The one way in. Thread-safe.
+
+    Args:
+        settings: the gateway's.
+        store: the records.
+        publisher: with confirms.
+        celery: the app whose tasks are published.
+    """
+
+    def __init__(self, settings: Settings, store: Store, publisher: Publisher, celery: Celery) -> None:
+        self._settings = settings
+        self._store = store
+        self._publisher = publisher
+        self._celery = celery
+
+    def submit(self, submission: Submission) -> Accepted:
+        """Accept a task.
+
+        Args:
+            submission: the request.
+
+        Returns:
+            The task's record.
+
+        Raises:
+            KeyReused: the key came with another request.
+            KeyInProgress: the key's first request is still in flight.
+            StoreUnavailable: nothing was published: it never runs.
+            NotSent: the same.
+            Nacked: the broker refused it: it never runs.
+            Unroutable: the broker returned it: it never runs.
+            InDoubt: unknown; has the attribute ``task_id``.
+        """
+        task_id = new_task_id()
+        if submission.key is not None:
+            reservation = self._reserve(submission, submission.key, task_id)
+            task_id = reservation.task_id
+            if reservation.hold is Hold.REPLAY:
+                record = self._store.get(task_id)
+                if record is not None and record.state is not State.REJECTED:
+                    return Accepted(record, replayed=True)
+                # The record's time is over, so the key's is too: this request is a new one.
+                self._store.release_key(submission.principal, submission.key, task_id)
+                return self.submit(submission)
+        attempt = _Attempt(self, submission, task_id)
+        self._publish(attempt)
+        return Accepted(self._store_view(attempt), replayed=False)
+
+    def _reserve(self, submission: Submission, key: str, task_id: str) -> Any:
+        return self._store.reserve_key(submission.principal, key, submission.fingerprint, task_id)
+
+    def _publish(self, attempt: _Attempt) -> None:
+        task = self._celery.tasks[attempt.submission.type.name]
+        try:
+            dispatch(
+                task,
+                attempt.submission.payload,
+                task_id=attempt.task_id,
+                headers=attempt.headers,
+                send=attempt.persist_and_publish,
+            )
+        except InDoubt as exc:
+            exc.task_id = attempt.task_id
+            raise
+        except PublishError as exc:
+            self._refuse(attempt, exc)
+        except StoreError as exc:
+            if not attempt.written:
+                raise
+            # The publish was confirmed and the record could not say so: the client must not hear that it failed.
+            doubt = InDoubt("the task was published, but Redis did not answer afterwards")
+            doubt.task_id = attempt.task_id
+            raise doubt from exc
+
+    def _refuse(self, attempt: _Attempt, exc: PublishError) -> None:
+        """Reject the record, unless a worker has claimed a copy all the same: then it was accepted."""
+        assert attempt.message is not None  # noqa: S101 - a publish error comes after the message
+        error = ErrorInfo(_slug(exc), str(exc), retryable=True)
+        try:
+            rejected = self._store.reject(attempt.message, error=error, key=attempt.submission.key)
+        except StoreError as gone:
+            # Provably not stored, so it never runs; the sweeper writes that into the record.
+            log.warning("record not rejected yet", task_id=attempt.task_id, reason=str(gone))
+            raise exc from gone
+        if rejected:
+            raise exc
+
+    def _store_view(self, attempt: _Attempt) -> Record:
+        """What the client is told: the task as it was accepted, without another round trip."""
+        now = attempt.accepted_at
+        submission = attempt.submission
+        return Record(
+            task_id=attempt.task_id,
+            type=submission.type.name,
+            principal=submission.principal,
+            state=State.QUEUED,
+            cycle=0,
+            seq=0,
+            attempt=0,
+            max_attempts=self.max_attempts(submission.type),
+            revision=2,
+            created_at=now,
+            updated_at=now,
+            queue=topology.WORK_QUEUE,
+            request_id=submission.request_id,
+            traceparent=submission.traceparent,
+        )
+
+    def max_attempts(self, task_type: TaskType) -> int:
+        """Attempts a type has: one more than its rungs."""
+        return 1 + len(self._settings.ladder if task_type.ladder is None else task_type.ladder)
+
+    # --- used by the attempt -------------------------------------------------------------------------
+    def accept(self, message: Message, submission: Submission) -> State:
+        """Record the task."""
+        return self._store.accept(message, max_attempts=self.max_attempts(submission.type), key=submission.key)
+
+    def send(self, message: Message, exchange: str, routing_key: str) -> float:
+        """Publish it; seconds until the confirm."""
+        return self._publisher.publish(message, exchange, routing_key, timeout=self._settings.confirm_timeout)
+
+    def mark(self, message: Message, submission: Submission, **about: Any) -> bool:
+        """Record the confirm."""
+        return self._store.mark_published(
+            message,
+            queue=topology.WORK_QUEUE,
+            max_attempts=self.max_attempts(submission.type),
+            key=submission.key,
+            **about,
+        )
+
+
+class _Attempt:
+    """One submission on its way."""
+
+    def __init__(self, submitter: Submitter, submission: Submission, task_id: str) -> None:
+        self._submitter = submitter
+        self.submission = submission
+        self.task_id = task_id
+        self.message: Message | None = None
+        self.written = False  #: the publish began
+        self.accepted_at = int(time.time() * 1_000)
+        self.headers = {
+            CYCLE: 0,
+            SEQ: 0,
+            ATTEMPT: 1,
+            REQUEST_ID: submission.request_id,
+            TRACEPARENT: submission.traceparent,
+            PRINCIPAL: submission.principal,
+            ACCEPTED_AT: self.accepted_at,
+        }
+
+    def persist_and_publish(self, message: Message, exchange: str, routing_key: str) -> None:
+        """Called by `apply_async` with the finished message."""
+        self.message = message
+        state = self._submitter.accept(message, self.submission)
+        if state is State.REJECTED:
+            # A repeated key came after the sweeper: its copies are fenced off for good.
+            raise NotSent("an earlier attempt with this key was given up; send the request again")
+        self.written = True
+        if state is not State.SCHEDULED:  # a repeated key: a worker has it already
+            return
+        seconds = self._submitter.send(message, exchange, routing_key)
+        confirm = round(seconds * 1_000, 3)
+        marked = self._submitter.mark(
+            message, self.submission, exchange=exchange, routingKey=routing_key, confirmMs=confirm
+        )
+        if not marked:
+            raise NotSent("it took too long: the sweeper had given the task up, it will not run")
+
+
+def _slug(exc: PublishError) -> str:
+    names = {"Nacked": "queue-depth-exceeded", "Unroutable": "publish-unroutable"}
+    return names.get(type(exc).__name__, "broker-unavailable")

@@ -1,0 +1,117 @@
+"""API keys: their format, their scopes, and what is stored of them. Pure.
+
+A client sends ``rk_<id>_<secret>``. The configuration holds ``<id>:<hmac>:<scope>+<scope>``, where the
+HMAC-SHA256 is over the whole key with a pepper, so that neither the configuration nor the pepper alone
+lets anybody in. A secret has 256 random bits, so a fast hash is enough: nothing can be guessed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import re
+import secrets
+
+PREFIX = "rk"  #: starts every key, so that scanners find leaked ones
+
+TASKS_READ = "tasks:read"  #: see one's own tasks
+TASKS_WRITE = "tasks:write"  #: submit tasks
+QUEUES_READ = "queues:read"  #: operators: queues and task counts
+DEADLETTERS_READ = "deadletters:read"  #: operators: everybody's dead letters
+DEADLETTERS_WRITE = "deadletters:write"  #: operators: redrive and discard them
+
+SCOPES = (TASKS_READ, TASKS_WRITE, QUEUES_READ, DEADLETTERS_READ, DEADLETTERS_WRITE)
+
+_ID = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
+_KEY = re.compile(rf"{PREFIX}_({_ID})_([A-Za-z0-9_-]{{20,128}})")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One configured key."""
+
+    id: str  #: the principal; two entries may share it while a secret is being replaced
+    digest: str  #: 64 hex digits
+    scopes: frozenset[str]
+
+    def __str__(self) -> str:
+        """As ``DISPATCH_API_KEYS`` has it."""
+        return f"{self.id}:{self.digest}:{'+'.join(scope for scope in SCOPES if scope in self.scopes)}"
+
+
+def new_secret() -> str:
+    """256 random bits, URL-safe."""
+    return secrets.token_urlsafe(32)
+
+
+def token(key_id: str, secret: str) -> str:
+    """The key as a client sends it.
+
+    Args:
+        key_id: lower-case letters, digits and inner ``-``, at most 32.
+        secret: from `new_secret`.
+
+    Returns:
+        ``rk_<id>_<secret>``.
+
+    Raises:
+        ValueError: the id is not usable.
+    """
+    if not re.fullmatch(_ID, key_id):
+        raise ValueError("a key's id must be 1-32 lower-case letters, digits and inner '-'")
+    return f"{PREFIX}_{key_id}_{secret}"
+
+
+def key_id(text: str) -> str | None:
+    """The id inside a key; None when the text is no key."""
+    match = _KEY.fullmatch(text)
+    return match and match[1]
+
+
+def digest(pepper: str, text: str) -> str:
+    """What is stored of a key.
+
+    Args:
+        pepper: ``DISPATCH_API_KEY_PEPPER``.
+        text: the whole key.
+
+    Returns:
+        HMAC-SHA256 as 64 hex digits (RFC 2104).
+    """
+    return hmac.new(pepper.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def scopes(text: str) -> frozenset[str]:
+    """Read ``tasks:read+tasks:write``.
+
+    Raises:
+        ValueError: a scope is unknown, or there is none.
+    """
+    names = frozenset(filter(None, text.split("+")))
+    unknown = sorted(names - set(SCOPES))
+    if unknown or not names:
+        raise ValueError(f"scopes must be some of {', '.join(SCOPES)}, joined by '+'")
+    return names
+
+
+def parse(text: str) -> Entry:
+    """Read one entry of ``DISPATCH_API_KEYS``.
+
+    Args:
+        text: ``<id>:<hmac>:<scope>+<scope>``.
+
+    Returns:
+        The entry.
+
+    Raises:
+        ValueError: what is wrong, without the text itself.
+    """
+    name, _, rest = text.partition(":")
+    hashed, _, granted = rest.partition(":")
+    if not re.fullmatch(_ID, name):
+        raise ValueError("the id must be 1-32 lower-case letters, digits and inner '-'")
+    if not _DIGEST.fullmatch(hashed):
+        raise ValueError("the HMAC must be 64 lower-case hex digits (a key itself must not be configured)")
+    return Entry(name, hashed, scopes(granted))

@@ -1,0 +1,60 @@
+"""The worker's main process keeps the leases of all its deliveries, from their claim to their ack."""
+
+from __future__ import annotations
+
+import threading
+
+from dispatch.claims import Claims, Ticket
+from dispatch.errors import StoreError
+from dispatch.records import Message
+from dispatch.settings import Settings
+from dispatch.telemetry import logger
+
+log = logger("dispatch.leases")
+
+
+class Leases:
+    """Renews leases on a thread and a connection of its own, so that a busy event loop loses none.
+
+    Args:
+        settings: the lease; renewed at a third of it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._claims = Claims(settings, timeout=min(1.0, settings.lease / 4))
+        self._every = settings.lease / 3
+        self._held: dict[Ticket, tuple[Message, int]] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
+
+    def start(self) -> None:
+        """Start renewing."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; leases that are still held lapse."""
+        self._stop.set()
+
+    def hold(self, ticket: Ticket, message: Message, max_attempts: int) -> None:
+        """Keep a delivery's lease from now on."""
+        with self._lock:
+            self._held[ticket] = (message, max_attempts)
+
+    def drop(self, ticket: Ticket) -> None:
+        """The delivery is settled."""
+        with self._lock:
+            self._held.pop(ticket, None)
+
+    def _renew_for_ever(self) -> None:
+        while not self._stop.wait(self._every):
+            with self._lock:
+                held = dict(self._held)
+            try:
+                lost = self._claims.renew(held)
+            except StoreError as exc:
+                log.warning("leases not renewed", reason=str(exc), held=len(held))
+                continue
+            for ticket in lost:
+                # Not an error by itself: a delivery whose child has not claimed yet holds no lease either.
+                log.debug("lease not held", task_id=held[ticket][0].task_id, owner=ticket.owner)

@@ -1,0 +1,167 @@
+"""Assembles what a worker is beside Celery: the router in its main process, a runner in each child, and the
+threads that look after what is dead or silent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from celery import bootsteps
+from celery.signals import worker_process_init
+
+from dispatch.deadletters import DeadLetters
+from dispatch.deadtap import DeadTap
+from dispatch.errors import ConfigurationError, DispatchError
+from dispatch.letterbox import Janitor
+from dispatch.publisher import Publisher
+from dispatch.retry import Rung
+from dispatch.router import Plan, Router, wire_message
+from dispatch.runner import Runner
+from dispatch.settings import Settings
+from dispatch.store import Store
+from dispatch.sweeper import Sweeper
+from dispatch.tasktypes import TaskType
+from dispatch.telemetry import logger
+
+log = logger("dispatch.worker")
+
+
+def ladder_of(task_type: TaskType, settings: Settings) -> tuple[Rung, ...]:
+    """The rungs a type climbs.
+
+    Raises:
+        ConfigurationError: it names a rung that isn't declared.
+    """
+    if task_type.ladder is None:
+        return settings.ladder
+    declared = {rung.name: rung for rung in settings.ladder}
+    unknown = [name for name in task_type.ladder if name not in declared]
+    if unknown:
+        msg = f"task type {task_type.name}: no rung {', '.join(unknown)} in DISPATCH_LADDER ({', '.join(declared)})"
+        raise ConfigurationError(msg)
+    return tuple(declared[name] for name in task_type.ladder)
+
+
+def check_time_limits(types: Mapping[str, TaskType], settings: Settings) -> None:
+    """Refuse task types that could outlast what the broker waits for an ack.
+
+    A prefetched message is unacked while all before it run: the hard limit, times the prefetch, by the least number
+    of children. RabbitMQ closes a channel whose consumer takes longer than `consumer_timeout`; and a message that is
+    older than the queue's TTL when it is requeued goes straight to the DLQ.
+
+    Raises:
+        ConfigurationError: every type that is too slow.
+    """
+    turns = settings.prefetch / settings.concurrency_min
+    longest = min(settings.consumer_timeout / 2 / turns, settings.queue_ttl / 2)
+    slow = [f"{each.name} ({each.time_limit:g} s)" for each in types.values() if each.time_limit > longest]
+    if slow:
+        msg = (
+            f"time limits must not exceed {longest:g} s, so that {settings.prefetch} prefetched tasks on "
+            f"{settings.concurrency_min} processes end within half of DISPATCH_CONSUMER_TIMEOUT and none outlasts half "
+            f"of DISPATCH_QUEUE_TTL: {', '.join(slow)}"
+        )
+        raise ConfigurationError(msg)
+
+
+class Keeper:
+    """Runs sweeper, dead tap and janitor."""
+
+    def __init__(self, settings: Settings, router: Router) -> None:
+        self._settings = settings
+        self._publisher = Publisher(settings.broker("replay"), timeout=settings.publish_timeout)
+        self._sweeper = Sweeper(settings, publisher=self._publisher)
+        self._tap = DeadTap(
+            settings, max_attempts=lambda name: router.plan(name).max_attempts, wire_message=wire_message
+        )
+        letters = DeadLetters(settings, Store(settings, timeout=1.0), self._publisher)
+        self._janitor = Janitor(settings, letters, wire_message)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._tidy, name="janitor", daemon=True)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._publisher.start()
+        self._sweeper.start()
+        self._tap.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the threads."""
+        self._stop.set()
+        self._sweeper.stop()
+        self._tap.stop()
+        self._publisher.close()
+
+    def _tidy(self) -> None:
+        while not self._stop.wait(min(1.0, self._settings.sweep_interval)):
+            try:
+                self._janitor.tidy()
+            except DispatchError as exc:
+                log.warning("janitor waits", reason=str(exc))
+            except Exception as exc:  # noqa: BLE001 - the broker is away; the next look may go better
+                log.warning("janitor interrupted", reason=repr(exc))
+
+
+class DispatchStep(bootsteps.StartStopStep):
+    """Starts router and keeper once the pool's first children are there, so that these inherit no threads."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._keeper: Keeper | None = None
+
+    def start(self, parent: Any) -> None:
+        """Start before the consumer does."""
+        app = parent.app
+        app.dispatch_router.start()
+        self._keeper = Keeper(app.dispatch_settings, app.dispatch_router)
+        self._keeper.start()
+
+    def stop(self, parent: Any) -> None:
+        """Stop after the pool has."""
+        if self._keeper is not None:
+            self._keeper.stop()
+        parent.app.dispatch_router.stop()
+
+    terminate = stop
+
+
+def install(app: Any, settings: Settings, types: Mapping[str, TaskType]) -> None:
+    """Make a Celery app a dispatch worker's app; nothing connects until the worker starts.
+
+    Args:
+        app: its tasks are registered already.
+        settings: the worker's.
+        types: the task types.
+
+    Raises:
+        ConfigurationError: a type doesn't fit the settings.
+    """
+    plans = {name: Plan(ladder_of(task_type, settings)) for name, task_type in types.items()}
+    check_time_limits(types, settings)
+    publisher = Publisher(settings.broker("worker"), timeout=settings.publish_timeout)
+    app.dispatch_router = Router(settings, plans, publisher=publisher)
+    app.dispatch_consumer = None
+    app.steps["worker"].add(DispatchStep)
+
+
+class LocalRunner:
+    """The runner of this process: made anew in each child, since connections don't survive a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._runner: Runner | None = None
+        worker_process_init.connect(self._forked, weak=False)
+
+    def _forked(self, **_: Any) -> None:
+        self._runner = Runner(self._settings)
+
+    def run(self, task_type: TaskType, request: Any, payload: Any) -> dict[str, Any]:
+        """See `Runner.run`."""
+        if self._runner is None:
+            self._runner = Runner(self._settings)
+        return self._runner.run(task_type, request, payload)
