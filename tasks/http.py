@@ -27,7 +27,7 @@ _TIME_LIMIT = 150.0
 #: Request headers that are ours, the connection's or a proxy's: never a client's.
 _RESERVED = frozenset({
     "accept-encoding", "connection", "content-length", "expect", "forwarded", "host", "idempotency-key", "keep-alive",
-    "proxy-authorization", "proxy-connection", "te", "traceparent", "tracestate", "trailer", "transfer-encoding",
+    "proxy-authorization", "proxy-connection", "te", "traceparent", "tracestate", "trailer", "transfer-encoding",  # codespell:ignore te
     "upgrade",
 })  # fmt: skip
 

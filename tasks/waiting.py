@@ -24,9 +24,9 @@ def pause(ctx: Context, seconds: float) -> bool:
     until = time.monotonic() + seconds
     while not ctx.cancelled():
         left = until - time.monotonic()
-        if left <= 0:
+        time.sleep(max(0.0, min(STEP, left)))
+        if left <= STEP:
             return True
-        time.sleep(min(STEP, left))
     return False
 
 
