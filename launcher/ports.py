@@ -52,6 +52,14 @@ class Ports:
         files.write(self._path, json.dumps(self._known, indent=1))
         return port
 
+    def known(self, name: str) -> int:
+        """The port that a server was given.
+
+        Args:
+            name: the server's name, claimed before.
+        """
+        return self._known[name]
+
     def _free(self, host: str) -> int:
         taken = set(self._known.values())
         for port in random.sample(range(_LOWEST, _HIGHEST), 500):

@@ -14,14 +14,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from launcher.errors import LaunchError
+
 MARKER = "ROBOT_DISPATCH_RUN"  #: its value is the run directory, absolute
 
 _PROC = Path("/proc")
 
 
-def supported() -> bool:
-    """Whether this machine has the ``/proc`` that the launcher needs."""
-    return (_PROC / "self" / "environ").exists()
+def require() -> None:
+    """Refuse a machine that has no Linux ``/proc``.
+
+    Raises:
+        LaunchError: there is none.
+    """
+    if not (_PROC / "self" / "environ").exists():
+        raise LaunchError("this needs Linux (/proc); elsewhere use Docker: docker compose up")
 
 
 def environ(pid: int) -> dict[str, str]:

@@ -1,0 +1,92 @@
+"""Command line: ``python -m launcher up|servers|down|status|restart``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dispatch import settings as configuration
+from dispatch.errors import ConfigurationError
+from launcher import layout, procfs, status
+from launcher.control import Stack
+from launcher.errors import LaunchError
+from launcher.rundir import RunDir
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the command line without the program; the process's own by default.
+
+    Returns:
+        The exit status.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        procfs.require()
+        environ = {name: value for name, value in os.environ.items() if name not in layout.URL_KEYS}
+        # A relative run directory lies in the project, not where the command was typed.
+        run = RunDir.at(layout.ROOT / Path(configuration.load(environ).run_dir).expanduser())
+        return _command(args, Stack(run, _say), environ)
+    except (LaunchError, ConfigurationError) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was started goes on: make status, make down", file=sys.stderr)
+        return 130
+
+
+def _command(args: argparse.Namespace, stack: Stack, environ: dict[str, str]) -> int:
+    if args.verb == "status":
+        lines, code = status.report(stack)
+        print("\n".join(lines))
+        return code
+    if args.verb == "down":
+        stack.down()
+    elif args.verb == "restart":
+        stack.restart(_names(args.names))
+    else:
+        stack.up(layout.SERVERS if args.verb == "servers" else _names(args.only), environ)
+        print("\n".join(status.addresses(stack)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launcher",
+        description="Starts, watches and stops the system on this machine. Every DISPATCH_* setting is taken from the environment.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    up = verbs.add_parser("up", help="start what is not running yet, wait until it answers")
+    up.add_argument(
+        "--only", default="all", metavar="NAMES", help=f"comma-separated: {', '.join((*layout.GROUPS, *layout.ALL))}"
+    )
+    verbs.add_parser("servers", help="start RabbitMQ and Redis only")
+    verbs.add_parser("down", help="stop everything, leave nothing running")
+    verbs.add_parser("status", help="what runs, where, how often it was restarted; exit 0, 1 (faulty) or 3 (nothing)")
+    restart = verbs.add_parser("restart", help="restart processes with the settings they were started with")
+    restart.add_argument("names", nargs="?", default="apps", help="comma-separated (default: worker, gateway, flower)")
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Process names from the command line, in the order in which they are started."""
+    given = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in given if name not in layout.GROUPS and name not in layout.ALL]:
+        raise LaunchError(
+            f"no such process: {', '.join(unknown)}; there are {', '.join((*layout.GROUPS, *layout.ALL))}"
+        )
+    chosen = {part for name in given for part in layout.GROUPS.get(name, (name,))}
+    return tuple(name for name in layout.ALL if name in chosen)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

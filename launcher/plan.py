@@ -1,0 +1,170 @@
+"""Which processes a stack has, and with which addresses, from the settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import kombu
+
+from dispatch.settings import PREFIX, Settings, load
+from launcher import applications, procfs, rabbitmq, redis
+from launcher.errors import LaunchError
+from launcher.layout import URL_KEYS
+from launcher.ports import Ports, is_free
+from launcher.processes import Spec
+from launcher.rundir import RunDir
+
+_INSTALL = (
+    "install them (apt-get install rabbitmq-server redis-server), "
+    "or name running ones in DISPATCH_BROKER_URL, DISPATCH_MANAGEMENT_URL and DISPATCH_REDIS_URL, "
+    "or use Docker: docker compose up"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The processes of a stack and where everything answers."""
+
+    specs: tuple[Spec, ...]
+    urls: Mapping[str, str]  #: of the ``env`` file, by key; the ones of a process that isn't started are left out
+    notes: tuple[str, ...]  #: what people should know, one line each
+
+
+def make(run: RunDir, environ: Mapping[str, str], settings: Settings) -> Plan:
+    """Plan a stack; writes the servers' files.
+
+    Args:
+        run: its run directory.
+        environ: the environment its processes inherit; servers that it names are used and not started.
+        settings: read from that environment.
+
+    Raises:
+        LaunchError: a server is not installed or does not answer, or a port is taken.
+    """
+    return _Planner(run, environ, settings).plan()
+
+
+class _Planner:
+    def __init__(self, run: RunDir, environ: Mapping[str, str], settings: Settings) -> None:
+        self._run = run
+        self._given = {name for name in environ if name.startswith(PREFIX) and environ[name]}
+        self._settings = settings
+        self._ports = Ports(run.ports)
+        self._notes: list[str] = []
+        self._base = {
+            **{name: value for name, value in environ.items() if name not in URL_KEYS},
+            procfs.MARKER: str(run.path),
+            "PYTHONUNBUFFERED": "1",
+            f"{PREFIX}RUN_DIR": str(run.path),
+        }
+
+    def plan(self) -> Plan:
+        self._check_installed()
+        servers = [*self._rabbitmq(), *self._redis()]
+        settings = self._settings
+        flower_port = self._ports.claim("flower", settings.flower_port, settings.flower_host)
+        host, http_port = settings.http_host, self._gateway_port()
+        simulator = self._simulator()
+        environ = {**self._base, f"{PREFIX}HTTP_PORT": str(http_port), f"{PREFIX}FLOWER_PORT": str(flower_port)}
+        specs = (
+            *servers,
+            *simulator,
+            applications.worker(settings, environ, self._run),
+            applications.gateway(environ, host, http_port),
+            applications.flower(environ, settings.flower_host, flower_port),
+        )
+        started = {spec.name for spec in specs}
+        known = tuple(
+            dataclasses.replace(spec, after=tuple(name for name in spec.after if name in started)) for spec in specs
+        )
+        return Plan(known, self._urls(host, http_port, flower_port), tuple(self._notes))
+
+    def _check_installed(self) -> None:
+        missing = []
+        if f"{PREFIX}BROKER_URL" not in self._given and rabbitmq.home(self._base) is None:
+            missing.append("rabbitmq-server")
+        if f"{PREFIX}REDIS_URL" not in self._given and redis.program(self._base) is None:
+            missing.append("redis-server")
+        if missing:
+            raise LaunchError(f"{' and '.join(missing)} not found: {_INSTALL}")
+
+    def _rabbitmq(self) -> list[Spec]:
+        settings = self._settings
+        if f"{PREFIX}BROKER_URL" in self._given:
+            _check_broker(settings.broker("worker"))
+            self._notes.append(f"RabbitMQ: using {_shown(settings.broker_url.get_secret_value())}, none is started")
+            if f"{PREFIX}MANAGEMENT_URL" not in self._given:
+                url = _shown(settings.management_url.get_secret_value())
+                self._notes.append(f"{PREFIX}MANAGEMENT_URL is not set: {url} is assumed")
+            return []
+        specs = rabbitmq.specs(
+            self._run,
+            self._base,
+            self._ports,
+            consumer_timeout=settings.consumer_timeout,
+            port=settings.rabbitmq_port,
+            management_port=settings.rabbitmq_management_port,
+        )
+        broker_url = rabbitmq.broker_url(self._ports.known("rabbitmq"))
+        management_url = rabbitmq.management_url(self._ports.known("management"))
+        self._set(broker_url=broker_url, management_url=management_url)
+        return specs
+
+    def _redis(self) -> list[Spec]:
+        if f"{PREFIX}REDIS_URL" in self._given:
+            url = self._settings.redis_url.get_secret_value()
+            if (why := redis.ping_probe(url)()) is not None:
+                raise LaunchError(f"{PREFIX}REDIS_URL {_shown(url)}: {why}")
+            self._notes.append(f"Redis: using {_shown(url)}, none is started")
+            return []
+        spec = redis.spec(self._run, self._base, self._ports, port=self._settings.redis_port)
+        self._set(redis_url=redis.redis_url(self._ports.known("redis")))
+        return [spec]
+
+    def _simulator(self) -> list[Spec]:
+        if f"{PREFIX}ROBOT_API_URL" in self._given:
+            self._notes.append(f"robot API: using {_shown(self._settings.robot_api_url)}, no simulator is started")
+            return []
+        port = self._ports.claim("simulator", self._settings.simulator_port)
+        self._set(robot_api_url=f"http://127.0.0.1:{port}")
+        return [applications.simulator(self._settings, self._base, port)]
+
+    def _gateway_port(self) -> int:
+        settings, host = self._settings, self._settings.http_host
+        if f"{PREFIX}HTTP_PORT" in self._given or is_free(settings.http_port, host):
+            return self._ports.claim("gateway", settings.http_port, host)
+        port = self._ports.claim("gateway", 0, host)
+        self._notes.append(f"port {settings.http_port} is taken: the gateway is on {port}")
+        return port
+
+    def _set(self, **values: str) -> None:
+        """Settings that the launcher decides: for its own use and for every process."""
+        self._base.update({f"{PREFIX}{name.upper()}": value for name, value in values.items()})
+        self._settings = load(self._base)
+
+    def _urls(self, host: str, http_port: int, flower_port: int) -> dict[str, str]:
+        settings = self._settings
+        return {
+            "DISPATCH_HTTP_URL": applications.base_url(host, http_port),
+            "DISPATCH_BROKER_URL": settings.broker_url.get_secret_value(),
+            "DISPATCH_MANAGEMENT_URL": settings.management_url.get_secret_value(),
+            "DISPATCH_REDIS_URL": settings.redis_url.get_secret_value(),
+            "FLOWER_URL": applications.base_url(settings.flower_host, flower_port),
+            "ROBOT_API_URL": settings.robot_api_url,
+        }
+
+
+def _check_broker(url: str) -> None:
+    """An external broker must answer and have its vhost: the launcher makes none in a server that isn't its own."""
+    try:
+        with kombu.Connection(url, connect_timeout=3) as connection:
+            connection.ensure_connection(max_retries=2, interval_start=0, interval_step=0.2)
+    except Exception as exc:  # the transport's own errors, kombu's, or the system's
+        raise LaunchError(f"{PREFIX}BROKER_URL {_shown(url)} does not answer, or has no such vhost: {exc}") from exc
+
+
+def _shown(url: str) -> str:
+    """A URL, or several, without passwords."""
+    return re.sub(r"(://[^:/@;]*):[^@;]*@", r"\1:…@", url)
