@@ -36,7 +36,7 @@ class RunContext:
         self._message = message
         self._ticket = ticket
         self._claims = claims
-        self._last = 0.0
+        self._told = self._asked = 0.0
         self._stop = False
         self.settings = settings
         self.task_id = message.task_id
@@ -57,16 +57,16 @@ class RunContext:
     def progress(self, percent: int, message: str = "") -> None:
         """Record progress, twice a second at most; dropped when Redis is away."""
         now = time.monotonic()
-        if now - self._last < PROGRESS_PAUSE and percent < 100:
+        if now - self._told < PROGRESS_PAUSE and percent < 100:
             return
-        self._last = now
+        self._told = self._asked = now
         self._tell({"percent": max(0, min(100, int(percent))), "message": message[:500]})
 
     def cancelled(self) -> bool:
         """Ask Redis, twice a second at most."""
         now = time.monotonic()
-        if not self._stop and now - self._last >= PROGRESS_PAUSE:
-            self._last = now
+        if not self._stop and now - self._asked >= PROGRESS_PAUSE:
+            self._asked = now
             self._tell(None)
         return self._stop
 

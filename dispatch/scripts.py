@@ -71,8 +71,7 @@ class Scripts:
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
             retry_on_error=[],
             decode_responses=True,
-            lib_name=None,
-            lib_version=None,
+            driver_info=None,
         )
 
     def step(self, name: str, keys: Sequence[str], *args: str | float) -> Step:

@@ -5,7 +5,7 @@
     class CleanOrder(Payload):
         robot: str
 
-    @task("robot.clean", payload=CleanOrder, time_limit=900)
+    @task("robot.clean", payload=CleanOrder, time_limit=300)
     def clean(order: CleanOrder, ctx: Context) -> dict[str, Any]: ...
 
 Registering puts the type into the API, OpenAPI, ``/v1/task-types``, the worker and Flower.

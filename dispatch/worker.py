@@ -1,5 +1,6 @@
-"""Assembles what a worker is beside Celery: the router in its main process, a runner in each child, and the
-threads that look after what is dead or silent.
+"""Assembles what a worker is beside Celery.
+
+The router in its main process, a runner in each child, and the threads that look after what is dead or silent.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ class Submitter:
                 return self.submit(submission)
         attempt = _Attempt(self, submission, task_id)
         self._publish(attempt)
-        return Accepted(self._store_view(attempt), replayed=False)
+        record = self._store.get(task_id) if attempt.adopted else None
+        return Accepted(record or self._store_view(attempt), replayed=attempt.adopted)
 
     def _reserve(self, submission: Submission, key: str, task_id: str) -> Any:
         return self._store.reserve_key(submission.principal, key, submission.fingerprint, task_id)
@@ -204,6 +205,7 @@ class _Attempt:
         self.task_id = task_id
         self.message: Message | None = None
         self.written = False  #: the publish began
+        self.adopted = False  #: the record was there, from a request that was cut off after its publish
         self.accepted_at = int(time.time() * 1_000)
         self.headers = {
             CYCLE: 0,
@@ -223,10 +225,10 @@ class _Attempt:
             # A repeated key came after the sweeper: its copies are fenced off for good.
             raise NotSent("an earlier attempt with this key was given up; send the request again")
         self.written = True
-        if state is not State.SCHEDULED:  # a repeated key: a worker has it already
-            return
-        seconds = self._submitter.send(message, exchange, routing_key)
-        confirm = round(seconds * 1_000, 3)
+        if state is State.SCHEDULED:
+            confirm = round(self._submitter.send(message, exchange, routing_key) * 1_000, 3)
+        else:  # a repeated key, and a worker has the task already
+            self.adopted, confirm = True, None
         marked = self._submitter.mark(
             message, self.submission, exchange=exchange, routingKey=routing_key, confirmMs=confirm
         )

@@ -1,0 +1,1 @@
+"""HTTP in, 202 out: the only package that knows Flask."""

@@ -1,0 +1,44 @@
+"""What every response carries, and the one log line for it."""
+
+from __future__ import annotations
+
+import time
+
+import flask
+import structlog
+from flask import Response
+
+from dispatch.gateway.context import Context
+
+_log = structlog.get_logger("dispatch.access")
+
+#: Asked every few seconds by machines: logged only when they fail.
+_QUIET = frozenset({"/livez", "/readyz"})
+
+
+def finish(response: Response) -> Response:
+    """Complete and log a response; runs after every request, failed ones included."""
+    context: Context | None = flask.g.get("context")
+    request = flask.request
+    if context is not None:
+        response.headers["X-Request-Id"] = context.request_id
+        if not (request.path in _QUIET and response.status_code < 400):
+            _write(context, response)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if request.path.startswith("/v1/"):
+        response.headers.setdefault("Cache-Control", "private, no-cache")
+    return response
+
+
+def _write(context: Context, response: Response) -> None:
+    _log.info(
+        "request",
+        method=flask.request.method,
+        path=flask.request.path,
+        status=response.status_code,
+        ms=round((time.monotonic() - context.started) * 1_000, 1),
+        request_id=context.request_id,
+        trace_id=context.trace_id,
+        task_id=context.task_id,
+        principal=context.principal and context.principal.id,
+    )

@@ -1,0 +1,89 @@
+"""The Flask application, put together from its parts; connects to nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import flask
+
+from dispatch.gateway import access, context, openapi
+from dispatch.gateway.admission import Guard
+from dispatch.gateway.auth import Keyring
+from dispatch.gateway.docs import DocsViews, serve_static
+from dispatch.gateway.faults import Faults
+from dispatch.gateway.health import HealthViews, Readiness
+from dispatch.gateway.operations import operations, register
+from dispatch.gateway.polling import Slots
+from dispatch.gateway.ports import KnownKeys, Letters, Submits, Tasks
+from dispatch.gateway.views_deadletters import LetterViews
+from dispatch.gateway.views_queues import QueueViews
+from dispatch.gateway.views_tasks import TaskViews
+from dispatch.gateway.views_types import TypeViews
+from dispatch.queues import QueueView
+from dispatch.settings import Settings
+from dispatch.tasktypes import TaskType
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What the application is made of."""
+
+    settings: Settings
+    types: Mapping[str, TaskType]
+    tasks: Tasks
+    submitter: Submits
+    keys: KnownKeys
+    letters: Letters
+    guard: Guard
+    readiness: Readiness
+    queues: Callable[[], Sequence[QueueView]]
+
+
+def build(parts: Parts) -> flask.Flask:
+    """Make the application.
+
+    Args:
+        parts: real ones, or fakes in tests.
+
+    Returns:
+        The WSGI application.
+
+    Raises:
+        ConfigurationError: ``DISPATCH_API_KEYS`` has entries that are not usable.
+    """
+    keyring = Keyring.from_settings(parts.settings)
+    app = flask.Flask("dispatch.gateway", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_body + 1  # see `validation.read_object`
+    app.url_map.merge_slashes = False  # never a redirect: //v1/tasks is not found
+    app.before_request(context.begin)
+    app.after_request(access.finish)
+    Faults(parts.guard, parts.settings.idempotency_retry).install(app)
+    docs = DocsViews()
+    views = [*_views(parts), docs]
+    register(app, views, keyring)
+    serve_static(app)
+    contracts = [contract for contract, _ in operations(views)]
+    keyed = bool(parts.settings.api_keys)
+    docs.describe(functools.partial(openapi.document, contracts, parts.types, keyed=keyed))
+    return app
+
+
+def _views(parts: Parts) -> list[object]:
+    settings = parts.settings
+    return [
+        TaskViews(
+            tasks=parts.tasks,
+            submitter=parts.submitter,
+            types=parts.types,
+            keys=parts.keys,
+            guard=parts.guard,
+            slots=Slots(settings.http_threads),
+            result_ttl=settings.result_ttl,
+        ),
+        TypeViews(parts.types, settings.ladder),
+        LetterViews(parts.letters),
+        QueueViews(parts.queues),
+        HealthViews(parts.readiness),
+    ]

@@ -1,0 +1,87 @@
+"""What is known about the request in hand: its id, its trace, who sent it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import flask
+from flask import Response
+
+from dispatch import records
+from dispatch.gateway import headers, problems
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Principal:
+    """Who sent a request, and what it may do."""
+
+    id: str
+    scopes: frozenset[str]
+
+
+@dataclasses.dataclass(slots=True)
+class Context:
+    """One request's context."""
+
+    request_id: str
+    traceparent: str  #: the caller's trace with a span of our own
+    trace_id: str
+    started: float  #: `time.monotonic` seconds
+    principal: Principal | None = None
+    task_id: str | None = None
+
+
+def begin() -> None:
+    """Open the context; runs before every request."""
+    given = flask.request.headers
+    traceparent = records.child_traceparent(given.get("traceparent"))
+    flask.g.context = Context(
+        request_id=headers.request_id(given.get("X-Request-Id")),
+        traceparent=traceparent,
+        trace_id=records.trace_id(traceparent) or "",
+        started=time.monotonic(),
+    )
+
+
+def current() -> Context:
+    """The context of the request in hand."""
+    context: Context = flask.g.context
+    return context
+
+
+def principal() -> Principal:
+    """Who sent the request in hand; only inside operations that need a scope."""
+    who = current().principal
+    assert who is not None, "the operation has no scope"  # noqa: S101 - a view without a scope is our bug
+    return who
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer with JSON.
+
+    Args:
+        value: JSON-ready.
+        status: HTTP status.
+        headers: more response headers.
+    """
+    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return Response(body, status, headers, mimetype="application/json")
+
+
+def problem_response(problem: problems.Problem) -> Response:
+    """Answer with problem details (RFC 9457), tied to the request in hand."""
+    context = current()
+    body = problem.body() | {
+        "instance": quote(flask.request.path),
+        "requestId": context.request_id,
+        "traceId": context.trace_id,
+    }
+    text = json.dumps(body, separators=(",", ":"))
+    response = Response(text, body["status"], problem.headers, mimetype=problems.MEDIA_TYPE)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

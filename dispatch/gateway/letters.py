@@ -1,0 +1,59 @@
+"""The operator's verbs over dead letters, in the shape the HTTP layer asks for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dispatch.deadletters import DeadLetters, Filter, Job
+from dispatch.records import Record
+from dispatch.store import Page, Store
+
+
+class LetterDesk:
+    """`dispatch.deadletters` for the HTTP layer.
+
+    Args:
+        store: reads records.
+        verbs: redrive and discard.
+    """
+
+    def __init__(self, store: Store, verbs: DeadLetters) -> None:
+        self._store = store
+        self._verbs = verbs
+
+    def get(self, task_id: str) -> Record:
+        """A record whose letter lies in the DLQ; raises NoSuchLetter."""
+        return self._verbs.find(task_id)
+
+    def list(self, *, type: str | None, error_type: str | None, limit: int, cursor: str | None) -> Page:
+        """A page of dead letters, newest first."""
+        return self._store.dead_letters(type=type, error_type=error_type, limit=limit, cursor=cursor)
+
+    def redrive(self, task_id: str, *, by: str) -> Record:
+        """Send one again."""
+        return self._verbs.redrive(task_id, by=by)
+
+    def discard(self, task_id: str, *, by: str) -> None:
+        """Drop one."""
+        self._verbs.discard(task_id, by=by)
+
+    def count(self, *, type: str | None, error_type: str | None, limit: int) -> int:
+        """How many match, at most the limit."""
+        return self._verbs.count(Filter(type, error_type), most=limit)
+
+    def request_bulk(
+        self, *, type: str | None, error_type: str | None, limit: int, rate_per_second: float, by: str
+    ) -> int:
+        """Have the workers send many again; how many match now."""
+        return self._verbs.request(Job(Filter(type, error_type), limit, rate_per_second, by))
+
+
+def payload(record: Record) -> Any:
+    """What the client sent, from the recorded message; None when it can't be read (a poisoned letter)."""
+    if record.message is None:
+        return None
+    try:
+        return json.loads(record.message.body)[0][0]  # Celery protocol 2: [args, kwargs, embed]
+    except (ValueError, LookupError, TypeError):
+        return None

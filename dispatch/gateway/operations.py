@@ -1,0 +1,102 @@
+"""An operation of the API: its contract beside its code.
+
+A view method carries an `Operation`; `register` makes a Flask route of it that asks for the scope first,
+and `dispatch.gateway.openapi` makes the document of the same data, so that they can't disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import flask
+import pydantic
+from flask import Response
+
+from dispatch.gateway import context
+from dispatch.gateway.auth import Keyring
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer."""
+
+    status: int
+    description: str
+    model: Any = None  #: a pydantic model, or a type that pydantic understands; None for no body
+    headers: tuple[str, ...] = ()  #: names in `dispatch.gateway.openapi.RESPONSE_HEADERS`
+    media_type: str = "application/json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Operation:
+    """What clients may rely on."""
+
+    method: str
+    path: str  #: as in OpenAPI, e.g. ``/v1/tasks/{taskId}``
+    id: str  #: operationId
+    tag: str
+    summary: str
+    answers: tuple[Answer, ...]
+    scope: str | None = None  #: None: anybody may
+    description: str = ""
+    body: Any = None  #: pydantic model of the request body
+    body_required: bool = True
+    query: type[pydantic.BaseModel] | None = None
+    headers: tuple[str, ...] = ()  #: names in `dispatch.gateway.openapi.REQUEST_HEADERS`
+    problems: tuple[str, ...] = ()  #: slugs besides those that every operation of its kind has
+
+
+View = TypeVar("View", bound=Callable[..., Response])
+
+
+def operation(contract: Operation) -> Callable[[View], View]:
+    """Mark a view method with its contract."""
+
+    def mark(view: View) -> View:
+        view.operation = contract  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def operations(views: Sequence[object]) -> Iterator[tuple[Operation, Callable[..., Response]]]:
+    """The contracts of view objects with their bound methods, in the order they are written."""
+    for group in views:
+        for name in vars(type(group)):
+            view = getattr(group, name)
+            contract = getattr(view, "operation", None)
+            if contract is not None:
+                yield contract, view
+
+
+def register(app: flask.Flask, views: Sequence[object], keyring: Keyring) -> None:
+    """Make the routes.
+
+    Args:
+        app: to add them to.
+        views: objects whose methods are marked with `operation`.
+        keyring: asked before every operation that has a scope.
+    """
+    for contract, view in operations(views):
+        rule = _PARAMETER.sub(lambda match: f"<{_snake(match[1])}>", contract.path)
+        endpoint = view if contract.scope is None else _guarded(view, contract.scope, keyring)
+        app.add_url_rule(rule, contract.id, endpoint, methods=[contract.method])
+
+
+def _guarded(view: Callable[..., Response], scope: str, keyring: Keyring) -> Callable[..., Response]:
+    @functools.wraps(view)
+    def endpoint(**arguments: Any) -> Response:
+        context.current().principal = keyring.authorise(scope)
+        return view(**arguments)
+
+    return endpoint
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"([A-Z])", lambda match: f"_{match[1].lower()}", name)
