@@ -1,0 +1,93 @@
+"""HTTP entry: ``gunicorn -c python:dispatch.gateway.gunicorn_conf 'app:create_app()'``, or ``flask --app app run``.
+
+Only assembles. Importing it does nothing; `create_app` returns at once and the connections are made by
+threads in the background, so call it after the fork (no ``--preload``).
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+
+import flask
+import kombu
+
+import dispatch.settings
+import tasks
+import topology
+from celery_app import create_celery
+from dispatch import queues, tasktypes
+from dispatch.deadletters import DeadLetters
+from dispatch.gateway import logs
+from dispatch.gateway.admission import Guard
+from dispatch.gateway.application import Parts, build
+from dispatch.gateway.depth import BrokerGauge, DepthReader, ack_rate
+from dispatch.gateway.health import Readiness, broker_check, store_check
+from dispatch.gateway.letters import LetterDesk
+from dispatch.gateway.replays import Replays
+from dispatch.gateway.submission import Submitter
+from dispatch.publisher import Publisher
+from dispatch.settings import Settings
+from dispatch.store import Store
+
+
+def create_app(settings: Settings | None = None) -> flask.Flask:
+    """Make the gateway.
+
+    Args:
+        settings: read from ``DISPATCH_*`` by default.
+
+    Returns:
+        The WSGI application; ``app.extensions["close"]()`` ends its threads and connections.
+
+    Raises:
+        ConfigurationError: every problem with the settings.
+    """
+    settings = settings or dispatch.settings.load()
+    celery = create_celery(settings)
+    logs.configure()
+    types = tasktypes.load(tasks)
+    store = Store(settings)
+    publisher = Publisher(
+        settings.broker("gateway"),
+        timeout=settings.confirm_timeout,
+        on_open=functools.partial(_declare, settings) if settings.apply_topology else None,
+    )
+    verbs = DeadLetters(settings, store, publisher)
+    replays = Replays(settings)
+    guard = Guard(settings.queue_depth_limit)
+    reader = DepthReader(guard, BrokerGauge(settings), functools.partial(ack_rate, settings))
+    readiness = Readiness({"broker": broker_check(reader, publisher), "store": store_check(store)})
+    app = build(
+        Parts(
+            settings=settings,
+            types=types,
+            tasks=store,
+            submitter=Submitter(settings, store, publisher, celery),
+            keys=replays,
+            letters=LetterDesk(store, verbs),
+            guard=guard,
+            readiness=readiness,
+            queues=functools.partial(queues.snapshot, settings),
+        )
+    )
+    publisher.start()
+    reader.start()
+
+    def close() -> None:
+        readiness.close()
+        reader.close()
+        publisher.close()
+        verbs.close()
+        replays.close()
+        store.close()
+
+    app.extensions["close"] = close
+    atexit.register(close)
+    return app
+
+
+def _declare(settings: Settings, url: str) -> None:
+    """Create what is missing in the broker before the first publish of a connection."""
+    with kombu.Connection(url, connect_timeout=1.0) as connection:
+        topology.declare(connection, settings)

@@ -68,11 +68,10 @@ def operation(contract: Operation) -> Callable[[View], View]:
 def operations(views: Sequence[object]) -> Iterator[tuple[Operation, Callable[..., Response]]]:
     """The contracts of view objects with their bound methods, in the order they are written."""
     for group in views:
-        for name in vars(type(group)):
-            view = getattr(group, name)
-            contract = getattr(view, "operation", None)
+        for name, written in vars(type(group)).items():
+            contract = getattr(written, "operation", None)
             if contract is not None:
-                yield contract, view
+                yield contract, getattr(group, name)
 
 
 def register(app: flask.Flask, views: Sequence[object], keyring: Keyring) -> None:

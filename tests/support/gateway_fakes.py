@@ -1,0 +1,205 @@
+"""Hand-written stand-ins for what the gateway needs, and an application made of them."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flask
+import pydantic
+
+from dispatch import records, settings
+from dispatch.deadletters import NoSuchLetter
+from dispatch.gateway.admission import Guard
+from dispatch.gateway.application import Parts, build
+from dispatch.gateway.health import Readiness
+from dispatch.gateway.submission import Accepted, Submission
+from dispatch.queues import QueueView
+from dispatch.records import Record, State
+from dispatch.store import Page
+from dispatch.tasktypes import Payload, TaskType
+
+
+class Greeting(Payload):
+    """What to say."""
+
+    message: str = pydantic.Field(max_length=10_000)
+    times: int = 1
+    not_before: pydantic.AwareDatetime | None = None
+    tags: tuple[str, ...] = ()
+
+
+def _never(order: Greeting, ctx: Any) -> dict[str, Any]:
+    """The gateway runs no handler."""
+    raise AssertionError((order, ctx))
+
+
+GREET = TaskType("greet", Greeting, _never, None, 300.0, "Say something.")
+TIDY = TaskType("robot.tidy", Greeting, _never, ("5m",), 60.0, "Tidy up.")
+
+
+def record(**changes: Any) -> Record:
+    """A queued task of the local principal."""
+    now = int(time.time() * 1_000)
+    plain = Record(
+        task_id=records.new_task_id(),
+        type="greet",
+        principal=records.LOCAL,
+        state=State.QUEUED,
+        cycle=0,
+        seq=0,
+        attempt=0,
+        max_attempts=4,
+        revision=2,
+        created_at=now,
+        updated_at=now,
+        queue="robot.task.q",
+        traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+class FakeTasks:
+    """Records in a dict."""
+
+    def __init__(self, *held: Record) -> None:
+        self.held = {one.task_id: one for one in held}
+        self.failure: Exception | None = None
+        self.waited: list[tuple[str, int, float]] = []
+        self.on_wait: Callable[[], None] = lambda: None
+        self.listed: dict[str, Any] = {}
+
+    def get(self, task_id: str) -> Record | None:
+        if self.failure:
+            raise self.failure
+        return self.held.get(task_id)
+
+    def list(self, **wanted: Any) -> Page:
+        self.listed = wanted
+        if wanted["cursor"] == "bad":
+            raise ValueError(wanted["cursor"])
+        mine = [one for one in self.held.values() if one.principal == wanted["principal"]]
+        return Page(mine, "more" if len(mine) > wanted["limit"] else None)
+
+    def wait(self, task_id: str, revision: int, seconds: float) -> Record | None:
+        self.waited.append((task_id, revision, seconds))
+        self.on_wait()
+        return self.held.get(task_id)
+
+    def hops(self, task_id: str) -> Any:
+        return [{"seq": 0, "at": "2026-11-24T02:36:00.000Z", "kind": "accepted"}] if task_id in self.held else []
+
+
+class FakeSubmitter:
+    """Accepts everything, or raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.submitted: list[Submission] = []
+        self.failure: Exception | None = None
+        self.replayed: Record | None = None
+        self.keys: set[str] = set()
+
+    def known(self, principal: str, key: str) -> bool:
+        return f"{principal}:{key}" in self.keys
+
+    def submit(self, submission: Submission) -> Accepted:
+        self.submitted.append(submission)
+        if self.failure:
+            raise self.failure
+        if self.replayed:
+            return Accepted(self.replayed, replayed=True)
+        made = record(
+            principal=submission.principal,
+            type=submission.type.name,
+            request_id=submission.request_id,
+            traceparent=submission.traceparent,
+        )
+        return Accepted(made, replayed=False)
+
+
+class FakeDesk:
+    """Dead letters in a dict."""
+
+    def __init__(self, *held: Record) -> None:
+        self.held = {one.task_id: one for one in held}
+        self.failure: Exception | None = None
+        self.asked: list[Any] = []
+
+    def get(self, task_id: str) -> Record:
+        if task_id not in self.held:
+            raise NoSuchLetter
+        return self.held[task_id]
+
+    def list(self, **wanted: Any) -> Page:
+        self.asked.append(wanted)
+        if wanted["cursor"] == "bad":
+            raise ValueError(wanted["cursor"])
+        return Page(list(self.held.values()), None)
+
+    def redrive(self, task_id: str, *, by: str) -> Record:
+        self.asked.append((task_id, by))
+        if self.failure:
+            raise self.failure
+        return dataclasses.replace(self.held[task_id], state=State.QUEUED, cycle=1)
+
+    def discard(self, task_id: str, *, by: str) -> None:
+        if self.failure:
+            raise self.failure
+        self.asked.append((task_id, by))
+        self.get(task_id)
+        del self.held[task_id]
+
+    def count(self, **wanted: Any) -> int:
+        self.asked.append(wanted)
+        return 7
+
+    def request_bulk(self, **wanted: Any) -> int:
+        self.asked.append(wanted)
+        return 5
+
+
+@dataclasses.dataclass
+class World:
+    """An application and what it is made of."""
+
+    tasks: FakeTasks = dataclasses.field(default_factory=FakeTasks)
+    submitter: FakeSubmitter = dataclasses.field(default_factory=FakeSubmitter)
+    desk: FakeDesk = dataclasses.field(default_factory=FakeDesk)
+    guard: Guard = dataclasses.field(default_factory=lambda: Guard(100))
+    checks: dict[str, Callable[[], str | None]] = dataclasses.field(
+        default_factory=lambda: {"broker": lambda: None, "store": lambda: None}
+    )
+    queues: Callable[[], list[QueueView]] = list
+    types: Mapping[str, TaskType] = dataclasses.field(default_factory=lambda: {"greet": GREET, "robot.tidy": TIDY})
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def app(self) -> flask.Flask:
+        """The application."""
+        return build(
+            Parts(
+                settings=settings.load({}, **self.options),
+                types=self.types,
+                tasks=self.tasks,
+                submitter=self.submitter,
+                keys=self.submitter,
+                letters=self.desk,
+                guard=self.guard,
+                readiness=Readiness(self.checks),
+                queues=self.queues,
+            )
+        )
+
+    def client(self) -> Any:
+        """A client of it."""
+        return self.app().test_client()
+
+
+def problem(answer: Any, status: int, slug: str) -> dict[str, Any]:
+    """Check that an answer is that problem, whole; returns its body."""
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json"), answer.data
+    body = answer.get_json()
+    assert body["type"] == f"/problems/{slug}"
+    assert {"type", "title", "status", "detail", "instance", "requestId", "traceId"} <= set(body)
+    assert body["status"] == status
+    assert answer.headers["X-Request-Id"] == body["requestId"]
+    return body

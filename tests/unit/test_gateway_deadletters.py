@@ -1,0 +1,144 @@
+import pytest
+from support.gateway_fakes import FakeDesk, World, problem, record
+
+from dispatch.deadletters import NoSuchLetter, NotDead
+from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
+from dispatch.gateway import models
+from dispatch.records import ErrorInfo, Message, State
+
+LETTER = record(
+    principal="bank",
+    state=State.DEAD_LETTERED,
+    dead_reason="permanent",
+    error=ErrorInfo("echo-refused", "asked to", retryable=False),
+    message=Message(b'[[{"message": "hi"}], {}, {}]', {}),
+)
+
+
+@pytest.fixture
+def world():
+    return World(desk=FakeDesk(LETTER))
+
+
+@pytest.fixture
+def client(world):
+    return world.client()
+
+
+URL = f"/v1/dead-letters/{LETTER.task_id}"
+
+
+def test_operators_see_everybodys_letters(client, world):
+    answer = client.get("/v1/dead-letters?type=greet&errorType=echo-refused&limit=3")
+
+    assert [LETTER.task_id] == [one.task_id for one in models.DeadLetterList.model_validate(answer.json).items]
+    assert (answer.json["items"][0]["principal"], answer.json["items"][0]["deadReason"]) == ("bank", "permanent")
+    assert world.desk.asked == [{"type": "greet", "error_type": "echo-refused", "limit": 3, "cursor": None}]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "error_type=x", "status=FAIL", "cursor=bad"])
+def test_a_wrong_query_is_refused(client, query):
+    problem(client.get(f"/v1/dead-letters?{query}"), 422, "validation-error")
+
+
+def test_a_letter_is_shown_with_its_payload(client):
+    answer = client.get(URL)
+
+    assert models.DeadLetterDetail.model_validate(answer.json).payload == {"message": "hi"}
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"{}", b"[]", b"[[]]", b"\xff", b"7"])
+def test_a_poisoned_letter_is_shown_without_its_payload(body):
+    poisoned = record(state=State.DEAD_LETTERED, message=Message(body, {}))
+    client = World(desk=FakeDesk(poisoned)).client()
+
+    assert client.get(f"/v1/dead-letters/{poisoned.task_id}").json["payload"] is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/dead-letters/unknown", "/v1/dead-letters/redrive", f"/v1/dead-letters/{'x' * 200}"]
+)
+def test_an_unknown_letter_is_404(client, path):
+    problem(client.get(path), 404, "task-not-found")
+    problem(client.delete(path), 404, "task-not-found")
+
+
+@pytest.mark.parametrize("options", [{}, {"json": {}}, {"content_type": "application/json"}])
+def test_a_redrive_is_202_in_the_next_cycle(client, world, options):
+    answer = client.post(f"{URL}/redrive", **options)
+
+    assert (202, 1, f"/v1/tasks/{LETTER.task_id}") == (
+        answer.status_code,
+        answer.json["cycle"],
+        answer.headers["Location"],
+    )
+    assert [(LETTER.task_id, "local")] == world.desk.asked
+
+
+def test_a_redrive_takes_no_options(client, world):
+    problem(client.post(f"{URL}/redrive", json={"payload": {}}), 422, "validation-error")
+    problem(client.post(f"{URL}/redrive", data="x", content_type="text/plain"), 415, "unsupported-media-type")
+    assert world.desk.asked == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "slug"),
+    [
+        (NoSuchLetter(), 404, "task-not-found"),
+        (NotDead(record(state=State.QUEUED)), 409, "task-not-dead"),
+        (NotSent(), 503, "broker-unavailable"),
+        (Unroutable(), 503, "publish-unroutable"),
+        (Nacked(), 429, "queue-depth-exceeded"),
+        (InDoubt(), 503, "publish-unconfirmed"),
+    ],
+)
+def test_what_can_go_wrong_with_a_redrive(client, world, failure, status, slug):
+    world.desk.failure = failure
+
+    body = problem(client.post(f"{URL}/redrive"), status, slug)
+
+    assert slug != "task-not-dead" or body["state"] == "QUEUED"
+    assert slug != "publish-unconfirmed" or (body["taskId"] == LETTER.task_id and "Idempotency" not in body["detail"])
+
+
+def test_a_discarded_letter_is_gone(client, world):
+    answer = client.delete(URL)
+
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert [(LETTER.task_id, "local")] == world.desk.asked
+    problem(client.delete(URL), 404, "task-not-found")
+
+
+def test_a_bulk_redrive_is_handed_to_the_workers(client, world):
+    answer = client.post(
+        "/v1/dead-letters/redrive", json={"filter": {"errorType": "x"}, "limit": 5, "ratePerSecond": 2}
+    )
+
+    assert (answer.status_code, answer.json) == (202, {"matched": 5, "limit": 5, "ratePerSecond": 2.0, "dryRun": False})
+    assert world.desk.asked == [{"type": None, "error_type": "x", "limit": 5, "rate_per_second": 2.0, "by": "local"}]
+
+
+def test_a_dry_run_only_counts(client, world):
+    answer = client.post("/v1/dead-letters/redrive", json={"dryRun": True})
+
+    assert (answer.status_code, answer.json["matched"], answer.json["dryRun"]) == (200, 7, True)
+    assert world.desk.asked == [{"type": None, "error_type": None, "limit": 100}]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"limit": 0}, "/limit"),
+        ({"limit": "5"}, "/limit"),
+        ({"ratePerSecond": 0}, "/ratePerSecond"),
+        ({"dryRun": 1}, "/dryRun"),
+        ({"filter": {"state": "x"}}, "/filter/state"),
+        ({"filter": None}, "/filter"),
+        ({"everything": True}, "/everything"),
+    ],
+)
+def test_a_wrong_bulk_redrive_is_refused(client, world, body, pointer):
+    errors = problem(client.post("/v1/dead-letters/redrive", json=body), 422, "validation-error")["errors"]
+
+    assert [pointer] == [error["pointer"] for error in errors]
+    assert world.desk.asked == []
