@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 import kombu
+from kombu.exceptions import OperationalError
 
 from dispatch.brokermap import Action, Binding, BrokerMap, Difference, Exchange, Policy, Queue, differences
 from dispatch.errors import DispatchError
@@ -54,7 +55,7 @@ class TopologyRefused(DispatchError):
 
 
 class BrokerUnreachable(DispatchError):
-    """None of the broker's URLs could be reached: check DISPATCH_ADMIN_BROKER_URL and DISPATCH_BROKER_URL."""
+    """None of the broker's URLs let us in: check DISPATCH_ADMIN_BROKER_URL and DISPATCH_BROKER_URL."""
 
 
 def rung_queue(rung: str) -> str:
@@ -252,19 +253,26 @@ def apply(settings: Settings) -> list[Difference]:
         TopologyConflict: something would need a deletion; nothing was changed.
         TopologyRefused: the admin's user may not declare.
         ManagementUnavailable: the management API did not answer, refused, or there is no such vhost.
-        BrokerUnreachable: none of the broker's URLs answered.
+        BrokerUnreachable: none of the broker's URLs let us in.
     """
     found = plan(settings)
     refused = [str(difference) for difference in found if difference.action is Action.REFUSE]
     if refused:
         raise TopologyConflict("\n".join(refused))
     with kombu.Connection(settings.broker("admin"), connect_timeout=CONNECT) as connection:
-        try:
-            declare(connection, settings)
-        except connection.connection_errors as exc:
-            raise BrokerUnreachable(f"{BrokerUnreachable.__doc__} ({exc})") from exc
+        _connect(connection, urls=settings.broker("admin").count(";") + 1)
+        declare(connection, settings)
     apply_policies(settings)
     return [difference for difference in found if difference.action is not Action.KEEP]
+
+
+def _connect(connection: kombu.Connection, urls: int) -> None:
+    """Try each URL once; kombu's own default gives up after the second."""
+    errors = (OperationalError, *connection.connection_errors, *connection.channel_errors)
+    try:
+        connection.ensure_connection(max_retries=urls - 1, interval_start=0, interval_step=0)
+    except errors as exc:
+        raise BrokerUnreachable(f"{BrokerUnreachable.__doc__} ({exc})") from exc
 
 
 def _with_a_way_out(difference: Difference) -> Difference:

@@ -73,7 +73,7 @@ def test_declaring_again_changes_nothing(applied):
 def test_several_broker_urls_are_tried_in_turn(settings):
     alive = settings.broker("admin")
     dead = f"amqp://127.0.0.1:1/{alive.rpartition('/')[2]}"
-    both = settings.model_copy(update={"admin_broker_url": SecretStr(f"{dead};{alive}")})
+    both = settings.model_copy(update={"admin_broker_url": SecretStr(f"{dead};{dead};{alive}")})
 
     topology.apply(both)
 
@@ -227,11 +227,16 @@ def test_a_missing_vhost_is_one_clear_line(settings):
         topology.plan(nowhere)
 
 
-def test_no_broker_at_any_url_is_one_clear_line(settings):
-    away = settings.model_copy(update={"admin_broker_url": SecretStr(f"amqp://127.0.0.1:1/{vhost(settings)}")})
+@pytest.mark.parametrize("place", ["127.0.0.1:1", "stranger:wrong@{host}"])
+def test_a_broker_that_lets_nobody_in_is_one_clear_line_without_the_password(settings, place):
+    host = settings.broker("admin").rpartition("@")[2].partition("/")[0]
+    url = f"amqp://{place.format(host=host)}/{vhost(settings)}"
+    away = settings.model_copy(update={"admin_broker_url": SecretStr(url)})
 
-    with pytest.raises(topology.BrokerUnreachable, match="DISPATCH_ADMIN_BROKER_URL"):
+    with pytest.raises(topology.BrokerUnreachable, match="DISPATCH_ADMIN_BROKER_URL") as caught:
         topology.apply(away)
+
+    assert "wrong" not in str(caught.value)
 
 
 # --- what the map does ---------------------------------------------------------------------------

@@ -1,0 +1,182 @@
+import contextlib
+import socket
+import threading
+import time
+
+import amqp.exceptions
+import kombu
+import pytest
+from pydantic import SecretStr
+from support.waiting import eventually
+
+import topology
+from dispatch import queues
+from dispatch.management import Management
+
+#: Seconds within which RabbitMQ's statistics must have caught up; they are collected every five by default.
+CAUGHT_UP = 12
+
+
+@pytest.fixture
+def applied(settings):
+    topology.apply(settings)
+    return settings
+
+
+@pytest.fixture
+def channel(applied):
+    options = {"confirm_publish": True}
+    with kombu.Connection(applied.broker("admin"), transport_options=options) as connection:
+        yield connection.default_channel
+
+
+def send(channel, exchange, **headers):
+    message = amqp.Message("{}", application_headers=headers, delivery_mode=2)
+    channel.basic_publish(message, exchange, topology.routing_key("echo"))
+
+
+def view(settings, name):
+    return next(view for view in queues.snapshot(settings) if view.name == name)
+
+
+def test_the_depth_is_exact_at_once(channel):
+    for _ in range(3):
+        send(channel, topology.TASK_EXCHANGE)
+
+    assert queues.depth(channel, topology.WORK_QUEUE) == queues.Depth(ready=3, consumers=0)
+
+
+def test_unacknowledged_messages_and_consumers_are_told_apart(channel):
+    for _ in range(3):
+        send(channel, topology.TASK_EXCHANGE)
+    channel.basic_qos(0, 2, False)
+    channel.basic_consume(topology.WORK_QUEUE, callback=lambda _: None)
+
+    eventually(lambda: queues.depth(channel, topology.WORK_QUEUE) == queues.Depth(1, 1), 5)
+
+
+def test_the_depth_of_a_queue_that_is_not_there_is_a_404(channel):
+    with pytest.raises(amqp.exceptions.NotFound):
+        queues.depth(channel, "robot.no.q")
+
+
+def test_the_snapshot_shows_every_queue_in_the_maps_order(applied):
+    views = queues.snapshot(applied)
+
+    assert [view.name for view in views] == [queue.name for queue in topology.queues(applied)]
+    assert [view.role for view in views] == ["work", "rung", "rung", "rung", "lease", "dead-tap", "dead-letters"]
+    assert [view.drift for view in views] == [()] * 7
+
+
+def test_a_view_says_what_is_bound_where_it_goes_and_what_limits_it(applied):
+    work, rung = view(applied, "robot.task.q"), view(applied, "robot.retry.q.5m")
+
+    assert (work.ttl, work.max_length, work.delivery_limit, work.policy) == (3600.0, 12_000, 200, "robot.task.q")
+    assert work.bindings == ({"exchange": "robot.task.topic", "routingKey": "robot.task.dispatch.#", "headers": {}},)
+    assert (rung.ttl, rung.dead_letter_exchange, rung.delivery_limit) == (2.0, "robot.task.topic", None)
+    assert rung.bindings[0]["headers"] == {"retry-queue": "5m", "x-match": "all"}
+
+
+def test_the_statistics_show_what_waits_what_is_in_hand_and_what_cannot_come_back(applied, channel):
+    for _ in range(3):
+        send(channel, topology.TASK_EXCHANGE)
+    channel.basic_get(topology.WORK_QUEUE)
+    send(channel, topology.RETRY_EXCHANGE, **{"retry-queue": "1m"})
+    channel.exchange_delete(topology.TASK_EXCHANGE)  # the retry will find no way back
+
+    def caught_up():
+        work, rung = view(applied, topology.WORK_QUEUE), view(applied, topology.rung_queue("1m"))
+        assert (work.ready, work.unacked, work.total) == (2, 1, 3)
+        assert (rung.ready, rung.unacked, rung.dead_lettering) == (0, 0, 1)
+        return work
+
+    assert eventually(caught_up, CAUGHT_UP, "the statistics stayed behind").publish_rate is not None
+
+
+def test_a_queue_that_is_missing_has_no_numbers_and_says_so(applied, channel):
+    channel.queue_delete(topology.DEAD_TAP)
+
+    tap = view(applied, topology.DEAD_TAP)
+
+    assert (tap.ready, tap.consumers, tap.ttl, tap.bindings) == (None, None, None, ())
+    assert "queue robot.task.dead.q: not there" in tap.drift
+
+
+def test_a_queue_of_an_older_ladder_is_shown_as_extra(applied):
+    shorter = applied.model_copy(update={"ladder": applied.ladder[:2]})
+
+    old = view(shorter, "robot.retry.q.30m")
+
+    assert (old.role, old.ttl) == ("extra", 3.0)
+    assert "not in the map" in old.drift[0]
+
+
+def test_a_view_as_json_has_the_names_of_the_api(applied):
+    shown = view(applied, "robot.task.q").to_json()
+
+    assert {"name", "ready", "unacked", "total", "consumers", "deadLetterExchange", "publishRate", "drift"} <= set(
+        shown
+    )
+    assert shown["asOf"].endswith("Z")
+    assert shown["bindings"][0]["routingKey"] == "robot.task.dispatch.#"
+
+
+def test_a_silent_management_api_is_a_typed_error_within_its_budget(applied):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://guest:guest@127.0.0.1:{silent.getsockname()[1]}"
+        asked = applied.model_copy(update={"management_url": SecretStr(url)})
+        began = time.monotonic()
+
+        with pytest.raises(queues.ManagementUnavailable, match="did not answer"):
+            queues.snapshot(asked)
+
+    assert time.monotonic() - began < 2
+
+
+@contextlib.contextmanager
+def answering(settings, answer):
+    """Settings whose management API is a thread that answers one connection: ``answer(peer, stop)``."""
+    stop = threading.Event()
+
+    def serve():
+        peer, _ = server.accept()
+        with peer, contextlib.suppress(OSError):
+            answer(peer, stop)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://guest:guest@127.0.0.1:{server.getsockname()[1]}"
+        yield settings.model_copy(update={"management_url": SecretStr(url)})
+        stop.set()
+        thread.join()
+
+
+def test_a_management_api_that_dribbles_is_cut_off_as_well(settings):
+    def dribble(peer, stop):
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n[")
+        while not stop.wait(0.1):
+            peer.sendall(b" ")
+
+    with answering(settings, dribble) as slow:
+        began = time.monotonic()
+        with Management(slow, budget=0.5) as management, pytest.raises(queues.ManagementUnavailable) as caught:
+            management.queue_stats()
+        took = time.monotonic() - began
+
+    assert "did not answer" in str(caught.value)
+    assert took < 2
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [("502 Bad Gateway", "answered 502: sad."), ("200 OK", "did not answer: Expecting value")]
+)
+def test_a_management_api_that_speaks_no_json_is_a_typed_error(settings, status, said):
+    def answer(peer, _):
+        peer.recv(65_536)
+        peer.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nsad.".encode())
+
+    with answering(settings, answer) as proxied, pytest.raises(queues.ManagementUnavailable) as caught:
+        queues.snapshot(proxied)
+
+    assert said in str(caught.value)
