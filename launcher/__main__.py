@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (LaunchError, ConfigurationError) as exc:
         print(exc, file=sys.stderr)
         return 1
+    except PermissionError as exc:
+        print(f"the run directory belongs to another user: {exc}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted; what was started goes on: make status, make down", file=sys.stderr)
         return 130

@@ -48,7 +48,7 @@ class Stack:
         Raises:
             LaunchError: something did not start; what this call started is stopped again.
         """
-        wanted = tuple(names)
+        wanted, environ = tuple(names), self._meant(environ)
         with self._turn():
             fresh = not self.supervised()
             if fresh:
@@ -152,13 +152,20 @@ class Stack:
         return tuple(name for name in wanted if name not in running)
 
     def _warn_of_other_settings(self, supervisor: int, environ: Mapping[str, str]) -> None:
-        now, then = layout.own_settings(environ), layout.own_settings(procfs.environ(supervisor))
+        now, then = (_settings(each) for each in (environ, procfs.environ(supervisor)))
         differing = sorted(name for name in {*now, *then} - {"DISPATCH_RUN_DIR"} if now.get(name) != then.get(name))
         if differing:
             self._say(
                 f"other settings than the stack was started with ({', '.join(differing)}): "
                 "its processes keep theirs; to change them: make down && make up"
             )
+
+    def _meant(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """An environment without what sourcing the ``env`` file of this stack put there: no servers of others."""
+        own = json.loads(self.run.own.read_text()) if self.run.own.exists() else {}
+        return {
+            name: value for name, value in environ.items() if name not in layout.URL_KEYS and own.get(name) != value
+        }
 
     def _ask(self, **request: list[str]) -> None:
         mark = secrets.token_hex(8)
@@ -224,7 +231,10 @@ class Stack:
         for name in (name for group in layout.STOP_ORDER for name in group if name in known):
             self._say(f"{name:<10} was left behind, pid {known[name]['pid']}: stopping it")
             procfs.terminate([known[name]["pid"]], known[name]["grace"])
-        procfs.terminate(procfs.owned(self.run.path), 3.0)
+        rest = procfs.owned(self.run.path)
+        procfs.terminate(rest, 3.0)
+        if not known:
+            self._say(f"stopped {len(rest)} processes that were left behind")
         return True
 
     @contextlib.contextmanager
@@ -245,3 +255,7 @@ def _reason(processes: Mapping[str, Any], name: str) -> str:
     if process.get("state") == State.WAITING:
         return f"it waits for {', '.join(waiting)}"
     return str(process.get("why") or process.get("ending") or process.get("state"))
+
+
+def _settings(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name.startswith("DISPATCH_")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  #: where ``app.py`` and ``celery_app.py`` are
@@ -31,12 +30,3 @@ class State(enum.StrEnum):
     BACKOFF = "restarting"  #: died, is started again in a moment
     STOPPING = "stopping"  #: was asked to stop
     STOPPED = "stopped"
-
-
-def own_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The settings in an environment: what running processes keep until they are started anew.
-
-    Args:
-        environ: the environment.
-    """
-    return {name: value for name, value in environ.items() if name.startswith("DISPATCH_") and name not in URL_KEYS}

@@ -29,6 +29,7 @@ class Plan:
 
     specs: tuple[Spec, ...]
     urls: Mapping[str, str]  #: of the ``env`` file, by key; the ones of a process that isn't started are left out
+    own: Mapping[str, str]  #: settings that the launcher decided: where its own servers are
     notes: tuple[str, ...]  #: what people should know, one line each
 
 
@@ -53,6 +54,7 @@ class _Planner:
         self._settings = settings
         self._ports = Ports(run.ports)
         self._notes: list[str] = []
+        self._own: dict[str, str] = {}
         self._base = {
             **{name: value for name, value in environ.items() if name not in URL_KEYS},
             procfs.MARKER: str(run.path),
@@ -79,7 +81,7 @@ class _Planner:
         known = tuple(
             dataclasses.replace(spec, after=tuple(name for name in spec.after if name in started)) for spec in specs
         )
-        return Plan(known, self._urls(host, http_port, flower_port), tuple(self._notes))
+        return Plan(known, self._urls(host, http_port, flower_port), self._own, tuple(self._notes))
 
     def _check_installed(self) -> None:
         missing = []
@@ -141,7 +143,8 @@ class _Planner:
 
     def _set(self, **values: str) -> None:
         """Settings that the launcher decides: for its own use and for every process."""
-        self._base.update({f"{PREFIX}{name.upper()}": value for name, value in values.items()})
+        self._own.update({f"{PREFIX}{name.upper()}": value for name, value in values.items()})
+        self._base.update(self._own)
         self._settings = load(self._base)
 
     def _urls(self, host: str, http_port: int, flower_port: int) -> dict[str, str]:

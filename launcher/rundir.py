@@ -56,6 +56,11 @@ class RunDir:
         return self.path / "ports.json"
 
     @property
+    def own(self) -> Path:
+        """The URLs of this stack's own servers, kept when it is down."""
+        return self.path / "own.json"
+
+    @property
     def alive(self) -> Path:
         """Locked by the supervisor for as long as it lives."""
         return self.path / "supervisor.lock"

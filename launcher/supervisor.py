@@ -198,6 +198,7 @@ def _supervise(run: RunDir, settings: Settings, names: Iterable[str], goes_on: C
         log.info("%s", exc)
         files.write(run.state, json.dumps({"supervisor": os.getpid(), "error": str(exc), "processes": []}))
         return 1
+    files.write(run.own, json.dumps(planned.own))
     Supervisor(run, planned, names, signals.sleep).run(lambda: goes_on() and not signals.stopping)
     return 0
 

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 import uuid
@@ -24,10 +23,8 @@ import httpx
 import redis
 from support.waiting import eventually
 
-from launcher import procfs, rabbitmq
-from launcher import redis as private_redis
-from launcher.ports import Ports
-from launcher.processes import Spec
+from launcher import envfile, layout, procfs
+from launcher.control import Stack
 from launcher.rundir import RunDir
 
 #: Tells the workers of one test run where its servers are.
@@ -95,6 +92,7 @@ def prepare() -> None:
     """In the process that leads the test run: choose the directory, before any worker starts."""
     directory = Path(tempfile.mkdtemp(prefix="robot-dispatch-tests-"))
     directory.chmod(0o711)  # the servers' own users pass through it
+    (directory / "owner").write_text(str(os.getpid()))
     os.environ[DIRECTORY] = str(directory)
 
 
@@ -105,54 +103,40 @@ def obtain() -> Servers:
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not found.exists():
-            found.write_text(json.dumps(dataclasses.asdict(_start(RunDir.at(directory / "run")))))
+            # They end with the process that leads the run, also when that is killed.
+            started = start(directory / "run", owner=int((directory / "owner").read_text()))
+            found.write_text(json.dumps(dataclasses.asdict(started)))
     return Servers(**json.loads(found.read_text()))
 
 
+def start(directory: Path, owner: int) -> Servers:
+    """Start private servers that end with their owner.
+
+    Args:
+        directory: their run directory.
+        owner: a process id.
+    """
+    run = RunDir.at(directory)
+    Stack(run, say=lambda _: None).up(layout.SERVERS, os.environ, owner)
+    values = envfile.read(run.env)
+    amqp_url = values["DISPATCH_BROKER_URL"].rpartition("/")[0]
+    return Servers(amqp_url, values["DISPATCH_MANAGEMENT_URL"], values["DISPATCH_REDIS_URL"], time.time())
+
+
 def discard() -> None:
-    """In the process that leads the test run: stop whatever was started, delete its data."""
+    """In the process that leads the test run: end whatever was started, delete its data."""
     directory = Path(os.environ.pop(DIRECTORY))
-    procfs.send(procfs.owned(directory / "run"), signal.SIGKILL)
-    eventually(lambda: not procfs.owned(directory / "run"), 10, "the servers did not go away")
+    throw_away(directory / "run")
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _start(run: RunDir) -> Servers:
-    ports = Ports(run.ports)
-    environ = {**os.environ, procfs.MARKER: str(run.path)}
-    specs = [
-        *rabbitmq.specs(run, environ, ports, consumer_timeout=21_600),
-        private_redis.spec(run, environ, ports),
-    ]
-    for spec in specs:
-        _spawn(run, spec)
-    for spec in specs:
-        eventually(lambda spec=spec: spec.ready("") is None, 60, lambda spec=spec: f"{spec.name}: {spec.ready('')}")
-    known = json.loads(run.ports.read_text())
-    amqp_url = rabbitmq.broker_url(known["rabbitmq"]).rpartition("/")[0]
-    return Servers(
-        amqp_url,
-        rabbitmq.management_url(known["management"]),
-        private_redis.redis_url(known["redis"]),
-        time.time(),
-    )
-
-
-def _spawn(run: RunDir, spec: Spec) -> None:
-    account = spec.account
-    with run.log(spec.name).open("ab") as log:
-        subprocess.Popen(
-            spec.command,
-            env=dict(spec.environ),
-            cwd=spec.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            user=account and account.uid,
-            group=account and account.gid,
-            extra_groups=None if account is None else [],
-        ).returncode = 0  # it outlives this process on purpose
+def throw_away(run: Path) -> None:
+    """Kill a stack, the supervisor first so that it starts nothing again; faster than stopping it."""
+    supervisor = envfile.read(run / "env").get("SUPERVISOR_PID")
+    if supervisor and procfs.belongs(int(supervisor), run):
+        procfs.send([int(supervisor)], signal.SIGKILL)
+    procfs.send(procfs.owned(run), signal.SIGKILL)
+    eventually(lambda: not procfs.owned(run), 10, "the servers did not go away")
 
 
 def vhost(servers: Servers) -> Iterator[str]:

@@ -1,0 +1,152 @@
+"""A real worker in a process of its own, and a way to give it tasks without the gateway's HTTP layer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kombu import Connection
+from pydantic import SecretStr
+from support.waiting import eventually
+
+import topology
+from celery_app import create_celery
+from dispatch.gateway.submission import Submission, Submitter
+from dispatch.publisher import Publisher
+from dispatch.records import Record, child_traceparent
+from dispatch.settings import Settings
+from dispatch.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that make a process read these settings."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCH_")}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        elif name == "ladder":
+            value = ",".join(f"{rung.name}={rung.seconds:g}" for rung in value)
+        elif isinstance(value, tuple):
+            value = ",".join(value)
+        variables[f"DISPATCH_{name.upper()}"] = str(value)
+    return variables
+
+
+@dataclasses.dataclass
+class Worker:
+    """A running worker."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def text(self) -> str:
+        """What it has logged."""
+        return self.log.read_text(errors="replace")
+
+    def children(self) -> list[int]:
+        """The pids of its pool processes."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def kill(self) -> None:
+        """Kill -9 of main and children alike: the machine is gone."""
+        children = self.children()
+        for pid in (self.process.pid, *children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def running_worker(settings: Settings, *options: str) -> Iterator[Worker]:
+    """A worker on these settings, ready; ended at the end."""
+    log = Path(settings.run_dir) / f"worker-{uuid.uuid4().hex[:6]}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "-l", "INFO"]
+    command += [f"--autoscale={settings.concurrency_max},{settings.concurrency_min}"]
+    command += ["-n", f"w-{uuid.uuid4().hex[:8]}@test", *options]
+    variables = {**environment(settings), "REMAP_SIGTERM": "SIGQUIT", "PYTHONWARNINGS": "default"}
+    with log.open("wb") as sink:
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=sink, stderr=subprocess.STDOUT)
+    worker = Worker(process, log)
+    try:
+        eventually(lambda: " ready." in worker.text() or process.poll() is not None, 30, "the worker is ready")
+        assert process.poll() is None, worker.text()[-3_000:]
+        yield worker
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(settings.soft_shutdown + 15)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+
+
+class Bench:
+    """Store, publisher and submitter on a test's settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.celery = create_celery(settings)
+        with Connection(settings.broker("admin")) as connection:
+            topology.declare(connection, settings)
+        self.store = Store(settings)
+        self.publisher = Publisher(settings.broker("gateway"), timeout=settings.confirm_timeout)
+        self.submitter = Submitter(settings, self.store, self.publisher, self.celery)
+
+    def submit(self, type: str, payload: dict[str, Any], *, key: str | None = None, principal: str = "local") -> str:
+        """Accept a task; its id."""
+        submission = Submission(
+            principal=principal,
+            type=self.celery.dispatch_types[type],
+            payload=payload,
+            fingerprint=str(payload),
+            key=key,
+            request_id="rq-test",
+            traceparent=child_traceparent(None),
+        )
+        return self.submitter.submit(submission).record.task_id
+
+    def finished(self, task_id: str, timeout: float = 20) -> Record:
+        """The record, once it is terminal."""
+
+        def terminal() -> Record | None:
+            record = self.store.get(task_id)
+            return record if record is not None and record.state.terminal else None
+
+        return eventually(terminal, timeout, f"task {task_id} is terminal; it is {self.store.get(task_id)}")
+
+    def depth(self, queue: str) -> int:
+        """Ready messages in a queue, exactly."""
+        with Connection(self.settings.broker("admin")) as connection:
+            return connection.default_channel.queue_declare(queue, passive=True).message_count
+
+    def hops(self, task_id: str) -> list[str]:
+        """The kinds of a task's hops."""
+        return [hop["kind"] for hop in self.store.hops(task_id)]
+
+    def close(self) -> None:
+        """Close everything."""
+        self.publisher.close()
+        self.store.close()
+
+
+@contextlib.contextmanager
+def bench(settings: Settings) -> Iterator[Bench]:
+    """A `Bench` for a test."""
+    made = Bench(settings)
+    try:
+        yield made
+    finally:
+        made.close()
