@@ -24,6 +24,9 @@ CELERY = r"(.+\.)?(reply\.)?celery\.pidbox|celeryev(\..+)?"
 
 NOTHING = "^$"
 
+#: The routing keys that reach the work queue, as its binding has them.
+ROUTED = f"^{re.escape(topology.ROUTING_KEY)}(\\..+)?$"
+
 
 def only(*names: str, also: str = "") -> str:
     """A pattern that matches these names and nothing else (RabbitMQ searches: an unanchored one matches parts)."""
@@ -48,7 +51,7 @@ ROLES = (
         "gateway",
         "publishes tasks, asks for the work queue's depth; consumes nothing",
         write=only(topology.TASK_EXCHANGE, topology.WORK_QUEUE),
-        topic=((topology.TASK_EXCHANGE, f"^{re.escape(topology.ROUTING_KEY)}\\..+$"),),
+        topic=((topology.TASK_EXCHANGE, ROUTED),),
     ),
     Role(
         "worker",
@@ -70,7 +73,7 @@ ROLES = (
         "reads the DLQ and sends letters and lost tasks again",
         write=only(topology.TASK_EXCHANGE, topology.DEAD_QUEUE),
         read=only(topology.DEAD_QUEUE),
-        topic=((topology.TASK_EXCHANGE, f"^{re.escape(topology.ROUTING_KEY)}\\..+$"),),
+        topic=((topology.TASK_EXCHANGE, ROUTED),),
     ),
     Role(
         "admin",

@@ -91,7 +91,8 @@ def test_a_publisher_may_use_the_routing_keys_of_task_types_only(role):
 
     assert exchange == topology.TASK_EXCHANGE
     assert re.search(pattern, topology.routing_key("robot.clean"))
-    assert not re.search(pattern, "robot.task.dispatch")
+    assert re.search(pattern, topology.ROUTING_KEY)
+    assert not re.search(pattern, "robot.task.dispatcher")
     assert not re.search(pattern, "robotXtask.dispatch.echo")
 
 
