@@ -80,7 +80,7 @@ def seed(message: Message, max_attempts: int) -> str:
     return json.dumps(fields, separators=(",", ":"))
 
 
-def hop(kind: str, message: Message | None = None, **fields: Any) -> str:
+def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
     """A hop for the scripts, which add seq and time.
 
     Args:

@@ -1,0 +1,11 @@
+"""Fixtures of the fault suite."""
+
+import pytest
+from support.worker import bench
+
+
+@pytest.fixture
+def desk(settings):
+    """Store, publisher and submitter in the test's own vhost."""
+    with bench(settings) as made:
+        yield made

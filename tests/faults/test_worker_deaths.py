@@ -1,0 +1,87 @@
+"""P1, P3: workers die in the middle of a task."""
+
+import os
+import signal
+
+from support.waiting import eventually
+from support.worker import running_worker
+
+import topology
+from dispatch.records import State
+
+
+def _runs(desk, task_id):
+    record = desk.store.get(task_id)
+    return record is not None and record.state is State.RUNNING
+
+
+def test_a_killed_child_costs_one_attempt_and_the_task_succeeds(desk):
+    with running_worker(desk.settings) as worker:
+        task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 2})
+        eventually(lambda: _runs(desk, task_id), 10, "the task runs")
+        for pid in worker.children():
+            os.kill(pid, signal.SIGKILL)
+        record = desk.finished(task_id)
+    failures = [hop.get("errorType") for hop in desk.store.hops(task_id) if hop["kind"] == "failed"]
+
+    assert record.state is State.SUCCEEDED
+    assert record.attempt == 2
+    assert failures == ["worker-lost"]
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+
+
+def test_a_killed_machine_costs_no_attempt_and_another_worker_takes_over(desk):
+    with running_worker(desk.settings) as first:
+        task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 2})
+        eventually(lambda: _runs(desk, task_id), 10, "the task runs")
+        first.kill()
+    with running_worker(desk.settings):
+        record = desk.finished(task_id)
+
+    assert record.state is State.SUCCEEDED
+    assert record.attempt == 1
+    assert record.lost_runs == 1
+    assert desk.hops(task_id).count("started") == 2
+
+
+def test_an_orphaned_child_may_finish_and_its_task_does_not_run_again(desk):
+    with running_worker(desk.settings) as first, running_worker(desk.settings, "-Q", topology.WORK_QUEUE):
+        task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 1})
+        eventually(lambda: _runs(desk, task_id), 10, "the task runs")
+        runner = desk.store.get(task_id).worker
+        if runner in first.text():
+            os.kill(first.process.pid, signal.SIGKILL)
+        record = desk.finished(task_id)
+        eventually(lambda: desk.depth(topology.LEASE_QUEUE) == desk.depth(topology.WORK_QUEUE) == 0, 10, "drained")
+
+    assert record.state is State.SUCCEEDED
+    assert desk.hops(task_id).count("succeeded") == 1
+
+
+def test_an_attempt_that_loses_its_workers_three_times_counts_as_failed(desk):
+    settings = desk.settings.model_copy(update={"lost_runs": 1})
+    with running_worker(settings) as first:
+        task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 2})
+        eventually(lambda: _runs(desk, task_id), 10, "the task runs")
+        first.kill()
+    with running_worker(settings):
+        record = desk.finished(task_id)
+    failures = [hop.get("errorType") for hop in desk.store.hops(task_id) if hop["kind"] == "failed"]
+
+    assert record.state is State.SUCCEEDED
+    assert record.attempt == 2
+    assert failures == ["worker-lost"]
+
+
+def test_a_deploy_under_load_loses_nothing_and_ends_in_time(desk):
+    with running_worker(desk.settings) as first:
+        ids = [desk.submit("echo", {"message": str(n), "sleepSeconds": 0.3}) for n in range(40)]
+        eventually(lambda: _runs(desk, ids[0]) or desk.store.get(ids[0]).state.terminal, 10, "work goes on")
+        first.process.terminate()
+        first.process.wait(desk.settings.soft_shutdown + 10)
+    with running_worker(desk.settings):
+        records = [desk.finished(task_id, 40) for task_id in ids]
+
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert {record.attempt for record in records} == {1}
+    assert desk.depth(topology.DEAD_QUEUE) == 0
