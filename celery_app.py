@@ -90,7 +90,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 
 def _register(celery: Celery, task_type: TaskType, runner: LocalRunner) -> None:
-    @celery.task(name=task_type.name, bind=True, time_limit=task_type.time_limit, typing=False)
+    @celery.task(name=task_type.name, bind=True, time_limit=task_type.time_limit, typing=False, shared=False)
     def run(self: Any, payload: dict[str, Any]) -> dict[str, Any]:
         return runner.run(task_type, self.request, payload)
 
