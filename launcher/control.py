@@ -133,9 +133,10 @@ class Stack:
             if process.poll() is not None or time.monotonic() >= deadline:
                 raise self._failure("the supervisor did not start", "supervisor")
             time.sleep(_POLL / 2)
-        process.returncode = 0  # it outlives this command: nobody waits for it
         if error := self.state().get("error"):
+            process.wait(_HEARD_WITHIN)
             raise LaunchError(error)
+        process.returncode = 0  # it outlives this command: nobody waits for it
         for note in self.state()["notes"]:
             self._say(note)
 
@@ -218,7 +219,7 @@ class Stack:
                 if process["state"] == State.STOPPED and process["name"] not in told:
                     told.add(process["name"])
                     self._say(f"{process['name']:<10} stopped  {process['ending']}".rstrip())
-            if not supervised:
+            if not supervised and not procfs.belongs(supervisor, self.run.path):
                 return
             time.sleep(_POLL)
 
