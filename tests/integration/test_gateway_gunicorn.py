@@ -1,0 +1,94 @@
+"""The gateway as it is deployed, under gunicorn."""
+
+import concurrent.futures
+import http.client
+import json
+import signal
+import socket
+import time
+
+import pytest
+from support.gateway_live import running_gateway
+from support.waiting import eventually
+
+BODY = {"type": "echo", "payload": {"message": "hi"}}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def live(settings):
+    with running_gateway(settings, free_port()) as made:
+        yield made
+
+
+def test_many_clients_at_once_are_all_accepted(live):
+    client, _, _ = live
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: client.post("/v1/tasks", json=BODY), range(200)))
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["taskId"] for answer in answers}) == 200
+
+
+def test_bodies_in_chunks_are_read_and_bounded(live):
+    client, _, _ = live
+    headers = {"Content-Type": "application/json"}
+    raw = json.dumps(BODY).encode()
+
+    assert client.post("/v1/tasks", content=iter([raw[:9], raw[9:]]), headers=headers).status_code == 202
+    too_large = client.post("/v1/tasks", content=iter([raw, b" " * 300_000]), headers=headers)
+    assert (too_large.status_code, too_large.headers["Content-Type"]) == (413, "application/problem+json")
+    assert client.post("/v1/tasks", content=b"x" * 300_000, headers=headers).status_code == 413
+
+
+def test_waiters_leave_threads_for_everybody_else(live, settings):
+    client, _, _ = live
+    url = client.post("/v1/tasks", json=BODY).json()["statusUrl"]
+    everybody = 2 * settings.http_workers * settings.http_threads
+    with concurrent.futures.ThreadPoolExecutor(everybody) as pool:
+        polls = [pool.submit(client.get, url, headers={"Prefer": "wait=3"}) for _ in range(everybody)]
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert client.get("/livez").status_code == 200
+        assert time.monotonic() - began < 1
+        answers = [poll.result() for poll in polls]
+
+    waited = sum("Preference-Applied" in answer.headers for answer in answers)
+    assert {answer.status_code for answer in answers} == {200}
+    assert 1 <= waited <= settings.http_workers * settings.http_threads // 4
+
+
+def test_one_line_of_json_a_request_and_nothing_secret(live):
+    client, _, log = live
+    client.post("/v1/tasks", json=BODY, headers={"X-Request-Id": "rq-log", "Authorization": "Bearer hunter2"})
+
+    def line():
+        return next((json.loads(text) for text in log.read_text().splitlines() if "rq-log" in text), None)
+
+    found = eventually(line)
+    assert (found["status"], found["path"], found["level"]) == (202, "/v1/tasks", "info")
+    assert "hunter2" not in log.read_text()
+
+
+def test_headers_are_sent_once(live):
+    client, _, _ = live
+    connection = http.client.HTTPConnection("127.0.0.1", client.base_url.port, timeout=10)
+    connection.request("GET", "/docs/docs.js")
+    names = [name.lower() for name, _ in connection.getresponse().getheaders()]
+    connection.close()
+
+    assert len(names) == len(set(names))
+
+
+def test_sigterm_ends_it_soon_and_without_noise(live):
+    client, process, log = live
+    client.post("/v1/tasks", json=BODY)
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(15) == 0
+    assert "Traceback" not in log.read_text()
