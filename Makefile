@@ -1,0 +1,84 @@
+# Robot Dispatch. Every DISPATCH_* setting can be given in the environment: DISPATCH_LADDER="1m=1,5m=2,30m=3" make up
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+LAUNCH := $(PYTHON) -m launcher
+SYNCED := .venv/.synced
+SCRIPTS := .ci/run $(shell find scripts deploy bench -name '*.sh' 2>/dev/null)
+
+# Words for pytest, as in: make test ARGS="-n 2 -k ladder"
+ARGS ?=
+
+.PHONY: help setup servers-installed demo up down restart status \
+	test test-unit test-integration test-system test-faults check lint types imports fmt clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(SYNCED) servers-installed ## Python packages into .venv, RabbitMQ and Redis where root and apt-get are there
+
+$(SYNCED): pyproject.toml uv.lock scripts/setup-python.sh
+	@scripts/setup-python.sh
+	@touch $@
+
+servers-installed:
+	@scripts/setup-servers.sh
+
+demo: setup ## the whole system and one task's way through it, on a compressed ladder
+	@$(PYTHON) -m examples.demo
+
+up: setup ## start everything that is not running yet: RabbitMQ, Redis, gateway, worker, Flower, simulator
+	@$(LAUNCH) up
+
+down: $(SYNCED) ## stop everything, leave nothing running
+	@$(LAUNCH) down
+
+restart: $(SYNCED) ## restart gateway, worker and Flower with the code as it is now
+	@$(LAUNCH) restart
+
+status: $(SYNCED) ## what runs, where, and how often it was restarted
+	@$(LAUNCH) status || true
+
+test: setup ## every test, on real servers of their own
+	$(PYTEST) $(ARGS)
+
+test-unit: $(SYNCED) ## tests that touch no network
+	$(PYTEST) tests/unit $(ARGS)
+
+test-integration: setup ## tests on a real RabbitMQ and Redis
+	$(PYTEST) tests/integration $(ARGS)
+
+test-system: setup ## tests of real processes from outside
+	$(PYTEST) tests/system $(ARGS)
+
+test-faults: setup ## tests that kill, cut and fill
+	$(PYTEST) tests/faults $(ARGS)
+
+check: lint types imports test ## everything that CI runs
+
+lint: $(SYNCED) ## style, spelling, shell scripts, schemas
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/codespell
+	.venv/bin/shellcheck $(SCRIPTS)
+ifneq ($(wildcard docker-compose.yml),)
+	.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+endif
+
+types: $(SYNCED) ## mypy, strict
+	.venv/bin/mypy
+
+imports: $(SYNCED) ## who may import whom
+	.venv/bin/lint-imports
+
+fmt: $(SYNCED) ## format and mend what can be mended
+	.venv/bin/ruff check --fix-only
+	.venv/bin/ruff format
+
+clean: ## stop everything; delete data, logs and caches, but not .venv
+	@if [ -x $(PYTHON) ]; then $(LAUNCH) down; fi
+	rm -rf .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
