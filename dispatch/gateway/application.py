@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flask
 
@@ -14,7 +15,7 @@ from dispatch.gateway.auth import Keyring
 from dispatch.gateway.docs import DocsViews, serve_static
 from dispatch.gateway.faults import Faults
 from dispatch.gateway.health import HealthViews, Readiness
-from dispatch.gateway.operations import operations, register
+from dispatch.gateway.operations import Operation, contracts, register
 from dispatch.gateway.polling import Slots
 from dispatch.gateway.ports import KnownKeys, Letters, Submits, Tasks
 from dispatch.gateway.views_deadletters import LetterViews
@@ -41,6 +42,17 @@ class Parts:
     queues: Callable[[], Sequence[QueueView]]
 
 
+def operations() -> list[Operation]:
+    """Every operation's contract."""
+    groups = (TaskViews, TypeViews, LetterViews, QueueViews, HealthViews, DocsViews)
+    return [contract for group in groups for _, contract in contracts(group)]
+
+
+def document(types: Mapping[str, TaskType], *, keyed: bool = True) -> dict[str, Any]:
+    """The OpenAPI document of the whole API; arguments as `openapi.document`."""
+    return openapi.document(operations(), types, keyed=keyed)
+
+
 def build(parts: Parts) -> flask.Flask:
     """Make the application.
 
@@ -61,12 +73,9 @@ def build(parts: Parts) -> flask.Flask:
     app.after_request(access.finish)
     Faults(parts.guard, parts.settings.idempotency_retry).install(app)
     docs = DocsViews()
-    views = [*_views(parts), docs]
-    register(app, views, keyring)
+    register(app, [*_views(parts), docs], keyring)
     serve_static(app)
-    contracts = [contract for contract, _ in operations(views)]
-    keyed = bool(parts.settings.api_keys)
-    docs.describe(functools.partial(openapi.document, contracts, parts.types, keyed=keyed))
+    docs.describe(functools.partial(document, parts.types, keyed=bool(parts.settings.api_keys)))
     return app
 
 

@@ -65,13 +65,12 @@ def operation(contract: Operation) -> Callable[[View], View]:
     return mark
 
 
-def operations(views: Sequence[object]) -> Iterator[tuple[Operation, Callable[..., Response]]]:
-    """The contracts of view objects with their bound methods, in the order they are written."""
-    for group in views:
-        for name, written in vars(type(group)).items():
-            contract = getattr(written, "operation", None)
-            if contract is not None:
-                yield contract, getattr(group, name)
+def contracts(group: type) -> Iterator[tuple[str, Operation]]:
+    """The contracts of a class of views, by the names of its methods, in the order they are written."""
+    for name, written in vars(group).items():
+        contract = getattr(written, "operation", None)
+        if contract is not None:
+            yield name, contract
 
 
 def register(app: flask.Flask, views: Sequence[object], keyring: Keyring) -> None:
@@ -82,10 +81,12 @@ def register(app: flask.Flask, views: Sequence[object], keyring: Keyring) -> Non
         views: objects whose methods are marked with `operation`.
         keyring: asked before every operation that has a scope.
     """
-    for contract, view in operations(views):
-        rule = _PARAMETER.sub(lambda match: f"<{_snake(match[1])}>", contract.path)
-        endpoint = view if contract.scope is None else _guarded(view, contract.scope, keyring)
-        app.add_url_rule(rule, contract.id, endpoint, methods=[contract.method])
+    for group in views:
+        for name, contract in contracts(type(group)):
+            view = getattr(group, name)
+            rule = _PARAMETER.sub(lambda match: f"<{_snake(match[1])}>", contract.path)
+            endpoint = view if contract.scope is None else _guarded(view, contract.scope, keyring)
+            app.add_url_rule(rule, contract.id, endpoint, methods=[contract.method])
 
 
 def _guarded(view: Callable[..., Response], scope: str, keyring: Keyring) -> Callable[..., Response]:
