@@ -216,12 +216,16 @@ class Settings(BaseSettings):
                 _check_url(url, {"amqp", "amqps"})
         return value
 
-    @pydantic.field_validator("management_url", "redis_url")
+    @pydantic.field_validator("management_url")
     @classmethod
-    def _other_urls(cls, value: SecretStr) -> SecretStr:
-        _check_url(
-            value.get_secret_value(), {"http", "https", "redis", "rediss", "unix", "redis+sentinel", "redis+cluster"}
-        )
+    def _http(cls, value: SecretStr) -> SecretStr:
+        _check_url(value.get_secret_value(), {"http", "https"})
+        return value
+
+    @pydantic.field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr) -> SecretStr:
+        _check_url(value.get_secret_value(), {"redis", "rediss", "unix"})
         return value
 
     @pydantic.model_validator(mode="after")
@@ -315,7 +319,8 @@ def _problem(error: Any) -> str:
 
 def _check_url(url: str, schemes: set[str]) -> None:
     parts = urlsplit(url)
-    if parts.scheme not in schemes or not (parts.hostname or parts.path):
+    place = parts.path if parts.scheme == "unix" else parts.hostname
+    if parts.scheme not in schemes or not place:
         msg = f"must be a URL that starts with one of {', '.join(sorted(schemes))}"
         raise ValueError(msg)
     try:
@@ -344,3 +349,27 @@ def _contradictions(settings: Settings) -> list[str]:
         ),
     }
     return [text for text, wrong in checks.items() if wrong]
+
+
+def reference() -> str:
+    """The text of ``docs/reference/settings.md``."""
+    lines = ["# Settings", "", "Generated from `dispatch/settings.py`; a test compares the two.", ""]
+    lines += ["Each is an environment variable. An unknown or misspelt `DISPATCH_*` is refused at start.", ""]
+    lines += ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        lines.append(f"| `{PREFIX}{name.upper()}` | {_shown(field.default)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
+    if isinstance(default, tuple):
+        default = ",".join(f"{each.name}={each.seconds:g}" if isinstance(each, Rung) else str(each) for each in default)
+    return f"`{default}`" if default not in (None, "") else "-"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(reference())

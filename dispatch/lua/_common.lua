@@ -24,7 +24,7 @@ end
 -- A record that Redis lost is recreated from what its message says: a JSON object of fields.
 local function recreate(seed)
   for field, value in pairs(cjson.decode(seed)) do set(field, value) end
-  set('recreatedAt', NOW)
+  redis.call('HSETNX', KEYS[1], 'createdAt', NOW)
 end
 
 -- Every transition ends here: revision, time to live (0: for as long as the task lives) and the word to whoever waits.

@@ -2,8 +2,7 @@
 -- A client that repeats its key after a crash finds the record there already: it goes on with it.
 if exists() then return get('state') end
 recreate(ARGV[1])
-forget('recreatedAt')
-set('state', 'SCHEDULED', 'published', 0, 'createdAt', NOW)
+set('state', 'SCHEDULED', 'published', 0)
 hop(ARGV[2])
 commit(0)
 return 'SCHEDULED'

@@ -4,7 +4,7 @@ local state = get('state')
 if not state then
   recreate(ARGV[3])
   state = 'SCHEDULED'
-  set('state', state, 'createdAt', NOW)
+  set('state', state)
 end
 if state == 'REJECTED' then return 'REJECTED' end
 set('published', 1)

@@ -1,0 +1,151 @@
+"""``make demo``: four real tasks go through the gateway, RabbitMQ, the workers, the ladder and the DLQ.
+
+A client program like any other: it starts the system through the launcher and then speaks HTTP only.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+
+#: The same topology as in production, in seconds instead of minutes.
+LADDER = "1m=2,5m=4,30m=6"
+
+#: Seconds after which something is wrong.
+PATIENCE = 120.0
+
+#: What each task shows, its type and its payload.
+TASKS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+    ("echo: succeeds at once", "echo", {"message": "hello, robots"}),
+    ("robot.clean: the robot does its work", "robot.clean", {"robot": "SN-1", "areas": ["lobby", "corridor"]}),
+    ("robot.clean: the vendor fails twice", "robot.clean", {"robot": "SN-FLAKY-2", "areas": ["kitchen"]}),
+    ("robot.clean: the vendor always fails", "robot.clean", {"robot": "SN-BROKEN", "areas": ["garage"]}),
+)
+
+_WIDTH = max(len(title) for title, _, _ in TASKS)
+
+
+def main() -> int:
+    """Run the demo.
+
+    Returns:
+        0 when three tasks succeeded and one ended in the DLQ, as they should.
+    """
+    print(f"Demo on a compressed ladder: {LADDER} (name=seconds; in production 1m=60, 5m=300, 30m=1800).\n")
+    started = subprocess.run([sys.executable, "-m", "launcher", "up"], cwd=ROOT, env=_environment(), check=False)
+    if started.returncode:
+        return started.returncode
+    addresses = dict(line.split("=", 1) for line in (_run_dir() / "env").read_text().splitlines() if "=" in line)
+    with httpx.Client(base_url=addresses["DISPATCH_HTTP_URL"], timeout=30) as client:
+        _show_ladder(client)
+        ended = _watch(client, _submit(client))
+        _show_queues(client)
+    _show_ends(addresses)
+    return 0 if sorted(task["status"] for task in ended) == ["FAIL", "SUCCESS", "SUCCESS", "SUCCESS"] else 1
+
+
+def _environment() -> dict[str, str]:
+    return {"DISPATCH_LADDER": LADDER, "DISPATCH_LEASE_PARK": "2", "DISPATCH_ROBOT_POLL": "0.5", **os.environ}
+
+
+def _run_dir() -> Path:
+    return ROOT / Path(os.environ.get("DISPATCH_RUN_DIR", ".run")).expanduser()
+
+
+def _submit(client: httpx.Client) -> dict[str, str]:
+    """Titles by task id."""
+    print("\nSubmitting (POST /v1/tasks):")
+    titles = {}
+    for title, type_, payload in TASKS:
+        answer = client.post("/v1/tasks", json={"type": type_, "payload": payload})
+        answer.raise_for_status()
+        task = answer.json()
+        titles[task["taskId"]] = title
+        print(f"  {answer.status_code} in {answer.elapsed.total_seconds() * 1_000:4.0f} ms  {task['taskId']}  {title}")
+    return titles
+
+
+def _watch(client: httpx.Client, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Print a line at each change until every task is terminal."""
+    print("\nWatching (GET /v1/tasks/{taskId}):")
+    head = f"{'TASK':<{_WIDTH}}  {'STATUS':<8} {'STATE':<13} ATTEMPT  WAITS IN"
+    print(f"  {'':>6}  {head}")
+    began = time.monotonic()
+    shown: dict[str, str] = {}
+    ended: dict[str, dict[str, Any]] = {}
+    while len(ended) < len(titles) and time.monotonic() - began < PATIENCE:
+        for task in _changes(client, titles, ended):
+            line = _line(titles[task["taskId"]], task)
+            if shown.get(task["taskId"]) != line:
+                shown[task["taskId"]] = line
+                print(f"  {time.monotonic() - began:5.1f}s  {line}", flush=True)
+        time.sleep(0.1)
+    return list(ended.values())
+
+
+def _changes(
+    client: httpx.Client, titles: Mapping[str, str], ended: dict[str, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    for task_id in titles.keys() - ended.keys():
+        task = client.get(f"/v1/tasks/{task_id}").raise_for_status().json()
+        if task["status"] in {"SUCCESS", "FAIL"}:
+            ended[task_id] = task
+        yield task
+
+
+def _line(title: str, task: Mapping[str, Any]) -> str:
+    progress = task["progress"] or {}
+    wait = task["queue"] or ""
+    if task["nextAttemptAt"]:
+        wait += f" until {task['nextAttemptAt'][11:19]}"
+    if task["state"] == "RUNNING" and progress:
+        wait = f"{progress['percent']} % {progress['message']}"
+    if task["error"] and task["status"] != "SUCCESS":
+        wait += f"  ({task['error']['type']})"
+    attempt = f"{task['attempt']}/{task['maxAttempts']}"
+    return f"{title:<{_WIDTH}}  {task['status']:<8} {task['state']:<13} {attempt:<7}  {wait}".rstrip()
+
+
+def _show_ladder(client: httpx.Client) -> None:
+    rungs = client.get("/v1/task-types/robot.clean").raise_for_status().json()["ladder"]
+    print("\nThe ladder of this system:", " → ".join(_rung(rung) for rung in rungs), "→ DLQ")
+
+
+def _rung(rung: Any) -> str:
+    return f"{rung['name']} ({rung['seconds']:g} s)" if isinstance(rung, dict) else str(rung)
+
+
+def _show_queues(client: httpx.Client) -> None:
+    answer = client.get("/v1/queues")
+    if answer.status_code != httpx.codes.OK:
+        return
+    print("\nQueues (GET /v1/queues; the broker's figures are a few seconds old):")
+    print(f"  {'QUEUE':<22} {'READY':>6} {'UNACKED':>8} {'CONSUMERS':>10}")
+    for queue in answer.json()["items"]:
+        cells = (queue["ready"], queue["unacked"], queue["consumers"])
+        ready, unacked, consumers = ("-" if cell is None else cell for cell in cells)
+        print(f"  {queue['name']:<22} {ready:>6} {unacked:>8} {consumers:>10}")
+
+
+def _show_ends(addresses: Mapping[str, str]) -> None:
+    url = addresses["DISPATCH_HTTP_URL"]
+    print(f"""
+API         {url}/docs
+Flower      {addresses["FLOWER_URL"]}
+dead letter curl {url}/v1/dead-letters
+redrive it  set -a; . {os.path.relpath(_run_dir() / "env")}; set +a; .venv/bin/celery -A celery_app dlq redrive --all
+status      make status
+stop        make down""")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What the worker takes from the queue, and why not."""
+
+import datetime as dt
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatch.consumer import Poison, check
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+HEADERS = {"id": "t1", "task": "echo", "x-seq": 0}
+BODY = json.dumps([[{"message": "x"}], {}, {"callbacks": None}]).encode()
+
+
+def verdict(headers=None, body=BODY, content_type="application/json", encoding="utf-8"):
+    try:
+        check(
+            HEADERS if headers is None else headers,
+            body,
+            content_type=content_type,
+            encoding=encoding,
+            known={"echo"},
+            now=NOW,
+        )
+    except Poison as exc:
+        return exc.reason
+    return "ok"
+
+
+def test_a_task_message_is_taken():
+    assert verdict() == "ok"
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({}, "malformed"),
+        ({"task": "echo"}, "malformed"),
+        ({"task": "echo", "id": 7}, "malformed"),
+        ({"task": "echo", "id": "a b"}, "malformed"),
+        ({"task": 7, "id": "t"}, "malformed"),
+        ({**HEADERS, "x-seq": "1"}, "malformed"),
+        ({**HEADERS, "x-seq": -1}, "malformed"),
+        ({**HEADERS, "x-attempt": 2**60}, "malformed"),
+        ({**HEADERS, "retries": True}, "malformed"),
+        ({**HEADERS, "task": "nobody.knows"}, "unknown-type"),
+        ({**HEADERS, "eta": "2026-01-01T00:00:00"}, "malformed"),
+        ({**HEADERS, "expires": "soon"}, "malformed"),
+        ({**HEADERS, "expires": "2025-12-31T23:59:59"}, "expired"),
+        ({**HEADERS, "expires": "2026-01-02T00:00:00+00:00"}, "ok"),
+    ],
+)
+def test_headers(headers, reason):
+    assert verdict(headers) == reason
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "undecodable"),
+        (b"\xff\xfe", "undecodable"),
+        (b"{", "undecodable"),
+        (b"[" * 100_000, "undecodable"),
+        (b"{}", "malformed"),
+        (b"[[],{},{}]", "malformed"),
+        (b'[["x"],{},{}]', "malformed"),
+        (b'[[{}],{"a":1},{}]', "malformed"),
+        (b"[[{}],{},7]", "malformed"),
+        (b'[[{}],{},{"chord":{}}]', "ok"),
+        (b'[[{}],{},{"chord":{"task":"x"}}]', "malformed"),
+        (b'[[{}],{},{"errbacks":[1]}]', "malformed"),
+        (b"[[{}],{},null]", "ok"),
+    ],
+)
+def test_bodies(body, reason):
+    assert verdict(body=body) == reason
+
+
+def test_only_json_is_taken():
+    assert verdict(content_type="application/x-python-serialize") == "undecodable"
+    assert verdict(content_type=None) == "undecodable"
+    assert verdict(encoding="no-such-encoding") == "undecodable"
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.one_of(st.none(), st.integers(), st.text()), st.lists)), st.binary())
+def test_whatever_comes_is_judged_and_never_crashes(headers, body):
+    assert verdict({**HEADERS, **headers}, body) in {"ok", "malformed", "undecodable", "unknown-type", "expired"}
