@@ -11,6 +11,7 @@ import functools
 
 import flask
 import kombu
+import structlog
 
 import dispatch.settings
 import tasks
@@ -29,6 +30,8 @@ from dispatch.gateway.submission import Submitter
 from dispatch.publisher import Publisher
 from dispatch.settings import Settings
 from dispatch.store import Store
+
+_PATIENCE = 2.0  #: seconds for connecting to the broker, and for each of its answers while declaring
 
 
 def create_app(settings: Settings | None = None) -> flask.Flask:
@@ -75,6 +78,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     reader.start()
 
     def close() -> None:
+        atexit.unregister(close)
         readiness.close()
         reader.close()
         publisher.close()
@@ -88,6 +92,14 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
 
 
 def _declare(settings: Settings, url: str) -> None:
-    """Create what is missing in the broker before the first publish of a connection."""
-    with kombu.Connection(url, connect_timeout=1.0) as connection:
-        topology.declare(connection, settings)
+    """Create what is missing in the broker before the first publish of a connection.
+
+    What is there with other arguments, or may not be created by this user, is an operator's business: tasks that
+    can be routed all the same are still accepted, the others are refused as unroutable.
+    """
+    limits = {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
+    with kombu.Connection(url, connect_timeout=_PATIENCE, transport_options=limits) as connection:
+        try:
+            topology.declare(connection, settings)
+        except (topology.TopologyConflict, topology.TopologyRefused) as exc:
+            structlog.get_logger("dispatch.gateway").error("the broker map can't be applied", why=str(exc))

@@ -24,6 +24,9 @@ graceful_timeout = 25
 #: Idle connections are kept longer than most clients' and proxies' pools do, or reuse races with closing.
 keepalive = 75
 
+#: Bytes: a cursor may be 4,096 characters long.
+limit_request_line = 8_190
+
 #: It would be written into the home directory.
 control_socket_disable = True
 

@@ -90,7 +90,10 @@ def document(operations: Iterable[Operation], types: Mapping[str, TaskType], *, 
     schemas, refs = _schemas(contracts, types)
     paths: dict[str, Any] = {}
     for contract in contracts:
-        paths.setdefault(contract.path, {})[contract.method.lower()] = _operation(contract, refs)
+        described = _operation(contract, refs)
+        if contract.scope:
+            described["security"] = [{"apiKey": []}] if keyed else [{"apiKey": []}, {}]
+        paths.setdefault(contract.path, {})[contract.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {
@@ -196,8 +199,6 @@ def _operation(contract: Operation, refs: Refs) -> dict[str, Any]:
     made["responses"] = {str(answer.status): _answer(answer, refs) for answer in contract.answers} | _problems(
         contract, refs
     )
-    if contract.scope:
-        made["security"] = [{"apiKey": []}]
     return made
 
 

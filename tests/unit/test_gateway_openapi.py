@@ -109,6 +109,16 @@ def test_each_task_type_is_a_variant_of_the_submit_body(document):
     assert "notBefore" in schemas["Greeting"]["properties"]
 
 
+@pytest.mark.parametrize(
+    ("entries", "security"), [((), [{"apiKey": []}, {}]), ((f"a:{'0' * 64}:tasks:read",), [{"apiKey": []}])]
+)
+def test_a_key_is_asked_for_only_where_keys_are_configured(entries, security):
+    found = World(options={"api_keys": entries, "api_key_pepper": "p"}).client().get("/openapi.json").json
+
+    assert found["paths"]["/v1/tasks"]["post"]["security"] == security
+    assert "security" not in found["paths"]["/livez"]["get"]
+
+
 def test_operation_ids_are_unique_and_every_kind_is_a_response(document):
     ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
 
