@@ -12,7 +12,7 @@ from dispatch.settings import PREFIX, Settings, load
 from launcher import applications, procfs, rabbitmq, redis
 from launcher.errors import LaunchError
 from launcher.layout import URL_KEYS
-from launcher.ports import Ports, is_free
+from launcher.ports import Ports
 from launcher.processes import Spec
 from launcher.rundir import RunDir
 
@@ -33,26 +33,27 @@ class Plan:
     notes: tuple[str, ...]  #: what people should know, one line each
 
 
-def make(run: RunDir, environ: Mapping[str, str], settings: Settings) -> Plan:
+def make(run: RunDir, ports: Ports, environ: Mapping[str, str], settings: Settings) -> Plan:
     """Plan a stack; writes the servers' files.
 
     Args:
         run: its run directory.
+        ports: its ports; held until they are closed.
         environ: the environment its processes inherit; servers that it names are used and not started.
         settings: read from that environment.
 
     Raises:
         LaunchError: a server is not installed or does not answer, or a port is taken.
     """
-    return _Planner(run, environ, settings).plan()
+    return _Planner(run, ports, environ, settings).plan()
 
 
 class _Planner:
-    def __init__(self, run: RunDir, environ: Mapping[str, str], settings: Settings) -> None:
+    def __init__(self, run: RunDir, ports: Ports, environ: Mapping[str, str], settings: Settings) -> None:
         self._run = run
         self._given = {name for name in environ if name.startswith(PREFIX) and environ[name]}
         self._settings = settings
-        self._ports = Ports(run.ports)
+        self._ports = ports
         self._notes: list[str] = []
         self._own: dict[str, str] = {}
         self._base = {
@@ -135,7 +136,7 @@ class _Planner:
 
     def _gateway_port(self) -> int:
         settings, host = self._settings, self._settings.http_host
-        if f"{PREFIX}HTTP_PORT" in self._given or is_free(settings.http_port, host):
+        if f"{PREFIX}HTTP_PORT" in self._given or self._ports.hold(settings.http_port, host):
             return self._ports.claim("gateway", settings.http_port, host)
         port = self._ports.claim("gateway", 0, host)
         self._notes.append(f"port {settings.http_port} is taken: the gateway is on {port}")

@@ -1,4 +1,4 @@
-"""Free loopback ports, remembered so that a server comes back where it was."""
+"""Free loopback ports, remembered so that a server comes back where it was, and held from stack to stack."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Ports:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._held: dict[int, socket.socket] = {}
         self._known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
 
     def claim(self, name: str, wanted: int = 0, host: str = "127.0.0.1") -> int:
@@ -42,15 +43,45 @@ class Ports:
             LaunchError: the wanted port is taken, or none is free.
         """
         if wanted:
-            if not is_free(wanted, host):
+            if not self.hold(wanted, host):
                 raise LaunchError(f"port {wanted} for {name} is taken on {host}")
             port = wanted
         else:
             known = self._known.get(name, 0)
-            port = known if known and is_free(known, host) else self._free(host)
+            port = known if known and self.hold(known, host) else self._free(host)
         self._known[name] = port
         files.write(self._path, json.dumps(self._known, indent=1))
         return port
+
+    def hold(self, port: int, host: str) -> bool:
+        """Keep other stacks from a port until its server has bound it, as two that start at once would both find it free.
+
+        Args:
+            port: the port.
+            host: the address it will be bound to.
+
+        Returns:
+            False when it is taken.
+        """
+        if port in self._held:
+            return True
+        if not is_free(port, host):
+            return False
+        # A name in Linux's abstract namespace: one holder, and it goes with the process.
+        holder = socket.socket(socket.AF_UNIX)
+        try:
+            holder.bind(f"\0robot-dispatch-port-{port}")
+        except OSError:
+            holder.close()
+            return False
+        self._held[port] = holder
+        return True
+
+    def close(self) -> None:
+        """Let go of every port."""
+        for holder in self._held.values():
+            holder.close()
+        self._held.clear()
 
     def known(self, name: str) -> int:
         """The port that a server was given.
@@ -63,7 +94,7 @@ class Ports:
     def _free(self, host: str) -> int:
         taken = set(self._known.values())
         for port in random.sample(range(_LOWEST, _HIGHEST), 500):
-            if port not in taken and is_free(port, host):
+            if port not in taken and self.hold(port, host):
                 return port
         raise LaunchError(f"no free port between {_LOWEST} and {_HIGHEST} on {host}")
 

@@ -26,6 +26,7 @@ from launcher import envfile, files, plan, procfs
 from launcher.child import Child
 from launcher.errors import LaunchError
 from launcher.layout import STOP_ORDER, State
+from launcher.ports import Ports
 from launcher.rundir import RunDir
 
 BUSY_TICK = 0.1  #: seconds between two looks while something is starting or stopping
@@ -192,14 +193,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _supervise(run: RunDir, settings: Settings, names: Iterable[str], goes_on: Callable[[], bool]) -> int:
     signals = _Signals()
+    ports = Ports(run.ports)
     try:
-        planned = plan.make(run, os.environ, settings)
+        planned = plan.make(run, ports, os.environ, settings)
     except (LaunchError, ConfigurationError) as exc:
         log.info("%s", exc)
         files.write(run.state, json.dumps({"supervisor": os.getpid(), "error": str(exc), "processes": []}))
         return 1
     files.write(run.own, json.dumps(planned.own))
     Supervisor(run, planned, names, signals.sleep).run(lambda: goes_on() and not signals.stopping)
+    ports.close()
     return 0
 
 

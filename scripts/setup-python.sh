@@ -4,6 +4,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export UV_PYTHON_DOWNLOADS=never UV_PYTHON_PREFERENCE=system UV_PROJECT_ENVIRONMENT=.venv
+if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
+    export UV_SYSTEM_CERTS=true # the machine's own authorities, as pip and curl have them
+fi
 
 die() {
     echo "$1" >&2
@@ -30,7 +33,7 @@ find_uv() {
         fi
     done
     # --target: neither a virtual environment nor a change to the system's own packages (PEP 668).
-    "$1" -m pip install --quiet --target .run/uv uv >&2 ||
+    PIP_ROOT_USER_ACTION=ignore "$1" -m pip install --quiet --target .run/uv uv >&2 ||
         die "uv is missing and pip could not bring it: install python3-pip, or uv (https://docs.astral.sh/uv)"
     echo .run/uv/bin/uv
 }

@@ -90,10 +90,20 @@ def external(environ: Mapping[str, str]) -> Servers | None:
 
 def prepare() -> None:
     """In the process that leads the test run: choose the directory, before any worker starts."""
+    _delete_stale()
     directory = Path(tempfile.mkdtemp(prefix="robot-dispatch-tests-"))
     directory.chmod(0o711)  # the servers' own users pass through it
     (directory / "owner").write_text(str(os.getpid()))
     os.environ[DIRECTORY] = str(directory)
+
+
+def _delete_stale() -> None:
+    """What test runs left behind that were killed; their servers have ended themselves."""
+    for directory in Path(tempfile.gettempdir()).glob("robot-dispatch-tests-*"):
+        with contextlib.suppress(OSError, ValueError):
+            owner = int((directory / "owner").read_text())
+            if procfs.started_at(owner) is None and not procfs.owned(directory / "run"):
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 def obtain() -> Servers:

@@ -1,0 +1,93 @@
+"""What the launcher starts, and what it says."""
+
+import time
+
+import pytest
+
+from dispatch import settings as configuration
+from launcher import applications, plan
+from launcher.__main__ import main
+from launcher.control import Stack
+from launcher.layout import ALL, STOP_ORDER
+from launcher.rundir import RunDir
+from launcher.status import report
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDir.at(tmp_path / "run")
+
+
+def test_the_worker_autoscales_within_the_settings_and_stops_softly(run):
+    settings = configuration.load({}, concurrency_min=3, concurrency_max=5, soft_shutdown=7)
+    spec = applications.worker(settings, {}, run)
+
+    assert "--autoscale=5,3" in spec.command
+    assert spec.environ["REMAP_SIGTERM"] == "SIGQUIT"
+    assert spec.grace == 12
+
+
+def test_no_command_line_carries_a_secret(run):
+    settings = configuration.load({}, robot_client_secret="hidden", flower_basic_auth="u:hidden")
+    specs = [
+        applications.simulator(settings, {}, 1),
+        applications.flower({}, "127.0.0.1", 2),
+        applications.worker(settings, {}, run),
+    ]
+
+    assert not any("hidden" in word for spec in specs for word in spec.command)
+
+
+def test_an_address_that_means_every_interface_is_shown_as_loopback():
+    assert applications.base_url("0.0.0.0", 80) == "http://127.0.0.1:80"
+    assert applications.base_url("::", 80) == "http://[::1]:80"
+    assert applications.base_url("10.0.0.1", 80) == "http://10.0.0.1:80"
+
+
+def test_every_process_has_its_place_in_the_stopping_order():
+    assert sorted(name for group in STOP_ORDER for name in group) == sorted(ALL)
+
+
+def test_passwords_are_not_shown():
+    shown = plan._shown("amqp://me:secret@a:1/v;amqp://me:se:cret@b:2/v")
+
+    assert shown == "amqp://me:…@a:1/v;amqp://me:…@b:2/v"
+
+
+def test_status_shows_who_died_and_its_last_words(run, monkeypatch):
+    stack = Stack(run)
+    run.log("redis").write_text("one\nout of disk\n")
+    process = {
+        "name": "redis", "state": "restarting", "pid": None, "since": time.time() - 75, "restarts": 2, "address": "127.0.0.1:1",
+        "why": "", "ending": "was ended by SIGKILL", "log": str(run.log("redis")),
+    }  # fmt: skip
+    monkeypatch.setattr(stack, "supervised", lambda: True)
+    monkeypatch.setattr(stack, "state", lambda: {"supervisor": 7, "notes": ["a note"], "processes": [process]})
+    lines, code = report(stack)
+
+    assert code == 1
+    assert lines[1].split() == ["redis", "restarting", "-", "1m15s", "2", "127.0.0.1:1"]
+    assert "redis was restarted 2 times; last it was ended by SIGKILL" in lines[3]
+    assert lines[4:7] == ["  | one", "  | out of disk", "a note"]
+
+
+@pytest.mark.parametrize("verb", ["up", "down", "status", "restart"])
+def test_an_unknown_setting_is_refused_with_the_nearest_name(verb, monkeypatch, capsys):
+    monkeypatch.setenv("DISPATCH_RUN_DIRR", "x")
+
+    assert main([verb]) == 1
+    assert capsys.readouterr().err == "DISPATCH_RUN_DIRR: no such setting; did you mean DISPATCH_RUN_DIR?\n"
+
+
+def test_an_unknown_process_is_refused_with_the_ones_there_are(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("DISPATCH_RUN_DIR", str(tmp_path))
+
+    assert main(["up", "--only", "postgres"]) == 1
+    assert capsys.readouterr().err.startswith("no such process: postgres; there are all, servers, apps, epmd")
+
+
+def test_nothing_running_is_status_three(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("DISPATCH_RUN_DIR", str(tmp_path))
+
+    assert main(["status"]) == 3
+    assert capsys.readouterr().out == f"nothing is running in {tmp_path}\n"
