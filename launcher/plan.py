@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import kombu
 
@@ -65,7 +67,8 @@ class _Planner:
 
     def plan(self) -> Plan:
         self._check_installed()
-        servers = [*self._rabbitmq(), *self._redis()]
+        data = self._data()
+        servers = [*self._rabbitmq(data), *self._redis(data)]
         settings = self._settings
         flower_port = self._ports.claim("flower", settings.flower_port, settings.flower_host)
         host, http_port = settings.http_host, self._gateway_port()
@@ -84,6 +87,20 @@ class _Planner:
         )
         return Plan(known, self._urls(host, http_port, flower_port), self._own, tuple(self._notes))
 
+    def _data(self) -> Path:
+        """Where the private servers keep their data: in a directory for each ladder.
+
+        A delay queue's wait is frozen at its declaration, so a broker that knows one ladder refuses another
+        under the same names. RabbitMQ and Redis go together: a record without its message would be lost.
+        """
+        settings = self._settings
+        frozen = repr((settings.ladder, settings.lease_park))
+        data = self._run.path / "data" / hashlib.sha256(frozen.encode()).hexdigest()[:8]
+        if not data.exists() and data.parent.exists():
+            self._notes.append(f"a ladder that was not used here before: it gets data of its own, {data}")
+        data.mkdir(parents=True, exist_ok=True)
+        return data
+
     def _check_installed(self) -> None:
         missing = []
         if f"{PREFIX}BROKER_URL" not in self._given and rabbitmq.home(self._base) is None:
@@ -93,7 +110,7 @@ class _Planner:
         if missing:
             raise LaunchError(f"{' and '.join(missing)} not found: {_INSTALL}")
 
-    def _rabbitmq(self) -> list[Spec]:
+    def _rabbitmq(self, data: Path) -> list[Spec]:
         settings = self._settings
         if f"{PREFIX}BROKER_URL" in self._given:
             _check_broker(settings.broker("worker"))
@@ -104,6 +121,7 @@ class _Planner:
             return []
         specs = rabbitmq.specs(
             self._run,
+            data,
             self._base,
             self._ports,
             consumer_timeout=settings.consumer_timeout,
@@ -115,14 +133,14 @@ class _Planner:
         self._set(broker_url=broker_url, management_url=management_url)
         return specs
 
-    def _redis(self) -> list[Spec]:
+    def _redis(self, data: Path) -> list[Spec]:
         if f"{PREFIX}REDIS_URL" in self._given:
             url = self._settings.redis_url.get_secret_value()
             if (why := redis.ping_probe(url)()) is not None:
                 raise LaunchError(f"{PREFIX}REDIS_URL {_shown(url)}: {why}")
             self._notes.append(f"Redis: using {_shown(url)}, none is started")
             return []
-        spec = redis.spec(self._run, self._base, self._ports, port=self._settings.redis_port)
+        spec = redis.spec(data, self._base, self._ports, port=self._settings.redis_port)
         self._set(redis_url=redis.redis_url(self._ports.known("redis")))
         return [spec]
 

@@ -58,6 +58,7 @@ def management_url(port: int) -> str:
 
 def specs(
     run: RunDir,
+    data: Path,
     environ: Mapping[str, str],
     ports: Ports,
     *,
@@ -68,7 +69,8 @@ def specs(
     """The two processes of a private RabbitMQ, with their files written.
 
     Args:
-        run: whose data they use.
+        run: whose key is part of the node's name.
+        data: the directory in which they get one of their own.
         environ: the environment to start them in.
         ports: where their ports are remembered.
         consumer_timeout: seconds a consumer may hold a message.
@@ -86,7 +88,7 @@ def specs(
         raise LaunchError("RabbitMQ is not installed")
     amqp, http = ports.claim("rabbitmq", port), ports.claim("management", management_port)
     names, distribution = ports.claim("epmd"), ports.claim("erlang")
-    directory = run.path / "rabbitmq"
+    directory = data / "rabbitmq"
     account = accounts.choose("rabbitmq", directory)
     _write_files(directory, amqp, http, consumer_timeout)
     accounts.hand_over(directory, account)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 import redis
 from redis.backoff import NoBackoff
@@ -13,7 +14,6 @@ from launcher import accounts
 from launcher.errors import LaunchError
 from launcher.ports import Ports
 from launcher.processes import PROBE_TIMEOUT, Probe, Spec, all_of
-from launcher.rundir import RunDir
 
 
 def program(environ: Mapping[str, str]) -> str | None:
@@ -50,11 +50,11 @@ def ping_probe(url: str) -> Probe:
     return probe
 
 
-def spec(run: RunDir, environ: Mapping[str, str], ports: Ports, *, port: int = 0) -> Spec:
+def spec(data: Path, environ: Mapping[str, str], ports: Ports, *, port: int = 0) -> Spec:
     """The process of a private Redis, with its directory made.
 
     Args:
-        run: whose data it uses.
+        data: the directory in which it gets one of its own.
         environ: the environment to start it in.
         ports: where its port is remembered.
         port: its port; 0 chooses one.
@@ -66,7 +66,7 @@ def spec(run: RunDir, environ: Mapping[str, str], ports: Ports, *, port: int = 0
     if executable is None:
         raise LaunchError("Redis is not installed")
     number = ports.claim("redis", port)
-    directory = run.path / "redis"
+    directory = data / "redis"
     directory.mkdir(exist_ok=True)
     account = accounts.choose("redis", directory)
     accounts.hand_over(directory, account)

@@ -83,7 +83,7 @@ def test_the_servers_listen_on_loopback_only_and_touch_no_home(stack):
     ]
 
     assert set(listening) <= {"127.0.0.1", "::1"}
-    assert (stack.run_dir / "rabbitmq" / ".erlang.cookie").exists()
+    assert len(list(stack.run_dir.glob("data/*/rabbitmq/.erlang.cookie"))) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start servers as their own users")
@@ -162,6 +162,20 @@ def test_servers_named_in_the_environment_are_used_and_none_is_started(stack, ot
     assert other.processes() == [other.pid("SUPERVISOR")]
 
 
+def test_another_ladder_gets_data_of_its_own_and_the_first_keeps_its(other):
+    ladders = ({}, {"DISPATCH_LADDER": "1m=1"}, {})
+    said, keys = [], []
+    for ladder in ladders:
+        said.append(other.command("up", "--only", "redis", **ladder))
+        with cache(other) as client:
+            keys.append(client.get("written"))
+            client.set("written", "in the first" if not ladder else "in the second")
+        other.command("down")
+
+    assert ["a ladder that was not used here before" in text for text in said] == [False, True, False]
+    assert keys == [None, None, "in the first"]
+
+
 def test_a_named_broker_without_its_vhost_is_refused(stack, other):
     url = stack.env["DISPATCH_BROKER_URL"].removesuffix("robot") + "nowhere"
     said = other.command("servers", DISPATCH_BROKER_URL=url, expect=1)
@@ -195,12 +209,14 @@ def test_a_port_that_was_asked_for_and_is_taken_is_refused(stack, other):
 
 
 def test_a_process_that_cannot_start_ends_up_with_the_last_lines_of_its_log(other):
-    (other.run_dir / "redis").mkdir()
-    (other.run_dir / "redis" / "appendonlydir").write_text("in the way")
+    other.command("up", "--only", "redis")
+    other.command("down")
+    (manifest,) = other.run_dir.glob("data/*/redis/appendonlydir/*.manifest")
+    manifest.write_text("nonsense")
     said = other.command("up", "--only", "redis", expect=1)
 
     assert "redis exited with status 1; the last lines of" in said
-    assert "appendonlydir" in said
+    assert "manifest" in said
     assert other.processes() == []
 
 
