@@ -148,7 +148,10 @@ class Claims:
         keys = task_keys(self._prefix, message.task_id)
         text = json.dumps(result, separators=(",", ":"))
         arguments = (ticket.fence, ticket.owner, text, self._ttl, hop("succeeded", message, attempt=message.attempt))
-        answer = self._scripts.run(self._scripts.step("complete", keys, *arguments, ""))[0]
+        forget = ("ZREM", due_key(self._prefix), message.task_id)
+        answer = self._scripts.run(self._scripts.step("complete", keys, *arguments, ""), forget)[0]
+        if answer == "REFUSED":
+            self._scripts.run(self._watch(message.task_id))
         if answer == "MISSING":
             answer = self._scripts.run(self._scripts.step("complete", keys, *arguments, seed(message, max_attempts)))[0]
         return bool(answer == "OK")
