@@ -88,16 +88,17 @@ class _Planner:
         return Plan(known, self._urls(host, http_port, flower_port), self._own, tuple(self._notes))
 
     def _data(self) -> Path:
-        """Where the private servers keep their data: in a directory for each ladder.
+        """Where the private servers keep their data: in a directory for each ladder and RabbitMQ release.
 
         A delay queue's wait is frozen at its declaration, so a broker that knows one ladder refuses another
-        under the same names. RabbitMQ and Redis go together: a record without its message would be lost.
+        under the same names; and RabbitMQ reads no other major release's data, or refuses to go back.
+        RabbitMQ and Redis go together: a record without its message would be lost.
         """
-        settings = self._settings
-        frozen = repr((settings.ladder, settings.lease_park))
+        settings, home = self._settings, rabbitmq.home(self._base)
+        frozen = repr((settings.ladder, settings.lease_park, home and home.name))
         data = self._run.path / "data" / hashlib.sha256(frozen.encode()).hexdigest()[:8]
         if not data.exists() and data.parent.exists():
-            self._notes.append(f"a ladder that was not used here before: it gets data of its own, {data}")
+            self._notes.append(f"a ladder (or RabbitMQ) that was not used here before: it gets data of its own, {data}")
         data.mkdir(parents=True, exist_ok=True)
         return data
 
