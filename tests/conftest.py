@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from support import servers as shared
 
 import dispatch.settings
+from support import servers as shared
 
 _EXTERNAL = shared.external(os.environ)
 

@@ -177,7 +177,7 @@ class TaskViews:
         return Submission(
             principal=context.principal().id,
             type=task_type,
-            payload=payload.model_dump(mode="json", by_alias=True),
+            payload=payload.model_dump(mode="json", by_alias=True, exclude_unset=True),  # what was left out stays out
             fingerprint=jsonbody.fingerprint("POST", {"type": body.type, "payload": body.payload}),
             key=key,
             request_id=context.current().request_id,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.waiting import eventually
 
 import topology
+from support.waiting import eventually
 
 ROOT = Path(topology.__file__).parent
 

@@ -5,15 +5,15 @@ import time
 
 import pytest
 from kombu import Connection
-from support.gateway_fakes import problem
-from support.gateway_live import gateway
-from support.waiting import eventually
-from support.worker import running_worker
 
 import topology
 from dispatch.gateway import models
 from dispatch.gateway.depth import DepthReader
 from dispatch.management import Management
+from support.gateway_fakes import problem
+from support.gateway_live import gateway
+from support.waiting import eventually
+from support.worker import running_worker
 
 BODY = {"type": "echo", "payload": {"message": "hi"}}
 

@@ -8,6 +8,7 @@ import socket
 import time
 
 import pytest
+
 from support.gateway_live import running_gateway
 from support.waiting import eventually
 

@@ -5,13 +5,13 @@ import time
 
 import pytest
 from kombu import Connection
+
+import topology
+from dispatch.settings import ANSWER_WITHIN
 from support.gateway_fakes import problem
 from support.gateway_live import gateway
 from support.proxy import DOWN, Proxy
 from support.waiting import eventually
-
-import topology
-from dispatch.settings import ANSWER_WITHIN
 
 BODY = {"type": "echo", "payload": {"message": "hi"}}
 

@@ -8,11 +8,11 @@ import time
 
 import pytest
 from flask import Flask, Response, request
-from support.context import FakeContext
 
 from dispatch.errors import PermanentError, RetryableError, Throttled
 from dispatch.settings import load
 from examples.robot_simulator.server import serving
+from support.context import FakeContext
 from tasks import http, upstream
 from tasks.http import HttpRequest
 

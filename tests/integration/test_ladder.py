@@ -1,13 +1,14 @@
 """The straight path, the ladder and the DLQ, with a real worker."""
 
+import datetime as dt
 import itertools
 
 import pytest
-from support.waiting import eventually
-from support.worker import bench, running_worker
 
 import topology
 from dispatch.records import State
+from support.waiting import eventually
+from support.worker import bench, running_worker
 
 
 @pytest.fixture
@@ -75,6 +76,4 @@ def test_a_permanent_error_goes_to_the_dlq_at_once(desk):
 
 
 def _seconds(text: str) -> float:
-    import datetime as dt
-
     return dt.datetime.fromisoformat(text).timestamp()

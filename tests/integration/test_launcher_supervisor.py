@@ -11,7 +11,6 @@ import time
 from contextlib import closing
 
 import pytest
-from support.waiting import eventually
 
 from launcher import envfile, procfs
 from launcher.errors import LaunchError
@@ -20,6 +19,7 @@ from launcher.ports import Ports
 from launcher.processes import START, Spec
 from launcher.rundir import RunDir
 from launcher.supervisor import Supervisor
+from support.waiting import eventually
 
 SLEEP = "import time; print('here', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(15, signal.SIG_IGN); print('here', flush=True); import time; time.sleep(600)"

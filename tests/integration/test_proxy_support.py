@@ -6,6 +6,7 @@ import socketserver
 import threading
 
 import pytest
+
 from support.proxy import DOWN, UP, Proxy
 from support.waiting import eventually
 

@@ -7,11 +7,11 @@ import amqp.exceptions
 import kombu
 import pytest
 from pydantic import SecretStr
-from support.waiting import eventually
 
 import topology
 from dispatch import queues
 from dispatch.management import Management
+from support.waiting import eventually
 
 #: Seconds within which RabbitMQ's statistics must have caught up; they are collected every five by default.
 CAUGHT_UP = 12

@@ -9,14 +9,14 @@ import time
 
 import httpx
 import pytest
-from support.context import FakeContext
-from support.waiting import eventually
 
 from dispatch.errors import PermanentError, RetryableError, Throttled
 from dispatch.settings import Settings, load
 from examples.robot_simulator.app import create_app
 from examples.robot_simulator.server import serving
 from examples.robot_simulator.world import Config
+from support.context import FakeContext
+from support.waiting import eventually
 from tasks import robots, vendor
 from tasks.robots import CleanOrder, clean
 

@@ -4,11 +4,11 @@ import amqp.exceptions
 import kombu
 import pytest
 from pydantic import SecretStr
-from support.waiting import eventually
 
 import topology
 from dispatch.brokermap import Action, Verdict
 from dispatch.management import ManagementRefused, ManagementUnavailable, VhostMissing, vhost
+from support.waiting import eventually
 
 RETURNED = 312
 

@@ -4,13 +4,13 @@ import amqp.exceptions
 import kombu
 import pytest
 from pydantic import SecretStr
-from support import servers as shared
-from support.waiting import eventually
 
 import topology
 from dispatch import definitions as files
 from dispatch import settings as configuration
 from dispatch.management import Management, ManagementRefused, vhost
+from support import servers as shared
+from support.waiting import eventually
 
 ROLES = [role.name for role in files.ROLES]
 EXCHANGES = (topology.TASK_EXCHANGE, topology.RETRY_EXCHANGE, topology.DEAD_EXCHANGE)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support.waiting import eventually
-from support.worker import ROOT, environment
 
 from app import create_app
 from dispatch.settings import Settings
+from support.waiting import eventually
+from support.worker import ROOT, environment
 
 
 @contextlib.contextmanager

