@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+from collections.abc import Callable
 
 import flask
 import kombu
@@ -76,19 +77,20 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     )
     publisher.start()
     reader.start()
+    _close_with(app, readiness.close, reader.close, publisher.close, verbs.close, replays.close, store.close)
+    return app
+
+
+def _close_with(app: flask.Flask, *closers: Callable[[], None]) -> None:
+    """Have threads and connections end with the process, or earlier by ``app.extensions["close"]()``."""
 
     def close() -> None:
         atexit.unregister(close)
-        readiness.close()
-        reader.close()
-        publisher.close()
-        verbs.close()
-        replays.close()
-        store.close()
+        for one in closers:
+            one()
 
     app.extensions["close"] = close
     atexit.register(close)
-    return app
 
 
 def _declare(settings: Settings, url: str) -> None:
