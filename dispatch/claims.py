@@ -16,15 +16,20 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from dispatch.keyspace import due_key, task_keys
+from dispatch.keyspace import due_key, index_key, task_keys
 from dispatch.records import Copy, Message, State, trace_id
 from dispatch.scripts import Scripts, Step
 from dispatch.settings import Settings
 
 SCRIPTS = ("claim", "complete", "progress", "renew", "release")
+
+
+#: Seconds until the sweeper looks at a recreated record; it finds out from it what there is to do.
+FIRST_LOOK = 5.0
 
 
 class Answer(enum.StrEnum):
@@ -94,6 +99,18 @@ def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
     return json.dumps({"kind": kind, **shown, **({"spanId": span} if span else {})}, separators=(",", ":"))
 
 
+def recreation(prefix: str, message: Message) -> list[Step]:
+    """What a record that Redis lost needs beside itself, put before the transition that recreates it.
+
+    The sweeper's reminder lies ahead, so that no sweeper looks before the record is there; the indexes list the task.
+    """
+    principal = message.text("x-principal") or ""
+    now = time.time()
+    born = message.number("x-accepted-at") or now * 1_000
+    watch: Step = ("ZADD", due_key(prefix), "NX", now + FIRST_LOOK, message.task_id)
+    return [watch, *(("ZADD", index_key(prefix, whose), born, message.task_id) for whose in (None, principal))]
+
+
 class Claims:
     """The transitions of a run.
 
@@ -132,7 +149,7 @@ class Claims:
         (answer,) = self._scripts.run(self._scripts.step("claim", keys, *arguments, ""))
         if answer[0] == "MISSING":
             again = self._scripts.step("claim", keys, *arguments, seed(message, max_attempts))
-            answer = self._scripts.run(self._watch(message.task_id), again)[1]
+            answer = self._recreate(message, again)
         kind = Answer(answer[0])
         return Claimed(kind, Copy.from_json(answer[1]) if kind is Answer.ROUTE else None)
 
@@ -150,10 +167,12 @@ class Claims:
         arguments = (ticket.fence, ticket.owner, text, self._ttl, hop("succeeded", message, attempt=message.attempt))
         forget = ("ZREM", due_key(self._prefix), message.task_id)
         answer = self._scripts.run(self._scripts.step("complete", keys, *arguments, ""), forget)[0]
-        if answer == "REFUSED":
-            self._scripts.run(self._watch(message.task_id))
+        if answer == "REFUSED":  # another run's business, which the sweeper must go on looking after
+            self._scripts.run(("ZADD", due_key(self._prefix), "NX", time.time(), message.task_id))
         if answer == "MISSING":
-            answer = self._scripts.run(self._scripts.step("complete", keys, *arguments, seed(message, max_attempts)))[0]
+            answer = self._recreate(
+                message, self._scripts.step("complete", keys, *arguments, seed(message, max_attempts))
+            )
         return bool(answer == "OK")
 
     def progress(self, task_id: str, fence: str, progress: Mapping[str, Any] | None) -> bool:
@@ -194,7 +213,7 @@ class Claims:
         missing = [ticket for ticket, answer in zip(tickets, answers, strict=True) if answer == "MISSING"]
         for ticket in missing:  # Redis lost its data: the runs go on, and so do their records
             message, max_attempts = running[ticket]
-            self._scripts.run(self._watch(message.task_id), self._renewal(ticket, message, seed(message, max_attempts)))
+            self._recreate(message, self._renewal(ticket, message, seed(message, max_attempts)))
         return [ticket for ticket, answer in zip(tickets, answers, strict=True) if answer == "LOST"]
 
     def release(self, message: Message, ticket: Ticket, queue: str) -> None:
@@ -219,6 +238,6 @@ class Claims:
         keys = task_keys(self._prefix, message.task_id)
         return self._scripts.step("renew", keys, ticket.owner, ticket.fence, self._lease, fields)
 
-    def _watch(self, task_id: str) -> Step:
-        """Have the sweeper look soon: it finds out from the record what there is to do."""
-        return ("ZADD", due_key(self._prefix), "NX", 0, task_id)
+    def _recreate(self, message: Message, step: Step) -> Any:
+        """Run a transition that recreates a lost record; its answer."""
+        return self._scripts.run(*recreation(self._prefix, message), step)[-1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import kombu
@@ -15,10 +15,11 @@ from celery.worker.consumer import Consumer
 
 import topology
 from dispatch.errors import DispatchError
-from dispatch.records import is_task_id
-from dispatch.router import Router, wire_message
+from dispatch.records import ACCEPTED_AT, is_task_id
+from dispatch.router import Router
 from dispatch.settings import Settings
 from dispatch.telemetry import logger
+from dispatch.wire import COMPRESSION, UNREADABLE, wire_message
 
 log = logger("dispatch.consumer")
 
@@ -27,6 +28,18 @@ _LEFT_OUT = "delayed_delivery"
 
 #: Workers need not know of each other: what they share is in Redis. Mingling costs a second at each start.
 _QUIET = {"without_mingle": True, "without_gossip": True}
+
+
+#: Objects and lists within one another that a body may have; the gateway allows fewer.
+MAX_DEPTH = 100
+
+#: What a header that counts something may be; Lua's numbers are exact below it.
+_COUNT = range(2**53)
+
+#: Epoch milliseconds that have a date, up to the year 9999.
+_MOMENT = range(253_402_300_800_000)
+
+_NUMBERS = {"x-cycle": _COUNT, "x-seq": _COUNT, "x-attempt": _COUNT, "retries": _COUNT, ACCEPTED_AT: _MOMENT}
 
 
 class Poison(DispatchError):
@@ -44,7 +57,7 @@ class Poison(DispatchError):
 
 def check(
     headers: Any, body: Any, *, content_type: str | None, encoding: str | None, known: Container[str], now: dt.datetime
-) -> None:
+) -> list[Any]:
     """Whether a message can be given to a child.
 
     Args:
@@ -55,9 +68,14 @@ def check(
         known: the names of the task types.
         now: for messages that carry an expiry of their own.
 
+    Returns:
+        The body: args, kwargs and what follows of Celery's embed.
+
     Raises:
         Poison: it can't.
     """
+    if isinstance(headers, dict) and UNREADABLE in headers:
+        raise Poison("malformed", "the message's properties can't be read")
     if not isinstance(headers, dict) or "task" not in headers:
         raise Poison("malformed", "the message has no header 'task': it is no Celery task message, protocol 2")
     name = headers["task"]
@@ -65,21 +83,24 @@ def check(
         raise Poison("malformed", "the header 'id' is missing or is no usable task id")
     if not isinstance(name, str):
         raise Poison("malformed", "the header 'task' is no text")
-    for header in ("x-cycle", "x-seq", "x-attempt", "retries"):
+    for header, allowed in _NUMBERS.items():
         value = headers.get(header, 0)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
-            raise Poison("malformed", f"the header {header!r} is no whole number")
+        if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
+            raise Poison("malformed", f"the header {header!r} is no whole number, or out of range")
+    if COMPRESSION in headers:
+        raise Poison("undecodable", "the body is compressed: it could fill the memory")
     if content_type != "application/json":
         raise Poison("undecodable", f"the content type is {content_type!r}, not 'application/json'")
     if name not in known:
         raise Poison("unknown-type", f"no worker here knows the task type {name!r}")
-    _check_body(body, encoding)
+    triple = _check_body(body, encoding)
     if headers.get("eta") is not None:
         raise Poison("malformed", "eta and countdown are refused: a worker would hold the wait in its memory")
     _check_expiry(headers.get("expires"), now)
+    return triple
 
 
-def _check_body(body: Any, encoding: str | None) -> None:
+def _check_body(body: Any, encoding: str | None) -> list[Any]:
     try:
         text = body if isinstance(body, str) else bytes(body).decode(encoding or "utf-8")
         triple = json.loads(text)
@@ -96,6 +117,33 @@ def _check_body(body: Any, encoding: str | None) -> None:
         raise Poison("malformed", "the third part of the body is no object")
     if embed and (embed.get("chord") or embed.get("errbacks")):
         raise Poison("malformed", "chords and error callbacks are refused: they fire on each failed attempt")
+    if _deeper(triple, MAX_DEPTH):
+        raise Poison("undecodable", f"the body is nested deeper than {MAX_DEPTH}")
+    return [args, kwargs, _links(embed or {})]
+
+
+def _links(embed: dict[str, Any]) -> dict[str, Any]:
+    """What comes after a success; Celery would take the rest of embed for properties of the request."""
+    links = {name: embed.get(name) for name in ("callbacks", "chain")}
+    for name, signatures in links.items():
+        if signatures is not None and not (
+            isinstance(signatures, list) and all(isinstance(signature, dict) for signature in signatures)
+        ):
+            raise Poison("malformed", f"{name} in the third part of the body is no list of signatures")
+    return {**links, "errbacks": None, "chord": None}
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    level = [value]
+    for _ in range(levels):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _check_expiry(expires: Any, now: dt.datetime) -> None:
@@ -147,7 +195,7 @@ class DispatchConsumer(Consumer):
 
         def on_task_received(message: Any) -> None:
             try:
-                check(
+                triple = check(
                     message.headers,
                     message.body,
                     content_type=message.content_type,
@@ -156,6 +204,7 @@ class DispatchConsumer(Consumer):
                     now=dt.datetime.now(dt.UTC),
                 )
                 message.headers["expires"] = None  # checked; Celery would ack and drop it when it runs out later
+                message._decoded_cache = triple  # noqa: SLF001 - kombu would make objects of {"__type__": …}
             except Poison as exc:
                 self._bury(message, exc.reason, str(exc))
             except Exception as exc:  # whatever a message can do to us, it must not take the worker down

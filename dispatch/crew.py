@@ -82,7 +82,9 @@ class Crew:
                 log.warning("settlement waits", reason=f"{type(exc).__name__}: {exc}", seconds=pause)
                 self.submit(job, after=pause, pause=min(pause * 2, LONGEST_PAUSE))
             except Exception:
-                log.exception("settlement failed: the message stays unacked")
+                # Given up, its message would stay unacked and its lease be kept for as long as this worker lives.
+                log.exception("settlement failed: it is tried again", seconds=LONGEST_PAUSE)
+                self.submit(job, after=LONGEST_PAUSE, pause=LONGEST_PAUSE)
 
 
 class Loop:

@@ -12,18 +12,26 @@ Crash windows:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
 import json
+import secrets
+import time
 from collections.abc import Iterator
 
-from dispatch.errors import DispatchError, InDoubt, PublishError
+from dispatch.errors import DispatchError, InDoubt, PublishError, StoreError
 from dispatch.handover import Handovers, Word, redriven_copy
-from dispatch.keyspace import jobs_key
+from dispatch.keyspace import jobs_key, walk_key
 from dispatch.publisher import Publisher
 from dispatch.records import CYCLE, LAST_ERROR_TYPE, SEQ, Copy, Message, Record, State
 from dispatch.scripts import Scripts
 from dispatch.settings import Settings
 from dispatch.store import Store
+from dispatch.wire import death
+
+#: Seconds that a walk keeps its turn without a sign of life, and between two tries to get it.
+TURN, TURN_PAUSE = 15.0, 0.2
 
 
 class NoSuchLetter(DispatchError):
@@ -42,6 +50,18 @@ class NotDead(DispatchError):
         self.record = record
 
 
+class Occupied(DispatchError):
+    """Somebody else walks through the dead letters at the moment: try again later."""
+
+
+class Outcome(enum.StrEnum):
+    """What became of a letter that was to be redriven."""
+
+    SENT = "sent"  #: its next cycle has begun
+    STALE = "stale"  #: its task has since succeeded, was given up or redriven: the letter is of no use any more
+    LIVE = "live"  #: a worker runs its task: the letter stays until that is over
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filter:
     """Which letters are meant; None means any."""
@@ -54,10 +74,7 @@ class Filter:
         """Whether a letter in the DLQ is meant."""
         return (
             (self.type is None or letter.type == self.type)
-            and (
-                self.error_type is None
-                or (letter.text(LAST_ERROR_TYPE) or letter.text("x-dead-reason")) == self.error_type
-            )
+            and (self.error_type is None or (letter.text(LAST_ERROR_TYPE) or death(letter)) == self.error_type)
             and (self.task_id is None or letter.letter_id == self.task_id)
         )
 
@@ -82,6 +99,57 @@ class Job:
         return cls(Filter(**data["filter"]), data["limit"], data["rate"], data["by"])
 
 
+class Turn:
+    """The right to walk through the DLQ: letters in one walker's hand are invisible to every other.
+
+    Args:
+        scripts: with ``walk_key``.
+        key: in Redis.
+    """
+
+    def __init__(self, scripts: Scripts, key: str) -> None:
+        self._scripts = scripts
+        self._key = key
+        self._walker = secrets.token_hex(8)
+        self._kept = 0.0
+
+    def take(self, patience: float) -> None:
+        """Wait for it.
+
+        Raises:
+            Occupied: not within ``patience`` seconds.
+            StoreUnavailable: Redis did not answer.
+        """
+        deadline = time.monotonic() + patience
+        while not self._say(TURN):
+            if time.monotonic() >= deadline:
+                raise Occupied
+            time.sleep(TURN_PAUSE)
+        self._kept = time.monotonic()
+
+    def keep(self) -> None:
+        """A sign of life; call it again and again.
+
+        Raises:
+            Occupied: it came too late, another walks.
+            StoreUnavailable: Redis did not answer.
+        """
+        if time.monotonic() - self._kept < TURN / 3:
+            return
+        if not self._say(TURN):
+            raise Occupied
+        self._kept = time.monotonic()
+
+    def give_up(self) -> None:
+        """Let others walk; without Redis's answer they may when it lapses."""
+        with contextlib.suppress(StoreError):
+            self._say(0)
+
+    def _say(self, seconds: float) -> bool:
+        step = self._scripts.step("walk_key", [self._key], self._walker, int(seconds * 1_000))
+        return bool(self._scripts.run(step)[0] == "OK")
+
+
 class DeadLetters:
     """Redrive and discard.
 
@@ -95,8 +163,8 @@ class DeadLetters:
         self._store = store
         self._publisher = publisher
         self._handovers = Handovers(settings, timeout=settings.store_timeout)
-        self._jobs = Scripts(settings, timeout=settings.store_timeout, names=())
-        self._jobs_key = jobs_key(settings.redis_prefix)
+        self._jobs = Scripts(settings, timeout=settings.store_timeout, names=("walk_key",))
+        self._jobs_key, self._walk_key = jobs_key(settings.redis_prefix), walk_key(settings.redis_prefix)
         self._max_attempts = len(settings.ladder) + 1
 
     def find(self, task_id: str) -> Record:
@@ -134,11 +202,11 @@ class DeadLetters:
         cycle = record.cycle - 1 if record.before_redrive is not None else record.cycle
         seq = record.decided_seq if record.before_redrive is not None and record.decided_seq is not None else record.seq
         letter = record.message.with_headers(**{CYCLE: cycle, SEQ: seq})
-        if not self.redrive_letter(letter, by=by):
+        if self.redrive_letter(letter, by=by) is not Outcome.SENT:
             raise NotDead(self._store.get(task_id) or record)
         return self._store.get(task_id) or record
 
-    def redrive_letter(self, letter: Message, *, by: str) -> bool:
+    def redrive_letter(self, letter: Message, *, by: str) -> Outcome:
         """Start the next cycle of a letter, wherever it was found.
 
         Args:
@@ -146,15 +214,15 @@ class DeadLetters:
             by: who asks.
 
         Returns:
-            False when its task has since succeeded, was discarded or redriven: then the letter is of no use any more.
+            What became of it; only a letter that was sent or is stale may leave the DLQ.
 
         Raises:
             PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
             StoreUnavailable: unknown; ask again.
         """
         decided = self._handovers.redrive(letter, redriven_copy(letter), by=by, max_attempts=self._max_attempts)
-        if decided.word is Word.REFUSED or decided.copy is None:
-            return False
+        if decided.copy is None:
+            return Outcome.LIVE if decided.word is Word.BUSY else Outcome.STALE
         copy = decided.copy
         try:
             self._publish(copy)
@@ -164,7 +232,7 @@ class DeadLetters:
             self._handovers.undo_redrive(copy)
             raise
         self._handovers.finish_redrive(copy)
-        return True
+        return Outcome.SENT
 
     def discard(self, task_id: str, *, by: str) -> None:
         """Give a dead letter up: the task stays FAIL, its record expires, its letter leaves the DLQ.
@@ -214,6 +282,24 @@ class DeadLetters:
             self._jobs.run(("RPUSH", self._jobs_key, job.to_json()))
         return found
 
+    @contextlib.contextmanager
+    def turn(self, patience: float = 0.0) -> Iterator[Turn]:
+        """The right to walk through the DLQ, while the block lasts.
+
+        Args:
+            patience: seconds to wait for it.
+
+        Raises:
+            Occupied: somebody else has it.
+            StoreUnavailable: Redis did not answer.
+        """
+        turn = Turn(self._jobs, self._walk_key)
+        turn.take(patience)
+        try:
+            yield turn
+        finally:
+            turn.give_up()
+
     def next_job(self) -> Job | None:
         """The oldest job, which stays in the list until `finish_job`: a worker may die over it."""
         text = self._jobs.run(("LINDEX", self._jobs_key, 0))[0]
@@ -222,6 +308,11 @@ class DeadLetters:
     def finish_job(self, job: Job) -> None:
         """A job is done."""
         self._jobs.run(("LREM", self._jobs_key, 1, job.to_json()))
+
+    def shorten_job(self, job: Job, sent: int) -> None:
+        """A job was interrupted: what is left of it waits. A crash in between would leave it there twice, never lost."""
+        left = dataclasses.replace(job, limit=job.limit - sent)
+        self._jobs.run(("LPUSH", self._jobs_key, left.to_json()), ("LREM", self._jobs_key, -1, job.to_json()))
 
     def close(self) -> None:
         """Close the connections."""
@@ -244,4 +335,6 @@ def is_stale(letter: Message, record: Record | None) -> bool:
         return record.before_redrive is None
     if record.cycle < letter.cycle:
         return False
-    return record.discarded or record.state in (State.SUCCEEDED, State.CANCELLED)
+    if record.seq > letter.seq:
+        return True  # an extra copy: the task lives on, or lies here, in a later one
+    return record.discarded or record.state in (State.SUCCEEDED, State.CANCELLED, State.REJECTED)

@@ -17,11 +17,12 @@ from typing import Any
 from kombu import Connection, Consumer, Queue
 
 import topology
-from dispatch.errors import StoreError
+from dispatch.errors import StoreUnavailable
 from dispatch.handover import Burial, Handovers
-from dispatch.records import DEAD_ID, DEAD_REASON, Message, is_task_id
+from dispatch.records import DEAD_ID, Message, is_task_id
 from dispatch.settings import Settings
 from dispatch.telemetry import logger, task_log
+from dispatch.wire import death, wire_message
 
 log = logger("dispatch.deadtap")
 
@@ -30,20 +31,6 @@ PREFETCH, MAX_WAITING = 100, 50
 
 #: Seconds between two looks at a letter whose task still runs, or that Redis could not take.
 LOOK_AGAIN, RECONNECT = 1.0, 1.0
-
-#: How RabbitMQ calls the reasons, and how we do.
-_REASONS = {"delivery_limit": "delivery-limit", "maxlen": "queue-full", "rejected": "rejected", "expired": "expired"}
-
-
-def death(message: Message) -> str:
-    """Why a letter is dead: the router's word, otherwise the broker's about the last queue it died in."""
-    said = message.text(DEAD_REASON)
-    if said:
-        return said
-    deaths = message.headers.get("x-death")
-    latest = deaths[0].get("reason") if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else None
-    reason = str(message.headers.get("x-last-death-reason") or latest or "unknown")
-    return _REASONS.get(reason, reason)
 
 
 def readable(message: Message) -> Message:
@@ -63,15 +50,11 @@ class DeadTap:
     Args:
         settings: the worker's.
         max_attempts: of a task type, for records that have to be recreated.
-        wire_message: turns kombu's message into ours.
     """
 
-    def __init__(
-        self, settings: Settings, *, max_attempts: Callable[[str], int], wire_message: Callable[[Any], Message]
-    ) -> None:
+    def __init__(self, settings: Settings, *, max_attempts: Callable[[str], int]) -> None:
         self._settings = settings
         self._max_attempts = max_attempts
-        self._wire_message = wire_message
         self._handovers = Handovers(settings)
         self._waiting: list[tuple[float, Any]] = []
         self._stop = threading.Event()
@@ -123,15 +106,19 @@ class DeadTap:
 
     def _record(self, message: Any) -> bool:
         """Write the record and ack; False when it has to be tried again."""
-        letter = readable(self._wire_message(message))
+        letter = readable(wire_message(message))
         reason = death(letter)
         try:
             burial = self._handovers.bury(
                 letter, expired=reason == "expired", reason=reason, max_attempts=self._max_attempts(letter.type)
             )
-        except StoreError as exc:
+        except StoreUnavailable as exc:
             task_log(letter).warning("letter not recorded yet", reason=str(exc))
             return False
+        except Exception:  # one letter's trouble must not keep the tap from all that come after it
+            log.exception("letter can't be recorded; it stays in the DLQ", task_id=letter.task_id)
+            message.ack()
+            return True
         if burial is Burial.BUSY:
             return False
         task_log(letter).info("letter", reason=reason, record=burial.value)

@@ -13,15 +13,17 @@ from typing import Any, ParamSpec
 import click
 
 from dispatch import settings as configuration
-from dispatch.deadletters import DeadLetters, Filter, Job
+from dispatch.deadletters import DeadLetters, Filter, Job, Outcome
 from dispatch.errors import DispatchError
 from dispatch.letterbox import discard_all, redrive_all
 from dispatch.publisher import Publisher
 from dispatch.records import LAST_ERROR_TYPE, Message, Record, timestamp
-from dispatch.router import wire_message
 from dispatch.store import Store
 
 P = ParamSpec("P")
+
+#: Seconds to wait for another walk through the DLQ: the workers' janitors take short ones.
+PATIENCE = 60.0
 
 _type = click.option("--type", "type_", metavar="NAME", help="Only letters of this task type.")
 _error_type = click.option("--error-type", metavar="TYPE", help="Only letters that died of this error.")
@@ -123,7 +125,8 @@ def redrive(
         if dry_run:
             click.echo(f"{letters.count(wanted, most=limit)} letters would be redriven")
             return
-        sent = redrive_all(settings, letters, wire_message, Job(wanted, limit, rate, _me()), shown=_redriven)
+        with letters.turn(PATIENCE) as turn:
+            sent = redrive_all(settings, letters, turn, Job(wanted, limit, rate, _me()), shown=_redriven)
     click.echo(f"{sent} redriven")
     if not sent and task_id:
         raise SystemExit(1)
@@ -141,8 +144,8 @@ def discard(task_id: str | None, type_: str | None, error_type: str | None, ever
     wanted = _wanted(task_id, type_, error_type, everything)
     if not yes and not task_id:
         click.confirm("Discard every letter that matches?", abort=True)
-    with _desk() as (settings, _, letters):
-        gone = discard_all(settings, letters, wire_message, wanted, by=_me(), shown=_discarded)
+    with _desk() as (settings, _, letters), letters.turn(PATIENCE) as turn:
+        gone = discard_all(settings, letters, turn, wanted, by=_me(), shown=_discarded)
     click.echo(f"{gone} discarded")
     if not gone and task_id:
         raise SystemExit(1)
@@ -172,8 +175,11 @@ def _summary(record: Record) -> dict[str, Any]:
     return {**record.to_json(), "deadReason": record.dead_reason}
 
 
-def _redriven(letter: Message, sent: bool) -> None:
-    click.echo(f"{letter.letter_id}  {'sent, cycle ' + str(letter.cycle + 1) if sent else 'stale, removed'}")
+_SAID = {Outcome.STALE: "stale, removed", Outcome.LIVE: "kept: a worker runs it"}
+
+
+def _redriven(letter: Message, outcome: Outcome) -> None:
+    click.echo(f"{letter.letter_id}  {_SAID.get(outcome, f'sent, cycle {letter.cycle + 1}')}")
 
 
 def _discarded(letter: Message) -> None:

@@ -19,10 +19,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import topology
-from dispatch.claims import Ticket, hop, seed
-from dispatch.keyspace import dead_key, due_key, index_key, stale_key, task_keys
+from dispatch.claims import Ticket, hop, recreation, seed
+from dispatch.keyspace import dead_key, due_key, stale_key, task_keys
 from dispatch.records import (
-    ACCEPTED_AT,
     ATTEMPT,
     CYCLE,
     DEAD_REASON,
@@ -40,8 +39,9 @@ from dispatch.records import (
 from dispatch.retry import LEASE_RUNG, Dead, Decision, Failure, Retry
 from dispatch.scripts import Scripts
 from dispatch.settings import Settings
+from dispatch.wire import death
 
-SCRIPTS = ("decide", "hand_over", "bury", "redrive", "undo_redrive", "discard", "resend")
+SCRIPTS = ("decide", "hand_over", "bury", "redrive", "undo_redrive", "discard", "resend", "forget")
 
 
 # --- pure: the next copy -------------------------------------------------------------------------
@@ -129,6 +129,7 @@ class Word(enum.StrEnum):
     OK = "OK"  #: recorded
     ROUTE = "ROUTE"  #: recorded before: publish what was decided then
     REFUSED = "REFUSED"  #: the record has moved on, or never was there
+    BUSY = "BUSY"  #: a worker runs the task: what becomes of it is not known yet
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -205,7 +206,7 @@ class Handovers:
         (answer,) = self._scripts.run(self._scripts.step("decide", keys, *arguments, ""))
         if answer[0] == "MISSING":
             step = self._scripts.step("decide", keys, *arguments, seed(message, max_attempts))
-            answer = self._scripts.run(self._watch(message.task_id, 0), step)[1]
+            answer = self._scripts.run(*recreation(self._prefix, message), step)[-1]
         return _decided(answer)
 
     def hand_over(self, copy: Copy, *, owner: str = "", wait: float = 0.0) -> None:
@@ -263,14 +264,13 @@ class Handovers:
         arguments = (letter.cycle, letter.seq, state.value, reason, error, text, 1, topology.DEAD_QUEUE, note)
         (answer,) = self._scripts.run(self._scripts.step("bury", keys, *arguments, ""))
         if answer == "MISSING":
-            principal = letter.text("x-principal") or ""
-            born = letter.number(ACCEPTED_AT) or time.time() * 1_000
-            steps = [self._scripts.step("bury", keys, *arguments, seed(letter, max_attempts))]
-            steps += [("ZADD", index_key(self._prefix, whose), born, letter.task_id) for whose in (None, principal)]
-            answer = self._scripts.run(*steps)[0]
+            step = self._scripts.step("bury", keys, *arguments, seed(letter, max_attempts))
+            answer = self._scripts.run(*recreation(self._prefix, letter), step)[-1]
         burial = Burial(answer)
         if burial in (Burial.OK, Burial.DONE):
             self._scripts.run(("ZADD", dead_key(self._prefix), "NX", time.time() * 1_000, letter.task_id))
+        elif burial in (Burial.OLD, Burial.STALE):  # nobody needs the letter: the janitor looks at it
+            self._scripts.run(("SADD", stale_key(self._prefix), letter.task_id))
         return burial
 
     def redrive(self, letter: Message, copy: Copy, *, by: str, max_attempts: int) -> Decided:
@@ -283,7 +283,8 @@ class Handovers:
             max_attempts: for a record that has to be recreated.
 
         Returns:
-            OK or ROUTE with the copy to publish, or REFUSED when it is not a dead letter any more.
+            OK or ROUTE with the copy to publish, BUSY when a worker runs the task, or REFUSED when it is not a dead
+            letter any more.
 
         Raises:
             StoreUnavailable: unknown; say it again.
@@ -294,9 +295,14 @@ class Handovers:
         stale = ("SADD", stale_key(self._prefix), task_id)
         watch = self._watch(task_id, time.time() + self._grace)
         answer = self._scripts.run(watch, stale, self._scripts.step("redrive", keys, *arguments))[2]
-        if answer[0] == "MISSING":  # a letter that outlived its record: the record comes back dead, then goes on
-            self.bury(letter, expired=False, reason=letter.text(DEAD_REASON) or "unknown", max_attempts=max_attempts)
-            answer = self._scripts.run(self._scripts.step("redrive", keys, *arguments))[0]
+        if answer[0] in ("MISSING", Word.REFUSED):
+            # A letter that outlived its record, or that the dead tap has not seen yet: first the record says so.
+            reason = death(letter)
+            burial = self.bury(letter, expired=reason == "expired", reason=reason, max_attempts=max_attempts)
+            if burial is Burial.BUSY:
+                return Decided(Word.BUSY, None)
+            if burial is Burial.OK:
+                answer = self._scripts.run(self._scripts.step("redrive", keys, *arguments))[0]
         return _decided(answer)
 
     def finish_redrive(self, copy: Copy) -> None:
@@ -351,10 +357,13 @@ class Handovers:
         """Tasks whose time to be looked at has come. Times are epoch seconds."""
         return list(self._scripts.run(("ZRANGEBYSCORE", due_key(self._prefix), "-inf", now, "LIMIT", 0, limit))[0])
 
-    def look_again(self, task_id: str, at: float | None) -> None:
-        """Set when the sweeper looks at a task again; None: never."""
-        key = due_key(self._prefix)
-        self._scripts.run(("ZREM", key, task_id) if at is None else ("ZADD", key, at, task_id))
+    def look_again(self, task_id: str, at: float) -> None:
+        """Set when the sweeper looks at a task again, epoch seconds."""
+        self._scripts.run(("ZADD", due_key(self._prefix), at, task_id))
+
+    def forget(self, task_id: str, looked: float) -> None:
+        """Nothing is left to look after, unless somebody set a reminder since the sweeper looked (epoch seconds)."""
+        self._scripts.run(self._scripts.step("forget", [due_key(self._prefix)], task_id, looked))
 
     def leased(self, task_id: str) -> bool:
         """Whether a worker holds the task's lease."""

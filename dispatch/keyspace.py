@@ -36,6 +36,11 @@ def stale_key(prefix: str) -> str:
     return f"{prefix}dead:stale"
 
 
+def walk_key(prefix: str) -> str:
+    """``robot:dead:walk``: who walks through the DLQ now."""
+    return f"{prefix}dead:walk"
+
+
 def jobs_key(prefix: str) -> str:
     """``robot:dead:jobs``: redrives of many letters that operators asked for."""
     return f"{prefix}dead:jobs"

@@ -55,6 +55,9 @@ class Leases:
             except StoreError as exc:
                 log.warning("leases not renewed", reason=str(exc), held=len(held))
                 continue
+            except Exception:  # this thread must not end: every lease would lapse
+                log.exception("leases not renewed", held=len(held))
+                continue
             for ticket in lost:
                 # Not an error by itself: a delivery whose child has not claimed yet holds no lease either.
                 log.debug("lease not held", task_id=held[ticket][0].task_id, owner=ticket.owner)

@@ -1,45 +1,53 @@
 """Walk through the DLQ once: take letters out or leave them, without loading them all.
 
-Letters that stay are held unacked until the end of the walk, by delivery tag alone, and go back in their order.
-A crash in the middle returns every letter that was not taken out.
+Letters that stay are held unacked until the end of the walk, by delivery tag alone, and go back one by one in their
+order. One walk at a time (`dispatch.deadletters.Turn`): what one holds, another would not see.
+A crash in the middle returns every letter that was not taken out; RabbitMQ 3.10 then shuffles them.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kombu import Connection, Consumer, Queue
+from amqp.exceptions import AMQPError
+from kombu import Connection
 
 import topology
-from dispatch.deadletters import DeadLetters, Filter, Job, is_stale
-from dispatch.errors import PublishError
+from dispatch.deadletters import DeadLetters, Filter, Job, Occupied, Outcome, Turn, is_stale
+from dispatch.errors import DispatchError, StoreUnavailable
 from dispatch.handover import Handovers
-from dispatch.records import Message
+from dispatch.records import DEAD_ID, Message
 from dispatch.settings import Settings
 from dispatch.store import Store
 from dispatch.telemetry import logger
+from dispatch.wire import wire_message
 
 log = logger("dispatch.letterbox")
 
-#: Seconds without a letter after which the queue counts as walked through.
-IDLE = 1.0
+#: Letters on one channel. A quorum queue gives a consumer 2,000 unacked messages at most (3.10), whatever its
+#: prefetch: a walk that leaves more of them where they are goes on on another channel.
+HAND = 500
+
+#: Seconds to wait for the next letter before asking whether there is one, and until a silent broker is given up.
+PAUSE, SILENCE = 0.1, 30.0
 
 
 class Stop(Exception):
     """Raised by a visitor: the walk is over, this letter stays."""
 
 
-def walk(settings: Settings, wire_message: Callable[[Any], Message], visit: Callable[[Message], bool]) -> int:
+def walk(settings: Settings, turn: Turn, visit: Callable[[Message], bool], *, rate: float = 0.0) -> int:
     """Show every letter to a visitor.
 
     Args:
         settings: the ``replay`` user's broker URL.
-        wire_message: turns kombu's message into ours.
+        turn: the right to walk.
         visit: called with each letter; True takes it out, `Stop` ends the walk.
+        rate: letters a second that are taken out at most; 0 is as fast as it goes.
 
     Returns:
         How many letters were taken out.
@@ -47,60 +55,134 @@ def walk(settings: Settings, wire_message: Callable[[Any], Message], visit: Call
     Raises:
         Exception: what the visitor or the connection raised; letters not taken out are back in the queue.
     """
-    taken = 0
     with Connection(settings.broker("replay"), heartbeat=30, connect_timeout=4) as connection:
-        channel = connection.default_channel
-        waiting = channel.queue_declare(topology.DEAD_QUEUE, passive=True).message_count
-        for message in _letters(connection, channel, waiting):
-            try:
-                gone = visit(wire_message(message))
-            except Stop:
-                break
-            if gone:
-                message.ack()
+        return _Walk(connection, turn).through(visit, 1 / rate if rate > 0 else 0.0)
+
+
+class _Hand:
+    """A channel with a consumer, and the letters that it holds."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._channel = connection.channel()
+        self._channel.basic_qos(0, HAND, False)
+        self._held: dict[int, None] = {}  # every tag not acked, in order
+        self.arrived: collections.deque[Any] = collections.deque()
+        self.kept = 0  #: letters that were shown and stay
+        self._tag: str | None = self._channel.basic_consume(topology.DEAD_QUEUE, callback=self._take)
+
+    def _take(self, raw: Any) -> None:
+        message = self._channel.message_to_python(raw)
+        self._held[message.delivery_tag] = None
+        self.arrived.append(message)
+
+    def waiting(self) -> int:
+        """Letters that nobody holds; what was sent to this channel before is in `arrived` afterwards."""
+        self._count()  # deliveries that the channel has in its mailbox go out between the two answers
+        return self._count()
+
+    def _count(self) -> int:
+        return int(self._channel.queue_declare(topology.DEAD_QUEUE, passive=True).message_count)
+
+    def ack(self, message: Any) -> None:
+        message.ack()
+        del self._held[message.delivery_tag]
+
+    def cancel(self) -> None:
+        if self._tag is not None:
+            self._channel.basic_cancel(self._tag)
+            self._tag = None
+
+    def give_back(self) -> None:
+        """Return what is held, each by itself: nack-multiple, recover and close shuffle (measured on 3.10)."""
+        for tag in self._held:
+            self._channel.basic_reject(tag, True)
+        self._count()  # so that all of it has arrived
+
+
+class _Walk:
+    def __init__(self, connection: Connection, turn: Turn) -> None:
+        self._connection = connection
+        self._turn = turn
+        self._hands: list[_Hand] = []
+
+    def through(self, visit: Callable[[Message], bool], pause: float) -> int:
+        taken = 0
+        try:
+            for hand, message in self._letters():
+                began = time.monotonic()
+                if not visit(wire_message(message)):
+                    hand.kept += 1
+                    continue
+                hand.ack(message)
                 taken += 1
-        with contextlib.suppress(OSError):
-            channel.basic_nack(0, multiple=True, requeue=True)  # 0: everything that is still unacked
-    return taken
+                self._rest(began + pause)
+        except Stop:
+            pass
+        finally:
+            self._give_back()
+        return taken
 
+    def _letters(self) -> Iterator[tuple[_Hand, Any]]:
+        """At most as many letters as waited at the start: new ones are for the next walk."""
+        queue = self._connection.default_channel.queue_declare(topology.DEAD_QUEUE, passive=True)
+        left = queue.message_count
+        while left > 0:
+            hand = _Hand(self._connection)
+            self._hands.append(hand)
+            while left > 0 and hand.kept < HAND:
+                message = self._next(hand)
+                if message is None:
+                    return
+                left -= 1
+                yield hand, message
+            hand.cancel()
 
-def _letters(connection: Connection, channel: Any, waiting: int) -> Iterator[Any]:
-    """At most as many letters as waited at the start: new ones are for the next walk."""
-    arrived: list[Any] = []
-    queue = Queue(topology.DEAD_QUEUE, no_declare=True)
-    consumer = Consumer(channel, [queue], accept=None, auto_declare=False, on_message=arrived.append)
-    seen, heard = 0, time.monotonic()
-    if not waiting:
-        return
-    consumer.consume()
-    while seen < waiting and time.monotonic() - heard < IDLE:
-        with contextlib.suppress(socket.timeout):
-            connection.drain_events(timeout=0.2)
-        while arrived and seen < waiting:
-            heard = time.monotonic()
-            seen += 1
-            yield arrived.pop(0)
-            heard = time.monotonic()
-        connection.heartbeat_check()
-    consumer.cancel()
+    def _next(self, hand: _Hand) -> Any:
+        heard = time.monotonic()
+        while not hand.arrived:
+            self._drain(PAUSE)
+            if not hand.arrived and hand.waiting() == 0 and not hand.arrived:
+                return None
+            if time.monotonic() - heard > SILENCE:
+                raise OSError("RabbitMQ stopped delivering letters")
+        self._turn.keep()
+        return hand.arrived.popleft()
+
+    def _rest(self, until: float) -> None:
+        while (left := until - time.monotonic()) > 0:
+            self._drain(min(left, 1.0))
+
+    def _drain(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            self._connection.drain_events(timeout=seconds)
+        self._connection.heartbeat_check()
+        self._turn.keep()
+
+    def _give_back(self) -> None:
+        """In order as far as the connection lives; without it RabbitMQ returns them itself."""
+        with contextlib.suppress(OSError, AMQPError):
+            for hand in self._hands:
+                hand.cancel()
+            for hand in self._hands:
+                hand.give_back()
 
 
 def redrive_all(
     settings: Settings,
     letters: DeadLetters,
-    wire_message: Callable[[Any], Message],
+    turn: Turn,
     job: Job,
     *,
-    shown: Callable[[Message, bool], None] = lambda _letter, _sent: None,
+    shown: Callable[[Message, Outcome], None] = lambda _letter, _outcome: None,
 ) -> int:
     """Redrive what a job's filter means, by walking through the DLQ; works also with Redis wiped.
 
     Args:
         settings: where the DLQ is.
         letters: redrives one.
-        wire_message: turns kombu's message into ours.
+        turn: the right to walk.
         job: which letters, how many, how fast.
-        shown: told about each letter that was meant, and whether it was sent on (or was of no use any more).
+        shown: told about each letter that was meant, and what became of it.
 
     Returns:
         How many were sent on.
@@ -113,22 +195,19 @@ def redrive_all(
             raise Stop
         if not job.filter.matches(letter):
             return False
-        began = time.monotonic()
-        redriven = letters.redrive_letter(_named(letter), by=job.by)
-        sent += redriven
-        shown(letter, redriven)
-        if job.rate > 0:
-            time.sleep(max(0.0, 1 / job.rate - (time.monotonic() - began)))
-        return True
+        outcome = letters.redrive_letter(_named(letter), by=job.by)
+        sent += outcome is Outcome.SENT
+        shown(letter, outcome)
+        return outcome is not Outcome.LIVE
 
-    walk(settings, wire_message, visit)
+    walk(settings, turn, visit, rate=job.rate)
     return sent
 
 
 def discard_all(
     settings: Settings,
     letters: DeadLetters,
-    wire_message: Callable[[Any], Message],
+    turn: Turn,
     wanted: Filter,
     *,
     by: str,
@@ -138,33 +217,46 @@ def discard_all(
 
     Returns:
         How many letters were taken out.
+
+    Raises:
+        StoreUnavailable: the rest stays; a letter must not go while its record says that it is there.
     """
 
     def visit(letter: Message) -> bool:
         if not wanted.matches(letter):
             return False
-        with contextlib.suppress(Exception):  # a letter without a record is discarded all the same
+        try:
             letters.discard(letter.letter_id, by=by)
+        except StoreUnavailable:
+            raise
+        except DispatchError:  # a letter without a record is discarded all the same
+            log.info("letter without a dead record discarded", task_id=letter.letter_id)
         shown(letter)
         return True
 
-    return walk(settings, wire_message, visit)
+    return walk(settings, turn, visit)
 
 
-def clear_stale(settings: Settings, store: Store, handovers: Handovers, wire_message: Callable[[Any], Message]) -> int:
+def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Turn) -> int:
     """Take out the letters of tasks that were redriven or discarded, and second copies of the same letter.
+
+    Args:
+        settings: where the DLQ is.
+        store: the records.
+        handovers: knows which tasks are meant.
+        turn: the right to walk.
 
     Returns:
         How many letters were taken out.
     """
-    marked = handovers.stale_letters()
-    if not marked:
+    meant = handovers.stale_letters()
+    if not meant:
         return 0
     seen: set[tuple[str, int, int]] = set()
 
     def visit(letter: Message) -> bool:
         task_id = letter.letter_id
-        if task_id not in marked:
+        if task_id not in meant:
             return False
         if is_stale(letter, store.get(task_id)):
             log.info("stale letter removed", task_id=task_id, cycle=letter.cycle)
@@ -173,31 +265,29 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, wire_mes
         seen.add((task_id, letter.cycle, letter.seq))
         return again
 
-    taken = walk(settings, wire_message, visit)
-    settled = [task_id for task_id, record in zip(marked, store.get_many(list(marked)), strict=True)
-               if record is None or record.before_redrive is None]  # fmt: skip
-    handovers.settle_letters(settled)
+    taken = walk(settings, turn, visit)
+    ids = list(meant)
+    records = zip(ids, store.get_many(ids), strict=True)
+    handovers.settle_letters(task_id for task_id, record in records if record is None or record.before_redrive is None)
     return taken
 
 
 def _named(letter: Message) -> Message:
     """The letter with an id, so that one without a usable task id has a record too."""
-    return letter if letter.task_id else letter.with_headers(**{"x-dead-id": letter.letter_id})
+    return letter if letter.task_id else letter.with_headers(**{DEAD_ID: letter.letter_id})
 
 
 class Janitor:
-    """Keeps the DLQ true in the background: stale letters go, jobs are done. One worker at a time does a job.
+    """Keeps the DLQ true in the background: stale letters go, jobs are done. One worker at a time does either.
 
     Args:
         settings: the worker's.
         letters: redrives.
-        wire_message: turns kombu's message into ours.
     """
 
-    def __init__(self, settings: Settings, letters: DeadLetters, wire_message: Callable[[Any], Message]) -> None:
+    def __init__(self, settings: Settings, letters: DeadLetters) -> None:
         self._settings = settings
         self._letters = letters
-        self._wire_message = wire_message
         self._store = Store(settings, timeout=1.0)
         self._handovers = Handovers(settings)
 
@@ -207,14 +297,29 @@ class Janitor:
         Raises:
             DispatchError: Redis or the broker is away; look again later.
         """
-        clear_stale(self._settings, self._store, self._handovers, self._wire_message)
-        job = self._letters.next_job()
-        if job is None:
+        if not self._handovers.stale_letters() and self._letters.next_job() is None:
             return
         try:
-            sent = redrive_all(self._settings, self._letters, self._wire_message, job)
-        except PublishError as exc:
-            log.warning("redrive of many interrupted", reason=str(exc))
-            return
-        log.info("redrive of many done", sent=sent, by=job.by)
+            with self._letters.turn() as turn:
+                # Read anew: whoever had the turn before may have done it.
+                clear_stale(self._settings, self._store, self._handovers, turn)
+                job = self._letters.next_job()
+                if job is not None:
+                    self._do(job, turn)
+        except Occupied:
+            log.debug("somebody else walks through the dead letters")
+
+    def _do(self, job: Job, turn: Turn) -> None:
+        outcomes: list[Outcome] = []
+        try:
+            redrive_all(
+                self._settings, self._letters, turn, job, shown=lambda _letter, outcome: outcomes.append(outcome)
+            )
+        except Exception as exc:
+            sent = outcomes.count(Outcome.SENT)
+            log.warning("redrive of many interrupted", reason=repr(exc), sent=sent, by=job.by)
+            if sent:
+                self._letters.shorten_job(job, sent)
+            raise
+        log.info("redrive of many done", sent=outcomes.count(Outcome.SENT), by=job.by)
         self._letters.finish_job(job)

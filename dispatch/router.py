@@ -32,6 +32,7 @@ from dispatch.records import ACCEPTED_AT, DEAD_ID, Copy, Message, is_task_id, ne
 from dispatch.retry import Dead, Failure, Kind, Park, Retry, Rung, decide
 from dispatch.settings import Settings
 from dispatch.telemetry import logger, task_log
+from dispatch.wire import wire_message
 
 log = logger("dispatch.router")
 
@@ -40,18 +41,17 @@ log = logger("dispatch.router")
 HOLD_PAUSE, LONGEST_HOLD = 0.5, 10.0
 
 
-def wire_message(message: Any) -> Message:
-    """Our view of a message as kombu delivered it."""
-    body = message.body
-    properties = message.properties or {}
-    return Message(
-        body=body.encode() if isinstance(body, str) else bytes(body),
-        headers=dict(message.headers or {}),
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        correlation_id=properties.get("correlation_id"),
-        routing_key=(message.delivery_info or {}).get("routing_key") or "",
-    )
+#: What Celery reads of a message's headers; whatever else a sender put there must not steer a run.
+_FOR_CELERY = ("id", "task", "lang", "root_id", "parent_id", "group", "origin", "shadow", "argsrepr", "kwargsrepr")
+
+
+def celery_headers(message: Message) -> dict[str, Any]:
+    """The headers that a run may see: Celery's own as text, its counter, and ours."""
+    own = {name: value for name, value in message.headers.items() if name.startswith(("x-", "trace"))}
+    texts = {
+        name: value if value is None else str(value) for name, value in message.headers.items() if name in _FOR_CELERY
+    }
+    return {**own, **texts, "retries": message.number("retries")}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,7 +144,9 @@ class Router:
 
     def bury(self, message: Message, reason: str, error_type: str, error: str, done: Callable[[], None]) -> None:
         """Send a message that nobody can run to the DLQ, as it came, then call ``done`` on the loop."""
-        dead_id = None if is_task_id(message.headers.get("id")) else message.text(DEAD_ID) or new_task_id()
+        given = message.text(DEAD_ID)
+        dead_id = given if is_task_id(given) else new_task_id()
+        dead_id = None if is_task_id(message.headers.get("id")) else dead_id
         copy = dead_copy(message, reason, error_type, error, dead_id)
 
         def job() -> None:
@@ -200,8 +202,10 @@ class RoutedRequest(Request):
     acknowledged: bool
 
     def __init__(self, message: Any, **options: Any) -> None:
-        super().__init__(message, **options)
         self.wire = wire_message(message)
+        # Decoded by `dispatch.consumer`: kombu would turn {"__type__": …} in a payload into objects.
+        decoded = {"headers": celery_headers(self.wire), "body": message.payload, "decoded": True}
+        super().__init__(message, **{**options, **decoded})
         self._owner = secrets.token_hex(8)
         self._pause = HOLD_PAUSE
         self._stamp()

@@ -98,7 +98,8 @@ class Scripts:
             self._open_until = time.monotonic() + BREAK
             raise StoreUnavailable from exc
         except ResponseError as exc:
-            if str(exc).startswith(_AWAY):
+            # In a pipeline, redis-py puts the command before what Redis said.
+            if str(exc).rpartition(" of pipeline caused error: ")[2].startswith(_AWAY):
                 raise StoreUnavailable from exc
             raise StoreError(f"Redis refused a command: {exc}") from exc
         self._open_until = 0.0

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
+from typing import Any
 
-from dispatch.errors import DispatchError
+from dispatch.errors import DispatchError, StoreUnavailable
 from dispatch.handover import Handovers, resent_copy
-from dispatch.publisher import Publisher
 from dispatch.records import Copy, ErrorInfo, Record, State
 from dispatch.settings import Settings
 from dispatch.store import Store
@@ -89,12 +90,12 @@ class Sweeper:
 
     Args:
         settings: the worker's.
-        publisher: may write to the task exchange.
+        send: publishes a copy, confirmed; to the task exchange, a rung or the DLX.
     """
 
-    def __init__(self, settings: Settings, *, publisher: Publisher) -> None:
+    def __init__(self, settings: Settings, *, send: Callable[[Copy], Any]) -> None:
         self._settings = settings
-        self._publisher = publisher
+        self._send = send
         self._store = Store(settings, timeout=1.0)
         self._handovers = Handovers(settings)
         self._stop = threading.Event()
@@ -122,9 +123,14 @@ class Sweeper:
         for task_id, record in zip(due, self._store.get_many(due), strict=True):
             try:
                 self._look(task_id, record, now)
+            except StoreUnavailable:
+                raise
             except DispatchError as exc:
                 log.warning("not settled yet", task_id=task_id, reason=f"{type(exc).__name__}: {exc}")
                 self._handovers.look_again(task_id, now + self._settings.sweep_interval)
+            except Exception:  # one task's trouble must not keep the sweeper from all that come after it
+                log.exception("not settled", task_id=task_id)
+                self._handovers.look_again(task_id, now + self._settings.sweep_margin)
         return len(due)
 
     def _run(self) -> None:
@@ -141,7 +147,7 @@ class Sweeper:
         leased = record is not None and not record.state.terminal and self._handovers.leased(task_id)
         match next_step(record, leased=leased, now=now, settings=self._settings):
             case Forget():
-                self._handovers.look_again(task_id, None)
+                self._handovers.forget(task_id, now)
             case LookAt(at):
                 self._handovers.look_again(task_id, max(at, now + self._settings.sweep_interval))
             case Reject() if record is not None:
@@ -154,14 +160,17 @@ class Sweeper:
     def _reject(self, record: Record, now: float) -> None:
         grace = self._settings.unpublished_grace
         if record.message is None:
-            self._handovers.look_again(record.task_id, None)
+            self._handovers.forget(record.task_id, now)
             return
         rejected = self._store.reject(record.message, error=NEVER_PUBLISHED, key=record.key, silent_for=grace)
         log.info("swept: never published", task_id=record.task_id, rejected=rejected)
-        self._handovers.look_again(record.task_id, None if rejected else now + grace)
+        if rejected:
+            self._handovers.forget(record.task_id, now)
+        else:
+            self._handovers.look_again(record.task_id, now + grace)
 
     def _publish(self, record: Record, copy: Copy, now: float) -> None:
-        self._publisher.publish(copy.message, copy.exchange, copy.routing_key)
+        self._send(copy)
         if record.before_redrive is not None:
             self._handovers.finish_redrive(copy)
         else:

@@ -12,13 +12,15 @@ from typing import Any
 from celery import bootsteps
 from celery.signals import worker_process_init
 
+import topology
 from dispatch.deadletters import DeadLetters
 from dispatch.deadtap import DeadTap
 from dispatch.errors import ConfigurationError, DispatchError
 from dispatch.letterbox import Janitor
 from dispatch.publisher import Publisher
+from dispatch.records import Copy
 from dispatch.retry import Rung
-from dispatch.router import Plan, Router, wire_message
+from dispatch.router import Plan, Router
 from dispatch.runner import Runner
 from dispatch.settings import Settings
 from dispatch.store import Store
@@ -73,12 +75,11 @@ class Keeper:
     def __init__(self, settings: Settings, router: Router) -> None:
         self._settings = settings
         self._publisher = Publisher(settings.broker("replay"), timeout=settings.publish_timeout)
-        self._sweeper = Sweeper(settings, publisher=self._publisher)
-        self._tap = DeadTap(
-            settings, max_attempts=lambda name: router.plan(name).max_attempts, wire_message=wire_message
-        )
+        self._router = router
+        self._sweeper = Sweeper(settings, send=self._send)
+        self._tap = DeadTap(settings, max_attempts=lambda name: router.plan(name).max_attempts)
         letters = DeadLetters(settings, Store(settings, timeout=1.0), self._publisher)
-        self._janitor = Janitor(settings, letters, wire_message)
+        self._janitor = Janitor(settings, letters)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tidy, name="janitor", daemon=True)
 
@@ -95,6 +96,13 @@ class Keeper:
         self._sweeper.stop()
         self._tap.stop()
         self._publisher.close()
+
+    def _send(self, copy: Copy) -> None:
+        """Each user may write to its own exchanges only: a sweeper's copy may go to any of the three."""
+        if copy.exchange == topology.TASK_EXCHANGE:
+            self._publisher.publish(copy.message, copy.exchange, copy.routing_key)
+        else:
+            self._router.send(copy)
 
     def _tidy(self) -> None:
         while not self._stop.wait(min(1.0, self._settings.sweep_interval)):

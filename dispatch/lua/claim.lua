@@ -16,7 +16,8 @@ if was == cycle then
 end
 if holder and holder ~= owner then return {'BUSY'} end
 -- The same seq, a run that began and a lease that is gone: that run was lost with its worker.
-if was == cycle and number('seq') == seq and get('fence') and not holder then
+-- The same owner asks again only when its claim's answer was lost, so nothing has run.
+if was == cycle and number('seq') == seq and get('fence') and not holder and get('owner') ~= owner then
   lost = redis.call('HINCRBY', KEYS[1], 'lostRuns', 1)
 elseif number('seq') ~= seq or was ~= cycle then
   set('lostRuns', 0)

@@ -2,7 +2,7 @@
 if not exists() then
   if ARGV[6] == '' then return 'MISSING' end
   recreate(ARGV[6])
-  set('fence', ARGV[1])
+  set('fence', ARGV[1], 'startedAt', NOW)
 end
 local state = get('state')
 -- The answer to a first try may have been lost on the way: the same fence may say it again.

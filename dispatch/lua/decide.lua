@@ -5,7 +5,7 @@ local seq = tonumber(ARGV[2])
 if not exists() then
   if ARGV[14] == '' then return {'MISSING'} end
   recreate(ARGV[14])
-  set('fence', ARGV[1])
+  set('fence', ARGV[1], 'startedAt', NOW)
 end
 -- Said already, the answer was lost or another copy was first: publish what was decided then.
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end

@@ -13,17 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import amqp
 from kombu import Connection
 from pydantic import SecretStr
-from support.waiting import eventually
 
 import topology
 from celery_app import create_celery
 from dispatch.gateway.submission import Submission, Submitter
 from dispatch.publisher import Publisher
-from dispatch.records import Record, child_traceparent
+from dispatch.records import Message, Record, State, child_traceparent
 from dispatch.settings import Settings
 from dispatch.store import Store
+from dispatch.wire import wire_message
+from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,6 +133,65 @@ class Bench:
         """Ready messages in a queue, exactly."""
         with Connection(self.settings.broker("admin")) as connection:
             return connection.default_channel.queue_declare(queue, passive=True).message_count
+
+    def drained(self, *queues: str, timeout: float = 20) -> None:
+        """Wait until these queues are empty; the work queue and the lease queue by default."""
+        for queue in queues or (topology.LEASE_QUEUE, topology.WORK_QUEUE):
+            eventually(lambda queue=queue: self.depth(queue) == 0, timeout, f"{queue} is empty")
+
+    def send(self, body: bytes, headers: dict[str, Any] | None = None, **properties: Any) -> None:
+        """Publish anything to the task exchange, as a stranger would."""
+        given = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2, **properties}
+        if headers is not None:
+            given["application_headers"] = headers
+        self.send_raw(amqp.Message(body, **{name: value for name, value in given.items() if value is not None}))
+
+    def send_raw(self, message: amqp.Message, routing_key: str = f"{topology.ROUTING_KEY}.echo") -> None:
+        """Publish a py-amqp message."""
+        with Connection(self.settings.broker("admin")) as connection:
+            channel = connection.default_channel
+            channel.confirm_select()
+            channel.basic_publish_confirm(message, topology.TASK_EXCHANGE, routing_key)
+
+    def message(self, task_id: str, **headers: Any) -> Message:
+        """A task's first message, with other headers."""
+        message = self.store.get(task_id).message
+        return message.with_headers(**headers)
+
+    def send_again(self, message: Message) -> None:
+        """Publish a copy of a task's message to the work queue."""
+        self.publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+
+    def letters(self, queue: str = topology.DEAD_QUEUE) -> list[Message]:
+        """What lies in the DLQ, in its order; it stays there."""
+        found = []
+        with Connection(self.settings.broker("admin")) as connection:
+            channel = connection.default_channel
+            while (message := channel.basic_get(queue)) is not None:
+                found.append(wire_message(channel.message_to_python(message)))
+            channel.basic_recover(requeue=True)
+        return found
+
+    def consumers(self, queue: str) -> int:
+        """Consumers of a queue, exactly."""
+        with Connection(self.settings.broker("admin")) as connection:
+            return connection.default_channel.queue_declare(queue, passive=True).consumer_count
+
+    def purge(self, *queues: str) -> None:
+        """Lose what is in these queues."""
+        with Connection(self.settings.broker("admin")) as connection:
+            for queue in queues:
+                connection.default_channel.queue_purge(queue)
+
+    def state(self, task_id: str) -> State | None:
+        """A task's state now."""
+        record = self.store.get(task_id)
+        return record and record.state
+
+    def wait_for(self, task_id: str, state: State, timeout: float = 20) -> Record:
+        """The record, once it is in a state."""
+        eventually(lambda: self.state(task_id) is state, timeout, lambda: f"{self.store.get(task_id)} is {state}")
+        return self.store.get(task_id)
 
     def hops(self, task_id: str) -> list[str]:
         """The kinds of a task's hops."""

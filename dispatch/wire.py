@@ -1,0 +1,139 @@
+"""Messages as they come from the broker: whoever may write to the task exchange can send anything.
+
+py-amqp parses what it receives on the worker's event loop. An exception there ends the worker, and then the next
+one, since the broker delivers the message again. So here everything is made readable, and fit to be sent on:
+what AMQP or JSON can't say becomes text, what is too large is cut.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from amqp import serialization
+from amqp.spec import Basic
+
+from dispatch.records import DEAD_REASON, Message
+
+#: The header that says why a message's properties could not be read, with their first bytes in base64.
+UNREADABLE = "x-unreadable"
+
+#: Where a foreign message's ``compression`` header goes: kombu would decompress the body, however large it gets.
+COMPRESSION = "x-compression"
+
+#: Bytes of all headers. They travel in one frame, of 128 KiB at most, and a hand-over adds its own.
+MAX_HEADERS = 65_536
+
+#: Characters of each value of headers that are too large together, and levels of tables within tables.
+MAX_VALUE, MAX_NESTING = 1_000, 8
+
+#: Bytes of a header's name, by the protocol.
+_MAX_NAME = 255
+
+_INT64 = range(-(2**63), 2**63)
+
+#: How RabbitMQ calls the reasons, and how we do.
+_REASONS = {"delivery_limit": "delivery-limit", "maxlen": "queue-full", "rejected": "rejected", "expired": "expired"}
+
+_decode_properties = serialization.decode_properties_basic
+
+
+def read_anything() -> None:
+    """Have py-amqp read properties that it can't parse as a message without them, instead of raising."""
+    serialization.PROPERTY_CLASSES[Basic.CLASS_ID] = _tolerant
+
+
+def _tolerant(buffer: bytes, offset: int) -> tuple[dict[str, Any], int]:
+    try:
+        properties, end = _decode_properties(buffer, offset)
+    except Exception as exc:  # noqa: BLE001 - ten kinds are known, from a year 60000 to tables nested 10,000 deep
+        start = base64.b64encode(bytes(buffer[offset : offset + MAX_VALUE])).decode()
+        return {"application_headers": {UNREADABLE: f"{type(exc).__name__}: {start}"}}, len(buffer)
+    headers = properties.get("application_headers")
+    if headers and "compression" in headers:
+        headers[COMPRESSION] = headers.pop("compression")
+    return properties, end
+
+
+def wire_message(message: Any) -> Message:
+    """Our view of a message as kombu delivered it."""
+    body = message.body
+    properties = message.properties or {}
+    return Message(
+        body=body.encode() if isinstance(body, str) else bytes(body or b""),
+        headers=sendable(message.headers or {}),
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        correlation_id=properties.get("correlation_id"),
+        routing_key=(message.delivery_info or {}).get("routing_key") or "",
+    )
+
+
+def death(message: Message) -> str:
+    """Why a letter is dead: the router's word, otherwise the broker's about the last queue it died in."""
+    said = message.text(DEAD_REASON)
+    if said:
+        return said
+    deaths = message.headers.get("x-death")
+    latest = deaths[0].get("reason") if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else None
+    reason = str(message.headers.get("x-last-death-reason") or latest or "unknown")
+    return _REASONS.get(reason, reason)
+
+
+def sendable(headers: Mapping[Any, Any]) -> dict[str, Any]:
+    """The headers as AMQP and JSON both can carry them.
+
+    Args:
+        headers: as py-amqp read them.
+
+    Returns:
+        Text, 64-bit numbers, booleans, and tables and lists of these, in one frame; the rest as text.
+    """
+    plain = {_name(name): _plain(value) for name, value in headers.items()}
+    if len(json.dumps(plain)) <= MAX_HEADERS:
+        return plain
+    kept: dict[str, Any] = {}
+    room = MAX_HEADERS
+    # What a hand-over needs is short and comes first.
+    for name, value in sorted(plain.items(), key=lambda item: len(json.dumps(item))):
+        text = json.dumps(value)
+        short = value if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"
+        room -= len(json.dumps({name: short}))
+        if room < 0:
+            break
+        kept[name] = short
+    return kept
+
+
+def _plain(value: Any, level: int = 0) -> Any:
+    if value is None or isinstance(value, bool) or _is_number(value):
+        return value
+    if isinstance(value, dict | list | tuple):
+        return _table(value, level + 1) if level < MAX_NESTING else "…"
+    return _text(value)
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, int) and value in _INT64) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _table(value: Any, level: int) -> Any:
+    if isinstance(value, dict):
+        return {_name(name): _plain(each, level) for name, each in value.items()}
+    return [_plain(each, level) for each in value]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate is no text for Redis
+
+
+def _name(name: Any) -> str:
+    return _text(name).encode()[:_MAX_NAME].decode("utf-8", "ignore")
+
+
+read_anything()
