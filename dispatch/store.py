@@ -17,6 +17,7 @@ import binascii
 import dataclasses
 import enum
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -378,8 +379,11 @@ def _read_cursor(cursor: str | None) -> tuple[str, set[str]]:
         return "+inf", set()
     try:
         top, skip = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        return repr(float(top)), {str(member) for member in skip}
-    except (ValueError, TypeError, binascii.Error) as exc:
+        score = float(top)
+        if math.isnan(score):
+            raise ValueError("not a score")  # noqa: TRY301 - the same answer as to any other nonsense
+        return repr(score), {str(member) for member in skip}
+    except (ValueError, TypeError, RecursionError, binascii.Error) as exc:
         msg = "the cursor is not one that this API gave out"
         raise ValueError(msg) from exc
 

@@ -123,7 +123,8 @@ def test_every_answer_comes_within_five_seconds_while_a_server_is_silent(system,
     os.kill(pid, signal.SIGSTOP)
     try:
         answers = [system.submit("echo", {"message": "x"}) for _ in range(6)]
-        answers += [system.http.get(path) for path in ("/livez", "/readyz", "/v1/tasks", "/v1/task-types")]
+        answers += [system.http.get(path) for path in ("/livez", "/v1/task-types", "/v1/tasks")]
+        answers.append(eventually(lambda: (a := system.http.get("/readyz")).status_code == 503 and a, 10))
     finally:
         os.kill(pid, signal.SIGCONT)
     slowest = max(answer.elapsed.total_seconds() for answer in answers)
@@ -131,8 +132,7 @@ def test_every_answer_comes_within_five_seconds_while_a_server_is_silent(system,
     assert slowest < 5
     assert {answer.status_code for answer in answers[:6]} == {503}
     assert {answer.headers["content-type"] for answer in answers[:6]} == {"application/problem+json"}
-    assert answers[6].status_code == 200
-    assert answers[7].status_code == 503
+    assert [answer.status_code for answer in answers[6:8]] == [200, 200]
 
 
 def test_a_full_system_says_429_with_an_honest_retry_after(system):
@@ -148,17 +148,17 @@ def test_a_full_system_says_429_with_an_honest_retry_after(system):
 
 
 def test_flower_shows_every_queue_and_the_true_state_of_retries_and_failures(system):
-    flower = httpx.Client(base_url=system.stack.env["FLOWER_URL"], timeout=20)
     task_id = system.accepted("echo", {"message": "x", "failTimes": 99})
+    with httpx.Client(base_url=system.stack.env["FLOWER_URL"], timeout=20) as flower:
 
-    def state():
-        answer = flower.get(f"/api/task/info/{task_id}")
-        return answer.json()["state"] if answer.status_code == 200 else None
+        def state():
+            answer = flower.get(f"/api/task/info/{task_id}")
+            return answer.json()["state"] if answer.status_code == 200 else None
 
-    eventually(lambda: state() == "RETRY", 20, lambda: f"Flower says {state()}")
-    system.ended(task_id)
-    eventually(lambda: state() == "FAILURE", 20, lambda: f"Flower says {state()}")
-    queues = {queue["name"] for queue in flower.get("/api/queues/length").json()["active_queues"]}
+        eventually(lambda: state() == "RETRY", 20, lambda: f"Flower says {state()}")
+        system.ended(task_id)
+        eventually(lambda: state() == "FAILURE", 20, lambda: f"Flower says {state()}")
+        queues = {queue["name"] for queue in flower.get("/api/queues/length").json()["active_queues"]}
 
     assert queues >= {"robot.task.q", "robot.retry.q.1m", "robot.retry.q.5m", "robot.retry.q.30m", "robot.task.dlq"}
 
