@@ -1,6 +1,7 @@
 """Fixtures of the fault suite."""
 
 import pytest
+
 from support.worker import bench
 
 

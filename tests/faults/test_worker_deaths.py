@@ -3,11 +3,10 @@
 import os
 import signal
 
-from support.waiting import eventually
-from support.worker import running_worker
-
 import topology
 from dispatch.records import State
+from support.waiting import eventually
+from support.worker import running_worker
 
 
 def _runs(desk, task_id):

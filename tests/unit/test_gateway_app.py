@@ -4,10 +4,10 @@ import pathlib
 
 import pytest
 import structlog.testing
-from support.gateway_fakes import World, problem, record
 
 from dispatch.gateway import docs, models, problems
 from dispatch.queues import ManagementUnavailable, QueueView
+from support.gateway_fakes import World, problem, record
 
 QUEUE = QueueView(
     name="robot.task.q", role="work", ready=1, unacked=2, total=3, dead_lettering=None, consumers=1, publish_rate=0.0,

@@ -1,10 +1,10 @@
 import pytest
-from support.gateway_fakes import FakeDesk, World, problem, record
 
 from dispatch.deadletters import NoSuchLetter, NotDead
 from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
 from dispatch.gateway import models
 from dispatch.records import ErrorInfo, Message, State
+from support.gateway_fakes import FakeDesk, World, problem, record
 
 LETTER = record(
     principal="bank",

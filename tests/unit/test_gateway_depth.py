@@ -3,11 +3,11 @@ import threading
 import amqp.exceptions
 import pytest
 import structlog.testing
-from support.waiting import eventually
 
 from dispatch.gateway import depth
 from dispatch.gateway.admission import Guard
 from dispatch.gateway.depth import DepthReader
+from support.waiting import eventually
 
 
 class FakeGauge:

@@ -2,11 +2,11 @@ import threading
 import time
 
 import pytest
-from support.gateway_fakes import World, problem
 
 from dispatch.errors import StoreUnavailable
 from dispatch.gateway import health, models
 from dispatch.store import StoreHealth
+from support.gateway_fakes import World, problem
 
 
 def world(broker=lambda: None, store=lambda: None):

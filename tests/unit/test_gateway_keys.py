@@ -2,12 +2,12 @@ import re
 
 import pytest
 from click.testing import CliRunner
-from support.gateway_fakes import FakeTasks, World, problem, record
 
 from dispatch import keys, settings
 from dispatch.errors import ConfigurationError
 from dispatch.gateway.auth import Keyring
 from dispatch.keys_cli import keys_group
+from support.gateway_fakes import FakeTasks, World, problem, record
 
 PEPPER = "pepper"
 

@@ -1,10 +1,10 @@
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from support.gateway_fakes import World
 
 import tasks
 from dispatch import tasktypes
 from dispatch.gateway import problems
+from support.gateway_fakes import World
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import pydantic
 import pytest
-from support.context import FakeContext
 
 from dispatch.errors import PermanentError, RetryableError
+from support.context import FakeContext
 from tasks.echo import Echo, echo
 
 

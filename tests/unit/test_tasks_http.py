@@ -3,10 +3,10 @@
 import httpx
 import pydantic
 import pytest
-from support.context import FakeContext
 
 from dispatch.errors import PermanentError
 from dispatch.settings import load
+from support.context import FakeContext
 from tasks.http import HttpRequest, is_allowed, request
 from tasks.http import _content as content
 from tasks.upstream import Answer

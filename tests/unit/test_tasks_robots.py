@@ -2,9 +2,9 @@
 
 import pydantic
 import pytest
-from support.context import FakeContext
 
 from dispatch.errors import PermanentError, RetryableError
+from support.context import FakeContext
 from tasks.robots import CleanOrder
 from tasks.robots import _result as result
 from tasks.vendor import Command, Trouble

@@ -3,7 +3,6 @@
 import time
 
 from support.context import FakeContext
-
 from tasks.waiting import pause, stopped
 
 
