@@ -77,7 +77,7 @@ def _submit(client: httpx.Client) -> dict[str, str]:
 def _watch(client: httpx.Client, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Print a line at each change until every task is terminal."""
     print("\nWatching (GET /v1/tasks/{taskId}):")
-    head = f"{'TASK':<{_WIDTH}}  {'STATUS':<8} {'STATE':<13} ATTEMPT  WAITS IN"
+    head = f"{'TASK':<{_WIDTH}}  {'STATUS':<8} {'STATE':<13} ATTEMPT  RUNG, NEXT ATTEMPT, LAST ERROR"
     print(f"  {'':>6}  {head}")
     began = time.monotonic()
     shown: dict[str, str] = {}
@@ -125,15 +125,25 @@ def _rung(rung: Any) -> str:
 
 
 def _show_queues(client: httpx.Client) -> None:
-    answer = client.get("/v1/queues")
-    if answer.status_code != httpx.codes.OK:
-        return
-    print("\nQueues (GET /v1/queues; the broker's figures are a few seconds old):")
+    print("\nQueues (GET /v1/queues):")
     print(f"  {'QUEUE':<22} {'READY':>6} {'UNACKED':>8} {'CONSUMERS':>10}")
-    for queue in answer.json()["items"]:
+    for queue in _settled_queues(client):
         cells = (queue["ready"], queue["unacked"], queue["consumers"])
         ready, unacked, consumers = ("-" if cell is None else cell for cell in cells)
         print(f"  {queue['name']:<22} {ready:>6} {unacked:>8} {consumers:>10}")
+
+
+def _settled_queues(client: httpx.Client) -> list[dict[str, Any]]:
+    """The queues once RabbitMQ's statistics, which are some seconds old, show the dead letter."""
+    until = time.monotonic() + 12
+    while True:
+        answer = client.get("/v1/queues")
+        queues: list[dict[str, Any]] = answer.json()["items"] if answer.status_code == httpx.codes.OK else []
+        moving = [queue for queue in queues if queue["role"] != "dead-letters" and queue["total"]]
+        dead = [queue for queue in queues if queue["role"] == "dead-letters" and queue["ready"]]
+        if (dead and not moving) or time.monotonic() > until:
+            return queues
+        time.sleep(0.3)
 
 
 def _show_ends(addresses: Mapping[str, str]) -> None:
