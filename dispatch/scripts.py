@@ -21,8 +21,18 @@ from dispatch.settings import Settings
 #: Seconds during which calls fail at once after Redis did not answer one: a silent Redis must not eat up threads.
 BREAK = 0.5
 
-#: What Redis says while it cannot serve; everything else it refuses is our mistake.
-_AWAY = ("LOADING", "MISCONF", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "OOM", "BUSY ", "TRYAGAIN")
+#: What Redis says while it cannot serve, as redis-py calls it; everything else it refuses is our mistake.
+_AWAY = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+
+#: The same where redis-py has no name for it; in a pipeline, it puts the command before what Redis said.
+_AWAY_WORDS = ("MISCONF ", "BUSY ", "LOADING ", "NOREPLICAS ")
+_QUOTED = " of pipeline caused error: "
 
 Step = tuple[Any, ...]
 
@@ -98,8 +108,7 @@ class Scripts:
             self._open_until = time.monotonic() + BREAK
             raise StoreUnavailable from exc
         except ResponseError as exc:
-            # In a pipeline, redis-py puts the command before what Redis said.
-            if str(exc).rpartition(" of pipeline caused error: ")[2].startswith(_AWAY):
+            if isinstance(exc, _AWAY) or str(exc).rpartition(_QUOTED)[2].startswith(_AWAY_WORDS):
                 raise StoreUnavailable from exc
             raise StoreError(f"Redis refused a command: {exc}") from exc
         self._open_until = 0.0

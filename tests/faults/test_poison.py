@@ -225,7 +225,7 @@ def test_a_payload_is_data_whatever_its_names(desk):
             for task_id in ids
         ]
 
-    assert errors == ["upstream-unreachable"] * 2
+    assert errors == ["upstream-unavailable"] * 2
 
 
 def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
