@@ -1,0 +1,352 @@
+"""The Redis transitions against a plain model of the design's table: many owners, lapsing leases, lost data.
+
+Hypothesis chooses what happens next to one task; after each step Redis and the model must agree, and whatever
+happened, a cycle has at most one SUCCESS while Redis keeps its data (P3).
+"""
+
+import dataclasses
+import itertools
+
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from dispatch.claims import Answer, Claims, Ticket
+from dispatch.handover import Burial, Handovers, Word, next_copy, redriven_copy
+from dispatch.keyspace import task_keys
+from dispatch.records import ErrorInfo, Message, State, new_task_id
+from dispatch.retry import Dead, Failure, Kind, Retry
+from dispatch.scripts import Scripts
+from dispatch.store import Store
+
+TERMINAL = {"SUCCEEDED", "DEAD_LETTERED", "EXPIRED", "CANCELLED", "REJECTED"}
+BURIED = {"DEAD_LETTERED", "EXPIRED"}
+FAILURE = Failure(Kind.RETRYABLE, "some-error", "it failed")
+REFUSED = ErrorInfo("broker-unavailable", "refused", retryable=True)
+ATTEMPTS = 4
+LOST_RUNS = 3
+
+
+@dataclasses.dataclass
+class Model:
+    """What Redis should hold, in plain words."""
+
+    state: str
+    cycle: int = 0
+    seq: int = 0
+    published: bool = True
+    fence: str | None = None
+    owner: str | None = None
+    done_fence: str | None = None
+    decided: int | None = None
+    decision_dead: bool = False
+    before: str | None = None
+    discarded: bool = False
+    lost: int = 0
+
+
+class Protocol(RuleBasedStateMachine):
+    """One task, its copies and its letters, and everybody who may say something about it."""
+
+    def __init__(self, desk):
+        super().__init__()
+        self.store, self.claims, self.handovers, self.redis, self.prefix, self.ladder = desk
+        self.task_id = new_task_id()
+        self.model: Model | None = None
+        self.lease: str | None = None
+        self.tickets: list[tuple[Ticket, Message]] = []
+        self.copies = [self._message(0, 0, 1)]
+        self.letters: list[Message] = []
+        self.pending: list = []
+        self.successes: dict[int, int] = {}
+        self.names = itertools.count()
+
+    def _message(self, cycle, seq, attempt):
+        headers = {"id": self.task_id, "task": "echo", "x-cycle": cycle, "x-seq": seq, "x-attempt": attempt}
+        return Message(b"[[{}],{},{}]", {**headers, "x-principal": "p"}, routing_key="robot.task.dispatch.echo")
+
+    def _recreated(self, message, state="QUEUED"):
+        if self.model is None:
+            self.model = Model(state, message.cycle, message.seq, published=False)
+            return True
+        return False
+
+    # --- accepting ---------------------------------------------------------------------------------
+    @rule()
+    def accept(self):
+        state = self.store.accept(self.copies[0], max_attempts=ATTEMPTS, key=None)
+        if self.model is None:
+            self.model = Model("SCHEDULED", published=False)
+
+        assert state == self.model.state
+
+    @rule()
+    def mark_published(self):
+        marked = self.store.mark_published(self.copies[0], queue="robot.task.q", max_attempts=ATTEMPTS, key=None)
+        self._recreated(self.copies[0], "SCHEDULED")
+        if self.model.state == "REJECTED":
+            assert not marked
+            return
+        self.model.published = True
+        if self.model.state == "SCHEDULED":
+            self.model.state = "QUEUED"
+
+        assert marked
+
+    @rule()
+    def reject(self):
+        rejected = self.store.reject(self.copies[0], error=REFUSED, key=None)
+        m = self.model
+        may = m is not None and m.state == "SCHEDULED" and not m.published and m.cycle == 0 and m.decided is None
+        was = m is None or m.state == "REJECTED"
+        if may:
+            m.state = "REJECTED"
+
+        assert rejected == (may or was)
+
+    # --- a run -------------------------------------------------------------------------------------
+    @rule(data=st.data(), again=st.booleans())
+    def claim(self, data, again):
+        copy = data.draw(st.sampled_from(self.copies))
+        number = next(self.names)
+        mine = [ticket for ticket, message in self.tickets if message is copy]
+        owner = mine[-1].owner if again and mine else f"owner-{number}"
+        ticket = Ticket(owner, f"fence-{number}", "w")
+        answer = self.claims.claim(copy, ticket, ATTEMPTS).answer
+        expected = self._claimed(copy, ticket)
+        if answer in (Answer.RUN, Answer.LOST):
+            self.tickets.append((ticket, copy))
+
+        assert answer == expected
+
+    def _claimed(self, copy, ticket):
+        self._recreated(copy)
+        m, cycle, seq = self.model, copy.cycle, copy.seq
+        if m.state in {"CANCELLED", "REJECTED"} and m.cycle >= cycle:
+            return Answer.CANCELLED
+        if m.cycle > cycle or (m.cycle == cycle and m.state in TERMINAL):
+            return Answer.DONE
+        if m.cycle == cycle and m.seq > seq:
+            return Answer.STALE
+        if m.cycle == cycle and m.decided == seq:
+            return Answer.ROUTE
+        if self.lease not in (None, ticket.owner):
+            return Answer.BUSY
+        same = m.cycle == cycle and m.seq == seq
+        died = same and m.fence is not None and self.lease is None and m.owner != ticket.owner
+        m.lost = m.lost + died if same else 0
+        lost = died and m.lost >= LOST_RUNS
+        m.state, m.cycle, m.seq, m.published = "RUNNING", cycle, seq, True
+        m.owner, m.fence, m.decided, self.lease = ticket.owner, ticket.fence, None, ticket.owner
+        return Answer.LOST if lost else Answer.RUN
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def complete(self, data):
+        ticket, copy = data.draw(st.sampled_from(self.tickets))
+        done = self.claims.complete(copy, ticket, {"ok": True}, ATTEMPTS)
+        if self._recreated(copy):
+            self.model.fence = ticket.fence
+        m = self.model
+        again = m.state == "SUCCEEDED" and m.done_fence == ticket.fence
+        may = m.state not in TERMINAL and m.fence == ticket.fence
+        if may:
+            m.state, m.done_fence, m.fence, m.owner = "SUCCEEDED", ticket.fence, None, None
+            self.successes[m.cycle] = self.successes.get(m.cycle, 0) + 1
+            if self.lease == ticket.owner:
+                self.lease = None
+
+        assert done == (may or again)
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data(), dead=st.booleans())
+    def decide(self, data, dead):
+        ticket, copy = data.draw(st.sampled_from(self.tickets))
+        decision = Dead("retries-exhausted") if dead else Retry(self.ladder[0])
+        planned = next_copy(copy, FAILURE, decision, 1)
+        decided = self.handovers.decide(copy, ticket, planned, FAILURE, decision, max_attempts=ATTEMPTS)
+        if self._recreated(copy):
+            self.model.fence = ticket.fence
+        m = self.model
+        if m.decided is not None and m.decided == copy.seq:
+            expected = Word.ROUTE
+        elif m.fence != ticket.fence or m.seq != copy.seq:
+            expected = Word.REFUSED
+        else:
+            expected = Word.OK
+            m.decided, m.decision_dead, m.fence, m.lost = copy.seq, dead, None, 0
+            if not dead:
+                m.state = "RETRY_WAIT"
+        if decided.copy is not None:
+            self.pending.append((decided.copy, ticket.owner))
+
+        assert decided.word == expected
+
+    @precondition(lambda self: self.pending)
+    @rule(data=st.data(), publish=st.booleans())
+    def hand_over(self, data, publish):
+        copy, owner = data.draw(st.sampled_from(self.pending))
+        if publish:  # the confirm came: the copy is somewhere, whatever Redis says afterwards
+            (self.letters if copy.queue == "robot.task.dlq" else self.copies).append(copy.message)
+        self.handovers.hand_over(copy, owner=owner)
+        m = self.model
+        if m is None:
+            return
+        if owner and self.lease == owner:
+            self.lease = None
+        if m.decided != copy.message.seq - 1:
+            return
+        m.seq, m.published, m.decided, m.before, m.owner, m.fence = copy.message.seq, True, None, None, None, None
+        if copy.queue == "robot.task.dlq":
+            m.state = "DEAD_LETTERED"
+        elif copy.queue == "robot.task.q":
+            m.state = "QUEUED"
+
+    # --- leases ------------------------------------------------------------------------------------
+    @precondition(lambda self: self.lease)
+    @rule()
+    def lease_lapses(self):
+        self.redis.run(("DEL", task_keys(self.prefix, self.task_id)[1]))
+        self.lease = None
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def renew(self, data):
+        ticket, copy = data.draw(st.sampled_from(self.tickets))
+        lost = self.claims.renew({ticket: (copy, ATTEMPTS)}) == [ticket]
+        expected = False
+        if self.lease not in (None, ticket.owner):
+            expected = True
+        elif self._recreated(copy):
+            m = self.model
+            m.state, m.owner, m.fence, m.published = "RUNNING", ticket.owner, ticket.fence, True
+            self.lease = ticket.owner
+        elif self.lease is None:
+            if self.model.owner != ticket.owner or self.model.state != "RUNNING":
+                expected = True
+            else:
+                self.lease = ticket.owner
+
+        assert lost == expected
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def release(self, data):
+        ticket, copy = data.draw(st.sampled_from(self.tickets))
+        self.claims.release(copy, ticket, "robot.task.q")
+        m = self.model
+        if self.lease != ticket.owner or (m is not None and m.decided is not None):
+            return
+        self.lease = None
+        if m is not None and m.fence == ticket.fence:
+            m.fence, m.owner, m.state = None, None, "QUEUED"
+
+    # --- letters -----------------------------------------------------------------------------------
+    @precondition(lambda self: self.letters)
+    @rule(data=st.data())
+    def bury(self, data):
+        letter = data.draw(st.sampled_from(self.letters))
+        burial = self.handovers.bury(letter, expired=False, reason="permanent", max_attempts=ATTEMPTS)
+        expected = self._buried(letter)
+
+        assert burial == expected
+
+    def _buried(self, letter):
+        m = self.model
+        if m is None:
+            self.model = Model("QUEUED")
+        elif (word := self._objection(m, letter)) is not None:
+            return word
+        m = self.model
+        m.state, m.cycle, m.seq, m.published = "DEAD_LETTERED", letter.cycle, letter.seq, True
+        m.decided = m.fence = m.owner = None
+        m.discarded = False
+        return Burial.OK
+
+    def _objection(self, m, letter):
+        """Why the record doesn't take a letter's word; None when it does."""
+        busy = Burial.BUSY if self.lease and (m.cycle < letter.cycle or m.decided is None) else None
+        if m.cycle != letter.cycle:
+            return Burial.OLD if m.cycle > letter.cycle else busy
+        if m.state in TERMINAL:
+            return Burial.DONE if m.state in BURIED else Burial.OLD
+        return Burial.STALE if m.seq > letter.seq or m.decided == letter.seq else busy
+
+    @precondition(lambda self: self.letters)
+    @rule(data=st.data())
+    def redrive(self, data):
+        letter = data.draw(st.sampled_from(self.letters))
+        if self.model is None:  # its record would be recreated by `bury`, which has a rule of its own
+            return
+        decided = self.handovers.redrive(letter, redriven_copy(letter), by="op", max_attempts=ATTEMPTS)
+        m = self.model
+        if m.before is not None and m.cycle == letter.cycle + 1 and m.decided is not None:
+            expected = Word.ROUTE
+        elif m.state in BURIED and not m.discarded and (m.cycle, m.seq) == (letter.cycle, letter.seq):
+            expected = Word.OK
+            m.before, m.state, m.cycle, m.decided, m.lost = m.state, "SCHEDULED", m.cycle + 1, letter.seq, 0
+        else:
+            expected = Word.REFUSED
+        if decided.copy is not None:
+            self.pending.append((decided.copy, ""))
+
+        assert decided.word == expected
+
+    @rule()
+    def discard(self):
+        gone = self.handovers.discard(self.task_id, by="op")
+        m = self.model
+        may = m is not None and m.state in BURIED
+        if may:
+            m.discarded = True
+
+        assert gone == may
+
+    # --- the worst ---------------------------------------------------------------------------------
+    @rule()
+    def redis_loses_everything(self):
+        self.redis.run(("DEL", *task_keys(self.prefix, self.task_id)))
+        self.model, self.lease = None, None
+        self.successes = {}  # what a wipe costs, as the documentation says: P3 for finished duplicates
+
+    # --- what always holds -------------------------------------------------------------------------
+    @invariant()
+    def redis_and_the_model_agree(self):
+        record, m = self.store.get(self.task_id), self.model
+        if m is None:
+            assert record is None
+            return
+        seen = (record.state.value, record.cycle, record.seq, record.decided_seq, record.discarded)
+
+        assert seen == (m.state, m.cycle, m.seq, m.decided, m.discarded)
+        assert record.before_redrive == (m.before and State(m.before))
+        assert self.handovers.leased(self.task_id) == (self.lease is not None)
+
+    @invariant()
+    def a_cycle_succeeds_at_most_once(self):
+        assert all(count == 1 for count in self.successes.values())
+
+    def teardown(self):
+        self.redis.run(("DEL", *task_keys(self.prefix, self.task_id)))
+
+
+def test_the_scripts_do_what_the_table_says(settings):
+    roomy = settings.model_copy(update={"lease": 3_600.0, "lost_runs": LOST_RUNS})
+    store, claims, handovers = Store(roomy), Claims(roomy), Handovers(roomy)
+    redis = Scripts(roomy, timeout=5.0, names=())
+    desk = (store, claims, handovers, redis, settings.redis_prefix, settings.ladder)
+    try:
+        run_state_machine_as_test(
+            lambda: Protocol(desk),
+            settings=hypothesis_settings(
+                max_examples=150,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        for each in (store, claims, handovers, redis):
+            each.close()
