@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ VHOST = "robot"
 USER, PASSWORD = "guest", "guest"  # RabbitMQ's own default, which it admits from loopback only
 
 _INSTALLED = "/usr/lib/rabbitmq/lib"
+_MISSING = "RabbitMQ is not installed"
 
 #: Dead letters that were refused are tried again every 180 s, 32 at a time, by default: too slow for
 #: a delay queue. rabbitmq.conf has no keys for these two.
@@ -56,6 +58,20 @@ def management_url(port: int) -> str:
     return f"http://{USER}:{PASSWORD}@127.0.0.1:{port}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One RabbitMQ: what it is called, where its files are, and its ports."""
+
+    name: str  #: Erlang's, e.g. ``rabbit-1@localhost``
+    directory: Path
+    amqp: int
+    http: int
+    distribution: int
+    epmd: int
+    cookie: str = ""  #: that a cluster's nodes share; empty chooses one
+    cluster: tuple[str, ...] = ()  #: the names of every node that forms one cluster with it
+
+
 def specs(
     run: RunDir,
     data: Path,
@@ -83,47 +99,78 @@ def specs(
     Raises:
         LaunchError: RabbitMQ is not installed, or a port is taken.
     """
+    if home(environ) is None:
+        raise LaunchError(_MISSING)
+    node = Node(
+        name=f"rabbit-{run.key}@localhost",
+        directory=data / "rabbitmq",
+        amqp=ports.claim("rabbitmq", port),
+        http=ports.claim("management", management_port),
+        distribution=ports.claim("erlang"),
+        epmd=ports.claim("epmd"),
+    )
+    return [name_server(node, environ), server(node, environ, consumer_timeout=consumer_timeout)]
+
+
+def name_server(node: Node, environ: Mapping[str, str]) -> Spec:
+    """The process of a node's name server (epmd), which the nodes of a cluster share.
+
+    Args:
+        node: one of them.
+        environ: the environment to start it in.
+    """
+    return Spec(
+        name="epmd",
+        command=("epmd", "-address", "127.0.0.1", "-port", str(node.epmd)),
+        environ=_erlang(environ, node),
+        directory=node.directory.parent,
+        ready=all_of(tcp_probe("127.0.0.1", node.epmd)),
+        address=f"127.0.0.1:{node.epmd}",
+        account=accounts.choose("rabbitmq", node.directory),
+    )
+
+
+def server(node: Node, environ: Mapping[str, str], *, consumer_timeout: float, name: str = "rabbitmq") -> Spec:
+    """The process of a node, with its files written.
+
+    Args:
+        node: the node.
+        environ: the environment to start it in.
+        consumer_timeout: seconds a consumer may hold a message.
+        name: the process's.
+
+    Raises:
+        LaunchError: RabbitMQ is not installed.
+    """
     installed = home(environ)
     if installed is None:
-        raise LaunchError("RabbitMQ is not installed")
-    amqp, http = ports.claim("rabbitmq", port), ports.claim("management", management_port)
-    names, distribution = ports.claim("epmd"), ports.claim("erlang")
-    directory = data / "rabbitmq"
-    account = accounts.choose("rabbitmq", directory)
-    _write_files(directory, amqp, http, consumer_timeout)
-    accounts.hand_over(directory, account)
-    common = {**_without_rabbitmq(environ), "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(names)}
-    server = Spec(
-        name="rabbitmq",
+        raise LaunchError(_MISSING)
+    account = accounts.choose("rabbitmq", node.directory)
+    _write_files(node, consumer_timeout)
+    accounts.hand_over(node.directory, account)
+    return Spec(
+        name=name,
         command=(str(installed / "sbin" / "rabbitmq-server"),),
-        environ={**common, **_environment(run, directory, distribution)},
-        directory=directory,
+        environ={**_erlang(environ, node), **_environment(node)},
+        directory=node.directory,
         ready=all_of(
-            http_probe(f"http://127.0.0.1:{http}/api/vhosts/{VHOST}", (USER, PASSWORD)), tcp_probe("127.0.0.1", amqp)
+            http_probe(f"http://127.0.0.1:{node.http}/api/vhosts/{VHOST}", (USER, PASSWORD)),
+            tcp_probe("127.0.0.1", node.amqp),
         ),
         pid_key="RABBITMQ_PID",
         after=("epmd",),
         grace=30.0,
-        address=f"127.0.0.1:{amqp}, management http://127.0.0.1:{http}",
+        address=f"127.0.0.1:{node.amqp}, management http://127.0.0.1:{node.http}",
         account=account,
     )
-    epmd = Spec(
-        name="epmd",
-        command=("epmd", "-address", "127.0.0.1", "-port", str(names)),
-        environ=common,
-        directory=directory,
-        ready=all_of(tcp_probe("127.0.0.1", names)),
-        address=f"127.0.0.1:{names}",
-        account=account,
-    )
-    return [epmd, server]
 
 
-def _environment(run: RunDir, directory: Path, distribution: int) -> dict[str, str]:
+def _environment(node: Node) -> dict[str, str]:
+    directory = node.directory
     return {
         "HOME": str(directory),  # Erlang's cookie is read from here, not from the user's home
-        "RABBITMQ_NODENAME": f"rabbit-{run.key}@localhost",
-        "RABBITMQ_DIST_PORT": str(distribution),
+        "RABBITMQ_NODENAME": node.name,
+        "RABBITMQ_DIST_PORT": str(node.distribution),
         "RABBITMQ_CONF_ENV_FILE": os.devnull,
         "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
@@ -140,24 +187,32 @@ def _environment(run: RunDir, directory: Path, distribution: int) -> dict[str, s
     }
 
 
-def _write_files(directory: Path, amqp: int, http: int, consumer_timeout: float) -> None:
-    directory.mkdir(exist_ok=True)
+def _write_files(node: Node, consumer_timeout: float) -> None:
+    directory = node.directory
+    directory.mkdir(parents=True, exist_ok=True)
     cookie = directory / ".erlang.cookie"
     if not cookie.exists():
-        files.write(cookie, secrets.token_hex(20), 0o400)
+        files.write(cookie, node.cookie or secrets.token_hex(20), 0o400)
     files.write(directory / "enabled_plugins", "[rabbitmq_management].\n")
     files.write(directory / "advanced.config", _ADVANCED)
+    peers = "".join(
+        f"cluster_formation.classic_config.nodes.{number} = {peer}\n" for number, peer in enumerate(node.cluster, 1)
+    )
     files.write(
         directory / "rabbitmq.conf",
-        f"listeners.tcp.1 = 127.0.0.1:{amqp}\n"
+        f"listeners.tcp.1 = 127.0.0.1:{node.amqp}\n"
         "management.tcp.ip = 127.0.0.1\n"
-        f"management.tcp.port = {http}\n"
+        f"management.tcp.port = {node.http}\n"
         f"default_vhost = {VHOST}\n"
         f"consumer_timeout = {round(consumer_timeout * 1_000)}\n"
         "collect_statistics_interval = 1000\n"
         # The log of quorum queues is held in memory up to this size; 512 MB by default.
-        "raft.wal_max_size_bytes = 67108864\n",
+        f"raft.wal_max_size_bytes = 67108864\n{peers}",
     )
+
+
+def _erlang(environ: Mapping[str, str], node: Node) -> dict[str, str]:
+    return {**_without_rabbitmq(environ), "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(node.epmd)}
 
 
 def _without_rabbitmq(environ: Mapping[str, str]) -> dict[str, str]:
