@@ -132,7 +132,8 @@ class Link:
         """Keep the connection alive and notice when it is not; call about once a second."""
         if self.opened.is_set() and self._lock.acquire(timeout=0.1):
             try:
-                self._connection.heartbeat_tick(2)
+                if not self.closed.is_set():
+                    self._connection.heartbeat_tick(2)
             except (OSError, AMQPError, AttributeError) as exc:
                 self.error = exc
             finally:
@@ -143,8 +144,10 @@ class Link:
     def kill(self, reason: BaseException) -> None:
         """End the connection at once, without a word to the broker: a goodbye could block."""
         self.error = self.error or reason
+        # Not `.transport`: before the connection is there, py-amqp would connect at that word, and block.
+        transport = getattr(self._connection, "_transport", None)
         with contextlib.suppress(OSError, AttributeError):
-            self._connection.transport.sock.shutdown(socket.SHUT_RDWR)
+            transport.sock.shutdown(socket.SHUT_RDWR)
         self._fail_pending()
 
     # --- reading (the link's own thread) -------------------------------------------------------------
@@ -158,7 +161,7 @@ class Link:
         finally:
             self.closed.set()
             self._fail_pending()
-            with contextlib.suppress(Exception):
+            with self._lock, contextlib.suppress(Exception):  # nobody is writing
                 self._connection.collect()
 
     def _open(self) -> None:

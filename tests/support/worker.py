@@ -107,8 +107,16 @@ class Bench:
         self.publisher = Publisher(settings.broker("gateway"), timeout=settings.confirm_timeout)
         self.submitter = Submitter(settings, self.store, self.publisher, self.celery)
 
-    def submit(self, type: str, payload: dict[str, Any], *, key: str | None = None, principal: str = "local") -> str:
-        """Accept a task; its id."""
+    def submit(
+        self,
+        type: str,
+        payload: dict[str, Any],
+        *,
+        key: str | None = None,
+        principal: str = "local",
+        submitter: Submitter | None = None,
+    ) -> str:
+        """Accept a task, by another gateway's submitter if one is given; its id."""
         submission = Submission(
             principal=principal,
             type=self.celery.dispatch_types[type],
@@ -118,7 +126,7 @@ class Bench:
             request_id="rq-test",
             traceparent=child_traceparent(None),
         )
-        return self.submitter.submit(submission).record.task_id
+        return (submitter or self.submitter).submit(submission).record.task_id
 
     def finished(self, task_id: str, timeout: float = 20) -> Record:
         """The record, once it is terminal."""

@@ -1,0 +1,285 @@
+"""P2, P7: what the gateway hears of RabbitMQ and Redis is true, comes within 5 s, and what was refused never runs."""
+
+import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from kombu import Connection
+from pydantic import SecretStr
+
+import topology
+from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, StoreUnavailable, Unroutable
+from dispatch.gateway.submission import Submitter
+from dispatch.publisher import Publisher
+from dispatch.records import State, new_task_id
+from dispatch.scripts import Script
+from dispatch.store import KeyInProgress, Store
+from support.proxy import DOWN, UP, Proxy
+from support.waiting import eventually
+from support.worker import running_worker
+
+PAYLOAD = {"message": "x"}
+
+
+@contextlib.contextmanager
+def gateway(desk, *, broker=None, redis=None):
+    """A gateway of one's own, with proxies in front of its servers."""
+    settings = desk.settings
+    if redis is not None:
+        settings = settings.model_copy(update={"redis_url": SecretStr(redis.url)})
+    url = settings.broker("gateway") if broker is None else broker.url
+    store, publisher = Store(settings), Publisher(url, timeout=settings.confirm_timeout)
+    publisher.start()
+    try:
+        yield Submitter(settings, store, publisher, desk.celery)
+    finally:
+        publisher.close()
+        store.close()
+
+
+def _broker(desk):
+    return Proxy.to(desk.settings.broker("gateway"))
+
+
+def _redis(desk):
+    return Proxy.to(desk.settings.redis_url.get_secret_value())
+
+
+def _refused(desk, error, **options):
+    """Submit and expect an error within 5 s; the seconds it took and the error."""
+    began = time.monotonic()
+    with pytest.raises(error) as caught:
+        desk.submit("echo", PAYLOAD, **options)
+    seconds = time.monotonic() - began
+
+    assert seconds < 5
+    return seconds, caught.value
+
+
+def _rejected(desk):
+    return {record.task_id for record in desk.store.list(state="REJECTED", limit=200).items}
+
+
+@contextlib.contextmanager
+def _unbound(desk):
+    key = f"{topology.ROUTING_KEY}.#"
+    with Connection(desk.settings.broker("admin")) as connection:
+        channel = connection.default_channel
+        channel.queue_unbind(topology.WORK_QUEUE, topology.TASK_EXCHANGE, key)
+        yield
+        channel.queue_bind(topology.WORK_QUEUE, topology.TASK_EXCHANGE, key)
+
+
+def test_what_was_refused_never_runs_and_its_key_is_free(desk):
+    full = desk.settings.model_copy(update={"queue_depth_limit": 1})
+    with _unbound(desk):
+        _, unroutable = _refused(desk, Unroutable, key="unroutable")
+    with _broker(desk) as proxy:
+        proxy.refuse()
+        with gateway(desk, broker=proxy) as submitter:
+            _, not_sent = _refused(desk, NotSent, key="not-sent", submitter=submitter)
+    topology.apply_policies(full)
+    accepted = []
+    with pytest.raises(Nacked):  # the limit of a quorum queue is soft
+        accepted.extend(desk.submit("echo", PAYLOAD) for _ in range(50))
+    accepted = [record.task_id for record in desk.store.list(state="QUEUED").items]
+    _, nacked = _refused(desk, Nacked, key="nacked")
+    rejected = _rejected(desk)
+
+    assert len(rejected) == 4
+    assert "robot.task.dispatch.echo" in str(unroutable)
+    assert (type(unroutable), type(not_sent), type(nacked)) == (Unroutable, NotSent, Nacked)
+    with running_worker(desk.settings):
+        again = [desk.submit("echo", PAYLOAD, key=key) for key in ("unroutable", "not-sent", "nacked")]
+        states = {desk.finished(task_id).state for task_id in [*accepted, *again]}
+        desk.drained()
+
+    assert states == {State.SUCCEEDED}
+    assert _rejected(desk) == rejected
+    assert {hop for task_id in rejected for hop in desk.hops(task_id)} == {"accepted", "rejected"}
+
+
+def test_a_silent_broker_leaves_one_task_in_doubt_and_then_is_left_alone(desk):
+    with _broker(desk) as proxy, gateway(desk, broker=proxy) as submitter:
+        first = desk.submit("echo", PAYLOAD, submitter=submitter)
+        proxy.hold(DOWN)
+        _, doubt = _refused(desk, InDoubt, key="k", submitter=submitter)
+        later = [_refused(desk, NotSent, submitter=submitter)[0] for _ in range(5)]
+        proxy.release()
+        task_id = eventually(lambda: _accepted(desk, submitter, key="k"), 15, "the key is accepted")
+        replay = desk.submit("echo", PAYLOAD, key="k", submitter=submitter)
+        with running_worker(desk.settings):
+            records = [desk.finished(each) for each in (first, task_id)]
+            desk.drained()
+
+    assert task_id == replay == doubt.task_id
+    assert max(later) < 1.5
+    assert [record.state for record in records] == [State.SUCCEEDED] * 2
+    assert [desk.hops(each).count("started") for each in (first, task_id)] == [1, 1]
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+
+
+def test_a_refusal_of_the_repeated_key_settles_the_doubt(desk):
+    with _broker(desk) as proxy, gateway(desk, broker=proxy) as submitter:
+        desk.submit("echo", PAYLOAD, submitter=submitter)
+        proxy.hold(DOWN)  # the message comes through, its confirm does not
+        _, doubt = _refused(desk, InDoubt, key="k", submitter=submitter)
+        eventually(lambda: _says_not_sent(desk, submitter), 10, "the repeat is refused")
+        with running_worker(desk.settings):
+            desk.drained()
+
+    assert desk.store.get(doubt.task_id).state is State.REJECTED
+    assert "started" not in desk.hops(doubt.task_id)
+
+
+def _says_not_sent(desk, submitter):
+    try:
+        desk.submit("echo", PAYLOAD, key="k", submitter=submitter)
+    except KeyInProgress:
+        return False
+    except NotSent:
+        return True
+    raise AssertionError("accepted over a silent broker")
+
+
+def _accepted(desk, submitter, **options):
+    try:
+        return desk.submit("echo", PAYLOAD, submitter=submitter, **options)
+    except (PublishError, KeyInProgress):
+        return None
+
+
+def test_a_missing_exchange_is_named_and_the_publisher_heals_by_itself(desk):
+    def mend(url):
+        with Connection(url) as connection:
+            topology.declare(connection, desk.settings)
+
+    message = desk.message(desk.submit("echo", PAYLOAD))
+    publisher = Publisher(desk.settings.broker("gateway"), timeout=2, on_open=mend)
+    try:
+        publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+        with Connection(desk.settings.broker("admin")) as connection:
+            connection.default_channel.exchange_delete(topology.TASK_EXCHANGE)
+        with pytest.raises(Unroutable, match=r"no exchange 'robot\.task\.topic'"):
+            publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+
+        assert eventually(lambda: _published(publisher, message), 15, "the exchange is back") > 0
+    finally:
+        publisher.close()
+
+
+def _published(publisher, message):
+    try:
+        return publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+    except PublishError:
+        return 0
+
+
+def test_many_threads_hear_each_its_own_verdict(desk):
+    message = desk.message(desk.submit("echo", PAYLOAD))
+    desk.purge(topology.WORK_QUEUE)
+    ways = [(topology.TASK_EXCHANGE, message.routing_key), (topology.TASK_EXCHANGE, "nowhere")]
+
+    def publish(thread):
+        said = []
+        for number in range(200):
+            exchange, key = ways[(thread + number) % 3 == 0]
+            try:
+                desk.publisher.publish(message, exchange, key, timeout=20)
+                said.append((key, "confirmed"))
+            except PublishError as exc:
+                said.append((key, type(exc).__name__))
+        return said
+
+    with ThreadPoolExecutor(8) as pool:
+        verdicts = [verdict for said in pool.map(publish, range(8)) for verdict in said]
+    confirmed = verdicts.count((message.routing_key, "confirmed"))
+
+    assert confirmed + verdicts.count(("nowhere", "Unroutable")) == 1_600
+    assert desk.depth(topology.WORK_QUEUE) == confirmed > 1_000
+
+
+#: What may happen to Redis at a step of a submission.
+def _refuse(proxy):
+    proxy.refuse()
+    proxy.cut()
+
+
+FAULTS = {
+    "is refused": _refuse,
+    "does not hear": lambda proxy: proxy.hold(UP),
+    "is not heard": lambda proxy: proxy.hold(DOWN),
+}
+STEPS = ("reserve_key", "accept", "mark_published")
+
+
+def test_redis_may_fail_at_every_step_and_every_error_is_true(desk):
+    outcomes = {}
+    for step in STEPS:
+        for what, fault in FAULTS.items():
+            outcomes[step, what] = _submit_through_a_fault(desk, step, fault)
+    errors = {case: type(exc) for case, (_, exc) in outcomes.items()}
+    in_doubt = [exc.task_id for _, exc in outcomes.values() if isinstance(exc, InDoubt)]
+    never = {record.task_id for record in desk.store.list(state="SCHEDULED", limit=200).items} - set(in_doubt)
+    with running_worker(desk.settings):
+        doubted = {desk.finished(task_id).state for task_id in in_doubt}
+        refused = {desk.finished(task_id).state for task_id in never}
+        desk.drained()
+
+    assert errors == {
+        (step, what): InDoubt if step == "mark_published" else StoreUnavailable for step, what in outcomes
+    }
+    assert max(seconds for seconds, _ in outcomes.values()) < 5
+    assert doubted <= {State.SUCCEEDED, State.REJECTED}  # unless a worker was in time, the sweeper gave it up
+    assert refused == {State.REJECTED}
+    assert len(never) == 2  # at "accept", what was held came through late; what was cut never did
+    rejected = {*never, *(task_id for task_id in in_doubt if desk.state(task_id) is State.REJECTED)}
+    assert not any("started" in desk.hops(task_id) for task_id in rejected)
+
+
+def _submit_through_a_fault(desk, step, fault):
+    trigger = Script(step).sha.encode()
+    with _redis(desk) as proxy, gateway(desk, redis=proxy) as submitter:
+        desk.submit("echo", PAYLOAD, submitter=submitter)  # the scripts are known, connections are open
+        struck = threading.Event()
+
+        def watch(direction, data):
+            if direction == UP and trigger in data and not struck.is_set():
+                struck.set()
+                fault(proxy)
+
+        proxy.watch = watch
+        try:
+            return _refused(desk, (StoreUnavailable, InDoubt), key=new_task_id(), submitter=submitter)
+        finally:
+            assert struck.is_set(), step
+            proxy.watch = None
+            proxy.release()
+
+
+def test_a_key_whose_submission_was_cut_off_goes_on_with_the_same_task(desk):
+    ids = []
+    for step, what in (
+        ("accept", "is not heard"),
+        ("mark_published", "is not heard"),
+        ("mark_published", "is refused"),
+    ):
+        trigger = Script(step).sha.encode()
+        with _redis(desk) as proxy, gateway(desk, redis=proxy) as submitter:
+            proxy.watch = lambda _, data, proxy=proxy, trigger=trigger, what=what: (
+                FAULTS[what](proxy) if trigger in data else None
+            )
+            with pytest.raises((StoreUnavailable, InDoubt)):
+                desk.submit("echo", PAYLOAD, key=f"{step} {what}", submitter=submitter)
+            proxy.watch = None
+            proxy.release()
+        ids.append(eventually(lambda step=step, what=what: _accepted(desk, None, key=f"{step} {what}"), 10))
+    with running_worker(desk.settings):
+        states = [desk.finished(task_id).state for task_id in ids]
+        desk.drained()
+
+    assert states == [State.SUCCEEDED] * 3
+    assert [desk.hops(task_id).count("succeeded") for task_id in ids] == [1, 1, 1]
+    assert len(desk.store.list(limit=200).items) == 3
