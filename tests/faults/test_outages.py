@@ -1,0 +1,168 @@
+"""P1, P3, P4: Redis or RabbitMQ goes away under a worker, and comes back."""
+
+import contextlib
+
+import redis
+from pydantic import SecretStr
+
+import topology
+from dispatch.records import State
+from support.proxy import DOWN, Proxy
+from support.waiting import eventually
+from support.worker import running_worker
+
+PAYLOAD = {"message": "x"}
+
+
+def _slow(seconds, **more):
+    return {"message": "x", "sleepSeconds": seconds, **more}
+
+
+@contextlib.contextmanager
+def _redis_proxy(desk):
+    """Settings for a worker whose Redis can be taken away."""
+    with Proxy.to(desk.settings.redis_url.get_secret_value()) as proxy:
+        yield proxy, desk.settings.model_copy(update={"redis_url": SecretStr(proxy.url)})
+
+
+@contextlib.contextmanager
+def _broker_proxy(desk):
+    """Settings for a worker whose RabbitMQ can be taken away."""
+    with Proxy.to(desk.settings.broker("worker")) as proxy:
+        yield proxy, desk.settings.model_copy(update={"broker_url": SecretStr(proxy.url)})
+
+
+def _away(proxy):
+    proxy.refuse()
+    proxy.cut()
+
+
+def _wipe(desk):
+    client = redis.Redis.from_url(desk.settings.redis_url.get_secret_value())
+    with contextlib.closing(client):
+        for key in client.scan_iter(f"{desk.settings.redis_prefix}*", count=1_000):
+            client.delete(key)
+
+
+def test_without_redis_nothing_runs_unclaimed_and_no_attempt_is_used_up(desk):
+    with _redis_proxy(desk) as (proxy, settings), running_worker(settings) as worker:
+        _away(proxy)
+        ids = [desk.submit("echo", PAYLOAD) for _ in range(5)]
+        eventually(lambda: worker.text().count("held: Redis did not answer the claim") >= 5, 20, "all are held")
+        held = {desk.state(task_id) for task_id in ids}
+        proxy.admit()
+        records = [desk.finished(task_id, 30) for task_id in ids]
+
+    assert held == {State.QUEUED}
+    assert {(record.state, record.attempt, record.lost_runs) for record in records} == {(State.SUCCEEDED, 1, 0)}
+    assert {desk.hops(task_id).count("started") for task_id in ids} == {1}
+
+
+def test_a_result_waits_for_redis_and_the_handler_is_not_run_again(desk):
+    with _redis_proxy(desk) as (proxy, settings), running_worker(settings) as worker:
+        task_id = desk.submit("echo", _slow(1))
+        desk.wait_for(task_id, State.RUNNING)
+        _away(proxy)
+        # Longer than its lease of two seconds: the renewals fail, then the completion does.
+        eventually(lambda: worker.text().count("leases not renewed") >= 4, 20, "its lease has lapsed")
+        lapsed = desk.state(task_id)
+        proxy.admit()
+        record = desk.finished(task_id, 30)
+
+    assert lapsed is State.RUNNING
+    assert (record.state, record.attempt, record.lost_runs) == (State.SUCCEEDED, 1, 0)
+    assert desk.hops(task_id).count("started") == 1
+
+
+def test_a_failure_waits_in_hand_until_redis_can_record_it(desk):
+    with _redis_proxy(desk) as (proxy, settings), running_worker(settings) as worker:
+        task_id = desk.submit("echo", _slow(1, failTimes=1))
+        desk.wait_for(task_id, State.RUNNING)
+        proxy.hold(DOWN)
+        eventually(lambda: "settlement waits" in worker.text(), 20, "the settlement waits")
+        waiting = [desk.depth(topology.rung_queue(rung.name)) for rung in settings.ladder]
+        proxy.release()
+        record = desk.finished(task_id, 30)
+
+    assert waiting == [0, 0, 0]
+    assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
+    assert (desk.hops(task_id).count("started"), desk.hops(task_id).count("failed")) == (2, 1)
+
+
+def test_a_wiped_redis_costs_no_task(desk):
+    with running_worker(desk.settings):
+        waiting = desk.submit("echo", {"message": "x", "failTimes": 2})
+        desk.wait_for(waiting, State.RETRY_WAIT)
+        running = [desk.submit("echo", _slow(2)) for _ in range(8)]
+        for task_id in running:
+            desk.wait_for(task_id, State.RUNNING)
+        queued = [desk.submit("echo", PAYLOAD, principal="ada") for _ in range(10)]
+        traces = {task_id: desk.store.get(task_id).trace_id for task_id in [waiting, *running, *queued]}
+        _wipe(desk)
+        records = {
+            task_id: eventually(lambda task_id=task_id: _succeeded(desk, task_id), 30, f"{task_id} comes back")
+            for task_id in traces
+        }
+    listed = {record.task_id for record in desk.store.list(principal="ada").items}
+
+    assert {task_id: record.trace_id for task_id, record in records.items()} == traces
+    assert {records[task_id].principal for task_id in queued} == {"ada"}
+    assert all(record.result["message"] == "x" for record in records.values())
+    assert all(record.message is not None and record.request_id == "rq-test" for record in records.values())
+    assert records[waiting].attempt == 3
+    assert listed == set(queued)
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+
+
+def _succeeded(desk, task_id):
+    record = desk.store.get(task_id)
+    return record if record is not None and record.state is State.SUCCEEDED else None
+
+
+def test_a_cut_connection_loses_nothing_and_counts_nothing(desk):
+    with _broker_proxy(desk) as (proxy, settings), running_worker(settings) as worker:
+        running = [desk.submit("echo", _slow(2)) for _ in range(4)]
+        for task_id in running:
+            desk.wait_for(task_id, State.RUNNING)
+        queued = [desk.submit("echo", PAYLOAD) for _ in range(30)]
+        proxy.cut()
+        records = [desk.finished(task_id, 40) for task_id in [*running, *queued]]
+        desk.drained()
+
+        assert worker.process.poll() is None
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert {record.attempt for record in records} == {1}
+    assert {desk.hops(record.task_id).count("succeeded") for record in records} == {1}
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+
+
+def test_a_broker_that_refuses_for_a_while_gets_the_retry_later_and_the_handler_runs_once_an_attempt(desk):
+    with _broker_proxy(desk) as (proxy, settings), running_worker(settings) as worker:
+        task_id = desk.submit("echo", _slow(1, failTimes=1))
+        desk.wait_for(task_id, State.RUNNING)
+        proxy.hold()
+        eventually(lambda: "settlement waits" in worker.text(), 30, "the retry can't be published")
+        decided = desk.store.get(task_id)
+        proxy.release()
+        record = desk.finished(task_id, 40)
+        desk.drained()
+
+    assert (decided.state, decided.decision is not None) == (State.RETRY_WAIT, True)
+    assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
+    assert desk.hops(task_id).count("started") == 2
+    assert desk.hops(task_id).count("failed") == 1
+
+
+def test_one_worker_holds_exactly_forty_of_a_full_backlog(desk):
+    ids = [desk.submit("echo", _slow(1)) for _ in range(60)]
+    with running_worker(desk.settings):
+        eventually(
+            lambda: desk.depth(topology.WORK_QUEUE) == 20, 10, lambda: f"{desk.depth(topology.WORK_QUEUE)} ready"
+        )
+        desk.purge(topology.WORK_QUEUE)  # what is not in its hand
+        for task_id in ids[:40]:
+            desk.finished(task_id, 40)
+        held = [task_id for task_id in ids if desk.state(task_id) is State.SUCCEEDED]
+
+    assert desk.settings.prefetch == 40
+    assert held == ids[:40]
