@@ -277,21 +277,29 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data())
     def redrive(self, data):
         letter = data.draw(st.sampled_from(self.letters))
-        if self.model is None:  # its record would be recreated by `bury`, which has a rule of its own
-            return
         decided = self.handovers.redrive(letter, redriven_copy(letter), by="op", max_attempts=ATTEMPTS)
-        m = self.model
-        if m.before is not None and m.cycle == letter.cycle + 1 and m.decided is not None:
-            expected = Word.ROUTE
-        elif m.state in BURIED and not m.discarded and (m.cycle, m.seq) == (letter.cycle, letter.seq):
-            expected = Word.OK
-            m.before, m.state, m.cycle, m.decided, m.lost = m.state, "SCHEDULED", m.cycle + 1, letter.seq, 0
-        else:
-            expected = Word.REFUSED
+        expected = self._redriven(letter)
+        if expected is Word.REFUSED:  # the record may not know yet that the task is dead: first it is told
+            burial = self._buried(letter)
+            if burial is Burial.BUSY:
+                expected = Word.BUSY
+            elif burial is Burial.OK:
+                expected = self._redriven(letter)
         if decided.copy is not None:
             self.pending.append((decided.copy, ""))
 
         assert decided.word == expected
+
+    def _redriven(self, letter):
+        m = self.model
+        if m is None:
+            return Word.REFUSED
+        if m.before is not None and m.cycle == letter.cycle + 1 and m.decided is not None:
+            return Word.ROUTE
+        if m.state in BURIED and not m.discarded and (m.cycle, m.seq) == (letter.cycle, letter.seq):
+            m.before, m.state, m.cycle, m.decided, m.lost = m.state, "SCHEDULED", m.cycle + 1, letter.seq, 0
+            return Word.OK
+        return Word.REFUSED
 
     @rule()
     def discard(self):
