@@ -18,8 +18,8 @@ _settings = configuration.load()
 address = _settings.flower_host
 port = _settings.flower_port or 5555
 
-#: Flower adds ``queues/<vhost>``; without this it guesses port 15672 on the broker's host.
-broker_api = _settings.management_url.get_secret_value().rstrip("/").removesuffix("/api") + "/api/"
+#: Flower adds ``queues/<vhost>``, and knows one server; without this it guesses port 15672 on the broker's host.
+broker_api = _settings.management_url.get_secret_value().split(";")[0].rstrip("/").removesuffix("/api") + "/api/"
 
 #: Its buttons go around the record and the fences: a revoked task is acked and dropped, an applied one
 #: has no record. Cancel, retry and redrive by the HTTP API or ``celery dlq``.

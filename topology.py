@@ -55,7 +55,7 @@ class TopologyRefused(DispatchError):
 
 
 class BrokerUnreachable(DispatchError):
-    """None of the broker's URLs let us in: check DISPATCH_ADMIN_BROKER_URL and DISPATCH_BROKER_URL."""
+    """None of the broker's URLs let us in: check DISPATCH_BROKER_URL, and the one of the user's role where it is set."""
 
 
 def rung_queue(rung: str) -> str:
@@ -260,17 +260,25 @@ def apply(settings: Settings) -> list[Difference]:
     if refused:
         raise TopologyConflict("\n".join(refused))
     with kombu.Connection(settings.broker("admin"), connect_timeout=CONNECT) as connection:
-        _connect(connection, urls=settings.broker("admin").count(";") + 1)
+        connect(connection)
         declare(connection, settings)
     apply_policies(settings)
     return [difference for difference in found if difference.action is not Action.KEEP]
 
 
-def _connect(connection: kombu.Connection, urls: int) -> None:
-    """Try each URL once; kombu's own default gives up after the second."""
+def connect(connection: kombu.Connection) -> None:
+    """Connect, trying each of the broker's URLs once; kombu by itself gives up after the second.
+
+    Args:
+        connection: made with one URL, or with several separated by ``;``.
+
+    Raises:
+        BrokerUnreachable: none of them let us in.
+    """
     errors = (OperationalError, *connection.connection_errors, *connection.channel_errors)
+    others = max(0, len(connection.alt) - 1)
     try:
-        connection.ensure_connection(max_retries=urls - 1, interval_start=0, interval_step=0)
+        connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0)
     except errors as exc:
         raise BrokerUnreachable(f"{BrokerUnreachable.__doc__} ({exc})") from exc
 

@@ -56,6 +56,7 @@ def walk(settings: Settings, turn: Turn, visit: Callable[[Message], bool], *, ra
         Exception: what the visitor or the connection raised; letters not taken out are back in the queue.
     """
     with Connection(settings.broker("replay"), heartbeat=30, connect_timeout=4) as connection:
+        topology.connect(connection)
         return _Walk(connection, turn).through(visit, 1 / rate if rate > 0 else 0.0)
 
 

@@ -48,6 +48,26 @@ def vhost(settings: Settings) -> str:
     return unquote(name or "/")
 
 
+class _Server:
+    """The management API of one node.
+
+    Args:
+        url: with user and password.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self.connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=CALL)
+        self.path = parts.path.rstrip("/").removesuffix("/api") + "/api"
+        user = f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}"
+        self.headers = {
+            "Authorization": f"Basic {base64.b64encode(user.encode()).decode()}",
+            "Content-Type": "application/json",
+        }
+        self.name = f"{parts.hostname}:{parts.port or ''}"
+
+
 class Management:
     """A connection to the management API, for a ``with`` block.
 
@@ -57,16 +77,7 @@ class Management:
     """
 
     def __init__(self, settings: Settings, budget: float = BUDGET) -> None:
-        url = urlsplit(settings.management_url.get_secret_value())
-        make = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        self._connection = make(url.hostname or "127.0.0.1", url.port, timeout=CALL)
-        self._path = url.path.rstrip("/").removesuffix("/api") + "/api"
-        user = f"{unquote(url.username or 'guest')}:{unquote(url.password or 'guest')}"
-        self._headers = {
-            "Authorization": f"Basic {base64.b64encode(user.encode()).decode()}",
-            "Content-Type": "application/json",
-        }
-        self._where = f"{url.hostname}:{url.port or ''}"
+        self._servers = [_Server(url) for url in settings.management_url.get_secret_value().split(";")]
         self._deadline = time.monotonic() + budget
         self.vhost = vhost(settings)
 
@@ -74,7 +85,8 @@ class Management:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
+        for server in self._servers:
+            server.connection.close()
 
     def get(self, *path: str) -> Any:
         """GET a path below ``/api``, e.g. ``get("queues", vhost)``; each part is quoted.
@@ -124,44 +136,53 @@ class Management:
         self.put("policies", self.vhost, policy.name, body=policy_body(policy))
 
     def _call(self, method: str, path: tuple[str, ...], body: Mapping[str, Any] | None) -> Any:
-        url = "/".join([self._path, *(quote(part, safe="") for part in path)])
-        try:
-            status, answer = self._exchange(method, url, None if body is None else json.dumps(body))
-            parsed = _parsed(answer, lenient=status >= 300)
-        except (OSError, http.client.HTTPException, ValueError) as exc:
-            msg = f"RabbitMQ's management API at {self._where} did not answer: {exc or type(exc).__name__}"
-            raise ManagementUnavailable(msg) from exc
+        """Ask the first node of the cluster that answers; the ones that do not are not asked again."""
+        text = None if body is None else json.dumps(body)
+        while True:
+            server = self._servers[0]
+            try:
+                status, answer = self._exchange(server, method, path, text)
+                parsed = _parsed(answer, lenient=status >= 300)
+                break
+            except (OSError, http.client.HTTPException, ValueError) as exc:
+                if len(self._servers) > 1:
+                    self._servers.pop(0).connection.close()
+                    continue
+                msg = f"RabbitMQ's management API at {server.name} did not answer: {exc or type(exc).__name__}"
+                raise ManagementUnavailable(msg) from exc
         if status < 300:
             return parsed
-        raise self._error(status, parsed, url)
+        raise self._error(server.name, status, parsed, path)
 
-    def _exchange(self, method: str, url: str, body: str | None) -> tuple[int, bytes]:
-        self._limit()
-        self._connection.request(method, url, body, self._headers)
-        response = self._connection.getresponse()
+    def _exchange(self, server: _Server, method: str, path: tuple[str, ...], body: str | None) -> tuple[int, bytes]:
+        self._limit(server)
+        url = "/".join([server.path, *(quote(part, safe="") for part in path)])
+        server.connection.request(method, url, body, server.headers)
+        response = server.connection.getresponse()
         chunks = []
         while chunk := response.read1(65_536):
             chunks.append(chunk)
-            self._limit()
+            self._limit(server)
         response.read()  # so that the connection can be used again
         return response.status, b"".join(chunks)
 
-    def _limit(self) -> None:
-        left = min(CALL, self._deadline - time.monotonic())
+    def _limit(self, server: _Server) -> None:
+        """Bound the next wait, and leave the other nodes their share of the time."""
+        left = min(CALL, (self._deadline - time.monotonic()) / len(self._servers))
         if left <= 0:
             msg = "the time for it is used up"
             raise TimeoutError(msg)
-        self._connection.timeout = left
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(left)
+        server.connection.timeout = left
+        if server.connection.sock is not None:
+            server.connection.sock.settimeout(left)
 
-    def _error(self, status: int, answer: Any, url: str) -> ManagementUnavailable:
+    def _error(self, where: str, status: int, answer: Any, path: tuple[str, ...]) -> ManagementUnavailable:
         reason = " ".join(str(answer.get("reason", answer) if isinstance(answer, dict) else answer).split())
-        if status == 404 and len(url.removeprefix(self._path).split("/")) == 3:
-            return VhostMissing(f"RabbitMQ at {self._where} has no vhost {self.vhost!r}: create it, or mend the URL.")
+        if status == 404 and len(path) == 2:
+            return VhostMissing(f"RabbitMQ at {where} has no vhost {self.vhost!r}: create it, or mend the URL.")
         if status in (401, 403):
-            return ManagementRefused(f"RabbitMQ's management API at {self._where} refused this user: {reason}")
-        return ManagementUnavailable(f"RabbitMQ's management API at {self._where} answered {status}: {reason}")
+            return ManagementRefused(f"RabbitMQ's management API at {where} refused this user: {reason}")
+        return ManagementUnavailable(f"RabbitMQ's management API at {where} answered {status}: {reason}")
 
 
 def _parsed(answer: bytes, *, lenient: bool) -> Any:

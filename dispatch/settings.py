@@ -71,7 +71,8 @@ class Settings(BaseSettings):
     )
     admin_broker_url: Secret = Field(None, description="The user that applies the topology. Default: `broker_url`.")
     management_url: SecretStr = Field(
-        SecretStr("http://guest:guest@127.0.0.1:15672"), description="RabbitMQ's management API."
+        SecretStr("http://guest:guest@127.0.0.1:15672"),
+        description="RabbitMQ's management API; several URLs separated by `;` are tried in turn.",
     )
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Redis; needs `maxmemory-policy noeviction`."
@@ -219,7 +220,8 @@ class Settings(BaseSettings):
     @pydantic.field_validator("management_url")
     @classmethod
     def _http(cls, value: SecretStr) -> SecretStr:
-        _check_url(value.get_secret_value(), {"http", "https"})
+        for url in value.get_secret_value().split(";"):
+            _check_url(url, {"http", "https"})
         return value
 
     @pydantic.field_validator("redis_url")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import kombu
 
+import topology
 from dispatch.settings import PREFIX, Settings, load
 from launcher import applications, procfs, rabbitmq, redis
 from launcher.errors import LaunchError
@@ -183,8 +184,8 @@ def _check_broker(url: str) -> None:
     """An external broker must answer and have its vhost: the launcher makes none in a server that isn't its own."""
     try:
         with kombu.Connection(url, connect_timeout=3) as connection:
-            connection.ensure_connection(max_retries=2, interval_start=0, interval_step=0.2)
-    except Exception as exc:  # the transport's own errors, kombu's, or the system's
+            topology.connect(connection)
+    except topology.BrokerUnreachable as exc:
         raise LaunchError(f"{PREFIX}BROKER_URL {_shown(url)} does not answer, or has no such vhost: {exc}") from exc
 
 

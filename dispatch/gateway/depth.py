@@ -58,7 +58,7 @@ class BrokerGauge:
     def read(self) -> int:
         """Ready messages."""
         if self._channel is None:
-            self._connection.connect()
+            topology.connect(self._connection)
             self._channel = self._connection.channel()
         return queues.depth(self._channel, topology.WORK_QUEUE).ready
 

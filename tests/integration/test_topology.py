@@ -233,7 +233,7 @@ def test_a_broker_that_lets_nobody_in_is_one_clear_line_without_the_password(set
     url = f"amqp://{place.format(host=host)}/{vhost(settings)}"
     away = settings.model_copy(update={"admin_broker_url": SecretStr(url)})
 
-    with pytest.raises(topology.BrokerUnreachable, match="DISPATCH_ADMIN_BROKER_URL") as caught:
+    with pytest.raises(topology.BrokerUnreachable, match="DISPATCH_BROKER_URL") as caught:
         topology.apply(away)
 
     assert "wrong" not in str(caught.value)
