@@ -13,11 +13,11 @@ SCRIPTS := .ci/run $(shell find scripts deploy bench -name '*.sh' 2>/dev/null)
 # Words for pytest, as in: make test ARGS="-n 2 -k ladder"
 ARGS ?=
 
-.PHONY: help setup servers-installed demo up down restart status \
-	test test-unit test-integration test-system test-faults check lint types imports fmt clean
+.PHONY: help setup servers-installed promtool-installed demo up down restart status \
+	test test-unit test-integration test-system test-faults test-rabbitmq4 check lint types imports fmt clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(SYNCED) servers-installed ## Python packages into .venv, RabbitMQ and Redis where root and apt-get are there
 
@@ -27,6 +27,9 @@ $(SYNCED): pyproject.toml uv.lock scripts/setup-python.sh
 
 servers-installed:
 	@scripts/setup-servers.sh
+
+promtool-installed: # what tests of the alert rules and dashboards need, and nothing else does
+	@scripts/setup-promtool.sh
 
 demo: setup ## the whole system and one task's way through it, on a compressed ladder
 	@$(PYTHON) -m examples.demo
@@ -43,13 +46,13 @@ restart: $(SYNCED) ## restart gateway, worker and Flower with the code as it is 
 status: $(SYNCED) ## what runs, where, and how often it was restarted
 	@$(LAUNCH) status || true
 
-test: setup ## every test, on real servers of their own
+test: setup promtool-installed ## every test, on real servers of their own
 	$(PYTEST) $(ARGS)
 
 test-unit: $(SYNCED) ## tests that touch no network
 	$(PYTEST) tests/unit $(ARGS)
 
-test-integration: setup ## tests on a real RabbitMQ and Redis
+test-integration: setup promtool-installed ## tests on a real RabbitMQ and Redis
 	$(PYTEST) tests/integration $(ARGS)
 
 test-system: setup ## tests of real processes from outside
@@ -58,6 +61,10 @@ test-system: setup ## tests of real processes from outside
 test-faults: setup ## tests that kill, cut and fill
 	$(PYTEST) tests/faults $(ARGS)
 
+test-rabbitmq4: setup ## integration and fault tests on RabbitMQ 4.3, brought from Debian's packages into .run/rabbitmq4
+	@scripts/get-rabbitmq4.sh .run/rabbitmq4
+	source .run/rabbitmq4/env && $(PYTEST) tests/integration tests/faults $(ARGS)
+
 check: lint types imports test ## everything that CI runs
 
 lint: $(SYNCED) ## style, spelling, shell scripts, schemas
@@ -65,9 +72,8 @@ lint: $(SYNCED) ## style, spelling, shell scripts, schemas
 	.venv/bin/ruff format --check
 	.venv/bin/codespell
 	.venv/bin/shellcheck $(SCRIPTS)
-ifneq ($(wildcard docker-compose.yml),)
+	.venv/bin/hadolint Dockerfile
 	.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
-endif
 
 types: $(SYNCED) ## mypy, strict
 	.venv/bin/mypy
