@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 
 from dispatch.errors import DispatchError, InDoubt, PublishError, StoreError
+from dispatch.faultpoints import reach
 from dispatch.handover import Handovers, Word, redriven_copy
 from dispatch.keyspace import jobs_key, walk_key
 from dispatch.publisher import Publisher
@@ -224,6 +225,7 @@ class DeadLetters:
         if decided.copy is None:
             return Outcome.LIVE if decided.word is Word.BUSY else Outcome.STALE
         copy = decided.copy
+        reach("redrive.recorded")
         try:
             self._publish(copy)
         except InDoubt:
@@ -231,7 +233,9 @@ class DeadLetters:
         except PublishError:
             self._handovers.undo_redrive(copy)
             raise
+        reach("redrive.published")
         self._handovers.finish_redrive(copy)
+        reach("redrive.finished")
         return Outcome.SENT
 
     def discard(self, task_id: str, *, by: str) -> None:

@@ -18,6 +18,7 @@ from kombu import Connection, Consumer, Queue
 
 import topology
 from dispatch.errors import StoreUnavailable
+from dispatch.faultpoints import reach
 from dispatch.handover import Burial, Handovers
 from dispatch.records import DEAD_ID, Message, is_task_id
 from dispatch.settings import Settings
@@ -78,11 +79,13 @@ class DeadTap:
                 self._stop.wait(RECONNECT)
 
     def _read(self) -> None:
+        with Connection(self._settings.broker("worker"), heartbeat=20, connect_timeout=4) as connection:
+            topology.connect(connection)
+            self._listen(connection)
+
+    def _listen(self, connection: Connection) -> None:
         queue = Queue(topology.DEAD_TAP, no_declare=True)
-        with (
-            Connection(self._settings.broker("worker"), heartbeat=20, connect_timeout=4) as connection,
-            Consumer(connection, [queue], accept=None, auto_declare=False, prefetch_count=PREFETCH) as consumer,
-        ):
+        with Consumer(connection, [queue], accept=None, auto_declare=False, prefetch_count=PREFETCH) as consumer:
             consumer.on_message = self._on_message
             while not self._stop.is_set():
                 with contextlib.suppress(socket.timeout):
@@ -121,6 +124,7 @@ class DeadTap:
             return True
         if burial is Burial.BUSY:
             return False
+        reach("tap.recorded")
         task_log(letter).info("letter", reason=reason, record=burial.value)
         message.ack()
         return True

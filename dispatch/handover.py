@@ -145,6 +145,7 @@ class Burial(enum.StrEnum):
 
     OK = "OK"  #: it is FAIL now
     DONE = "DONE"  #: it was already
+    AGAIN = "AGAIN"  #: it was already, and this is not the first letter that says so
     BUSY = "BUSY"  #: a worker runs the task: look again when its lease is over
     STALE = "STALE"  #: the letter is an extra copy, the task lives on in a later one
     OLD = "OLD"  #: the task has since succeeded, was given up, or is in a later cycle
@@ -269,7 +270,7 @@ class Handovers:
         burial = Burial(answer)
         if burial in (Burial.OK, Burial.DONE):
             self._scripts.run(("ZADD", dead_key(self._prefix), "NX", time.time() * 1_000, letter.task_id))
-        elif burial in (Burial.OLD, Burial.STALE):  # nobody needs the letter: the janitor looks at it
+        elif burial is not Burial.BUSY:  # nobody needs the letter: the janitor looks at it
             self._scripts.run(("SADD", stale_key(self._prefix), letter.task_id))
         return burial
 

@@ -6,6 +6,7 @@ import threading
 
 from dispatch.claims import Claims, Ticket
 from dispatch.errors import StoreError
+from dispatch.faultpoints import reach
 from dispatch.records import Message
 from dispatch.settings import Settings
 from dispatch.telemetry import logger
@@ -50,6 +51,8 @@ class Leases:
         while not self._stop.wait(self._every):
             with self._lock:
                 held = dict(self._held)
+            if held:
+                reach("lease.renewing")
             try:
                 lost = self._claims.renew(held)
             except StoreError as exc:

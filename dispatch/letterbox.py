@@ -253,7 +253,7 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
     meant = handovers.stale_letters()
     if not meant:
         return 0
-    seen: set[tuple[str, int, int]] = set()
+    seen: set[tuple[str, int, int, int]] = set()
 
     def visit(letter: Message) -> bool:
         task_id = letter.letter_id
@@ -262,8 +262,9 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
         if is_stale(letter, store.get(task_id)):
             log.info("stale letter removed", task_id=task_id, cycle=letter.cycle)
             return True
-        again = (task_id, letter.cycle, letter.seq) in seen
-        seen.add((task_id, letter.cycle, letter.seq))
+        this = (task_id, letter.cycle, letter.seq, hash(letter.body))
+        again = this in seen
+        seen.add(this)
         return again
 
     taken = walk(settings, turn, visit)

@@ -145,7 +145,7 @@ class Link:
         """End the connection at once, without a word to the broker: a goodbye could block."""
         self.error = self.error or reason
         # Not `.transport`: before the connection is there, py-amqp would connect at that word, and block.
-        transport = getattr(self._connection, "_transport", None)
+        transport: Any = getattr(self._connection, "_transport", None)
         with contextlib.suppress(OSError, AttributeError):
             transport.sock.shutdown(socket.SHUT_RDWR)
         self._fail_pending()

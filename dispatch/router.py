@@ -24,6 +24,7 @@ from celery.worker.request import Request
 from dispatch.claims import Claims, Ticket
 from dispatch.crew import Crew, Loop
 from dispatch.errors import DispatchError, PublishError, StoreError
+from dispatch.faultpoints import reach
 from dispatch.handback import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Reroute, Settled
 from dispatch.handover import Handovers, Word, dead_copy, next_copy, parked_copy
 from dispatch.leases import Leases
@@ -192,8 +193,11 @@ class Settlement:
         """
         if self._copy is None:
             self._copy = self._router.record(self)
+            reach("route.decided")
         self._router.send(self._copy)
+        reach("route.published")
         self._router.hand_over(self._copy, self.ticket.owner)
+        reach("route.handed-over")
 
 
 class RoutedRequest(Request):
@@ -237,6 +241,7 @@ class RoutedRequest(Request):
 
     def acknowledge(self) -> None:
         """Ack, and stop keeping the lease."""
+        reach("ack.succeeded")
         self.router.leases.drop(self.ticket)
         if _shutting_down() and not self.acknowledged:
             # Celery would queue the ack on a loop that runs no callbacks any more.

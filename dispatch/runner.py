@@ -15,6 +15,7 @@ import pydantic
 
 from dispatch.claims import Answer, Claims, Ticket
 from dispatch.errors import PermanentError, StoreError
+from dispatch.faultpoints import reach
 from dispatch.handback import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Reroute, Settled, failure_of
 from dispatch.records import Message, child_traceparent, trace_id
 from dispatch.retry import Failure, Kind
@@ -107,6 +108,7 @@ class Runner:
         ticket = Ticket(request.get(OWNER), request.get(FENCE), request.hostname or "")
         began = time.monotonic()
         max_attempts = self.max_attempts(task_type)
+        reach("run.delivered")
         try:
             claimed = self._claims.claim(message, ticket, max_attempts)
         except StoreError as exc:
@@ -124,8 +126,11 @@ class Runner:
             case answer:
                 raise Settled(answer.value)
         context = RunContext(message, ticket, self._claims, self._settings)
+        reach("run.claimed")
         result = call_handler(task_type, payload, context)
+        reach("run.handled")
         self._complete(message, ticket, result, max_attempts, began + task_type.time_limit - GIVE_UP)
+        reach("run.completed")
         return result
 
     def max_attempts(self, task_type: TaskType) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatch.errors import DispatchError, StoreUnavailable
+from dispatch.faultpoints import reach
 from dispatch.handover import Handovers, resent_copy
 from dispatch.records import Copy, ErrorInfo, Record, State
 from dispatch.settings import Settings
@@ -170,7 +171,9 @@ class Sweeper:
             self._handovers.look_again(record.task_id, now + grace)
 
     def _publish(self, record: Record, copy: Copy, now: float) -> None:
+        reach("sweep.recorded")
         self._send(copy)
+        reach("sweep.published")
         if record.before_redrive is not None:
             self._handovers.finish_redrive(copy)
         else:

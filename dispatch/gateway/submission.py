@@ -18,6 +18,7 @@ from celery import Celery
 
 import topology
 from dispatch.errors import InDoubt, NotSent, PublishError, StoreError
+from dispatch.faultpoints import reach
 from dispatch.publisher import Publisher, dispatch
 from dispatch.records import (
     ACCEPTED_AT,
@@ -99,6 +100,7 @@ class Submitter:
         task_id = new_task_id()
         if submission.key is not None:
             reservation = self._reserve(submission, submission.key, task_id)
+            reach("submit.key-reserved")
             task_id = reservation.task_id
             if reservation.hold is Hold.REPLAY:
                 record = self._store.get(task_id)
@@ -221,6 +223,7 @@ class _Attempt:
         """Called by `apply_async` with the finished message."""
         self.message = message
         state = self._submitter.accept(message, self.submission)
+        reach("submit.recorded")
         if state is State.REJECTED:
             # A repeated key came after the sweeper: its copies are fenced off for good.
             raise NotSent("an earlier attempt with this key was given up; send the request again")
@@ -229,9 +232,11 @@ class _Attempt:
             confirm = round(self._submitter.send(message, exchange, routing_key) * 1_000, 3)
         else:  # a repeated key, and a worker has the task already
             self.adopted, confirm = True, None
+        reach("submit.published")
         marked = self._submitter.mark(
             message, self.submission, exchange=exchange, routingKey=routing_key, confirmMs=confirm
         )
+        reach("submit.marked")
         if not marked:
             raise NotSent("it took too long: the sweeper had given the task up, it will not run")
 

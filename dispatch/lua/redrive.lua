@@ -7,7 +7,7 @@ local state = get('state')
 if not BURIED[state] or get('discarded') then return {'REFUSED', state} end
 if number('cycle') ~= cycle or number('seq') ~= seq then return {'REFUSED', state} end
 set('before', state, 'state', 'SCHEDULED', 'cycle', cycle + 1, 'decision', ARGV[3], 'decidedSeq', seq, 'attempt', 0, 'lostRuns', 0)
-forget('finishedAt', 'startedAt', 'progress', 'cancelRequested')
+forget('finishedAt', 'startedAt', 'progress', 'cancelRequested', 'letters')
 hop(ARGV[4])
 commit(0)
 return {'OK', ARGV[3]}

@@ -44,6 +44,7 @@ class Model:
     before: str | None = None
     discarded: bool = False
     lost: int = 0
+    letters: int = 0
 
 
 class Protocol(RuleBasedStateMachine):
@@ -261,7 +262,7 @@ class Protocol(RuleBasedStateMachine):
         m = self.model
         m.state, m.cycle, m.seq, m.published = "DEAD_LETTERED", letter.cycle, letter.seq, True
         m.decided = m.fence = m.owner = None
-        m.discarded = False
+        m.discarded, m.letters = False, 1
         return Burial.OK
 
     def _objection(self, m, letter):
@@ -270,7 +271,10 @@ class Protocol(RuleBasedStateMachine):
         if m.cycle != letter.cycle:
             return Burial.OLD if m.cycle > letter.cycle else busy
         if m.state in TERMINAL:
-            return Burial.DONE if m.state in BURIED else Burial.OLD
+            if m.state not in BURIED:
+                return Burial.OLD
+            m.letters += 1
+            return Burial.AGAIN if m.letters > 1 else Burial.DONE
         return Burial.STALE if m.seq > letter.seq or m.decided == letter.seq else busy
 
     @precondition(lambda self: self.letters)
@@ -298,6 +302,7 @@ class Protocol(RuleBasedStateMachine):
             return Word.ROUTE
         if m.state in BURIED and not m.discarded and (m.cycle, m.seq) == (letter.cycle, letter.seq):
             m.before, m.state, m.cycle, m.decided, m.lost = m.state, "SCHEDULED", m.cycle + 1, letter.seq, 0
+            m.letters = 0
             return Word.OK
         return Word.REFUSED
 

@@ -123,7 +123,7 @@ def test_a_service_is_confined(service):
     assert what["restart"] == ("no" if service in {"definitions", "admin"} else "unless-stopped")
 
 
-@pytest.mark.parametrize("service", SERVICES.keys() - WITHOUT_HEALTH)
+@pytest.mark.parametrize("service", sorted(SERVICES.keys() - WITHOUT_HEALTH))
 def test_a_service_has_a_health_check(service):
     assert {"test", "interval", "timeout", "retries"} <= SERVICES[service]["healthcheck"].keys()
 

@@ -1,0 +1,307 @@
+"""P4: letters are redriven or discarded, and none is lost or doubled on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import topology
+from dispatch.deadletters import DeadLetters, Filter, Job, NotDead, Occupied
+from dispatch.errors import InDoubt, NotSent
+from dispatch.handover import Handovers, dead_copy, redriven_copy
+from dispatch.letterbox import redrive_all, walk
+from dispatch.publisher import Publisher
+from dispatch.records import ACCEPTED_AT, CYCLE, SEQ, Message, State, new_task_id
+from support.proxy import DOWN, Proxy
+from support.waiting import eventually
+from support.worker import ROOT, environment, running_worker
+
+PAYLOAD = {"message": "x"}
+
+
+@pytest.fixture
+def letters(desk):
+    """The operator's verbs."""
+    made = DeadLetters(desk.settings, desk.store, desk.publisher)
+    yield made
+    made.close()
+
+
+def _letter(type="echo", error="boom", payload=None, **headers):
+    """A letter as the router sends it, without a record."""
+    given = {
+        "id": new_task_id(), "task": type, "retries": 0, CYCLE: 0, SEQ: 1, "x-attempt": 1, "x-principal": "ada",
+        ACCEPTED_AT: int(time.time() * 1_000), **headers,
+    }  # fmt: skip
+    body = json.dumps([payload or PAYLOAD, {}, {}]).encode()
+    return dead_copy(
+        Message(body, given, routing_key=topology.routing_key(type)), "permanent", error, "it broke"
+    ).message
+
+
+def _post(desk, letters):
+    for letter in letters:
+        desk.publisher.publish(letter, topology.DEAD_EXCHANGE, letter.routing_key)
+
+
+def _bury(desk, letters):
+    """As the dead tap does."""
+    handovers = Handovers(desk.settings)
+    for letter in letters:
+        handovers.bury(letter, expired=False, reason="permanent", max_attempts=4)
+    handovers.close()
+
+
+def _celery(desk, *arguments, **options):
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "dlq", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(desk.settings), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )  # fmt: skip
+
+
+def _dlq(desk, *arguments, code=0):
+    process = _celery(desk, *arguments)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, (output, errors)
+    return output + errors
+
+
+def test_a_redriven_letter_runs_in_its_next_cycle_with_the_same_id_and_trace(desk, letters):
+    with running_worker(desk.settings):
+        task_id = desk.submit("echo", {"message": "x", "permanent": True})
+        dead = desk.finished(task_id)
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 10, "the letter is there")
+        record = letters.redrive(task_id, by="me")
+        again = eventually(
+            lambda: (found := desk.store.get(task_id)).state is State.DEAD_LETTERED and found.cycle == 1 and found, 20
+        )
+        # The first cycle's letter goes, the second one's comes.
+        eventually(
+            lambda: [letter.cycle for letter in desk.letters()] == [1], 20, "the janitor took the old letter out"
+        )
+        desk.drained()
+
+    assert record.cycle == 1
+    assert again.trace_id == dead.trace_id
+    assert desk.hops(task_id).count("started") == 2
+    assert desk.hops(task_id).count("redriven") == 1
+
+
+def test_a_letter_of_a_task_that_has_since_succeeded_is_not_redriven(desk, letters):
+    letter = _letter()
+    _post(desk, [letter, letter])  # and a second copy of it
+    _bury(desk, [letter])
+    with running_worker(desk.settings):
+        letters.redrive(letter.task_id, by="me")
+        desk.finished(letter.task_id)
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 0, 20, "both letters are gone")
+        with pytest.raises(NotDead):
+            letters.redrive(letter.task_id, by="me")
+        _post(desk, [letter])  # it turns up once more
+        output = _dlq(desk, "redrive", letter.task_id, code=1)
+        desk.drained()
+
+    assert "stale, removed" in output
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.hops(letter.task_id).count("succeeded") == 1
+
+
+def test_a_broker_that_refuses_a_redrive_leaves_the_letter_and_one_that_is_silent_leaves_no_second_run(desk):
+    refused, silent = _letter(), _letter()
+    _post(desk, [refused, silent])
+    _bury(desk, [refused, silent])
+    with Proxy.to(desk.settings.broker("replay")) as proxy:
+        publisher = Publisher(proxy.url, timeout=1)
+        eventually(publisher.ready, 10, "connected")
+        verbs = DeadLetters(desk.settings, desk.store, publisher)
+        proxy.hold(DOWN)
+        with pytest.raises(InDoubt):
+            verbs.redrive(silent.task_id, by="me")
+        doubt = desk.store.get(silent.task_id)
+        proxy.release()
+        proxy.refuse()
+        proxy.cut()
+        eventually(lambda: not publisher.ready(), 10, "not connected")
+        with pytest.raises(NotSent):
+            verbs.redrive(refused.task_id, by="me")
+        record = desk.store.get(refused.task_id)
+        verbs.close()
+        publisher.close()
+
+    assert (record.state, record.cycle, record.decision) == (State.DEAD_LETTERED, 0, None)
+    assert (doubt.state, doubt.cycle) == (State.SCHEDULED, 1)
+    assert len(desk.letters()) == 2
+    with running_worker(desk.settings):
+        # The doubtful copy was stored: it runs; if the sweeper sends another one, that one is fenced off.
+        finished = desk.finished(silent.task_id)
+        eventually(lambda: [letter.task_id for letter in desk.letters()] == [refused.task_id], 20, "one letter stays")
+        eventually(lambda: desk.store.get(silent.task_id).before_redrive is None, 20, "settled")
+        desk.drained()
+
+    assert finished.state is State.SUCCEEDED
+    assert desk.hops(silent.task_id).count("started") == 1
+
+
+def test_a_redrive_that_died_in_the_middle_is_finished_by_the_workers(desk):
+    unpublished, published = _letter(), _letter()
+    _post(desk, [unpublished, published])
+    _bury(desk, [unpublished, published])
+    handovers = Handovers(desk.settings)
+    for letter in (unpublished, published):
+        handovers.redrive(letter, redriven_copy(letter), by="me", max_attempts=4)
+    copy = redriven_copy(published)
+    desk.publisher.publish(copy.message, copy.exchange, copy.routing_key)  # killed before it could say so
+    handovers.close()
+    with running_worker(desk.settings):
+        records = [desk.finished(letter.task_id, 30) for letter in (unpublished, published)]
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 0, 20, "the letters are gone")
+        desk.drained()
+
+    assert [(record.state, record.cycle) for record in records] == [(State.SUCCEEDED, 1)] * 2
+    assert [desk.hops(record.task_id).count("started") for record in records] == [1, 1]
+
+
+def test_the_command_lists_shows_redrives_and_discards(desk):
+    good, bad = _letter(error="first"), _letter(error="second")
+    nobody = dead_copy(
+        Message(b"{", {}, routing_key="robot.task.dispatch.x"), "undecodable", "undecodable", "no"
+    ).message
+    nobody = nobody.with_headers(**{"x-dead-id": new_task_id()})
+    every = [good, bad, nobody]
+    _post(desk, every)
+    _bury(desk, every)
+    listed = [json.loads(line) for line in _dlq(desk, "list", "--json").splitlines()]
+    table = _dlq(desk, "list", "--error-type", "second")
+    shown = json.loads(_dlq(desk, "show", bad.task_id))
+    dry = _dlq(desk, "redrive", "--type", "echo", "--dry-run")
+    sent = _dlq(desk, "redrive", "--error-type", "first")
+    gone = _dlq(desk, "discard", bad.task_id)
+
+    assert {line["taskId"] for line in listed} == {letter.task_id for letter in every}
+    assert bad.task_id in table
+    assert good.task_id not in table
+    assert (shown["error"]["type"], shown["deadReason"]) == ("second", "permanent")
+    assert shown["message"]["body"] == bad.body.decode()
+    assert "2 letters would be redriven" in dry
+    assert f"{good.task_id}  sent, cycle 1\n1 redriven" in sent
+    assert "1 discarded" in gone
+    assert [letter.task_id for letter in desk.letters()] == [nobody.task_id]
+    assert desk.state(bad.task_id) is State.DEAD_LETTERED
+    assert "no dead letter of task" in _dlq(desk, "show", bad.task_id, code=2)
+    assert "0 discarded" in _dlq(desk, "discard", bad.task_id, code=1)
+    assert desk.depth(topology.WORK_QUEUE) == 1
+
+
+def test_letters_whose_records_are_gone_or_late_are_redriven_all_the_same(desk, letters):
+    without_record = _letter()
+    task_id = desk.submit("echo", PAYLOAD)
+    late = dead_copy(desk.message(task_id), "expired", "expired", "too late").message  # no tap has seen it
+    _post(desk, [without_record, late])
+    desk.purge(topology.WORK_QUEUE)
+    with letters.turn() as turn:
+        sent = redrive_all(desk.settings, letters, turn, Job(Filter(), 10, 0, "me"))
+
+    assert sent == 2
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert [desk.store.get(each).cycle for each in (task_id, without_record.task_id)] == [1, 1]
+    assert desk.depth(topology.WORK_QUEUE) == 2
+
+
+def test_a_letter_that_is_not_the_last_word_on_a_task_that_runs_stays(desk, letters):
+    with running_worker(desk.settings):
+        task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 3})
+        desk.wait_for(task_id, State.RUNNING)
+        _post(desk, [dead_copy(desk.message(task_id), "expired", "expired", "too late").message])
+        with letters.turn(10) as turn:
+            sent = redrive_all(desk.settings, letters, turn, Job(Filter(), 10, 0, "me"))
+        kept = desk.depth(topology.DEAD_QUEUE)
+        record = desk.finished(task_id)
+        # The tap sees that the task has succeeded without it, and the janitor takes it out.
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 0, 20, "the letter is gone")
+
+    assert (sent, kept) == (0, 1)
+    assert record.state is State.SUCCEEDED
+
+
+def test_one_walks_at_a_time_and_the_others_say_so(desk, letters):
+    _post(desk, [_letter()])
+    with letters.turn(), pytest.raises(Occupied), letters.turn(0.3):
+        pass
+    with letters.turn() as turn:
+        seen = []
+        walk(desk.settings, turn, lambda letter: bool(seen.append(letter)))
+
+    assert len(seen) == 1
+
+
+def test_a_job_is_done_by_one_of_many_workers_to_its_limit_and_in_order(desk, letters):
+    many = [_letter() for _ in range(30)]
+    _post(desk, many)
+    _bury(desk, many)
+    with running_worker(desk.settings), running_worker(desk.settings):
+        found = letters.request(Job(Filter(type="echo"), 20, 0, "me"))
+        for letter in many[:20]:
+            desk.finished(letter.task_id, 30)
+        eventually(lambda: letters.next_job() is None, 20, "the job is done")
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 10, 20, "the others stay")
+        desk.drained()
+
+    assert found == 20
+    assert {letter.task_id for letter in desk.letters()} == {letter.task_id for letter in many[20:]}
+    assert {desk.hops(letter.task_id).count("started") for letter in many[:20]} == {1}
+
+
+#: Letters in the DLQ: more than a quorum queue gives one consumer unacked.
+MANY = int(os.environ.get("ROBOT_TEST_LETTERS", "2500"))
+
+
+def test_a_redrive_by_type_walks_past_all_others_and_leaves_them_in_order(desk):
+    others = [_letter("robot.clean", payload={}) for _ in range(MANY)]
+    meant = [_letter("echo") for _ in range(100)]
+    _post_many(desk, [*others, *meant])
+    began = time.monotonic()
+    process = _celery(desk, "redrive", "--type", "echo")
+    output, errors = process.communicate(timeout=100)
+    seconds = time.monotonic() - began
+
+    assert process.returncode == 0, errors
+    assert output.endswith("100 redriven\n")
+    assert [line.split()[0] for line in output.splitlines()[:-1]] == [letter.task_id for letter in meant]
+    assert [letter.task_id for letter in desk.letters()] == [letter.task_id for letter in others]
+    assert desk.depth(topology.WORK_QUEUE) == 100
+    assert seconds < 60, f"{MANY} letters walked, 100 redriven in {seconds:.1f} s"
+
+
+def test_a_redrive_that_is_killed_in_the_middle_loses_and_doubles_nothing(desk):
+    many = [_letter() for _ in range(300)]
+    _post_many(desk, many)
+    process = _celery(desk, "redrive", "--all", start_new_session=True)
+    eventually(lambda: desk.depth(topology.WORK_QUEUE) > 50, 30, "it is in the middle", interval=0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = desk.depth(topology.WORK_QUEUE)
+    eventually(lambda: desk.depth(topology.DEAD_QUEUE) >= len(many) - done - 1, 10, "its letters are back")
+    _dlq(desk, "redrive", "--all")
+    with running_worker(desk.settings):
+        states = {desk.finished(letter.task_id, 60).state for letter in many}
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 0, 20, "every letter is gone")
+        desk.drained()
+
+    assert done < len(many)
+    assert states == {State.SUCCEEDED}
+    assert {desk.store.get(letter.task_id).cycle for letter in many} == {1}
+    assert {desk.hops(letter.task_id).count("succeeded") for letter in many} == {1}
+
+
+def _post_many(desk, letters):
+    """Without waiting for each confirm."""
+    desk.publisher.publish(letters[0], topology.DEAD_EXCHANGE, letters[0].routing_key)
+    link = desk.publisher._link
+    until = time.monotonic() + 60
+    futures = [link.publish(letter, topology.DEAD_EXCHANGE, letter.routing_key, until) for letter in letters[1:]]
+    for future in futures:
+        future.result(60)
