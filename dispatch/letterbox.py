@@ -1,8 +1,8 @@
 """Walk through the DLQ once: take letters out or leave them, without loading them all.
 
-Letters that stay are held unacked until the end of the walk, by delivery tag alone, and go back one by one in their
-order. One walk at a time (`dispatch.deadletters.Turn`): what one holds, another would not see.
-A crash in the middle returns every letter that was not taken out; RabbitMQ 3.10 then shuffles them.
+Letters that stay are held unacked until the end of the walk, by delivery tag alone, and then go back; RabbitMQ does
+not promise their order. One walk at a time (`dispatch.deadletters.Turn`): what one holds, another would not see.
+A crash in the middle returns every letter that was not taken out.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class _Hand:
             self._tag = None
 
     def give_back(self) -> None:
-        """Return what is held, each by itself: nack-multiple, recover and close shuffle (measured on 3.10)."""
+        """Return what is held; with 32 or more under way a quorum queue changes their order (measured on 3.10)."""
         for tag in self._held:
             self._channel.basic_reject(tag, True)
         self._count()  # so that all of it has arrived
@@ -160,7 +160,7 @@ class _Walk:
         self._turn.keep()
 
     def _give_back(self) -> None:
-        """In order as far as the connection lives; without it RabbitMQ returns them itself."""
+        """As far as the connection lives; without it RabbitMQ returns them itself."""
         with contextlib.suppress(OSError, AMQPError):
             for hand in self._hands:
                 hand.cancel()

@@ -25,7 +25,7 @@ end
 set('state', ARGV[3], 'cycle', cycle, 'seq', seq, 'published', 1, 'deadReason', ARGV[4], 'queue', ARGV[8], 'finishedAt', NOW)
 if ARGV[5] ~= '' then set('errorType', ARGV[5], 'error', ARGV[6], 'errorRetryable', ARGV[7]) end
 set('letters', 1)
-forget('decision', 'decidedSeq', 'fence', 'owner', 'nextAttemptAt', 'rung', 'discarded')
+forget('decision', 'decidedSeq', 'before', 'fence', 'owner', 'nextAttemptAt', 'rung', 'discarded')
 hop(ARGV[9])
 commit(0)
 return 'OK'

@@ -25,7 +25,7 @@ end
 set('state', 'RUNNING', 'cycle', cycle, 'seq', seq, 'attempt', attempt, 'published', 1,
     'owner', owner, 'fence', ARGV[5], 'worker', ARGV[8])
 redis.call('HSETNX', KEYS[1], 'startedAt', NOW)
-forget('decision', 'decidedSeq', 'nextAttemptAt', 'rung', 'queue', 'finishedAt', 'deadReason', 'progress')
+forget('decision', 'decidedSeq', 'before', 'nextAttemptAt', 'rung', 'queue', 'finishedAt', 'deadReason', 'progress')
 redis.call('SET', KEYS[2], owner, 'PX', ARGV[6])
 hop(ARGV[9])
 commit(0)

@@ -140,6 +140,7 @@ class Protocol(RuleBasedStateMachine):
         lost = died and m.lost >= LOST_RUNS
         m.state, m.cycle, m.seq, m.published = "RUNNING", cycle, seq, True
         m.owner, m.fence, m.decided, self.lease = ticket.owner, ticket.fence, None, ticket.owner
+        m.before = None
         return Answer.LOST if lost else Answer.RUN
 
     @precondition(lambda self: self.tickets)
@@ -261,7 +262,7 @@ class Protocol(RuleBasedStateMachine):
             return word
         m = self.model
         m.state, m.cycle, m.seq, m.published = "DEAD_LETTERED", letter.cycle, letter.seq, True
-        m.decided = m.fence = m.owner = None
+        m.decided = m.fence = m.owner = m.before = None
         m.discarded, m.letters = False, 1
         return Burial.OK
 
