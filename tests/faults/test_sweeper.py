@@ -1,0 +1,144 @@
+"""P1, P2, P4: what nobody has heard of for too long, and what the broker itself gives up."""
+
+import contextlib
+import threading
+
+import topology
+from dispatch.handover import Handovers
+from dispatch.publisher import Publisher
+from dispatch.records import State
+from dispatch.sweeper import Sweeper
+from support.waiting import eventually
+from support.worker import bench, running_worker
+
+
+def _unpublished(desk):
+    """A record whose gateway died before it could publish."""
+    task_id = desk.submit("echo", {"message": "x"})
+    message = desk.message(task_id)
+    desk.purge(topology.WORK_QUEUE)
+    prefix = desk.settings.redis_prefix
+    desk.store._scripts.run(("DEL", f"{prefix}task:{{{task_id}}}", f"{prefix}hops:{{{task_id}}}"))
+    desk.store.accept(message, max_attempts=4, key=None)
+    return task_id, message
+
+
+def test_a_record_that_was_never_published_is_rejected_and_its_late_copy_does_not_run(desk):
+    task_id, message = _unpublished(desk)
+    with running_worker(desk.settings):
+        record = desk.wait_for(task_id, State.REJECTED)
+        desk.send_again(message)
+        desk.drained()
+
+    assert record.error.type == "publish-unconfirmed"
+    assert "started" not in desk.hops(task_id)
+    assert desk.state(task_id) is State.REJECTED
+
+
+def test_a_copy_that_a_worker_has_claimed_is_never_rejected(settings):
+    patient = settings.model_copy(update={"unpublished_grace": 20.0})
+    with bench(patient) as desk:
+        task_id, message = _unpublished(desk)
+        desk.send_again(message)  # the publish got through, the gateway died before it could say so
+        with running_worker(patient), sweeping(desk, unpublished_grace=0.01) as sweep:
+            eventually(lambda: desk.state(task_id) is not State.SCHEDULED, 20, "a worker has it", 0.005)
+            sweep(task_id)
+            record = desk.finished(task_id)
+            sweep(task_id)
+
+    assert record.state is State.SUCCEEDED
+    assert desk.state(task_id) is State.SUCCEEDED
+
+
+@contextlib.contextmanager
+def sweeping(desk, sweepers=1, **changes):
+    """Sweepers with settings of their own, all looking at a task at once."""
+    impatient = desk.settings.model_copy(update=changes)
+    publisher = Publisher(impatient.broker("replay"))
+    each = [
+        Sweeper(impatient, send=lambda c: publisher.publish(c.message, c.exchange, c.routing_key))
+        for _ in range(sweepers)
+    ]
+    handovers = Handovers(impatient)
+
+    def sweep(task_id):
+        handovers.look_again(task_id, 0)
+        threads = [threading.Thread(target=sweeper.sweep) for sweeper in each]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    try:
+        yield sweep
+    finally:
+        handovers.close()
+        publisher.close()
+
+
+SOON = {"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5}
+
+
+def test_a_broker_that_lost_its_queue_gets_the_task_back_once_however_many_sweep(desk):
+    task_id = desk.submit("echo", {"message": "x"})
+    desk.purge(topology.WORK_QUEUE)
+    with sweeping(desk, 4, **SOON) as sweep:
+        eventually(lambda: sweep(task_id) or "resent" in desk.hops(task_id), 20, "it is sent again")
+        sent = desk.depth(topology.WORK_QUEUE)
+    with running_worker(desk.settings):
+        record = desk.finished(task_id)
+        desk.drained()
+
+    assert sent == 1
+    assert desk.hops(task_id).count("resent") == 1
+    assert (record.state, record.attempt, record.seq) == (State.SUCCEEDED, 1, 1)
+
+
+def test_a_task_that_the_broker_lost_twice_comes_back_twice(desk):
+    task_id = desk.submit("echo", {"message": "x"})
+    with sweeping(desk, **SOON) as sweep:
+        for time in (1, 2):
+            desk.purge(topology.WORK_QUEUE)
+            eventually(lambda time=time: sweep(task_id) or desk.hops(task_id).count("resent") == time, 20)
+    with running_worker(desk.settings):
+        record = desk.finished(task_id)
+
+    assert record.state is State.SUCCEEDED
+    assert desk.hops(task_id).count("started") == 1
+
+
+def test_a_late_copy_of_a_task_that_was_sent_again_is_stale(desk):
+    task_id = desk.submit("echo", {"message": "x"})
+    with sweeping(desk, **SOON) as sweep:  # the first copy was only slow: it is there still
+        eventually(lambda: sweep(task_id) or "resent" in desk.hops(task_id), 20)
+    with running_worker(desk.settings):
+        record = desk.finished(task_id)
+        desk.drained()
+
+    assert record.state is State.SUCCEEDED
+    assert desk.hops(task_id).count("started") == 1
+
+
+def test_a_retry_that_the_broker_lost_comes_back_as_the_attempt_that_it_was(desk):
+    with running_worker(desk.settings):
+        task_id = desk.submit("echo", {"message": "w", "failTimes": 1})
+        desk.wait_for(task_id, State.RETRY_WAIT)
+        desk.purge(topology.rung_queue("1m"))
+        with sweeping(desk, **SOON) as sweep:
+            eventually(lambda: sweep(task_id) or desk.state(task_id) is not State.RETRY_WAIT, 20, "it is sent again")
+        record = desk.finished(task_id)
+
+    assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
+
+
+def test_a_task_that_waited_too_long_is_expired_and_says_so(desk):
+    short = desk.settings.model_copy(update={"queue_ttl": 1.0})
+    topology.apply_policies(short)
+    task_id = desk.submit("echo", {"message": "x"})
+    eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 20, "the broker dead-letters it")
+    with running_worker(desk.settings):
+        record = desk.wait_for(task_id, State.EXPIRED)
+    letters = desk.store.dead_letters().items
+
+    assert (record.status, record.dead_reason) == ("FAIL", "expired")
+    assert [letter.task_id for letter in letters] == [task_id]
