@@ -1,0 +1,204 @@
+"""One test for each boundary of the protocol: the process dies exactly there, and the outcome is certain."""
+
+import multiprocessing
+
+import pytest
+
+import topology
+from dispatch import faultpoints
+from dispatch.deadletters import DeadLetters
+from dispatch.handover import Handovers
+from dispatch.publisher import Publisher
+from dispatch.records import State
+from dispatch.store import KeyInProgress
+from dispatch.sweeper import Sweeper
+from support.waiting import eventually
+from support.worker import bench, running_worker
+
+
+@pytest.fixture
+def fault(monkeypatch, tmp_path):
+    """Arm a point for the processes that are started next; says whether it was reached."""
+    marker = tmp_path / "died-here"
+
+    def arm(point):
+        assert point in faultpoints.POINTS
+        monkeypatch.setenv(faultpoints.VARIABLE, f"{point}={marker}")
+        return marker.exists
+
+    return arm
+
+
+# --- the gateway -----------------------------------------------------------------------------------
+def _submit(settings, key):
+    with bench(settings) as desk:
+        desk.submit("echo", {"message": "x"}, key=key)
+
+
+def _dies_submitting(settings, key):
+    process = multiprocessing.get_context("spawn").Process(target=_submit, args=(settings, key))
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.mark.parametrize("point", ["submit.key-reserved", "submit.recorded", "submit.published", "submit.marked"])
+def test_a_gateway_dies_and_the_repeated_key_is_one_task_that_runs_once(desk, fault, point):
+    reached = fault(point)
+
+    assert _dies_submitting(desk.settings, "k") == -9
+    assert reached()
+    task_id = eventually(lambda: _repeated(desk), 20, "the key is adopted, replayed or free")
+    with running_worker(desk.settings):
+        record = desk.finished(task_id)
+        desk.drained()
+
+    assert record.state is State.SUCCEEDED
+    assert len(desk.store.list().items) == 1
+    assert desk.hops(task_id).count("started") == 1
+
+
+def _repeated(desk):
+    try:
+        return desk.submit("echo", {"message": "x"}, key="k")
+    except KeyInProgress:
+        return None
+
+
+@pytest.mark.parametrize("point", ["submit.recorded", "submit.published"])
+def test_a_gateway_dies_and_nobody_comes_back(desk, fault, point):
+    fault(point)
+    _dies_submitting(desk.settings, "k")
+    record = desk.store.list().items[0]
+    with running_worker(desk.settings):
+        ended = desk.finished(record.task_id)
+        desk.drained()
+
+    # Never published: rejected. Published: a worker's claim and the sweeper race, and either is true; never both.
+    runs = desk.hops(record.task_id).count("started")
+    assert (ended.state, runs) in {(State.SUCCEEDED, 1), (State.REJECTED, 0)}
+    assert point == "submit.published" or ended.state is State.REJECTED
+
+
+# --- a run and its failure ---------------------------------------------------------------------------
+OUTCOMES = {
+    # point: (attempts, handler starts)
+    "run.delivered": (1, 1),
+    "run.claimed": (2, 2),
+    "run.handled": (2, 2),
+    "run.completed": (1, 1),
+    "ack.succeeded": (1, 1),
+}
+
+
+@pytest.mark.parametrize("point", OUTCOMES)
+def test_a_worker_dies_and_the_task_succeeds_once(desk, fault, point):
+    reached = fault(point)
+    with running_worker(desk.settings), running_worker(desk.settings):
+        task_id = desk.submit("echo", {"message": "x"})
+        record = desk.finished(task_id, 40)
+        eventually(reached, 10, "a process died there")
+        desk.drained()
+        hops = desk.hops(task_id)
+
+    assert record.state is State.SUCCEEDED
+    assert (record.attempt, hops.count("started")) == OUTCOMES[point]
+    assert hops.count("succeeded") == 1
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+
+
+@pytest.mark.parametrize("point", ["route.decided", "route.published", "route.handed-over"])
+def test_a_worker_dies_handing_a_failure_over_and_no_attempt_runs_twice(desk, fault, point):
+    reached = fault(point)
+    with running_worker(desk.settings), running_worker(desk.settings):
+        task_id = desk.submit("echo", {"message": "x", "failTimes": 1})
+        record = desk.finished(task_id, 40)
+        desk.drained(topology.rung_queue("1m"), topology.LEASE_QUEUE, topology.WORK_QUEUE)
+        hops = desk.hops(task_id)
+
+    assert reached()
+    assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
+    assert (hops.count("started"), hops.count("failed"), hops.count("succeeded")) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("point", ["route.decided", "route.published", "route.handed-over", "tap.recorded"])
+def test_a_worker_dies_burying_a_task_and_one_letter_is_left(desk, fault, point):
+    reached = fault(point)
+    with running_worker(desk.settings), running_worker(desk.settings):
+        task_id = desk.submit("echo", {"message": "x", "permanent": True})
+        record = desk.finished(task_id, 40)
+        eventually(reached, 10, "a process died there")
+        desk.drained(topology.DEAD_TAP, topology.LEASE_QUEUE, topology.WORK_QUEUE)
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 20, "one letter is left")
+
+    assert record.state is State.DEAD_LETTERED
+    assert record.dead_reason == "permanent"
+    assert desk.hops(task_id).count("started") == 1
+    assert [letter.task_id for letter in desk.letters()] == [task_id]
+
+
+def test_a_worker_dies_renewing_its_leases_and_the_task_succeeds_once(desk, fault):
+    reached = fault("lease.renewing")
+    with running_worker(desk.settings), running_worker(desk.settings):
+        task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 2})
+        record = desk.finished(task_id, 40)
+        desk.drained()
+
+    assert reached()
+    assert (record.state, record.attempt) == (State.SUCCEEDED, 1)
+    assert desk.hops(task_id).count("succeeded") == 1
+
+
+# --- redrive and sweeper -------------------------------------------------------------------------------
+def _redrive(settings, task_id):
+    with bench(settings) as desk:
+        DeadLetters(settings, desk.store, desk.publisher).redrive(task_id, by="test")
+
+
+@pytest.mark.parametrize("point", ["redrive.recorded", "redrive.published", "redrive.finished"])
+def test_a_redrive_dies_and_its_next_cycle_runs_once(desk, fault, point):
+    with running_worker(desk.settings):
+        task_id = desk.submit("echo", {"message": "x", "permanent": True})
+        desk.finished(task_id)
+    reached = fault(point)
+    process = multiprocessing.get_context("spawn").Process(target=_redrive, args=(desk.settings, task_id))
+    process.start()
+    process.join(60)
+    with running_worker(desk.settings):
+        eventually(lambda: (r := desk.store.get(task_id)).cycle == 1 and r.state is State.DEAD_LETTERED, 40)
+        desk.drained()
+        eventually(lambda: [letter.cycle for letter in desk.letters()] == [1], 20, "the first letter is gone")
+
+    assert (process.exitcode, reached()) == (-9, True)
+    assert desk.hops(task_id).count("started") == 2
+
+
+def _sweep(settings, task_id):
+    impatient = settings.model_copy(update={"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5})
+    publisher = Publisher(settings.broker("replay"))
+    sweeper = Sweeper(impatient, send=lambda copy: publisher.publish(copy.message, copy.exchange, copy.routing_key))
+    handovers = Handovers(settings)
+
+    def swept():
+        handovers.look_again(task_id, 0)
+        sweeper.sweep()
+        return False
+
+    eventually(swept, 30, "it dies before")
+
+
+@pytest.mark.parametrize("point", ["sweep.recorded", "sweep.published"])
+def test_a_sweeper_dies_sending_a_lost_task_again_and_it_runs_once(desk, fault, point):
+    task_id = desk.submit("echo", {"message": "x"})
+    desk.purge(topology.WORK_QUEUE)
+    reached = fault(point)
+    process = multiprocessing.get_context("spawn").Process(target=_sweep, args=(desk.settings, task_id))
+    process.start()
+    process.join(60)
+    with running_worker(desk.settings.model_copy(update={"unpublished_grace": 0.5})):
+        record = desk.finished(task_id, 40)
+        desk.drained()
+
+    assert (process.exitcode, reached()) == (-9, True)
+    assert record.state is State.SUCCEEDED
+    assert desk.hops(task_id).count("started") == 1
