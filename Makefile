@@ -10,8 +10,10 @@ LAUNCH := $(PYTHON) -m launcher
 SYNCED := .venv/.synced
 SCRIPTS := .ci/run $(shell find scripts deploy bench -name '*.sh' 2>/dev/null)
 
-# Words for pytest, as in: make test ARGS="-n 2 -k ladder"
+# Words for pytest, as in: make test ARGS="-k ladder"
 ARGS ?=
+# Two processes; a file's tests share what they start. PARALLEL= runs them one by one.
+PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: help setup servers-installed promtool-installed demo up down restart status \
 	test test-unit test-integration test-system test-faults test-rabbitmq4 check lint types imports fmt clean
@@ -47,23 +49,23 @@ status: $(SYNCED) ## what runs, where, and how often it was restarted
 	@$(LAUNCH) status || true
 
 test: setup promtool-installed ## every test, on real servers of their own
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(PARALLEL) $(ARGS)
 
 test-unit: $(SYNCED) ## tests that touch no network
 	$(PYTEST) tests/unit $(ARGS)
 
 test-integration: setup promtool-installed ## tests on a real RabbitMQ and Redis
-	$(PYTEST) tests/integration $(ARGS)
+	$(PYTEST) tests/integration $(PARALLEL) $(ARGS)
 
 test-system: setup ## tests of real processes from outside
-	$(PYTEST) tests/system $(ARGS)
+	$(PYTEST) tests/system $(PARALLEL) $(ARGS)
 
 test-faults: setup ## tests that kill, cut and fill
-	$(PYTEST) tests/faults $(ARGS)
+	$(PYTEST) tests/faults $(PARALLEL) $(ARGS)
 
 test-rabbitmq4: setup ## integration and fault tests on RabbitMQ 4.3, brought from Debian's packages into .run/rabbitmq4
 	@scripts/get-rabbitmq4.sh .run/rabbitmq4
-	source .run/rabbitmq4/env && $(PYTEST) tests/integration tests/faults $(ARGS)
+	source .run/rabbitmq4/env && $(PYTEST) tests/integration tests/faults $(PARALLEL) $(ARGS)
 
 check: lint types imports test ## everything that CI runs
 
