@@ -145,12 +145,16 @@ class Store:
         fields["key"] = key or ""
         born = message.number("x-accepted-at") or int(time.time() * 1_000)
         look = born / 1_000 + self._settings.unpublished_grace
+        # Records expire by themselves, entries in an index don't: without this the indexes would grow for ever.
+        gone = born - self._idem_ttl
         answers = self._scripts.run(
             # The sweeper's reminder comes first: a record without one would be forgotten if the gateway died here.
             ("ZADD", due_key(self._prefix), look, message.task_id),
             self._scripts.step("accept", self._keys(message.task_id), json.dumps(fields), hop("accepted", message)),
             ("ZADD", self._index(principal), born, message.task_id),
             ("ZADD", self._index(None), born, message.task_id),
+            ("ZREMRANGEBYSCORE", self._index(principal), "-inf", gone),
+            ("ZREMRANGEBYSCORE", self._index(None), "-inf", gone),
         )
         return State(answers[1])
 

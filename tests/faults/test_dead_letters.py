@@ -6,17 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import topology
 from dispatch.deadletters import DeadLetters, Filter, Job, NotDead, Occupied
-from dispatch.errors import InDoubt, NotSent
+from dispatch.errors import InDoubt, NotSent, PublishError
 from dispatch.handover import Handovers, dead_copy, redriven_copy
-from dispatch.letterbox import redrive_all, walk
+from dispatch.letterbox import Janitor, redrive_all, walk
 from dispatch.publisher import Publisher
 from dispatch.records import ACCEPTED_AT, CYCLE, SEQ, Message, State, new_task_id
-from support.proxy import DOWN, Proxy
+from support.proxy import DOWN, UP, Proxy
 from support.waiting import eventually
 from support.worker import ROOT, environment, running_worker
 
@@ -174,10 +175,18 @@ def test_the_command_lists_shows_redrives_and_discards(desk):
     every = [good, bad, nobody]
     _post(desk, every)
     _bury(desk, every)
-    listed = [json.loads(line) for line in _dlq(desk, "list", "--json").splitlines()]
-    table = _dlq(desk, "list", "--error-type", "second")
-    shown = json.loads(_dlq(desk, "show", bad.task_id))
-    dry = _dlq(desk, "redrive", "--type", "echo", "--dry-run")
+    with ThreadPoolExecutor() as pool:
+        asked = [
+            pool.submit(_dlq, desk, *words.split())
+            for words in (
+                "list --json",
+                "list --error-type second",
+                f"show {bad.task_id}",
+                "redrive --type echo --dry-run",
+            )
+        ]
+    lines, table, text, dry = (each.result() for each in asked)
+    listed, shown = [json.loads(line) for line in lines.splitlines()], json.loads(text)
     sent = _dlq(desk, "redrive", "--error-type", "first")
     gone = _dlq(desk, "discard", bad.task_id)
 
@@ -192,7 +201,6 @@ def test_the_command_lists_shows_redrives_and_discards(desk):
     assert [letter.task_id for letter in desk.letters()] == [nobody.task_id]
     assert desk.state(bad.task_id) is State.DEAD_LETTERED
     assert "no dead letter of task" in _dlq(desk, "show", bad.task_id, code=2)
-    assert "0 discarded" in _dlq(desk, "discard", bad.task_id, code=1)
     assert desk.depth(topology.WORK_QUEUE) == 1
 
 
@@ -253,6 +261,38 @@ def test_a_job_is_done_by_one_of_many_workers_to_its_limit_and_in_order(desk, le
     assert found == 20
     assert {letter.task_id for letter in desk.letters()} == {letter.task_id for letter in many[20:]}
     assert {desk.hops(letter.task_id).count("started") for letter in many[:20]} == {1}
+
+
+def test_a_job_that_was_interrupted_goes_on_with_what_is_left_of_its_limit(desk):
+    many = [_letter() for _ in range(20)]
+    _post(desk, many)
+    _bury(desk, many)
+    with Proxy.to(desk.settings.broker("replay")) as proxy:
+        publisher = Publisher(proxy.url, timeout=1)
+        eventually(publisher.ready, 10, "connected")
+        verbs = DeadLetters(desk.settings, desk.store, publisher)
+        janitor = Janitor(desk.settings, verbs)
+        verbs.request(Job(Filter(), 12, 0, "me"))
+
+        def fifth(direction, data):
+            if direction == UP and many[5].task_id.encode() in data:
+                proxy.refuse()
+                proxy.cut()
+
+        proxy.watch = fifth
+        with pytest.raises(PublishError):
+            janitor.tidy()
+        left = verbs.next_job()
+        proxy.watch = None
+        proxy.admit()
+        eventually(publisher.ready, 10, "connected again")
+        janitor.tidy()
+        done = verbs.next_job()
+        verbs.close()
+        publisher.close()
+
+    assert (left.limit, done) == (7, None)
+    assert len([letter for letter in many if desk.store.get(letter.task_id).cycle == 1]) == 12
 
 
 #: Letters in the DLQ: more than a quorum queue gives one consumer unacked.

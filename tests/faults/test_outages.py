@@ -125,15 +125,18 @@ def test_a_cut_connection_loses_nothing_and_counts_nothing(desk):
         for task_id in running:
             desk.wait_for(task_id, State.RUNNING)
         queued = [desk.submit("echo", PAYLOAD) for _ in range(30)]
+        hopeless = [desk.submit("echo", {"message": "x", "permanent": True}) for _ in range(5)]
         proxy.cut()
         records = [desk.finished(task_id, 40) for task_id in [*running, *queued]]
-        desk.drained()
+        dead = [desk.finished(task_id, 40) for task_id in hopeless]
+        desk.drained(topology.WORK_QUEUE, topology.LEASE_QUEUE, topology.DEAD_TAP)
 
         assert worker.process.poll() is None
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert {record.attempt for record in records} == {1}
     assert {desk.hops(record.task_id).count("succeeded") for record in records} == {1}
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert {(record.state, record.attempt) for record in dead} == {(State.DEAD_LETTERED, 1)}
+    assert {letter.task_id for letter in desk.letters()} == set(hopeless)
 
 
 def test_a_broker_that_refuses_for_a_while_gets_the_retry_later_and_the_handler_runs_once_an_attempt(desk):

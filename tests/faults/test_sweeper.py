@@ -2,11 +2,18 @@
 
 import contextlib
 import threading
+from urllib.parse import urlsplit
+
+from kombu import Connection
+from pydantic import SecretStr
 
 import topology
-from dispatch.handover import Handovers
+from dispatch import definitions
+from dispatch.claims import Claims, Ticket
+from dispatch.handover import Handovers, next_copy
 from dispatch.publisher import Publisher
 from dispatch.records import State
+from dispatch.retry import Failure, Kind, Retry
 from dispatch.sweeper import Sweeper
 from support.waiting import eventually
 from support.worker import bench, running_worker
@@ -131,14 +138,64 @@ def test_a_retry_that_the_broker_lost_comes_back_as_the_attempt_that_it_was(desk
     assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
 
 
-def test_a_task_that_waited_too_long_is_expired_and_says_so(desk):
-    short = desk.settings.model_copy(update={"queue_ttl": 1.0})
-    topology.apply_policies(short)
-    task_id = desk.submit("echo", {"message": "x"})
-    eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 20, "the broker dead-letters it")
+def test_what_the_broker_itself_gives_up_says_why(desk):
+    changes = {"queue_ttl": 3.0, "delivery_limit": 2}
+    topology.apply_policies(desk.settings.model_copy(update=changes))
+    returned = desk.submit("echo", {"message": "x"})
+    with Connection(desk.settings.broker("admin")) as connection:
+        for _ in range(3):  # as if three consumers had died over it
+            connection.default_channel.basic_reject(_get(connection).delivery_tag, requeue=True)
+    late = desk.submit("echo", {"message": "x"})
+    eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 2, 20, "the broker dead-letters both")
     with running_worker(desk.settings):
-        record = desk.wait_for(task_id, State.EXPIRED)
+        records = [desk.finished(task_id) for task_id in (returned, late)]
     letters = desk.store.dead_letters().items
 
-    assert (record.status, record.dead_reason) == ("FAIL", "expired")
-    assert [letter.task_id for letter in letters] == [task_id]
+    assert [(record.state, record.dead_reason) for record in records] == [
+        (State.DEAD_LETTERED, "delivery-limit"),
+        (State.EXPIRED, "expired"),
+    ]
+    assert {record.status for record in records} == {"FAIL"}
+    assert {letter.task_id for letter in letters} == {returned, late}
+
+
+def _get(connection):
+    return eventually(lambda: connection.default_channel.basic_get(topology.WORK_QUEUE), 5, "it is there")
+
+
+def test_with_least_privilege_a_decided_retry_is_still_sent_by_the_sweeper(desk, servers):
+    """Its copy goes to a rung, where the user that sends letters again may not write."""
+    roles = [role.name for role in definitions.ROLES]
+    address = urlsplit(desk.settings.broker("admin"))
+    users = {role: f"{role}-{address.path[1:]}" for role in roles}
+    urls = {
+        f"{role}_broker_url": SecretStr(f"amqp://{user}:pw@{address.hostname}:{address.port}{address.path}")
+        for role, user in users.items()
+    }
+    own = desk.settings.model_copy(update={**urls, "apply_topology": False})
+    with servers.management() as api:
+        api.post("/api/definitions", json=definitions.definitions(own, users=True)).raise_for_status()
+        try:
+            task_id = desk.submit("echo", {"message": "x", "failTimes": 1})
+            _die_after_the_decision(desk, task_id)
+            with running_worker(own):
+                record = desk.finished(task_id, 30)
+                desk.drained()
+        finally:
+            api.post("/api/users/bulk-delete", json={"users": list(users.values())}).raise_for_status()
+
+    assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
+    assert desk.hops(task_id).count("started") == 2
+
+
+def _die_after_the_decision(desk, task_id):
+    """A worker and its broker's copy are gone, only the decision is recorded."""
+    desk.purge(topology.WORK_QUEUE)
+    message, ticket = desk.message(task_id), Ticket("owner", "fence", "w@gone")
+    claims, handovers = Claims(desk.settings), Handovers(desk.settings)
+    claims.claim(message, ticket, 4)
+    failure, decision = Failure(Kind.RETRYABLE, "boom", "it broke"), Retry(desk.settings.ladder[0])
+    copy = next_copy(message, failure, decision, 1)
+    handovers.decide(message, ticket, copy, failure, decision, max_attempts=4)
+    claims.close()
+    handovers.close()

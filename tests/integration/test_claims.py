@@ -431,9 +431,17 @@ def test_the_tap_agrees_with_the_router_in_either_order(case):
     case.handovers.hand_over(copy, owner=ticket.owner)
     second = case.handovers.bury(copy.message, expired=False, reason="permanent", max_attempts=4)
 
-    assert (first, second) == (Burial.OK, Burial.DONE)
+    assert (first, second) == (Burial.OK, Burial.AGAIN)
     assert case.record().state is State.DEAD_LETTERED
     assert case.kinds().count("dead-lettered") == 1
+
+
+def test_the_first_letter_of_a_death_is_kept_and_any_further_one_is_looked_at(case):
+    letter = case.die()
+    burials = [case.handovers.bury(letter, expired=False, reason="permanent", max_attempts=4) for _ in range(2)]
+
+    assert burials == [Burial.DONE, Burial.AGAIN]
+    assert case.handovers.stale_letters() == {case.task_id}
 
 
 def test_an_expired_copy_does_not_bury_a_task_that_lives_on(case):
@@ -497,6 +505,19 @@ def test_a_refused_task_whose_record_redis_lost_is_still_refused(case):
     case.wipe()
 
     assert case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), key="k")
+
+
+def test_the_indexes_forget_tasks_whose_records_have_long_expired(case):
+    now = 1_800_000_000_000
+    retention = int(case.settings.idempotency_ttl * 1_000)
+    ages = {"old": now - retention - 1, "young": now - retention + 1_000, "new": now}
+    ids = {name: new_task_id() for name in ages}
+    for name, born in ages.items():
+        message = case.message.with_headers(**{"id": ids[name], "x-accepted-at": born})
+        case.store.accept(message, max_attempts=4, key=None)
+
+    for index in ("index", "index:ada"):
+        assert case.redis.zrange(f"{case.prefix}{index}", 0, -1) == [ids["young"], ids["new"]]
 
 
 # --- reminders -------------------------------------------------------------------------------------
