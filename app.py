@@ -20,7 +20,6 @@ import topology
 from celery_app import create_celery
 from dispatch import queues, tasktypes
 from dispatch.deadletters import DeadLetters
-from dispatch.gateway import logs
 from dispatch.gateway.admission import Guard
 from dispatch.gateway.application import Parts, build
 from dispatch.gateway.depth import BrokerGauge, DepthReader, ack_rate
@@ -31,6 +30,7 @@ from dispatch.gateway.submission import Submitter
 from dispatch.publisher import Publisher
 from dispatch.settings import Settings
 from dispatch.store import Store
+from dispatch.telemetry import logs
 
 _PATIENCE = 2.0  #: seconds for connecting to the broker, and for each of its answers while declaring
 
@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     """
     settings = settings or dispatch.settings.load()
     celery = create_celery(settings)
-    logs.configure()
+    logs.configure("gateway")
     types = tasktypes.load(tasks)
     store = Store(settings)
     publisher = Publisher(

@@ -15,7 +15,7 @@ from dispatch.publisher import Publisher, hooked
 from dispatch.settings import Settings, load
 from dispatch.task import DispatchTask
 from dispatch.tasktypes import TaskType
-from dispatch.telemetry import configure_logging
+from dispatch.telemetry import logs
 from dispatch.worker import LocalRunner, install
 
 
@@ -31,7 +31,7 @@ def create_celery(settings: Settings) -> Celery:
     Raises:
         ConfigurationError: a task type doesn't fit the settings.
     """
-    configure_logging()
+    logs.configure()
     celery = Celery("robot", task_cls=DispatchTask, set_as_current=False)
     celery.conf.update(configuration(settings))
     types = dict(tasktypes.load(tasks))

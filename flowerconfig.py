@@ -12,8 +12,10 @@ from flower.views import BaseHandler
 
 import topology
 from dispatch import settings as configuration
+from dispatch.telemetry import logs
 
 _settings = configuration.load()
+logs.configure("flower")
 
 address = _settings.flower_host
 port = _settings.flower_port or 5555

@@ -6,6 +6,7 @@ decides, publishes and acks (`dispatch.router`).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ from dispatch.handback import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Rer
 from dispatch.records import Message, child_traceparent, trace_id
 from dispatch.retry import Failure, Kind
 from dispatch.settings import Settings
-from dispatch.tasktypes import Log, TaskType
-from dispatch.telemetry import task_log
+from dispatch.tasktypes import Log, TaskType, secrets_of
+from dispatch.telemetry import logs, task_log
 
 #: Bytes of JSON that a handler may return.
 MAX_RESULT = 262_144
@@ -61,7 +62,7 @@ class RunContext:
         if now - self._told < PROGRESS_PAUSE and percent < 100:
             return
         self._told = self._asked = now
-        self._tell({"percent": max(0, min(100, int(percent))), "message": message[:500]})
+        self._tell({"percent": max(0, min(100, int(percent))), "message": logs.redacted(message)[:500]})
 
     def cancelled(self) -> bool:
         """Ask Redis, twice a second at most."""
@@ -98,7 +99,7 @@ class Runner:
             payload: the message's one argument.
 
         Returns:
-            The recorded result.
+            The recorded result, without the payload's secrets: Celery shows it in events.
 
         Raises:
             Handback: the delivery isn't finished here; the main process knows what to do.
@@ -106,6 +107,11 @@ class Runner:
         """
         message: Message = request.get(WIRE)
         ticket = Ticket(request.get(OWNER), request.get(FENCE), request.hostname or "")
+        secrets = secrets_of(task_type.payload, payload)
+        with logs.about(message), logs.hiding(secrets):
+            return dict(logs.hidden(self._run(task_type, message, ticket, payload), secrets))
+
+    def _run(self, task_type: TaskType, message: Message, ticket: Ticket, payload: Any) -> dict[str, Any]:
         began = time.monotonic()
         max_attempts = self.max_attempts(task_type)
         reach("run.delivered")
@@ -171,8 +177,10 @@ def call_handler(task_type: TaskType, payload: Any, context: Any) -> dict[str, A
         return _checked(result)
     except Exception as exc:
         failure = failure_of(exc)
+        failure = dataclasses.replace(failure, message=logs.redacted(failure.message), type=logs.redacted(failure.type))
         context.log.warning("attempt failed", error_type=failure.type, error=failure.message, exc_info=_unknown(exc))
-        raise AttemptFailed.of(failure) from exc
+        # Celery sends the traceback, causes and all, to Flower: one with a secret in it stays in our log, redacted.
+        raise AttemptFailed.of(failure) from (None if logs.hides() else exc)
 
 
 def _unknown(exc: Exception) -> bool:

@@ -14,13 +14,14 @@ Registering puts the type into the API, OpenAPI, ``/v1/task-types``, the worker 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import pydantic
 
@@ -45,6 +46,59 @@ class Payload(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
         strict=True, frozen=True, extra="forbid", alias_generator=_camel, validate_by_name=True, validate_by_alias=True
     )
+
+
+#: A payload field that nobody but the handler may read: ``order.token.get_secret_value()``. Its value is taken out of
+#: logs, errors, progress and events; it travels in the message and in the record, which sends it again.
+Secret = Annotated[
+    pydantic.SecretStr,
+    pydantic.PlainSerializer(lambda secret: secret.get_secret_value(), return_type=str, when_used="json"),
+]
+
+
+def secrets_of(model: type[Payload], payload: Any) -> tuple[str, ...]:
+    """The values of a payload's secret fields.
+
+    Args:
+        model: what the payload should be; fields marked ``writeOnly`` in its JSON Schema are secret.
+        payload: as it came, valid or not.
+    """
+    return tuple(dict.fromkeys(text for schema in _schemas(model) for text in _secrets(schema, payload, schema)))
+
+
+@functools.cache
+def _schemas(model: type[Payload]) -> tuple[dict[str, Any], ...]:
+    """With the names in JSON and with those in Python, for both are taken; none when nothing is secret."""
+    both = tuple(model.model_json_schema(by_alias=by_alias) for by_alias in (True, False))
+    return both if "'writeOnly': True" in str(both) else ()
+
+
+def _secrets(schema: Any, value: Any, root: Mapping[str, Any]) -> Iterator[str]:
+    if not isinstance(schema, Mapping):
+        return
+    if schema.get("writeOnly"):
+        yield from _texts(value)
+        return
+    if "$ref" in schema:
+        yield from _secrets(root["$defs"][schema["$ref"].rpartition("/")[2]], value, root)
+    for branch in (each for word in ("anyOf", "oneOf", "allOf") for each in schema.get(word, ())):
+        yield from _secrets(branch, value, root)
+    if isinstance(value, Mapping):
+        known = schema.get("properties", {})
+        for name, each in value.items():
+            yield from _secrets(known.get(name, schema.get("additionalProperties")), each, root)
+    elif isinstance(value, list):
+        first = schema.get("prefixItems", ())
+        for number, each in enumerate(value):
+            yield from _secrets(first[number] if number < len(first) else schema.get("items"), each, root)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
 
 
 class Log(Protocol):

@@ -5,12 +5,14 @@ The router in its main process, a runner in each child, and the threads that loo
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from celery import bootsteps
-from celery.signals import worker_process_init
+from celery.signals import celeryd_init, setup_logging, worker_process_init
 
 import topology
 from dispatch.deadletters import DeadLetters
@@ -26,9 +28,22 @@ from dispatch.settings import Settings
 from dispatch.store import Store
 from dispatch.sweeper import Sweeper
 from dispatch.tasktypes import TaskType
-from dispatch.telemetry import logger
+from dispatch.telemetry import logger, logs
 
 log = logger("dispatch.worker")
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _identify(sender: str, instance: Any, **_: Any) -> None:
+    """Say in every line which worker it is; Celery's banner is for people only."""
+    logs.identify(service="worker", worker=sender)
+    instance.quiet = instance.quiet or not sys.stdout.isatty()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _log_our_way(loglevel: int | None = None, **_: Any) -> None:
+    """A receiver keeps Celery from configuring the logs itself, in main and in each child."""
+    logs.configure(level=loglevel or logging.INFO)
 
 
 def ladder_of(task_type: TaskType, settings: Settings) -> tuple[Rung, ...]:

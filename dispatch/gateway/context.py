@@ -11,9 +11,11 @@ from urllib.parse import quote
 
 import flask
 from flask import Response
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from dispatch import records
 from dispatch.gateway import headers, problems
+from dispatch.telemetry import logs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,12 +42,15 @@ def begin() -> None:
     """Open the context; runs before every request."""
     given = flask.request.headers
     traceparent = records.child_traceparent(given.get("traceparent"))
-    flask.g.context = Context(
+    context = Context(
         request_id=headers.request_id(given.get("X-Request-Id")),
         traceparent=traceparent,
         trace_id=records.trace_id(traceparent) or "",
         started=time.monotonic(),
     )
+    flask.g.context = context
+    clear_contextvars()  # the thread's last request left its own
+    bind_contextvars(request_id=context.request_id, **logs.trace_fields(traceparent))
 
 
 def current() -> Context:

@@ -5,7 +5,12 @@ Reading the settings here refuses a non-loopback address without API keys before
 
 from __future__ import annotations
 
+from typing import Any
+
+from gunicorn import glogging
+
 from dispatch.settings import load
+from dispatch.telemetry import logs
 
 _settings = load()
 _host = f"[{_settings.http_host}]" if ":" in _settings.http_host else _settings.http_host
@@ -32,3 +37,16 @@ control_socket_disable = True
 
 #: The gateway writes its own line for each request.
 accesslog = None
+
+
+class _Logger(glogging.Logger):  # type: ignore[misc]
+    """gunicorn's own lines, written as ours are."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers = []
+        self.error_log.propagate = True
+        logs.configure("gateway")
+
+
+logger_class = _Logger

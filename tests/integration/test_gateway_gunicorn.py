@@ -73,6 +73,8 @@ def test_one_line_of_json_a_request_and_nothing_secret(live):
 
     found = eventually(line)
     assert (found["status"], found["path"], found["level"]) == (202, "/v1/tasks", "info")
+    assert (found["service"], found["logger"]) == ("gateway", "dispatch.access")
+    assert "gunicorn.error" in {json.loads(text)["logger"] for text in log.read_text().splitlines()}
     assert "hunter2" not in log.read_text()
 
 
