@@ -16,7 +16,7 @@ ARGS ?=
 PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: help setup servers-installed promtool-installed demo up down restart status \
-	test test-unit test-integration test-system test-faults test-rabbitmq4 check lint types imports fmt clean
+	test test-unit test-integration test-system test-faults test-rabbitmq4 chaos check lint types imports fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test-faults: setup ## tests that kill, cut and fill
 test-rabbitmq4: setup ## integration and fault tests on RabbitMQ 4.3, brought from Debian's packages into .run/rabbitmq4
 	@scripts/get-rabbitmq4.sh .run/rabbitmq4
 	source .run/rabbitmq4/env && $(PYTEST) tests/integration tests/faults $(PARALLEL) $(ARGS)
+
+chaos: setup ## break a system of its own and see what it keeps: make chaos DURATION=120 SEED=7
+	@cd tests && ../$(PYTHON) -m support.chaos --seed $(or $(SEED),7) --duration $(or $(DURATION),60) --out ../.run/chaos $(ARGS)
 
 check: lint types imports test ## everything that CI runs
 

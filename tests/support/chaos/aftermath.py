@@ -1,0 +1,143 @@
+"""What is left in the end: waits until the system is quiet, then looks at everything, past the proxies."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import redis
+
+from support.chaos.facts import Left, Letter, Task
+from support.chaos.system import LADDER, VHOST, Machine, drain_limit
+from support.waiting import eventually
+
+WORK, TAP, DLQ = "robot.task.q", "robot.task.dead.q", "robot.task.dlq"
+RUNGS = tuple(f"robot.retry.q.{name}" for name, _ in LADDER)
+
+#: Queues that must be empty in the end.
+TRANSIT = (WORK, *RUNGS, "robot.retry.q.lease", TAP)
+
+#: Fields of a record that matter once it is terminal, beside what the API shows.
+INNER = ("decision", "decidedSeq", "fence", "owner", "before", "published", "discarded", "deadReason")
+
+_TERMINAL = frozenset({"SUCCEEDED", "DEAD_LETTERED", "EXPIRED", "CANCELLED", "REJECTED"})
+
+#: Seconds beyond the limit for which a system that does not drain is watched, to tell slow from stuck.
+_OVERTIME = 60.0
+
+
+def settle(machine: Machine) -> Left:
+    """Wait until nothing moves any more.
+
+    Args:
+        machine: unbroken since a moment ago.
+
+    Returns:
+        What is left, whether it drained, and how long that took.
+    """
+    began = time.monotonic()
+    backlog = len(_unfinished(machine.redis()))
+    limit = drain_limit(backlog)
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: _quiet(machine), limit + _OVERTIME, interval=0.25)
+    seconds = time.monotonic() - began
+    left = _look(machine)
+    drained = not any(left.queues.values()) and not left.claims and not _unfinished(machine.redis())
+    return dataclasses.replace(left, drained=drained, seconds=round(seconds, 1), limit=round(limit, 1))
+
+
+def _quiet(machine: Machine) -> bool:
+    try:
+        left = _look(machine)
+        return not (any(left.queues.values()) or left.claims or left.stale or _unfinished(machine.redis()))
+    except (OSError, httpx.HTTPError, redis.RedisError) as exc:
+        raise AssertionError(repr(exc)) from exc
+
+
+def _look(machine: Machine) -> Left:
+    with contextlib.closing(machine.redis()) as store:
+        claims = [_id(key) for key in store.scan_iter("robot:claim:*", count=1_000)]
+        due = store.zrange("robot:due", 0, -1)
+        stale = sorted(store.smembers("robot:dead:stale"))
+        indexed = store.zcard("robot:index")
+    return Left(_depths(machine), claims, due, stale, indexed, False, 0.0, 0.0, machine.restarts())
+
+
+def _depths(machine: Machine) -> dict[str, int]:
+    """Ready messages exactly, and unacked ones as the management API saw them a second ago."""
+    with machine.management() as api:
+        listed = api.get(f"/api/queues/{VHOST}").raise_for_status().json()
+    unacked = {queue["name"]: queue.get("messages_unacknowledged", 0) for queue in listed}
+    with machine.channel() as channel:
+        ready = {name: channel.queue_declare(name, passive=True).message_count for name in TRANSIT}
+    return {name: ready[name] + unacked.get(name, 0) for name in TRANSIT}
+
+
+def _unfinished(store: redis.Redis) -> list[str]:
+    with contextlib.closing(store):
+        ids = store.zrange("robot:index", 0, -1)
+        pipe = store.pipeline(transaction=False)
+        for task_id in ids:
+            pipe.hget(f"robot:task:{{{task_id}}}", "state")
+        return [task_id for task_id, state in zip(ids, pipe.execute(), strict=True) if state not in _TERMINAL]
+
+
+def _id(key: str) -> str:
+    return key.partition("{")[2].rstrip("}")
+
+
+def tasks(machine: Machine) -> list[Task]:
+    """Every task that the API lists, with its hops and the inside of its record."""
+    views = list(_listed(machine.http_url))
+    with contextlib.closing(machine.redis()) as store:
+        pipe = store.pipeline(transaction=False)
+        for view in views:
+            pipe.hmget(f"robot:task:{{{view['taskId']}}}", INNER)
+            pipe.lrange(f"robot:hops:{{{view['taskId']}}}", 0, -1)
+        found = pipe.execute()
+    result = []
+    for number, view in enumerate(views):
+        inner = {name: value for name, value in zip(INNER, found[2 * number], strict=True) if value is not None}
+        hops = [json.loads(line) for line in found[2 * number + 1]]
+        result.append(Task(view["taskId"], {**view, "result": None}, hops, inner))
+    return result
+
+
+def _listed(url: str) -> Iterator[dict[str, Any]]:
+    cursor = ""
+    with httpx.Client(base_url=url, timeout=20, trust_env=False) as http:
+        while True:
+            page = http.get("/v1/tasks", params={"limit": 200, **({"cursor": cursor} if cursor else {})})
+            body = page.raise_for_status().json()
+            yield from body["items"]
+            cursor = body["next"]
+            if not cursor:
+                return
+
+
+def letters(machine: Machine) -> list[Letter]:
+    """Every message in the DLQ; they go back when the channel closes."""
+    found = []
+    with machine.channel() as channel:
+        while (message := channel.basic_get(DLQ)) is not None:
+            headers = message.headers or {}
+            deaths = headers.get("x-death") or [{}]
+            reason = headers.get("x-dead-reason") or deaths[0].get("reason") or ""
+            task_id = str(headers.get("id", ""))
+            found.append(
+                Letter(
+                    task_id, headers.get("x-cycle", 0), headers.get("x-seq", 0), str(reason), headers.get("x-mark", "")
+                )
+            )
+    return found
+
+
+def seconds(moment: str) -> float:
+    """Epoch seconds of an RFC 3339 time."""
+    return dt.datetime.fromisoformat(moment).timestamp()

@@ -1,0 +1,383 @@
+"""The verdict: facts in, violations out. Pure.
+
+Each rule is a function that yields what it finds wrong; `RULES` names the promise that each one guards.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+from support.chaos.facts import Answer, Delivery, Facts, Letter, Order, Task
+
+BURIED = frozenset({"DEAD_LETTERED", "EXPIRED"})
+ENDED = frozenset({"SUCCESS", "FAIL"})
+
+#: The one problem that says "unknown".
+UNKNOWN = "publish-unconfirmed"
+
+#: Milliseconds; hops are dated to the millisecond.
+ROUNDING = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Violation:
+    """A broken promise."""
+
+    rule: str
+    subject: str  #: a task id, a label, or a queue
+    text: str
+
+
+class View:
+    """The facts, indexed.
+
+    Args:
+        facts: of a run.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """By id."""
+        return {task.id: task for task in self.facts.tasks}
+
+    @cached_property
+    def answers(self) -> dict[str, list[Answer]]:
+        """Submissions by label."""
+        found: dict[str, list[Answer]] = defaultdict(list)
+        for answer in self.facts.answers:
+            if answer.label:
+                found[answer.label].append(answer)
+        return found
+
+    @cached_property
+    def ran(self) -> dict[str, set[str]]:
+        """Ids of tasks that were not rejected, by label."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for task in self.facts.tasks:
+            if task.view["state"] != "REJECTED":
+                found[label(task)].add(task.id)
+        return found
+
+    @cached_property
+    def orders(self) -> dict[str, Order]:
+        """By label."""
+        return {order.label: order for order in self.facts.orders}
+
+    @cached_property
+    def deliveries(self) -> dict[str, list[Delivery]]:
+        """By label."""
+        found: dict[str, list[Delivery]] = defaultdict(list)
+        for delivery in self.facts.deliveries:
+            found[delivery.label].append(delivery)
+        return found
+
+    @cached_property
+    def letters(self) -> dict[str, list[Letter]]:
+        """By task id; poison apart."""
+        found: dict[str, list[Letter]] = defaultdict(list)
+        for letter in self.facts.letters:
+            if not letter.mark:
+                found[letter.task_id].append(letter)
+        return found
+
+    def accepted(self, order: Order) -> set[str]:
+        """The task ids that its 202s named."""
+        return {answer.task_id for answer in self.answers[order.label] if answer.status == 202}
+
+    def unknown(self, order: Order) -> bool:
+        """Whether it may have been accepted without the client's knowledge."""
+        return any(doubtful(answer) for answer in self.answers[order.label])
+
+    @cached_property
+    def noise(self) -> tuple[list[float], list[float]]:
+        """When, and the running sum of the seconds lost to scheduling."""
+        ordered = sorted(self.facts.noise)
+        return [at for at, _ in ordered], list(itertools.accumulate(late for _, late in ordered))
+
+    def noise_in(self, began: float, ended: float) -> float:
+        """Seconds lost to scheduling in a span of time."""
+        times, sums = self.noise
+        first, last = bisect.bisect_left(times, began), bisect.bisect_right(times, ended)
+        return (sums[last - 1] if last else 0.0) - (sums[first - 1] if first else 0.0)
+
+
+def label(task: Task) -> str:
+    """The label of a task's order, from its request id."""
+    return str(task.view.get("requestId") or "").rpartition(".")[0]
+
+
+def doubtful(answer: Answer) -> bool:
+    """Whether an answer leaves open if the task was accepted."""
+    if answer.status is None:
+        return not answer.unsent
+    return answer.problem == UNKNOWN
+
+
+# --- P1, P2 --------------------------------------------------------------------------------------
+def accepted_has_ended(view: View) -> Iterator[tuple[str, str]]:
+    """Every 202 ended SUCCESS or FAIL, and was not given up as if it had been refused."""
+    for order in view.facts.orders:
+        for task_id in view.accepted(order):
+            task = view.tasks.get(task_id)
+            if task is None:
+                yield task_id, f"accepted ({order.label}), and there is no such task"
+            elif task.view["status"] not in ENDED:
+                yield task_id, f"accepted, and still {task.view['state']}"
+            elif task.view["state"] == "REJECTED":
+                yield task_id, "accepted, and then rejected"
+
+
+def one_order_is_one_task(view: View) -> Iterator[tuple[str, str]]:
+    """An order is never two tasks, however often and by how many it was sent."""
+    for order in view.facts.orders:
+        ids = view.accepted(order) | view.ran[order.label]
+        if len(ids) > 1:
+            yield order.label, f"is {len(ids)} tasks: {', '.join(sorted(ids))}"
+
+
+def refused_left_nothing(view: View) -> Iterator[tuple[str, str]]:
+    """What was refused never ran; what ran under an accepted order is the accepted task."""
+    for order in view.facts.orders:
+        accepted = view.accepted(order)
+        if view.unknown(order) and not accepted:
+            continue
+        for task_id in view.ran[order.label] - accepted:
+            yield (
+                task_id,
+                f"is a living task of {order.label}, which was {'accepted as another' if accepted else 'refused'}",
+            )
+        for delivery in view.deliveries[order.label]:
+            if delivery.key not in accepted:
+                yield order.label, f"was refused, and reached the ledger as {delivery.key}"
+
+
+# --- P3 ------------------------------------------------------------------------------------------
+def effect_is_applied_once(view: View) -> Iterator[tuple[str, str]]:
+    """A task that succeeded has its effect once; one that was told "no" each time has none."""
+    for task in view.facts.tasks:
+        order = view.orders.get(label(task))
+        if order is None or not order.in_ledger:
+            continue
+        count = view.facts.effects.get(task.id, 0)
+        if task.view["status"] == "SUCCESS" and count != 1:
+            yield task.id, f"succeeded, its effect was applied {count} times"
+        applied = any(each.outcome == "applied" for each in view.deliveries[order.label] if each.key == task.id)
+        if count != applied:
+            yield task.id, f"the ledger holds {count} effects, its deliveries say {int(applied)}"
+
+
+def succeeds_once(view: View) -> Iterator[tuple[str, str]]:
+    """One success, and nothing runs after it."""
+    for task in view.facts.tasks:
+        kinds = [hop["kind"] for hop in task.hops]
+        wanted = int(task.view["status"] == "SUCCESS")
+        if kinds.count("succeeded") != wanted:
+            yield task.id, f"is {task.view['status']} and succeeded {kinds.count('succeeded')} times"
+        elif wanted and {"started", "failed"} & set(kinds[kinds.index("succeeded") :]):
+            yield task.id, "ran after its success"
+
+
+def runs_are_claimed(view: View) -> Iterator[tuple[str, str]]:
+    """No delivery without a claim."""
+    for task in view.facts.tasks:
+        delivered = sum(each.key == task.id for each in view.deliveries[label(task)])
+        started = sum(hop["kind"] == "started" for hop in task.hops)
+        if delivered > started:
+            yield task.id, f"reached the ledger {delivered} times with {started} claims"
+
+
+# --- P4 ------------------------------------------------------------------------------------------
+def letters_are_true(view: View) -> Iterator[tuple[str, str]]:
+    """Each dead task has one letter, of its cycle and with its reason; nobody else has one."""
+    for task in view.facts.tasks:
+        letters = view.letters.get(task.id, [])
+        if task.view["state"] not in BURIED:
+            if letters:
+                yield task.id, f"is {task.view['state']} and has {len(letters)} letters in the DLQ"
+            continue
+        if len(letters) != 1:
+            yield task.id, f"is {task.view['state']} and has {len(letters)} letters in the DLQ"
+        for letter in letters:
+            if (letter.cycle, letter.reason) != (task.view["cycle"], task.inner.get("deadReason")):
+                yield task.id, f"its letter says cycle {letter.cycle}, {letter.reason or 'no reason'}"
+    for task_id in set(view.letters) - set(view.tasks):
+        yield task_id, "has a letter in the DLQ and is no task"
+
+
+def poison_is_buried(view: View) -> Iterator[tuple[str, str]]:
+    """Each poison message is in the DLQ once, with its reason."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for letter in view.facts.letters:
+        if letter.mark:
+            found[letter.mark].append(letter.reason)
+    for poison in view.facts.poison:
+        if found[poison.mark] != [poison.reason]:
+            yield poison.mark, f"({poison.reason}) has letters that say {found[poison.mark]}"
+
+
+def failures_have_a_cause(view: View) -> Iterator[tuple[str, str]]:
+    """A task fails because it was ordered to, or because workers were lost under it."""
+    for task in view.facts.tasks:
+        order = view.orders.get(label(task))
+        if order is None or task.view["state"] == "REJECTED":
+            continue
+        wish = order.payload.get("json") or {}
+        if task.view["status"] == "SUCCESS":
+            if wish.get("permanent") or wish.get("fail") == 999:
+                yield task.id, f"succeeded, and was ordered to fail ({order.kind})"
+            continue
+        reason = task.inner.get("deadReason")
+        lost = any(hop.get("errorType") == "worker-lost" for hop in task.hops)
+        ordered = {"permanent": "permanent", "hopeless": "retries-exhausted"}.get(order.kind)
+        if reason != ordered and not (reason == "retries-exhausted" and lost):
+            yield task.id, f"({order.kind}) ended as {task.view['state']}, {reason}, without a cause"
+
+
+# --- P5 ------------------------------------------------------------------------------------------
+def ladder_is_climbed(view: View) -> Iterator[tuple[str, str]]:
+    """Rung by rung in order, never early, and to the end before giving up."""
+    for task in view.facts.tasks:
+        for cycle in cycles(task):
+            yield from ((task.id, text) for text in _climb(cycle, view.facts.ladder))
+
+
+def cycles(task: Task) -> Iterator[list[dict[str, Any]]]:
+    """A task's hops, cut at each redrive."""
+    part: list[dict[str, Any]] = []
+    for hop in task.hops:
+        if hop["kind"] == "redriven":
+            yield part
+            part = []
+        part.append(hop)
+    yield part
+
+
+def _climb(hops: list[dict[str, Any]], ladder: list[tuple[str, float]]) -> Iterator[str]:
+    failed: dict[str, Any] = {}
+    wait = 0.0
+    climbed = 0
+    for hop in hops:
+        match hop["kind"]:
+            case "failed":
+                failed = hop
+            case "delayed" | "parked":
+                attempt = failed.get("attempt", 1)
+                queue, wait = ladder[min(attempt, len(ladder)) - 1]
+                climbed += hop["kind"] == "delayed"
+                if hop["kind"] == "delayed" and attempt != climbed:
+                    yield f"attempt {attempt} failed after {climbed - 1} rungs"
+                if hop["queue"] != queue:
+                    yield f"after attempt {attempt} it waited in {hop['queue']}, not in {queue}"
+            case "started" if wait:
+                waited = hop["at"] - failed["at"]
+                if waited + ROUNDING < wait * 1_000:
+                    yield f"waited {waited} ms instead of {wait * 1_000:.0f} before attempt {hop.get('attempt')}"
+                wait = 0.0
+            case "dead-lettered" if hop.get("reason") == "retries-exhausted" and climbed != len(ladder):
+                yield f"gave up after {climbed} rungs"
+
+
+# --- P7 ------------------------------------------------------------------------------------------
+def answers_come_in_time(view: View) -> Iterator[tuple[str, str]]:
+    """No answer later than allowed, beyond what the machine itself was late by; a stopped gateway can't answer."""
+    stops = [each for each in view.facts.faults if (each.fault.name, each.fault.target) == ("stop", "gateway")]
+    for answer in view.facts.answers:
+        ended = answer.at + answer.seconds
+        if answer.seconds <= view.facts.answer_within or any(
+            answer.at <= each.ended and each.began <= ended for each in stops
+        ):
+            continue
+        noise = view.noise_in(answer.at, ended)
+        if answer.seconds - noise > view.facts.answer_within:
+            said = answer.problem or answer.status or answer.error
+            yield answer.label or answer.what, f"{answer.what}: {said} after {answer.seconds:.2f} s (noise {noise:.2f})"
+
+
+# --- in the end ----------------------------------------------------------------------------------
+def everything_drains(view: View) -> Iterator[tuple[str, str]]:
+    """Without a hand, in the time that the ladder, the leases and the retries take."""
+    left = view.facts.left
+    if not left.drained or left.seconds > left.limit:
+        yield "system", f"{'drained' if left.drained else 'not drained'} after {left.seconds} s of {left.limit}"
+
+
+def nothing_is_left(view: View) -> Iterator[tuple[str, str]]:
+    """Queues empty, no claim, no letter to be taken out, nobody to be looked after who isn't there."""
+    left = view.facts.left
+    for queue, count in left.queues.items():
+        if count:
+            yield queue, f"holds {count} messages"
+    for name, ids in (("claim", left.claims), ("stale letter", left.stale)):
+        for task_id in ids:
+            yield task_id, f"has a {name} left"
+    marks = {poison.mark for poison in view.facts.poison}
+    for task_id in set(left.due) - set(view.tasks) - marks:
+        if not task_id.startswith("poison-") and len(left.due) < 10_000 and task_id not in _strangers(view):
+            yield task_id, "is due for the sweeper and is no task"
+
+
+def _strangers(view: View) -> set[str]:
+    """Letters without a task id of their own go by one that the router gave them."""
+    return {letter.task_id for letter in view.facts.letters}
+
+
+def records_are_consistent(view: View) -> Iterator[tuple[str, str]]:
+    """A terminal record has an end, and nothing of what only a living one has."""
+    for task in view.facts.tasks:
+        if task.view["status"] not in ENDED:
+            continue
+        rest = sorted({"decision", "decidedSeq", "fence", "owner", "before"} & set(task.inner))
+        if rest:
+            yield task.id, f"is {task.view['state']} with {', '.join(rest)}"
+        if task.view["finishedAt"] is None:
+            yield task.id, f"is {task.view['state']} without an end"
+        if task.view["nextAttemptAt"] is not None:
+            yield task.id, f"is {task.view['state']} with another attempt ahead"
+
+
+def accepted_is_succeeded_plus_failed(view: View) -> Iterator[tuple[str, str]]:
+    """Conservation, in numbers."""
+    status = Counter(task.view["status"] for task in view.facts.tasks if task.view["state"] != "REJECTED")
+    accepted = {task_id for order in view.facts.orders for task_id in view.accepted(order)}
+    silent = {task_id for order in view.facts.orders for task_id in view.ran[order.label] if task_id not in accepted}
+    total = len(accepted) + len(silent)
+    if total != status["SUCCESS"] + status["FAIL"]:
+        yield "system", f"{total} accepted, {status['SUCCESS']} succeeded, {status['FAIL']} failed"
+
+
+RULES: dict[str, Callable[[View], Iterator[tuple[str, str]]]] = {
+    "P1 accepted means done": accepted_has_ended,
+    "P2 one order, one task": one_order_is_one_task,
+    "P2 refused means never": refused_left_nothing,
+    "P3 applied once": effect_is_applied_once,
+    "P3 succeeded once": succeeds_once,
+    "P3 never unclaimed": runs_are_claimed,
+    "P4 one letter a death": letters_are_true,
+    "P4 poison is buried": poison_is_buried,
+    "P4 no failure without a cause": failures_have_a_cause,
+    "P5 the ladder": ladder_is_climbed,
+    "P7 answered in time": answers_come_in_time,
+    "drains by itself": everything_drains,
+    "nothing is left": nothing_is_left,
+    "records are consistent": records_are_consistent,
+    "conservation": accepted_is_succeeded_plus_failed,
+}
+
+
+def check(facts: Facts) -> list[Violation]:
+    """Every broken promise of a run.
+
+    Args:
+        facts: what it has seen.
+    """
+    view = View(facts)
+    return [Violation(name, subject, text) for name, rule in RULES.items() for subject, text in rule(view)]

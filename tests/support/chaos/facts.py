@@ -1,0 +1,176 @@
+"""What a run has seen, as plain data that fits into a JSON file. Times are epoch seconds unless said otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What a client wanted done."""
+
+    label: str  #: unique; travels in the payload and begins every X-Request-Id of the order
+    kind: str  #: see `clients.KINDS`
+    key: str | None  #: Idempotency-Key
+    type: str  #: task type
+    payload: dict[str, Any]
+
+    @property
+    def in_ledger(self) -> bool:
+        """Whether its effect lands in the ledger."""
+        return self.type == "http.request"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One HTTP exchange, as the client saw it."""
+
+    label: str  #: of the order; empty for reads
+    what: str  #: method and kind of path
+    at: float
+    seconds: float
+    status: int | None = None  #: None: no answer
+    problem: str = ""  #: the slug
+    task_id: str = ""
+    error: str = ""  #: the transport error's name
+    unsent: bool = False  #: no connection: provably never sent
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One entry of the schedule."""
+
+    at: float  #: seconds after the start
+    name: str
+    target: str
+    seconds: float = 0.0  #: how long it lasts; 0: it is over at once
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Happened:
+    """A fault, carried out."""
+
+    fault: Fault
+    began: float
+    ended: float
+    missed: str = ""  #: why nothing was broken
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivery:
+    """One request that reached the ledger."""
+
+    key: str  #: the Idempotency-Key it came with: the task id
+    label: str
+    began: float
+    ended: float | None
+    outcome: str  #: ``applied``, ``repeat``, ``failed``, ``refused``, or ``begun``
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task in the end: as the API shows it, its hops, and what its record holds beside."""
+
+    id: str
+    view: dict[str, Any]
+    hops: list[dict[str, Any]]
+    inner: dict[str, str]  #: raw fields that a terminal record must not have any more
+
+
+@dataclasses.dataclass(frozen=True)
+class Letter:
+    """A message in the DLQ in the end."""
+
+    task_id: str
+    cycle: int
+    seq: int
+    reason: str
+    mark: str = ""  #: of a poison message
+
+
+@dataclasses.dataclass(frozen=True)
+class Poison:
+    """A message that was thrown into the work queue and confirmed."""
+
+    mark: str
+    reason: str  #: that its letter must have
+
+
+@dataclasses.dataclass(frozen=True)
+class Redrive:
+    """An operator's request to send a dead letter again."""
+
+    task_id: str
+    at: float
+    status: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Left:
+    """What is left in the system in the end."""
+
+    queues: dict[str, int]  #: messages, ready and unacked, by queue
+    claims: list[str]  #: task ids with a living lease
+    due: list[str]  #: task ids that the sweeper will look at
+    stale: list[str]  #: task ids whose letters should have left the DLQ
+    indexed: int  #: tasks in the index
+    drained: bool
+    seconds: float  #: from the last fault's end, or the last order, until all was quiet
+    limit: float  #: seconds that it may take
+    restarts: dict[str, int]  #: by process, by the supervisor
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Memory of a process."""
+
+    at: float
+    role: str
+    pid: int
+    rss: int  #: kB
+    tasks: int  #: accepted so far
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Everything about a run."""
+
+    seed: int
+    duration: float
+    clients: int
+    settings: dict[str, str]
+    ladder: list[tuple[str, float]]  #: queue and seconds
+    answer_within: float  #: seconds
+    orders: list[Order]
+    answers: list[Answer]
+    faults: list[Happened]
+    deliveries: list[Delivery]
+    effects: dict[str, int]  #: applications by key, at a sink that honours it
+    tasks: list[Task]
+    letters: list[Letter]
+    poison: list[Poison]
+    redrives: list[Redrive]
+    noise: list[tuple[float, float]]  #: when, seconds by which a short sleep was too long
+    samples: list[Sample]
+    left: Left
+
+    def save(self, path: Path) -> None:
+        """Write them to a file."""
+        path.write_text(json.dumps(dataclasses.asdict(self), separators=(",", ":")))
+
+    @classmethod
+    def load(cls, path: Path) -> Facts:
+        """Read them back."""
+        data = json.loads(path.read_text())
+        parts = {
+            "orders": Order, "answers": Answer, "deliveries": Delivery, "tasks": Task, "letters": Letter,
+            "poison": Poison, "redrives": Redrive, "samples": Sample,
+        }  # fmt: skip
+        read = {name: [kind(**each) for each in data[name]] for name, kind in parts.items()}
+        faults = [Happened(**{**each, "fault": Fault(**each["fault"])}) for each in data["faults"]]
+        pairs = {name: [tuple(each) for each in data[name]] for name in ("ladder", "noise")}
+        return cls(**{**data, **read, **pairs, "faults": faults, "left": Left(**data["left"])})
