@@ -27,7 +27,7 @@ from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection
 
 from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, Unroutable
-from dispatch.records import Message
+from dispatch.records import RETRY_QUEUE, Message
 
 #: Seconds the socket may refuse to take bytes before the connection is given up.
 WRITE_TIMEOUT = 1.0
@@ -36,10 +36,15 @@ WRITE_TIMEOUT = 1.0
 HEARTBEAT = 10
 
 
+#: What decides where a message goes: its exchange, and the header that picks a rung.
+_Target = tuple[str, str | None]
+
+
 @dataclasses.dataclass(slots=True)
 class _Pending:
     future: Future[None]
     since: float
+    target: _Target
     returned: Unroutable | None = None
 
 
@@ -64,6 +69,9 @@ class Link:
         self._lock = threading.Lock()
         self._pending: OrderedDict[int, _Pending] = OrderedDict()
         self._tag = 0
+        self._taken: set[_Target] = set()
+        self._refused: dict[_Target, float] = {}  # since when, of those that have taken nothing yet
+        self._retired = False
         self._connection: Any = None
         self._channel: Any = None
         self._thread = threading.Thread(target=self._run, name="confirms", daemon=True)
@@ -75,7 +83,7 @@ class Link:
     @property
     def usable(self) -> bool:
         """Whether a publish can be written now."""
-        return self.opened.is_set() and not self.closed.is_set() and not self.blocked
+        return self.opened.is_set() and not self.closed.is_set() and not self.blocked and not self._retired
 
     def oldest(self) -> float:
         """Seconds the longest-waiting publish has waited; 0 when none does."""
@@ -83,6 +91,30 @@ class Link:
             return time.monotonic() - next(iter(self._pending.values())).since
         except (StopIteration, RuntimeError):  # changed under our eyes: then something is moving
             return 0.0
+
+    def refused(self) -> float:
+        """Seconds since a target that has never taken a message over this connection refused its first; 0 when none did.
+
+        A queue that is full took some before. But a connection whose first message for a quorum queue comes while that
+        has no leader is refused from then on, also when there is one (3.10): another connection helps.
+        """
+        try:
+            return time.monotonic() - min(self._refused.values())
+        except (ValueError, RuntimeError):  # nothing is refused, or it changed under our eyes
+            return 0.0
+
+    @property
+    def takes(self) -> bool:
+        """Whether every target that was written to has taken something."""
+        return bool(self._taken) and not self._refused
+
+    def retire(self) -> None:
+        """Take no more messages, and end the connection when the verdict on the last one is there."""
+        with self._lock:
+            self._retired = True
+            idle = not self._pending
+        if idle:
+            self.kill(NotSent("another connection has taken over"))
 
     # --- writing (any thread) ----------------------------------------------------------------------
     def publish(self, message: Message, exchange: str, routing_key: str, deadline: float) -> Future[None]:
@@ -111,7 +143,7 @@ class Link:
             basic = self._message(message, tag)
             future: Future[None] = Future()
             self._tag = tag
-            self._pending[tag] = _Pending(future, time.monotonic())
+            self._pending[tag] = _Pending(future, time.monotonic(), (exchange, message.text(RETRY_QUEUE)))
             try:
                 arguments = (0, exchange, routing_key, True, False)
                 self._channel.send_method(spec.Basic.Publish, "Bssbb", arguments, basic)
@@ -219,8 +251,19 @@ class Link:
         with self._lock:
             tags = [tag] if not multiple else [waiting for waiting in self._pending if waiting <= tag]
             settled = [entry for entry in (self._pending.pop(each, None) for each in tags) if entry is not None]
+            done = self._retired and not self._pending
         for entry in settled:
+            self._learn(entry.target, refused=error is not None)
             _resolve(entry.future, error or entry.returned)
+        if done:
+            self.kill(NotSent("another connection has taken over"))
+
+    def _learn(self, target: _Target, *, refused: bool) -> None:
+        if not refused:
+            self._taken.add(target)
+            self._refused.pop(target, None)
+        elif target not in self._taken:
+            self._refused.setdefault(target, time.monotonic())
 
     def _on_return(self, exc: Any, exchange: str, routing_key: str, message: Any) -> None:
         tag = int(message.properties.get("message_id", 0))

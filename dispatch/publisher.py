@@ -23,6 +23,9 @@ from dispatch.records import Message
 #: Seconds without any confirm after which the broker counts as silent: new publishes are not written.
 SILENT = 1.0
 
+#: Seconds after which a connection that is only ever refused is replaced; doubles up to the longest while that is no help.
+REFUSED, LONGEST_REFUSED = 1.0, 60.0
+
 #: Seconds between two looks of the keeper, and the longest pause between two attempts to connect.
 _TICK, _BACKOFF = 0.1, 1.0
 
@@ -51,6 +54,7 @@ class Publisher:
         self._on_open = on_open
         self._link: Link | None = None
         self._attempts = 0
+        self._patience = REFUSED
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._keeper: threading.Thread | None = None
@@ -163,9 +167,15 @@ class Publisher:
             self._changed.notify_all()
 
     def _watch(self, link: Link) -> None:
-        """Give up a connection on which the broker went silent; an alarm is not silence, it says so."""
+        """Give up a connection on which the broker went silent or refuses everything; an alarm is neither, it says so."""
         if not link.blocked and link.oldest() > max(SILENT, self._timeout) + SILENT:
             link.kill(InDoubt("RabbitMQ stopped confirming"))
+        elif link.refused() > self._patience:
+            self._patience = min(self._patience * 2, LONGEST_REFUSED)
+            self._connect()
+            link.retire()
+        elif link.takes:
+            self._patience = REFUSED
 
 
 class _HookedProducer(Producer):  # type: ignore[misc]

@@ -1,0 +1,92 @@
+"""A connection that is refused from its first message on is replaced, and nobody is in doubt about it."""
+
+import contextlib
+import time
+
+import pytest
+from kombu import Connection
+
+import topology
+from dispatch import publisher as module
+from dispatch.brokermap import Policy
+from dispatch.errors import Nacked, NotSent
+from dispatch.management import Management
+from dispatch.publisher import Publisher
+from support.waiting import eventually
+
+PAYLOAD = {"message": "x"}
+
+
+@pytest.fixture
+def full(desk):
+    """The work queue has no room; a call makes room."""
+
+    def limit(messages):
+        definition = {"max-length": messages}
+        with Management(desk.settings) as management:
+            management.set_policy(Policy("zz-full", f"^{topology.WORK_QUEUE}$", definition, 99, "queues"))
+
+    limit(1)
+    eventually(lambda: _nacked(desk), 10, "the queue is full")
+    return lambda: limit(1_000)
+
+
+def _nacked(desk):
+    try:
+        desk.submit("echo", PAYLOAD)
+    except Nacked:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _fresh(desk):
+    opened = []
+    made = Publisher(desk.settings.broker("gateway"), on_open=opened.append)
+    try:
+        yield made, opened
+    finally:
+        made.close()
+
+
+def _verdict(publisher, message):
+    try:
+        publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+    except (Nacked, NotSent) as exc:  # InDoubt would fail the test
+        return type(exc)
+    return None
+
+
+def _message(desk):
+    with Connection(desk.settings.broker("admin")) as connection:
+        connection.default_channel.queue_purge(topology.WORK_QUEUE)
+    return desk.message(desk.submit("echo", PAYLOAD))
+
+
+def test_a_connection_that_is_only_refused_is_replaced_without_a_doubt(desk, full):
+    message = _message(desk)
+    eventually(lambda: _nacked(desk), 10, "the queue is full again")
+    with _fresh(desk) as (publisher, opened):
+        verdicts = set()
+        eventually(lambda: verdicts.add(_verdict(publisher, message)) or len(opened) > 1, 10, "a second connection")
+        full()
+        eventually(lambda: _verdict(publisher, message) is None, 10, "there is room")
+
+    assert None not in verdicts
+    assert Nacked in verdicts
+
+
+def test_a_connection_that_has_taken_messages_stays_when_the_queue_is_full(desk, full):
+    message = _message(desk)
+    with Connection(desk.settings.broker("admin")) as connection:
+        connection.default_channel.queue_purge(topology.WORK_QUEUE)
+    with _fresh(desk) as (publisher, opened):
+        eventually(lambda: _verdict(publisher, message) is None, 10, "it takes one")
+        eventually(lambda: _verdict(publisher, message) is Nacked, 10, "the queue is full")
+        until = time.monotonic() + 3 * module.REFUSED
+        verdicts = set()
+        eventually(lambda: verdicts.add(_verdict(publisher, message)) or time.monotonic() > until, 10, "time passes")
+
+    assert len(opened) == 1
+    assert verdicts <= {Nacked, None}
+    full()
