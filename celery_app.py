@@ -32,7 +32,7 @@ def create_celery(settings: Settings) -> Celery:
         ConfigurationError: a task type doesn't fit the settings.
     """
     logs.configure()
-    celery = Celery("robot", task_cls=DispatchTask, set_as_current=False)
+    celery = Celery("robot", task_cls=DispatchTask, control="dispatch.mailbox:WorkerControl", set_as_current=False)
     celery.conf.update(configuration(settings))
     types = dict(tasktypes.load(tasks))
     celery.dispatch_settings = settings
