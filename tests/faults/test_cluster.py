@@ -1,0 +1,140 @@
+"""P1, P3: a cluster of three RabbitMQ nodes loses the leader of the work queue under load."""
+
+import collections
+import dataclasses
+import itertools
+import sys
+import threading
+import time
+import uuid
+
+import pytest
+from pydantic import SecretStr
+
+import topology
+from dispatch.errors import DispatchError
+from dispatch.records import State
+from support.cluster import running_cluster
+from support.waiting import eventually
+from support.worker import bench, running_worker
+
+#: Clients that submit side by side, and tasks accepted before and after the kill.
+CLIENTS, BEFORE, AFTER = 3, 60, 60
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Three nodes on this machine."""
+    with running_cluster() as running:
+        yield running
+
+
+@pytest.fixture
+def desk(cluster, settings):
+    """Store, publisher and submitter on the cluster's three URLs."""
+    changes = {
+        "broker_url": SecretStr(cluster.broker_url),
+        "management_url": SecretStr(cluster.management_url),
+    }
+    with bench(settings.model_copy(update=changes)) as made:
+        eventually(lambda: cluster.online(topology.WORK_QUEUE) == 3, 20, "the work queue has three members")
+        yield made
+
+
+@dataclasses.dataclass
+class Load:
+    """Clients that submit until told to stop, and repeat what was refused with the same Idempotency-Key.
+
+    Beside them one that drops what was refused: a key whose first request was cut off has to wait, a new one has not.
+    """
+
+    desk: object
+    accepted: list = dataclasses.field(default_factory=list)  #: task ids
+    moments: list = dataclasses.field(default_factory=list)  #: when each was accepted
+    refusals: collections.Counter = dataclasses.field(default_factory=collections.Counter)  #: by reason
+
+    def __post_init__(self):
+        self._stop = threading.Event()
+        self._hopeless = threading.Event()  #: the test has failed
+        work = [self._client] * CLIENTS + [self._impatient]
+        self._threads = [threading.Thread(target=each, daemon=True) for each in work]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, failed, *_):
+        if failed:
+            self._hopeless.set()
+        self.stop()
+
+    def stop(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def reach(self, count):
+        enough = f"{count} are accepted; refused: "
+        eventually(lambda: len(self.accepted) >= count, 40, lambda: enough + str(self.refusals.most_common(5)))
+
+    def longest_pause(self):
+        """Seconds between two accepted tasks at most."""
+        moments = sorted(self.moments)
+        return max(after - before for before, after in itertools.pairwise(moments))
+
+    def _client(self):
+        while not self._stop.is_set():
+            key = str(uuid.uuid4())
+            while not (self._submit(key) or self._hopeless.is_set()):
+                continue
+
+    def _impatient(self):
+        while not self._stop.is_set():
+            self._submit(None)
+
+    def _submit(self, key):
+        try:
+            task_id = self.desk.submit("echo", {"message": "x"}, key=key)
+        except DispatchError as exc:
+            self.refusals[f"{type(exc).__name__}: {exc}"] += 1
+            self._hopeless.wait(0.05)
+            return False
+        self.accepted.append(task_id)
+        self.moments.append(time.monotonic())
+        return True
+
+
+def _longest_silence(records):
+    """Seconds between two finished tasks at most."""
+    moments = sorted(record.finished_at for record in records)
+    return max(after - before for before, after in itertools.pairwise(moments)) / 1_000
+
+
+def test_the_leader_of_the_work_queue_is_killed_under_load_and_nothing_is_lost(desk, cluster, capsys):
+    with running_worker(desk.settings) as worker, Load(desk) as load:
+        load.reach(BEFORE)
+        leader = cluster.leader(topology.WORK_QUEUE)
+        leader.kill()
+        load.reach(len(load.accepted) + AFTER)
+        load.stop()
+        records = [desk.finished(task_id, 40) for task_id in load.accepted]
+        desk.drained(timeout=30)
+
+        assert worker.process.poll() is None
+        assert {record.state for record in records} == {State.SUCCEEDED}
+        assert {desk.hops(record.task_id).count("succeeded") for record in records} == {1}
+
+        leader.start()
+        eventually(cluster.whole, 60, "the node is back")
+        eventually(lambda: cluster.online(topology.WORK_QUEUE) == 3, 30, "and takes part again")
+        later = desk.finished(desk.submit("echo", {"message": "later"}))
+
+    assert later.state is State.SUCCEEDED
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nRabbitMQ {cluster.version()}: leader {leader.node.name} killed; {len(records)} accepted, 0 lost; "
+            f"longest pause {load.longest_pause():.2f} s between two accepted tasks, "
+            f"{_longest_silence(records):.2f} s between two finished ones; {load.refusals.total()} refusals\n"
+        )
