@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from dispatch.keyspace import due_key, index_key, task_keys
+from dispatch.keyspace import due_key, index_key, task_keys, waiting_key
 from dispatch.records import Copy, Message, State, trace_id
 from dispatch.scripts import Scripts, Step
 from dispatch.settings import Settings
@@ -146,7 +146,8 @@ class Claims:
             message.cycle, message.seq, message.attempt, ticket.owner, ticket.fence,
             self._lease, self._settings.lost_runs, ticket.worker, started,
         )  # fmt: skip
-        (answer,) = self._scripts.run(self._scripts.step("claim", keys, *arguments, ""))
+        waits_no_longer = ("ZREM", waiting_key(self._prefix), message.task_id)
+        answer, _ = self._scripts.run(self._scripts.step("claim", keys, *arguments, ""), waits_no_longer)
         if answer[0] == "MISSING":
             again = self._scripts.step("claim", keys, *arguments, seed(message, max_attempts))
             answer = self._recreate(message, again)
@@ -166,7 +167,8 @@ class Claims:
         text = json.dumps(result, separators=(",", ":"))
         arguments = (ticket.fence, ticket.owner, text, self._ttl, hop("succeeded", message, attempt=message.attempt))
         forget = ("ZREM", due_key(self._prefix), message.task_id)
-        answer = self._scripts.run(self._scripts.step("complete", keys, *arguments, ""), forget)[0]
+        waits_no_longer = ("ZREM", waiting_key(self._prefix), message.task_id)  # a hand-over may have come late
+        answer = self._scripts.run(self._scripts.step("complete", keys, *arguments, ""), forget, waits_no_longer)[0]
         if answer == "REFUSED":  # another run's business, which the sweeper must go on looking after
             self._scripts.run(("ZADD", due_key(self._prefix), "NX", time.time(), message.task_id))
         if answer == "MISSING":

@@ -22,7 +22,7 @@ from dispatch.faultpoints import reach
 from dispatch.handover import Burial, Handovers
 from dispatch.records import DEAD_ID, Message, is_task_id
 from dispatch.settings import Settings
-from dispatch.telemetry import logger, task_log
+from dispatch.telemetry import logger, metrics, task_log
 from dispatch.wire import death, wire_message
 
 log = logger("dispatch.deadtap")
@@ -124,6 +124,8 @@ class DeadTap:
             return True
         if burial is Burial.BUSY:
             return False
+        if burial in (Burial.OK, Burial.DONE):
+            metrics.DEAD_LETTERS.inc(metrics.one_of(reason, metrics.DEAD_REASONS))
         reach("tap.recorded")
         task_log(letter).info("letter", reason=reason, record=burial.value)
         message.ack()

@@ -20,7 +20,7 @@ from typing import Any
 
 import topology
 from dispatch.claims import Ticket, hop, recreation, seed
-from dispatch.keyspace import dead_key, due_key, stale_key, task_keys
+from dispatch.keyspace import dead_key, due_key, stale_key, task_keys, waiting_key
 from dispatch.records import (
     ATTEMPT,
     CYCLE,
@@ -29,6 +29,7 @@ from dispatch.records import (
     LAST_ERROR,
     LAST_ERROR_TYPE,
     MAX_ERROR,
+    QUEUED_AT,
     RETRY_QUEUE,
     SEQ,
     Copy,
@@ -70,7 +71,8 @@ def next_copy(message: Message, failure: Failure, decision: Decision, failed_at:
         return Copy(dead, topology.DEAD_EXCHANGE, key, topology.DEAD_QUEUE)
     attempt = message.attempt + isinstance(decision, Retry)
     rung = decision.rung.name
-    waiting = message.with_headers(DEAD_REASON, **about, **{ATTEMPT: attempt, RETRY_QUEUE: rung})
+    queued = failed_at + int(decision.rung.seconds * 1_000)
+    waiting = message.with_headers(DEAD_REASON, **about, **{ATTEMPT: attempt, RETRY_QUEUE: rung, QUEUED_AT: queued})
     return Copy(waiting, topology.RETRY_EXCHANGE, key, topology.rung_queue(rung))
 
 
@@ -86,7 +88,7 @@ def dead_copy(message: Message, reason: str, error_type: str, error: str, dead_i
         DEAD_REASON: reason,
         LAST_ERROR_TYPE: error_type,
         LAST_ERROR: error[:MAX_ERROR],
-        FAILED_AT: int(time.time() * 1_000),
+        FAILED_AT: _now(),
     }
     if dead_id:
         about["x-dead-id"] = dead_id
@@ -102,7 +104,7 @@ def redriven_copy(letter: Message) -> Copy:
         LAST_ERROR,
         LAST_ERROR_TYPE,
         FAILED_AT,
-        **{CYCLE: letter.cycle + 1, SEQ: letter.seq + 1, ATTEMPT: 1, "retries": 0},
+        **{CYCLE: letter.cycle + 1, SEQ: letter.seq + 1, ATTEMPT: 1, "retries": 0, QUEUED_AT: _now()},
     )
     key = letter.routing_key or topology.routing_key(letter.type)
     return Copy(fresh, topology.TASK_EXCHANGE, key, topology.WORK_QUEUE)
@@ -116,10 +118,14 @@ def resent_copy(record: Record) -> Copy | None:
     again = record.message.with_headers(
         RETRY_QUEUE,
         DEAD_REASON,
-        **{CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1},
+        **{CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1, QUEUED_AT: _now()},
     )
     key = again.routing_key or topology.routing_key(record.type)
     return Copy(again, topology.TASK_EXCHANGE, key, topology.WORK_QUEUE)
+
+
+def _now() -> int:
+    return int(time.time() * 1_000)
 
 
 # --- the transitions -----------------------------------------------------------------------------
@@ -239,8 +245,10 @@ class Handovers:
             int(wait * 1_000),
             message.attempt,
         )
-        index = [("ZADD", dead_key(self._prefix), time.time() * 1_000, task_id)] if dead else []
-        self._scripts.run(step, *index)
+        if dead:
+            self._scripts.run(step, ("ZADD", dead_key(self._prefix), _now(), task_id), self._no_longer_waits(task_id))
+        else:
+            self._scripts.run(step, ("ZADD", waiting_key(self._prefix), _now() + int(wait * 1_000), task_id))
 
     def bury(self, letter: Message, *, expired: bool, reason: str, max_attempts: int) -> Burial:
         """Record what the dead tap saw.
@@ -269,7 +277,8 @@ class Handovers:
             answer = self._scripts.run(*recreation(self._prefix, letter), step)[-1]
         burial = Burial(answer)
         if burial in (Burial.OK, Burial.DONE):
-            self._scripts.run(("ZADD", dead_key(self._prefix), "NX", time.time() * 1_000, letter.task_id))
+            died = ("ZADD", dead_key(self._prefix), "NX", _now(), letter.task_id)
+            self._scripts.run(died, self._no_longer_waits(letter.task_id))
         elif burial is not Burial.BUSY:  # nobody needs the letter: the janitor looks at it
             self._scripts.run(("SADD", stale_key(self._prefix), letter.task_id))
         return burial
@@ -383,6 +392,9 @@ class Handovers:
     def close(self) -> None:
         """Close the connections."""
         self._scripts.close()
+
+    def _no_longer_waits(self, task_id: str) -> tuple[Any, ...]:
+        return ("ZREM", waiting_key(self._prefix), task_id)
 
     def _watch(self, task_id: str, at: float) -> tuple[Any, ...]:
         return ("ZADD", due_key(self._prefix), at, task_id)

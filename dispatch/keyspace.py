@@ -26,6 +26,11 @@ def due_key(prefix: str) -> str:
     return f"{prefix}due"
 
 
+def waiting_key(prefix: str) -> str:
+    """``robot:waiting``: task ids by since when they can have been in the work queue (epoch milliseconds)."""
+    return f"{prefix}waiting"
+
+
 def dead_key(prefix: str) -> str:
     """``robot:dead``: dead letters' task ids by the time of their death."""
     return f"{prefix}dead"

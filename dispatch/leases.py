@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Sequence
 
 from dispatch.claims import Claims, Ticket
 from dispatch.errors import StoreError
 from dispatch.faultpoints import reach
 from dispatch.records import Message
 from dispatch.settings import Settings
-from dispatch.telemetry import logger
+from dispatch.telemetry import logger, metrics
 
 log = logger("dispatch.leases")
 
@@ -25,6 +26,7 @@ class Leases:
         self._claims = Claims(settings, timeout=min(1.0, settings.lease / 4))
         self._every = settings.lease / 3
         self._held: dict[Ticket, tuple[Message, int]] = {}
+        self._renewed: set[Ticket] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
@@ -41,11 +43,13 @@ class Leases:
         """Keep a delivery's lease from now on."""
         with self._lock:
             self._held[ticket] = (message, max_attempts)
+            metrics.IN_FLIGHT.set(len(self._held))
 
     def drop(self, ticket: Ticket) -> None:
         """The delivery is settled."""
         with self._lock:
             self._held.pop(ticket, None)
+            metrics.IN_FLIGHT.set(len(self._held))
 
     def _renew_for_ever(self) -> None:
         while not self._stop.wait(self._every):
@@ -61,6 +65,16 @@ class Leases:
             except Exception:  # this thread must not end: every lease would lapse
                 log.exception("leases not renewed", held=len(held))
                 continue
+            self._count_lost(held, lost)
             for ticket in lost:
                 # Not an error by itself: a delivery whose child has not claimed yet holds no lease either.
                 log.debug("lease not held", task_id=held[ticket][0].task_id, owner=ticket.owner)
+
+    def _count_lost(self, held: Iterable[Ticket], lost: Sequence[Ticket]) -> None:
+        """Only a lease that was renewed before can have been lost: before the claim there is none."""
+        with self._lock:
+            still = set(self._held)
+        for ticket in self._renewed.intersection(lost, still):
+            metrics.LEASES_LOST.inc()
+            log.warning("lease lost", owner=ticket.owner)
+        self._renewed = still.intersection(held).difference(lost)

@@ -32,7 +32,8 @@ from dispatch.publisher import Publisher
 from dispatch.records import ACCEPTED_AT, DEAD_ID, Copy, Message, is_task_id, new_task_id
 from dispatch.retry import Dead, Failure, Kind, Park, Retry, Rung, decide
 from dispatch.settings import Settings
-from dispatch.telemetry import logger, task_log
+from dispatch.tally import Run
+from dispatch.telemetry import logger, metrics, task_log
 from dispatch.wire import wire_message
 
 log = logger("dispatch.router")
@@ -124,7 +125,10 @@ class Router:
 
     def send(self, copy: Copy) -> None:
         """Publish a copy, confirmed."""
-        self._publisher.publish(copy.message, copy.exchange, copy.routing_key, timeout=self._settings.publish_timeout)
+        took = self._publisher.publish(
+            copy.message, copy.exchange, copy.routing_key, timeout=self._settings.publish_timeout
+        )
+        metrics.CONFIRM.observe(took)
 
     def hand_over(self, copy: Copy, owner: str) -> None:
         """Finish a hand-over; the copy is confirmed, so an outage may not hold the ack up."""
@@ -211,6 +215,7 @@ class RoutedRequest(Request):
         decoded = {"headers": celery_headers(self.wire), "body": message.payload, "decoded": True}
         super().__init__(message, **{**options, **decoded})
         self._owner = secrets.token_hex(8)
+        self._tally = Run(self.wire)
         self._pause = HOLD_PAUSE
         self._stamp()
 
@@ -232,6 +237,7 @@ class RoutedRequest(Request):
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """A child has it: keep its lease from now on."""
+        self._tally.begin()
         self.router.leases.hold(self.ticket, self.wire, self.router.plan(self.wire.type).max_attempts)
         super().on_accepted(pid, time_accepted)
 
@@ -240,7 +246,8 @@ class RoutedRequest(Request):
         task_log(self.wire).warning("time limit", seconds=timeout, soft=soft)
 
     def acknowledge(self) -> None:
-        """Ack, and stop keeping the lease."""
+        """Ack, and stop keeping the lease; Celery calls it when a run has succeeded, too."""
+        self._tally.succeeded()
         reach("ack.succeeded")
         self.router.leases.drop(self.ticket)
         if _shutting_down() and not self.acknowledged:
@@ -256,6 +263,7 @@ class RoutedRequest(Request):
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
+        self._tally.failed(error)
         gone = isinstance(error, Terminated | WorkerLostError | SystemExit | KeyboardInterrupt)
         match error:
             case _ if gone and (self._already_cancelled or state.should_terminate is not None):
@@ -280,7 +288,12 @@ class RoutedRequest(Request):
 
     def _fail(self, failure: Failure, traceback: str) -> None:
         settlement = self.router.settle(self.wire, self.ticket, failure)
-        self._do(settlement)
+
+        def carry_out() -> None:
+            settlement()
+            self._tally.settled(failure, settlement.decision)
+
+        self._do(carry_out)
         text = f"{failure.type}: {failure.message}"
         self.send_event("task-failed" if settlement.final else "task-retried", exception=text, traceback=traceback)
 

@@ -160,6 +160,10 @@ class Settings(BaseSettings):
         gt=0,
         description="RabbitMQ's `consumer_timeout`, seconds; task types that could outlast it refuse to start.",
     )
+    worker_metrics_host: str = Field("127.0.0.1", description="Address on which a worker serves its metrics.")
+    worker_metrics_port: Port = Field(
+        0, description="Port on which a worker serves its metrics; 0 is off, but `make up` chooses one."
+    )
     sweep_interval: float = Field(5.0, gt=0, description="Seconds between two looks of the sweeper.")
     sweep_margin: float = Field(
         600.0, ge=0, description="Seconds beyond lease, rung and queue TTL before a silent task is sent again."

@@ -24,7 +24,7 @@ from typing import Any
 
 from dispatch.claims import hop, seed
 from dispatch.errors import StoreError
-from dispatch.keyspace import dead_key, due_key, idempotency_key, index_key, task_keys
+from dispatch.keyspace import dead_key, due_key, idempotency_key, index_key, task_keys, waiting_key
 from dispatch.records import ErrorInfo, Message, Record, State, timestamp
 from dispatch.scripts import Scripts
 from dispatch.settings import Settings
@@ -153,6 +153,7 @@ class Store:
             self._scripts.step("accept", self._keys(message.task_id), json.dumps(fields), hop("accepted", message)),
             ("ZADD", self._index(principal), born, message.task_id),
             ("ZADD", self._index(None), born, message.task_id),
+            ("ZADD", waiting_key(self._prefix), born, message.task_id),
             ("ZREMRANGEBYSCORE", self._index(principal), "-inf", gone),
             ("ZREMRANGEBYSCORE", self._index(None), "-inf", gone),
         )
@@ -208,7 +209,7 @@ class Store:
         step = self._scripts.step(
             "reject", self._keys(message.task_id), error.type, error.message, ttl, note, int(silent_for * 1_000)
         )
-        rejected = bool(self._scripts.run(step)[0] == "OK")
+        rejected = bool(self._scripts.run(step, ("ZREM", waiting_key(self._prefix), message.task_id))[0] == "OK")
         if rejected and key:
             self.release_key(message.text("x-principal") or "", key, message.task_id)
         return rejected

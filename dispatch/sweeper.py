@@ -17,7 +17,7 @@ from dispatch.handover import Handovers, resent_copy
 from dispatch.records import Copy, ErrorInfo, Record, State
 from dispatch.settings import Settings
 from dispatch.store import Store
-from dispatch.telemetry import logger
+from dispatch.telemetry import logger, metrics
 
 log = logger("dispatch.sweeper")
 
@@ -166,6 +166,7 @@ class Sweeper:
         rejected = self._store.reject(record.message, error=NEVER_PUBLISHED, key=record.key, silent_for=grace)
         log.info("swept: never published", task_id=record.task_id, rejected=rejected)
         if rejected:
+            metrics.SWEEPS.inc("rejected")
             self._handovers.forget(record.task_id, now)
         else:
             self._handovers.look_again(record.task_id, now + grace)
@@ -179,6 +180,7 @@ class Sweeper:
         else:
             rung = next((rung for rung in self._settings.ladder if rung.name == record.rung), None)
             self._handovers.hand_over(copy, wait=rung.seconds if rung else 0.0)
+        metrics.SWEEPS.inc("published")
         log.warning("swept: decided copy published", task_id=record.task_id, queue=copy.queue, seq=copy.message.seq)
         self._handovers.look_again(record.task_id, now + self._settings.lease)
 
@@ -188,6 +190,7 @@ class Sweeper:
             log.error("lost: its record has no message", task_id=record.task_id)
             self._handovers.look_again(record.task_id, now + self._settings.queue_ttl)
         elif self._handovers.resend(record, copy):
+            metrics.SWEEPS.inc("resent")
             self._publish(record, copy, now)
         else:
             self._handovers.look_again(record.task_id, now + self._settings.sweep_interval)

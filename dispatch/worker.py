@@ -20,6 +20,7 @@ from dispatch.deadtap import DeadTap
 from dispatch.errors import ConfigurationError, DispatchError
 from dispatch.letterbox import Janitor
 from dispatch.publisher import Publisher
+from dispatch.queuewatch import QueueWatch
 from dispatch.records import Copy
 from dispatch.retry import Rung
 from dispatch.router import Plan, Router
@@ -27,8 +28,10 @@ from dispatch.runner import Runner
 from dispatch.settings import Settings
 from dispatch.store import Store
 from dispatch.sweeper import Sweeper
+from dispatch.tally import expect_series
 from dispatch.tasktypes import TaskType
-from dispatch.telemetry import logger, logs
+from dispatch.telemetry import logger, logs, metrics
+from dispatch.telemetry.scraped import Port
 
 log = logger("dispatch.worker")
 
@@ -137,6 +140,8 @@ class DispatchStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._keeper: Keeper | None = None
+        self._watch: QueueWatch | None = None
+        self._port: Port | None = None
 
     def start(self, parent: Any) -> None:
         """Start before the consumer does."""
@@ -144,9 +149,27 @@ class DispatchStep(bootsteps.StartStopStep):
         app.dispatch_router.start()
         self._keeper = Keeper(app.dispatch_settings, app.dispatch_router)
         self._keeper.start()
+        if app.dispatch_settings.worker_metrics_port:
+            self._serve_metrics(app.dispatch_settings)
+
+    def _serve_metrics(self, settings: Settings) -> None:
+        expect_series(rung.name for rung in settings.ladder)
+        self._watch = QueueWatch(settings)
+        self._watch.start()
+        self._port = Port(settings.worker_metrics_host, settings.worker_metrics_port, [self._watch])
+        self._port.start()
+        worker_process_init.connect(self._leave_port)
+
+    def _leave_port(self, **_: Any) -> None:
+        if self._port is not None:
+            self._port.leave()
 
     def stop(self, parent: Any) -> None:
         """Stop after the pool has."""
+        if self._port is not None:
+            self._port.stop()
+        if self._watch is not None:
+            self._watch.stop()
         if self._keeper is not None:
             self._keeper.stop()
         parent.app.dispatch_router.stop()
@@ -167,6 +190,7 @@ def install(app: Any, settings: Settings, types: Mapping[str, TaskType]) -> None
     """
     plans = {name: Plan(ladder_of(task_type, settings)) for name, task_type in types.items()}
     check_time_limits(types, settings)
+    metrics.know_types(types)
     publisher = Publisher(settings.broker("worker"), timeout=settings.publish_timeout)
     app.dispatch_router = Router(settings, plans, publisher=publisher)
     app.dispatch_consumer = None

@@ -18,7 +18,7 @@ GROUPS = {"all": ALL, "servers": SERVERS, "apps": APPLICATIONS}
 STOP_ORDER = (("gateway", "flower"), ("worker",), ("simulator",), ("rabbitmq", "redis"), ("epmd",))
 
 #: In the ``env`` file, but no settings: an environment that sourced it has them.
-URL_KEYS = ("DISPATCH_HTTP_URL", "FLOWER_URL", "ROBOT_API_URL")
+URL_KEYS = ("DISPATCH_HTTP_URL", "FLOWER_URL", "ROBOT_API_URL", "WORKER_METRICS_URL")
 
 
 class State(enum.StrEnum):

@@ -73,12 +73,13 @@ class _Planner:
         settings = self._settings
         flower_port = self._ports.claim("flower", settings.flower_port, settings.flower_host)
         host, http_port = settings.http_host, self._gateway_port()
+        metrics_port = self._ports.claim("worker-metrics", settings.worker_metrics_port, settings.worker_metrics_host)
         simulator = self._simulator()
         environ = {**self._base, f"{PREFIX}HTTP_PORT": str(http_port), f"{PREFIX}FLOWER_PORT": str(flower_port)}
         specs = (
             *servers,
             *simulator,
-            applications.worker(settings, environ, self._run),
+            applications.worker(settings, {**environ, f"{PREFIX}WORKER_METRICS_PORT": str(metrics_port)}, self._run),
             applications.gateway(environ, host, http_port),
             applications.flower(environ, settings.flower_host, flower_port),
         )
@@ -86,7 +87,7 @@ class _Planner:
         known = tuple(
             dataclasses.replace(spec, after=tuple(name for name in spec.after if name in started)) for spec in specs
         )
-        return Plan(known, self._urls(host, http_port, flower_port), self._own, tuple(self._notes))
+        return Plan(known, self._urls(host, http_port, flower_port, metrics_port), self._own, tuple(self._notes))
 
     def _data(self) -> Path:
         """Where the private servers keep their data: in a directory for each ladder and RabbitMQ release.
@@ -168,7 +169,7 @@ class _Planner:
         self._base.update(self._own)
         self._settings = load(self._base)
 
-    def _urls(self, host: str, http_port: int, flower_port: int) -> dict[str, str]:
+    def _urls(self, host: str, http_port: int, flower_port: int, metrics_port: int) -> dict[str, str]:
         settings = self._settings
         return {
             "DISPATCH_HTTP_URL": applications.base_url(host, http_port),
@@ -177,6 +178,7 @@ class _Planner:
             "DISPATCH_REDIS_URL": settings.redis_url.get_secret_value(),
             "FLOWER_URL": applications.base_url(settings.flower_host, flower_port),
             "ROBOT_API_URL": settings.robot_api_url,
+            "WORKER_METRICS_URL": f"{applications.base_url(settings.worker_metrics_host, metrics_port)}/metrics",
         }
 
 

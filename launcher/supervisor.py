@@ -131,6 +131,7 @@ class Supervisor:
                 ("DISPATCH_HTTP_URL", "gateway"),
                 ("FLOWER_URL", "flower"),
                 ("ROBOT_API_URL", "simulator"),
+                ("WORKER_METRICS_URL", "worker"),
             )
             if name not in self._children and any(spec.name == name for spec in self._plan.specs)
         }

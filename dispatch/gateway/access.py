@@ -8,12 +8,20 @@ import flask
 import structlog
 from flask import Response
 
+from dispatch.gateway import operations
 from dispatch.gateway.context import Context
+from dispatch.telemetry import metrics
 
 _log = structlog.get_logger("dispatch.access")
 
 #: Asked every few seconds by machines: logged only when they fail.
-_QUIET = frozenset({"/livez", "/readyz"})
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+#: The methods that are told apart in metrics.
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+
+_SUBMIT = "submitTask"
 
 
 def finish(response: Response) -> Response:
@@ -22,12 +30,24 @@ def finish(response: Response) -> Response:
     request = flask.request
     if context is not None:
         response.headers["X-Request-Id"] = context.request_id
+        _count(context, response)
         if not (request.path in _QUIET and response.status_code < 400):
             _write(context, response)
     response.headers["X-Content-Type-Options"] = "nosniff"
     if request.path.startswith("/v1/"):
         response.headers.setdefault("Cache-Control", "private, no-cache")
     return response
+
+
+def _count(context: Context, response: Response) -> None:
+    rule = flask.request.url_rule
+    route = operations.template(rule.endpoint) if rule is not None else None
+    method = metrics.one_of(flask.request.method, _METHODS)
+    metrics.HTTP_REQUESTS.inc(method, route or metrics.OTHER, str(response.status_code))
+    if route is not None:
+        metrics.HTTP_DURATION.observe(time.monotonic() - context.started - context.waited, method, route)
+    if context.problem and rule is not None and rule.endpoint == _SUBMIT:
+        metrics.REFUSED.inc(context.problem)
 
 
 def _write(context: Context, response: Response) -> None:

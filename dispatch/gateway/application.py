@@ -19,6 +19,7 @@ from dispatch.gateway.operations import Operation, contracts, register
 from dispatch.gateway.polling import Slots
 from dispatch.gateway.ports import KnownKeys, Letters, Submits, Tasks
 from dispatch.gateway.views_deadletters import LetterViews
+from dispatch.gateway.views_metrics import MetricViews
 from dispatch.gateway.views_queues import QueueViews
 from dispatch.gateway.views_tasks import TaskViews
 from dispatch.gateway.views_types import TypeViews
@@ -44,7 +45,7 @@ class Parts:
 
 def operations() -> list[Operation]:
     """Every operation's contract."""
-    groups = (TaskViews, TypeViews, LetterViews, QueueViews, HealthViews, DocsViews)
+    groups = (TaskViews, TypeViews, LetterViews, QueueViews, HealthViews, MetricViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
 
 
@@ -95,4 +96,5 @@ def _views(parts: Parts) -> list[object]:
         LetterViews(parts.letters),
         QueueViews(parts.queues),
         HealthViews(parts.readiness),
+        MetricViews(parts.types),
     ]

@@ -36,6 +36,8 @@ class Context:
     started: float  #: `time.monotonic` seconds
     principal: Principal | None = None
     task_id: str | None = None
+    problem: str = ""  #: the slug of the problem it is answered with
+    waited: float = 0.0  #: seconds that the client asked us to wait
 
 
 def begin() -> None:
@@ -81,6 +83,7 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 def problem_response(problem: problems.Problem) -> Response:
     """Answer with problem details (RFC 9457), tied to the request in hand."""
     context = current()
+    context.problem = problem.kind.slug
     body = problem.body() | {
         "instance": quote(flask.request.path),
         "requestId": context.request_id,

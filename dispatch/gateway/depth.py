@@ -17,6 +17,7 @@ from dispatch import queues
 from dispatch.gateway.admission import FRESH, Guard
 from dispatch.management import Management, ManagementUnavailable
 from dispatch.settings import Settings
+from dispatch.telemetry import metrics
 
 INTERVAL = 1.0  #: seconds between two looks
 _SOCKET = 1.0  #: seconds for connecting, and for each read and write
@@ -154,9 +155,12 @@ class DepthReader:
             ready = self._gauge.read()
         except Exception as exc:  # noqa: BLE001 - whatever it is, the thread must live and the guard opens
             self._gauge.close()
+            metrics.REFUSING.set(self._guard.full())
             self._note(failing=True, why=_reason(exc))
             return
         self._guard.observe(ready)
+        metrics.DEPTH.set(ready)
+        metrics.REFUSING.set(self._guard.full())
         with self._changed:
             self._read_at = started
             self._changed.notify_all()

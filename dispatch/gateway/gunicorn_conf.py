@@ -5,12 +5,15 @@ Reading the settings here refuses a non-loopback address without API keys before
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import tempfile
 from typing import Any
 
 from gunicorn import glogging
 
 from dispatch.settings import load
-from dispatch.telemetry import logs
+from dispatch.telemetry import logs, metrics
 
 _settings = load()
 _host = f"[{_settings.http_host}]" if ":" in _settings.http_host else _settings.http_host
@@ -50,3 +53,31 @@ class _Logger(glogging.Logger):  # type: ignore[misc]
 
 
 logger_class = _Logger
+
+#: Where this gateway's processes share their metrics; new at each start, so that no counts of an earlier one are told.
+_shared = ""
+
+
+def on_starting(server: Any) -> None:
+    """Before the first worker."""
+    global _shared  # noqa: PLW0603 - gunicorn calls functions by their names
+    del server
+    _shared = tempfile.mkdtemp(prefix="robot-dispatch-metrics-")
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a worker the lowest free slot: the successor of a dead one goes on with its counts."""
+    taken = {getattr(other, "slot", None) for other in server.WORKERS.values()}
+    worker.slot = next(slot for slot in itertools.count() if slot not in taken)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """In the worker, before the application is made."""
+    del server
+    metrics.share(_shared, f"slot{worker.slot}")
+
+
+def on_exit(server: Any) -> None:
+    """The master ends."""
+    del server
+    shutil.rmtree(_shared, ignore_errors=True)

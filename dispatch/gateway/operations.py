@@ -21,6 +21,8 @@ from dispatch.gateway.auth import Keyring
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
+_templates: dict[str, str] = {}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
@@ -86,7 +88,13 @@ def register(app: flask.Flask, views: Sequence[object], keyring: Keyring) -> Non
             view = getattr(group, name)
             rule = _PARAMETER.sub(lambda match: f"<{_snake(match[1])}>", contract.path)
             endpoint = view if contract.scope is None else _guarded(view, contract.scope, keyring)
+            _templates[contract.id] = contract.path
             app.add_url_rule(rule, contract.id, endpoint, methods=[contract.method])
+
+
+def template(endpoint: str) -> str | None:
+    """An operation's path as OpenAPI has it, by its id; None for what is no operation."""
+    return _templates.get(endpoint)
 
 
 def _guarded(view: Callable[..., Response], scope: str, keyring: Keyring) -> Callable[..., Response]:

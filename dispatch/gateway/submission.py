@@ -37,7 +37,7 @@ from dispatch.records import (
 from dispatch.settings import Settings
 from dispatch.store import Hold, Store
 from dispatch.tasktypes import TaskType
-from dispatch.telemetry import logger
+from dispatch.telemetry import logger, metrics
 
 log = logger("dispatch.gateway")
 
@@ -185,7 +185,9 @@ class Submitter:
 
     def send(self, message: Message, exchange: str, routing_key: str) -> float:
         """Publish it; seconds until the confirm."""
-        return self._publisher.publish(message, exchange, routing_key, timeout=self._settings.confirm_timeout)
+        took = self._publisher.publish(message, exchange, routing_key, timeout=self._settings.confirm_timeout)
+        metrics.CONFIRM.observe(took)
+        return took
 
     def mark(self, message: Message, submission: Submission, **about: Any) -> bool:
         """Record the confirm."""

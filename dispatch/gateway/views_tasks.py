@@ -21,6 +21,7 @@ from dispatch.gateway.problems import FieldError, Problem
 from dispatch.gateway.submission import Accepted, Submission
 from dispatch.records import Record
 from dispatch.tasktypes import TaskType
+from dispatch.telemetry import metrics
 
 _log = structlog.get_logger("dispatch.gateway")
 
@@ -85,6 +86,7 @@ class TaskViews:
         record = accepted.record
         if not accepted.replayed:
             self._guard.accepted()
+            metrics.ACCEPTED.inc(metrics.type_label(record.type))
         context.current().task_id = record.task_id
         body = record.to_json()
         more = {"Location": body["statusUrl"], "Retry-After": str(polling.retry_after(record) or 1)}
@@ -213,10 +215,12 @@ class TaskViews:
             return record, True
         if not self._slots.take():
             return record, False
+        began = time.monotonic()
         try:
             changed = self._tasks.wait(record.task_id, record.revision, seconds)
         finally:
             self._slots.leave()
+            context.current().waited = time.monotonic() - began
         return changed or record, True
 
     def _own(self, task_id: str) -> Record:

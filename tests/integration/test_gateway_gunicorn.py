@@ -4,21 +4,15 @@ import concurrent.futures
 import http.client
 import json
 import signal
-import socket
 import time
 
 import pytest
 
 from support.gateway_live import running_gateway
+from support.ports import free_port
 from support.waiting import eventually
 
 BODY = {"type": "echo", "payload": {"message": "hi"}}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_a_retry_is_the_next_seq_and_the_next_attempt_on_its_rung():
     assert copy.message.body == MESSAGE.body
     assert copy.message.headers == {
         "id": "t", "task": "robot.clean", "x-cycle": 0, "x-seq": 4, "x-attempt": 3, "retries": 2, "retry-queue": "5m",
-        "x-last-error-type": "upstream-timeout", "x-last-error": "no answer", "x-failed-at": 5, "traceparent": "tp",
+        "x-last-error-type": "upstream-timeout", "x-last-error": "no answer", "x-failed-at": 5, "x-queued-at": 300_005, "traceparent": "tp",
     }  # fmt: skip
 
 

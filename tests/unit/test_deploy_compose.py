@@ -173,6 +173,7 @@ def test_the_ports_agree():
     }
 
     assert port_of("gateway") == settings_of("gateway").http_port == scraped["gateway"]
+    assert port_of("worker") == settings_of("worker").worker_metrics_port == scraped["worker"]
     assert port_of("flower") == settings_of("flower").flower_port
     assert f"127.0.0.1:{port_of('gateway')}:8080" in SERVICES["gateway"]["ports"]
     assert SERVICES["simulator"]["command"][-3] == str(urlsplit(settings_of("worker").robot_api_url).port)

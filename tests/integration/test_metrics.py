@@ -1,0 +1,110 @@
+"""What Prometheus is told: by a gateway of several processes, and by a worker whose children come and go."""
+
+import time
+from contextlib import ExitStack
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from dispatch.queuewatch import QueueWatch
+from dispatch.records import State
+from support.gateway_live import running_gateway
+from support.ports import free_port
+from support.waiting import eventually
+from support.worker import bench, running_worker
+
+
+def scraped(text):
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def get(samples, name, **labels):
+    return samples.get((name, *sorted(labels.items())))
+
+
+def test_whichever_process_answers_tells_of_all(settings):
+    with bench(settings), running_gateway(settings, free_port()) as (client, _, _):
+        for _ in range(20):  # new connections, so that both processes have their share
+            with httpx.Client(base_url=client.base_url, trust_env=False) as fresh:
+                assert fresh.post("/v1/tasks", json={"type": "echo", "payload": {"message": "x"}}).status_code == 202
+        told = []
+        for _ in range(6):
+            with httpx.Client(base_url=client.base_url, trust_env=False) as fresh:
+                told.append(scraped(fresh.get("/metrics").text))
+
+    for samples in told:
+        assert get(samples, "robot_tasks_accepted_total", type="echo") == 20
+        assert get(samples, "robot_http_requests_total", method="POST", route="/v1/tasks", status="202") == 20
+        assert get(samples, "robot_http_request_duration_seconds_count", method="POST", route="/v1/tasks") == 20
+        assert get(samples, "robot_publish_confirm_seconds_count") == 20
+        assert get(samples, "robot_queue_guard_refusing") == 0
+
+
+def test_a_worker_tells_how_its_tasks_went(settings):
+    port = free_port()
+    changed = settings.model_copy(update={"worker_metrics_port": port})
+    with ExitStack() as stack:
+        made = stack.enter_context(bench(changed))
+        stack.enter_context(running_worker(changed))
+        good = [made.submit("echo", {"message": "x"}) for _ in range(5)]
+        slow = made.submit("echo", {"message": "x", "failTimes": 1})
+        dead = made.submit("echo", {"message": "x", "permanent": True})
+        for task_id in (*good, slow, dead):
+            made.finished(task_id)
+
+        def look():
+            samples = scraped(httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text)
+            ready = get(samples, "robot_queue_messages", queue="robot.task.dlq", state="ready") == 1
+            return samples if ready and get(samples, "robot_dead_letters_total", reason="permanent") else None
+
+        samples = eventually(look, 20, "the worker has told it all")
+
+    assert get(samples, "robot_task_attempts_total", type="echo", outcome="succeeded") == 6
+    assert get(samples, "robot_task_attempts_total", type="echo", outcome="retried") == 1
+    assert get(samples, "robot_task_attempts_total", type="echo", outcome="dead") == 1
+    assert get(samples, "robot_task_retries_total", type="echo", rung="1m") == 1
+    assert get(samples, "robot_claims_total", answer="RUN") == 8
+    assert get(samples, "robot_task_duration_seconds_count", type="echo") == 8
+    assert get(samples, "robot_task_queue_seconds_count", type="echo") == 8
+    assert get(samples, "robot_task_queue_seconds_sum", type="echo") < 8
+    assert get(samples, "robot_dead_letters_total", reason="permanent") == 1
+    assert get(samples, "robot_tasks_in_flight") == 0
+    assert get(samples, "robot_queue_consumers", queue="robot.task.q") == 1
+    assert get(samples, "robot_topology_drift") == 0
+    assert 0 < get(samples, "robot_queue_oldest_message_age_seconds", queue="robot.task.dlq") < 60
+
+
+def test_the_oldest_message_is_the_oldest_task_that_waits(settings):
+    watch = QueueWatch(settings)
+
+    def age(queue="robot.task.q"):
+        watch.look()
+        families = {family.name: family for family in watch.collect()}
+        samples = families["robot_queue_oldest_message_age_seconds"].samples
+        return next(sample.value for sample in samples if sample.labels["queue"] == queue)
+
+    with bench(settings) as made:
+        assert age() == 0
+        made.submit("echo", {"message": "first"})
+        time.sleep(0.3)  # so that the two differ in age
+        second = made.submit("echo", {"message": "second", "failTimes": 1})
+        assert age() >= 0.3
+        with running_worker(settings):
+            made.wait_for(second, State.RETRY_WAIT)
+            assert age() == 0  # a task on its rung doesn't wait for a worker
+            made.finished(second)
+        assert age() == 0
+        assert age("robot.task.dlq") == 0
+
+
+def test_a_task_that_was_never_published_does_not_wait_for_ever(settings):
+    watch = QueueWatch(settings)
+    with bench(settings) as made:
+        task_id = made.submit("echo", {"message": "x"})
+        made.store._scripts.run(("DEL", made.store._keys(task_id)[0]))
+        watch.look()
+        assert made.store._scripts.run(("ZCARD", f"{settings.redis_prefix}waiting")) == [0]
