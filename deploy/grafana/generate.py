@@ -72,6 +72,7 @@ def _where(labels: str) -> str:
     return f"{{{labels}}}" if labels else ""
 
 
+GATEWAY = "job='gateway'"
 ACCEPT = 'method="POST",route="/v1/tasks"'
 WORK = 'queue="robot.task.q"'
 DLQ = 'queue="robot.task.dlq"'
@@ -96,7 +97,7 @@ FLOW = Dashboard(
         (
             Panel("Accepting takes", "s", quantiles("robot_http_request_duration_seconds", ACCEPT), limits=(1,),
                   help="POST /v1/tasks. Objective: 95 % within 1 s.", exemplars=True),
-            Panel("RabbitMQ's confirm takes", "s", quantiles("robot_publish_confirm_seconds"), limits=(0.5, 2),
+            Panel("RabbitMQ's confirm takes", "s", quantiles("robot_publish_confirm_seconds", GATEWAY), limits=(0.5, 2),
                   help="After DISPATCH_CONFIRM_TIMEOUT (2 s) the answer is publish-unconfirmed.", exemplars=True),
         ),
         (
@@ -120,6 +121,7 @@ QUEUES = Dashboard(
             Panel("Consumers", "short", ((f"robot:queue_consumers:max{{{WORK}}}", ""),), "stat", limits=(1,), bad_below=True),
             Panel("On a rung", "short", ((f"sum(robot:queue_messages:max{{{RUNGS},state='ready'}})", ""),), "stat"),
             Panel("Dead letters", "short", ((f"max(robot:queue_messages:max{{{DLQ},state='ready'}})", ""),), "stat", limits=(1, 100)),
+            Panel("Oldest letter", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{DLQ}}}", ""),), "stat", limits=(86_400, 604_800)),
             Panel("Drift", "short", (("max(robot_topology_drift)", ""),), "stat", limits=(1,),
                   help="Differences between RabbitMQ and topology.py: `celery -A celery_app topology verify`."),
         ),
@@ -131,7 +133,8 @@ QUEUES = Dashboard(
         (
             Panel("The ladder", "short", ((f"robot:queue_messages:max{{{RUNGS},state='ready'}}", "{{queue}}"),),
                   help="What waits for its next attempt; a queue's messages move on when its TTL is over."),
-            Panel("Age of the oldest message", "s", (("robot:queue_oldest_message_age_seconds:max", "{{queue}}"),), limits=(600, 1800)),
+            Panel("Oldest task waits", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{WORK}}}", "{{queue}}"),), limits=(600, 1800),
+                  help="Queued and not claimed, wherever its copy is: one that is stuck on a rung after its time, too."),
         ),
         (
             Panel("Work queue as the gateway sees it", "short", (("max(robot_queue_depth)", "ready"),),

@@ -10,8 +10,7 @@ from support.waiting import eventually
 @pytest.fixture(scope="module")
 def system():
     with uncontained.running() as found:
-        eventually(lambda: " ready." in found.log("worker"), 30, lambda: found.log("worker")[-3_000:])
-        for service in ("gateway", "flower"):
+        for service in ("gateway", "worker", "flower"):
             eventually(
                 lambda service=service: healthy(found, service) or not found.alive(service),
                 60,
@@ -42,7 +41,7 @@ def finished(api, type, payload):
     )
 
 
-@pytest.mark.parametrize("service", ["gateway", "flower"])
+@pytest.mark.parametrize("service", ["gateway", "worker", "flower"])
 def test_the_health_checks_pass(system, service):
     assert healthy(system, service), system.log(service)[-2_000:]
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from dispatch.telemetry import metrics
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 
@@ -19,27 +21,17 @@ RECORDED = re.compile(r"(?<![\w:])robot:[\w:]+")
 
 #: Our metrics as they are asked for (a histogram without ``_bucket``), and their labels.
 METRICS = {
-    "robot_http_requests_total": {"method", "route", "status"},
-    "robot_http_request_duration_seconds": {"method", "route"},
-    "robot_tasks_accepted_total": {"type"},
-    "robot_tasks_refused_total": {"reason"},
-    "robot_publish_confirm_seconds": set(),
-    "robot_queue_guard_refusing": set(),
-    "robot_queue_depth": set(),
-    "robot_task_attempts_total": {"type", "outcome"},
-    "robot_task_duration_seconds": {"type"},
-    "robot_task_queue_seconds": {"type"},
-    "robot_task_retries_total": {"type", "rung"},
-    "robot_dead_letters_total": {"reason"},
-    "robot_claims_total": {"answer"},
-    "robot_leases_lost_total": set(),
-    "robot_tasks_in_flight": set(),
-    "robot_sweeper_actions_total": {"action"},
-    "robot_queue_messages": {"queue", "state"},
-    "robot_queue_consumers": {"queue"},
-    "robot_queue_oldest_message_age_seconds": {"queue"},
-    "robot_topology_drift": set(),
-    "robot_build_info": {"version"},
+    **{instrument.name: set(instrument.labels) for instrument in metrics.Instrument.every},
+    **{
+        name: set(labels)
+        for name, _, labels in (
+            metrics.QUEUE_MESSAGES,
+            metrics.QUEUE_CONSUMERS,
+            metrics.OLDEST,
+            metrics.DRIFT,
+            metrics.BUILD,
+        )
+    },
 }
 
 
