@@ -15,11 +15,11 @@ from celery.worker.consumer import Consumer
 
 import topology
 from dispatch.errors import DispatchError
-from dispatch.records import ACCEPTED_AT, is_task_id
+from dispatch.records import ACCEPTED_AT, UNREADABLE, is_task_id
 from dispatch.router import Router
 from dispatch.settings import Settings
 from dispatch.telemetry import logger
-from dispatch.wire import COMPRESSION, UNREADABLE, wire_message
+from dispatch.wire import COMPRESSION, wire_message
 
 log = logger("dispatch.consumer")
 

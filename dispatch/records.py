@@ -42,6 +42,7 @@ LAST_ERROR = "x-last-error"
 FAILED_AT = "x-failed-at"  #: epoch milliseconds
 DEAD_REASON = "x-dead-reason"
 DEAD_ID = "x-dead-id"  #: names a letter that has no usable task id of its own
+UNREADABLE = "x-unreadable"  #: why a message's properties could not be read, with their first bytes in base64
 
 #: What the broker writes about deaths and deliveries. RabbitMQ 3.10 trusts these when a client sends
 #: them, and takes a replay that keeps ``x-death`` for a cycle: strip them on every republish.
@@ -160,14 +161,18 @@ class Message:
     @property
     def task_id(self) -> str:
         """The task's id; a letter without one goes by the id the router gave it."""
-        own = self.headers.get("id")
-        return str(own) if is_task_id(own) else str(self.headers.get(DEAD_ID, ""))
+        own, given = self.headers.get("id"), self.headers.get(DEAD_ID)
+        return str(own) if is_task_id(own) else str(given) if is_task_id(given) else ""
 
     @property
     def letter_id(self) -> str:
         """The task's id, or for a message without a usable one an id that the same message always gets."""
-        content = self.body + self.routing_key.encode()
-        return self.task_id or str(uuid.uuid5(uuid.NAMESPACE_OID, hashlib.sha256(content).hexdigest()))
+        if self.task_id:
+            return self.task_id
+        # What the broker counts differs from look to look; the bytes of unreadable properties hold it, too.
+        own = {name: value for name, value in self.headers.items() if name not in {*BROKER_HEADERS, UNREADABLE}}
+        content = self.body + self.routing_key.encode() + json.dumps(own, sort_keys=True, default=str).encode()
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, hashlib.sha256(content).hexdigest()))
 
     @property
     def type(self) -> str:

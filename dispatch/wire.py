@@ -16,10 +16,7 @@ from typing import Any
 from amqp import serialization
 from amqp.spec import Basic
 
-from dispatch.records import DEAD_REASON, Message
-
-#: The header that says why a message's properties could not be read, with their first bytes in base64.
-UNREADABLE = "x-unreadable"
+from dispatch.records import DEAD_REASON, UNREADABLE, Message
 
 #: Where a foreign message's ``compression`` header goes: kombu would decompress the body, however large it gets.
 COMPRESSION = "x-compression"

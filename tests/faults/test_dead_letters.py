@@ -253,7 +253,7 @@ def test_a_job_is_done_by_one_of_many_workers_to_its_limit_and_in_order(desk, le
     with running_worker(desk.settings), running_worker(desk.settings):
         found = letters.request(Job(Filter(type="echo"), 20, 0, "me"))
         for letter in many[:20]:
-            desk.finished(letter.task_id, 30)
+            desk.wait_for(letter.task_id, State.SUCCEEDED, 40)
         eventually(lambda: letters.next_job() is None, 20, "the job is done")
         eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 10, 20, "the others stay")
         desk.drained()

@@ -10,6 +10,7 @@ import amqp
 
 import topology
 from dispatch.records import DEAD_REASON, LAST_ERROR_TYPE, State
+from dispatch.records import UNREADABLE as UNREADABLE_HEADER
 from support.waiting import eventually
 from support.worker import running_worker
 
@@ -121,7 +122,7 @@ class _RawHeaders(amqp.Message):
 
 
 def _send_raw(desk, table):
-    message = _RawHeaders(_body())
+    message = _RawHeaders(_body(args=[{"message": str(len(table))}]))
     message.table = table
     desk.send_raw(message)
 
@@ -237,13 +238,14 @@ def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
         _send_raw(desk, table)
     poison = len(POISON) + len(UNREADABLE)
     eventually(lambda: desk.depth(topology.DEAD_QUEUE) == poison, 20, "all have expired")
+    ids = {letter.letter_id for letter in desk.letters()}
     with running_worker(desk.settings) as worker:
         eventually(lambda: desk.depth(topology.DEAD_TAP) == 0, 20, "the tap is read")
-        ids = {letter.letter_id for letter in desk.letters()}
-        eventually(
-            lambda: {record.task_id for record in _dead(desk)} == ids, 20, "all are recorded; those alike as one"
-        )
+        eventually(lambda: {record.task_id for record in _dead(desk)} == ids, 20, "all are recorded")
 
         assert _alive(worker)
         assert "dead tap reconnects" not in worker.text()
-    assert {record.state for record in _dead(desk)} == {State.EXPIRED}
+    assert len(ids) == poison
+    unreadable = [record for record in _dead(desk) if UNREADABLE_HEADER in record.message.headers]
+    assert [record.dead_reason for record in unreadable] == ["unknown"] * 2
+    assert {record.state for record in _dead(desk) if record not in unreadable} == {State.EXPIRED}

@@ -93,8 +93,9 @@ def test_a_header_that_is_no_number_counts_as_missing(value):
 def test_a_message_without_a_usable_id_always_gets_the_same_one():
     one, other = Message(b"x", {}), Message(b"y", {})
 
-    assert one.letter_id == Message(b"x", {"id": 7}).letter_id
+    assert one.letter_id == Message(b"x", {"x-delivery-count": 3, "x-death": [{"count": 1}]}).letter_id
     assert one.letter_id != other.letter_id
+    assert one.letter_id != Message(b"x", {"task": "another"}).letter_id
 
 
 def test_a_record_looks_as_the_contract_says():
