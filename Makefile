@@ -68,7 +68,8 @@ test-rabbitmq4: setup ## integration and fault tests on RabbitMQ 4.3, brought fr
 	source .run/rabbitmq4/env && $(PYTEST) tests/integration tests/faults $(PARALLEL) $(ARGS)
 
 chaos: setup ## break a system of its own and see what it keeps: make chaos DURATION=120 SEED=7
-	@cd tests && ../$(PYTHON) -m support.chaos --seed $(or $(SEED),7) --duration $(or $(DURATION),60) --out ../.run/chaos $(ARGS)
+	@cd tests && ../$(PYTHON) -m support.chaos --seed $(or $(SEED),7) --duration $(or $(DURATION),60) --clients $(or $(CLIENTS),6) \
+		--rate $(or $(RATE),20) $(if $(CALM),--calm) --out ../.run/chaos $(ARGS)
 
 check: lint types imports test ## everything that CI runs
 

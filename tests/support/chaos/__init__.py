@@ -10,6 +10,7 @@
     meters.py    scheduling noise and memory
     aftermath.py what is left: records, hops, letters, queues
     facts.py     all of that as data, which goes into a file
+    view.py      pure: the facts, indexed
     checker.py   pure: facts → violations
     report.py    facts and violations → text and JSON
     run.py       one run from start to verdict; ``python -m support.chaos`` (``make chaos``)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import json
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import amqp
 import httpx
 import redis
 
@@ -42,24 +42,31 @@ def settle(machine: Machine) -> Left:
         What is left, whether it drained, and how long that took.
     """
     began = time.monotonic()
-    backlog = len(_unfinished(machine.redis()))
+    backlog = len(eventually(lambda: [_unfinished(machine)], _OVERTIME)[0])
     limit = drain_limit(backlog)
     with contextlib.suppress(AssertionError):
         eventually(lambda: _quiet(machine), limit + _OVERTIME, interval=0.25)
     seconds = time.monotonic() - began
-    left = _look(machine)
-    drained = not any(left.queues.values()) and not left.claims and not _unfinished(machine.redis())
+    left = eventually(lambda: _look(machine), _OVERTIME)
+    drained = not any(left.queues.values()) and not left.claims and not _unfinished(machine)
     return dataclasses.replace(left, drained=drained, seconds=round(seconds, 1), limit=round(limit, 1))
 
 
 def _quiet(machine: Machine) -> bool:
+    left = _look(machine)
+    return not (any(left.queues.values()) or left.claims or left.stale or _unfinished(machine))
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """A server that was killed a moment ago does not answer yet."""
     try:
-        left = _look(machine)
-        return not (any(left.queues.values()) or left.claims or left.stale or _unfinished(machine.redis()))
-    except (OSError, httpx.HTTPError, redis.RedisError) as exc:
+        yield
+    except (OSError, amqp.AMQPError, httpx.HTTPError, redis.RedisError) as exc:
         raise AssertionError(repr(exc)) from exc
 
 
+@_reached()
 def _look(machine: Machine) -> Left:
     with contextlib.closing(machine.redis()) as store:
         claims = [_id(key) for key in store.scan_iter("robot:claim:*", count=1_000)]
@@ -79,8 +86,9 @@ def _depths(machine: Machine) -> dict[str, int]:
     return {name: ready[name] + unacked.get(name, 0) for name in TRANSIT}
 
 
-def _unfinished(store: redis.Redis) -> list[str]:
-    with contextlib.closing(store):
+@_reached()
+def _unfinished(machine: Machine) -> list[str]:
+    with contextlib.closing(machine.redis()) as store:
         ids = store.zrange("robot:index", 0, -1)
         pipe = store.pipeline(transaction=False)
         for task_id in ids:
@@ -128,16 +136,9 @@ def letters(machine: Machine) -> list[Letter]:
         while (message := channel.basic_get(DLQ)) is not None:
             headers = message.headers or {}
             deaths = headers.get("x-death") or [{}]
-            reason = headers.get("x-dead-reason") or deaths[0].get("reason") or ""
-            task_id = str(headers.get("id", ""))
-            found.append(
-                Letter(
-                    task_id, headers.get("x-cycle", 0), headers.get("x-seq", 0), str(reason), headers.get("x-mark", "")
-                )
-            )
+            reason = str(headers.get("x-dead-reason") or deaths[0].get("reason") or "")
+            own = headers.get("id")
+            task_id = own if isinstance(own, str) else str(headers.get("x-dead-id", ""))
+            numbers = (headers.get("x-cycle", 0), headers.get("x-seq", 0))
+            found.append(Letter(task_id, *numbers, reason, headers.get("x-mark", "")))
     return found
-
-
-def seconds(moment: str) -> float:
-    """Epoch seconds of an RFC 3339 time."""
-    return dt.datetime.fromisoformat(moment).timestamp()

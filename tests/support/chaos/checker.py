@@ -5,21 +5,16 @@ Each rule is a function that yields what it finds wrong; `RULES` names the promi
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any
 
-from support.chaos.facts import Answer, Delivery, Facts, Letter, Order, Task
+from support.chaos.facts import Facts, Task
+from support.chaos.view import View, label
 
 BURIED = frozenset({"DEAD_LETTERED", "EXPIRED"})
 ENDED = frozenset({"SUCCESS", "FAIL"})
-
-#: The one problem that says "unknown".
-UNKNOWN = "publish-unconfirmed"
 
 #: Milliseconds; hops are dated to the millisecond.
 ROUNDING = 1
@@ -32,94 +27,6 @@ class Violation:
     rule: str
     subject: str  #: a task id, a label, or a queue
     text: str
-
-
-class View:
-    """The facts, indexed.
-
-    Args:
-        facts: of a run.
-    """
-
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
-
-    @cached_property
-    def tasks(self) -> dict[str, Task]:
-        """By id."""
-        return {task.id: task for task in self.facts.tasks}
-
-    @cached_property
-    def answers(self) -> dict[str, list[Answer]]:
-        """Submissions by label."""
-        found: dict[str, list[Answer]] = defaultdict(list)
-        for answer in self.facts.answers:
-            if answer.label:
-                found[answer.label].append(answer)
-        return found
-
-    @cached_property
-    def ran(self) -> dict[str, set[str]]:
-        """Ids of tasks that were not rejected, by label."""
-        found: dict[str, set[str]] = defaultdict(set)
-        for task in self.facts.tasks:
-            if task.view["state"] != "REJECTED":
-                found[label(task)].add(task.id)
-        return found
-
-    @cached_property
-    def orders(self) -> dict[str, Order]:
-        """By label."""
-        return {order.label: order for order in self.facts.orders}
-
-    @cached_property
-    def deliveries(self) -> dict[str, list[Delivery]]:
-        """By label."""
-        found: dict[str, list[Delivery]] = defaultdict(list)
-        for delivery in self.facts.deliveries:
-            found[delivery.label].append(delivery)
-        return found
-
-    @cached_property
-    def letters(self) -> dict[str, list[Letter]]:
-        """By task id; poison apart."""
-        found: dict[str, list[Letter]] = defaultdict(list)
-        for letter in self.facts.letters:
-            if not letter.mark:
-                found[letter.task_id].append(letter)
-        return found
-
-    def accepted(self, order: Order) -> set[str]:
-        """The task ids that its 202s named."""
-        return {answer.task_id for answer in self.answers[order.label] if answer.status == 202}
-
-    def unknown(self, order: Order) -> bool:
-        """Whether it may have been accepted without the client's knowledge."""
-        return any(doubtful(answer) for answer in self.answers[order.label])
-
-    @cached_property
-    def noise(self) -> tuple[list[float], list[float]]:
-        """When, and the running sum of the seconds lost to scheduling."""
-        ordered = sorted(self.facts.noise)
-        return [at for at, _ in ordered], list(itertools.accumulate(late for _, late in ordered))
-
-    def noise_in(self, began: float, ended: float) -> float:
-        """Seconds lost to scheduling in a span of time."""
-        times, sums = self.noise
-        first, last = bisect.bisect_left(times, began), bisect.bisect_right(times, ended)
-        return (sums[last - 1] if last else 0.0) - (sums[first - 1] if first else 0.0)
-
-
-def label(task: Task) -> str:
-    """The label of a task's order, from its request id."""
-    return str(task.view.get("requestId") or "").rpartition(".")[0]
-
-
-def doubtful(answer: Answer) -> bool:
-    """Whether an answer leaves open if the task was accepted."""
-    if answer.status is None:
-        return not answer.unsent
-    return answer.problem == UNKNOWN
 
 
 # --- P1, P2 --------------------------------------------------------------------------------------
@@ -319,15 +226,10 @@ def nothing_is_left(view: View) -> Iterator[tuple[str, str]]:
     for name, ids in (("claim", left.claims), ("stale letter", left.stale)):
         for task_id in ids:
             yield task_id, f"has a {name} left"
-    marks = {poison.mark for poison in view.facts.poison}
-    for task_id in set(left.due) - set(view.tasks) - marks:
-        if not task_id.startswith("poison-") and len(left.due) < 10_000 and task_id not in _strangers(view):
-            yield task_id, "is due for the sweeper and is no task"
-
-
-def _strangers(view: View) -> set[str]:
-    """Letters without a task id of their own go by one that the router gave them."""
-    return {letter.task_id for letter in view.facts.letters}
+    # Letters without a usable task id go by one that the router gave them.
+    strangers = {letter.task_id for letter in view.facts.letters if letter.mark}
+    for task_id in set(left.due) - set(view.tasks) - strangers:
+        yield task_id, "is due for the sweeper and is no task"
 
 
 def records_are_consistent(view: View) -> Iterator[tuple[str, str]]:

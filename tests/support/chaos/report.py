@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from support.chaos.checker import BURIED, View, Violation, label
+from support.chaos.checker import BURIED, Violation
 from support.chaos.facts import Facts
 from support.chaos.meters import slopes
+from support.chaos.view import View, label
 
 #: Violations that are shown in full.
 SHOWN = 20
@@ -81,7 +82,18 @@ def _deliveries(facts: Facts) -> dict[str, Any]:
         "effective": sum(felt.values()),
         "timesEach": {str(times): count for times, count in sorted(Counter(felt.values()).items())},
         "repeatedByFaults": sum(times - 1 for times in unasked.values()),
+        "atTheSameTime": _overlaps(facts),
     }
+
+
+def _overlaps(facts: Facts) -> int:
+    """Deliveries of a key that began before the one before had ended: an orphaned run beside its successor."""
+    last: dict[str, float] = {}
+    count = 0
+    for each in sorted(facts.deliveries, key=lambda each: each.began):
+        count += each.began < last.get(each.key, 0.0)
+        last[each.key] = max(last.get(each.key, 0.0), each.ended or each.began)
+    return count
 
 
 def text(facts: Facts, violations: Sequence[Violation], replay: str) -> str:

@@ -16,7 +16,6 @@ import dataclasses
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,8 +203,3 @@ def _ledger(path: Path) -> Iterator[str]:
         process.stdin.close()
         process.wait(10)
         process.stdout.close()
-
-
-def now() -> float:
-    """Epoch seconds."""
-    return time.time()
