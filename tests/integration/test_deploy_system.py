@@ -75,7 +75,13 @@ def test_rabbitmq_has_no_guest_and_goes_by_the_containers_memory(system):
     base_url = f"http://127.0.0.1:{system.port['management']}"
 
     guest = httpx.get(f"{base_url}/api/whoami", auth=("guest", "guest"), trust_env=False)
-    (node,) = httpx.get(f"{base_url}/api/nodes", auth=("monitor", "rabbitmq_monitor_password"), trust_env=False).json()
+
+    def measured():  # a node's first figures come some seconds after its start
+        auth = ("monitor", "rabbitmq_monitor_password")
+        (node,) = httpx.get(f"{base_url}/api/nodes", auth=auth, trust_env=False).json()
+        return node if "mem_limit" in node else None
+
+    node = eventually(measured, 30, "the node has figures")
 
     assert guest.status_code == 401
     assert node["mem_limit"] == pytest.approx(0.6 * 2**30, rel=0.01)
