@@ -22,7 +22,8 @@ from typing import Any
 
 from dispatch.keyspace import due_key, index_key, task_keys, waiting_key
 from dispatch.records import Copy, Message, State, trace_id
-from dispatch.scripts import Scripts, Step
+from dispatch.redisclient import Step
+from dispatch.scripts import Scripts
 from dispatch.settings import Settings
 
 SCRIPTS = ("claim", "complete", "progress", "renew", "release")
@@ -211,7 +212,7 @@ class Claims:
         tickets = list(running)
         if not tickets:
             return []
-        answers = self._scripts.run(*(self._renewal(ticket, running[ticket][0], "") for ticket in tickets))
+        answers = self._scripts.gather(*(self._renewal(ticket, running[ticket][0], "") for ticket in tickets))
         missing = [ticket for ticket, answer in zip(tickets, answers, strict=True) if answer == "MISSING"]
         for ticket in missing:  # Redis lost its data: the runs go on, and so do their records
             message, max_attempts = running[ticket]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
-from redis.retry import Retry
 
+from dispatch import redisclient
 from dispatch.errors import StoreError, StoreUnavailable
+from dispatch.redisclient import Step
 from dispatch.settings import Settings
 
 #: Seconds during which calls fail at once after Redis did not answer one: a silent Redis must not eat up threads.
@@ -33,8 +33,6 @@ _AWAY = (
 #: The same where redis-py has no name for it; in a pipeline, it puts the command before what Redis said.
 _AWAY_WORDS = ("MISCONF ", "BUSY ", "LOADING ", "NOREPLICAS ")
 _QUOTED = " of pipeline caused error: "
-
-Step = tuple[Any, ...]
 
 
 def _source(name: str) -> str:
@@ -73,23 +71,15 @@ class Scripts:
         self._scripts = {name: Script(name) for name in names}
         self._open_until = 0.0
         self._lock = threading.Lock()
-        self.redis: redis.Redis = redis.Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            # One more try on a connection that a restart has closed; none after a silence: its outcome is unknown.
-            retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
-            retry_on_error=[],
-            decode_responses=True,
-            driver_info=None,
-        )
+        self._sources = {script.sha: script.source for script in self._scripts.values()}
+        self._client = redisclient.connect(settings.redis_url.get_secret_value(), timeout)
 
     def step(self, name: str, keys: Sequence[str], *args: str | float) -> Step:
         """A script's run, for `run`."""
         return self._scripts[name](keys, *args)
 
     def run(self, *steps: Step) -> list[Any]:
-        """Run commands in order, in one round trip.
+        """Run commands in order, in one round trip; in a Redis Cluster, in one each.
 
         Args:
             steps: commands, each a tuple of its words.
@@ -101,18 +91,11 @@ class Scripts:
             StoreUnavailable: Redis did not answer: what was written is unknown.
             StoreError: Redis refused a command.
         """
-        self._enter()
-        try:
-            answers = self._attempt(steps)
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
-            self._open_until = time.monotonic() + BREAK
-            raise StoreUnavailable from exc
-        except ResponseError as exc:
-            if isinstance(exc, _AWAY) or str(exc).rpartition(_QUOTED)[2].startswith(_AWAY_WORDS):
-                raise StoreUnavailable from exc
-            raise StoreError(f"Redis refused a command: {exc}") from exc
-        self._open_until = 0.0
-        return answers
+        return self._ask(lambda: self._with_scripts(self._client.run, steps))
+
+    def gather(self, *steps: Step) -> list[Any]:
+        """Run commands whose order does not matter; as `run` otherwise, and one round trip in a cluster, too."""
+        return self._ask(lambda: self._with_scripts(self._client.gather, steps))
 
     @contextlib.contextmanager
     def listening(self, channel: str) -> Iterator[Callable[[float], bool]]:
@@ -128,46 +111,50 @@ class Scripts:
             StoreUnavailable: Redis did not answer.
         """
         try:
-            with self.redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
+            with self._client.pubsub() as subscription:
                 subscription.subscribe(channel)
                 subscription.get_message(timeout=BREAK)  # the server's word that it listens: later changes are heard
                 yield lambda seconds: _next_message(subscription, seconds)
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
             raise StoreUnavailable from exc
 
-    def info(self) -> dict[str, Any]:
-        """Redis's own word about its memory.
+    def memory(self) -> list[dict[str, Any]]:
+        """The word about its memory of each Redis that takes writes.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        (answer,) = self.run(("INFO", "memory"))
-        return answer if isinstance(answer, dict) else _parse_info(answer)
-
-    def load(self) -> None:
-        """Tell Redis the scripts."""
-        for script in self._scripts.values():
-            self.redis.script_load(script.source)
+        return self._ask(self._client.memory)
 
     def close(self) -> None:
         """Close every connection."""
-        self.redis.close()
+        self._client.close()
 
-    def _attempt(self, steps: Sequence[Step]) -> list[Any]:
+    def _ask(self, call: Callable[[], list[Any]]) -> list[Any]:
+        self._enter()
         try:
-            return self._send(steps)
-        except NoScriptError:
-            # Redis restarted without its scripts. Each is safe to say twice, so the whole list goes again.
-            self.load()
-            return self._send(steps)
+            answers = call()
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
+            self._open_until = time.monotonic() + BREAK
+            raise StoreUnavailable from exc
+        except ResponseError as exc:
+            if isinstance(exc, _AWAY) or str(exc).rpartition(_QUOTED)[2].startswith(_AWAY_WORDS):
+                raise StoreUnavailable from exc
+            raise StoreError(f"Redis refused a command: {exc}") from exc
+        self._open_until = 0.0
+        return answers
 
-    def _send(self, steps: Sequence[Step]) -> list[Any]:
-        if len(steps) == 1:
-            return [self.redis.execute_command(*steps[0])]  # type: ignore[no-untyped-call]
-        pipe = self.redis.pipeline(transaction=False)
-        for step in steps:
-            pipe.execute_command(*step)  # type: ignore[no-untyped-call]
-        return pipe.execute()
+    def _with_scripts(self, send: Callable[[Sequence[Step]], list[Any]], steps: Sequence[Step]) -> list[Any]:
+        try:
+            return send(steps)
+        except NoScriptError:
+            # Redis restarted without its scripts, or another one is master now: this time they go along. Each step is
+            # safe to say twice, so the whole list goes again.
+            return send([self._spelt_out(step) for step in steps])
+
+    def _spelt_out(self, step: Step) -> Step:
+        command, *words = step
+        return ("EVAL", self._sources[words[0]], *words[1:]) if command == "EVALSHA" else step
 
     def _enter(self) -> None:
         """Fail at once while Redis is known to be silent; let one caller try it again."""
@@ -186,7 +173,3 @@ def _next_message(subscription: redis.client.PubSub, seconds: float) -> bool:
         if subscription.get_message(timeout=left) is not None:
             return True
     return False
-
-
-def _parse_info(text: str) -> dict[str, str]:
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -17,6 +17,7 @@ import pydantic
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dispatch import redisurl
 from dispatch.errors import ConfigurationError
 from dispatch.retry import Rung, parse_ladder
 
@@ -75,7 +76,9 @@ class Settings(BaseSettings):
         description="RabbitMQ's management API; several URLs separated by `;` are tried in turn.",
     )
     redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="Redis; needs `maxmemory-policy noeviction`."
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis; needs `maxmemory-policy noeviction`. `redis+sentinel://host:port,host:port/service` is the "
+        "master that Sentinels look after, `redis+cluster://host:port,host:port` a Redis Cluster; with `rediss`, over TLS.",
     )
     redis_prefix: str = Field("robot:", pattern=r"^[A-Za-z0-9:_.-]{1,64}$", description="Prefix of every Redis key.")
 
@@ -231,7 +234,7 @@ class Settings(BaseSettings):
     @pydantic.field_validator("redis_url")
     @classmethod
     def _redis(cls, value: SecretStr) -> SecretStr:
-        _check_url(value.get_secret_value(), {"redis", "rediss", "unix"})
+        redisurl.parse(value.get_secret_value())
         return value
 
     @pydantic.model_validator(mode="after")

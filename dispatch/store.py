@@ -227,7 +227,7 @@ class Store:
         """Records in the order asked, in one round trip."""
         if not task_ids:
             return []
-        answers = self._scripts.run(*(("HGETALL", self._keys(task_id)[0]) for task_id in task_ids))
+        answers = self._scripts.gather(*(("HGETALL", self._keys(task_id)[0]) for task_id in task_ids))
         return [parse(task_id, fields) for task_id, fields in zip(task_ids, answers, strict=True)]
 
     def hops(self, task_id: str) -> list[dict[str, Any]]:
@@ -321,8 +321,8 @@ class Store:
         Raises:
             StoreUnavailable: it does not.
         """
-        info = self._scripts.info()
-        return StoreHealth(noeviction=info.get("maxmemory_policy") == "noeviction" or not int(info.get("maxmemory", 0)))
+        servers = self._scripts.memory()
+        return StoreHealth(noeviction=all(map(_keeps_all, servers)))
 
     def close(self) -> None:
         """Close the connections."""
@@ -365,6 +365,10 @@ class Store:
             if len(fresh) < _BATCH:
                 return Page(items, None)
         return Page(items, _write_cursor(top, skip))
+
+
+def _keeps_all(memory: Mapping[str, Any]) -> bool:
+    return memory.get("maxmemory_policy") == "noeviction" or not int(memory.get("maxmemory", 0))
 
 
 def _pairs(raw: Any) -> Iterable[tuple[str, float]]:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from dispatch import redisclient
 from launcher import accounts
 from launcher.errors import LaunchError
 from launcher.ports import Ports
@@ -34,13 +33,9 @@ def ping_probe(url: str) -> Probe:
     """
 
     def probe() -> str | None:
-        # redis-py tries ten times by default: a silent server would hold the probe for many seconds.
-        once = Retry(NoBackoff(), 0)
-        client = redis.Redis.from_url(
-            url, socket_timeout=PROBE_TIMEOUT, socket_connect_timeout=PROBE_TIMEOUT, retry=once
-        )
+        client = redisclient.connect(url, PROBE_TIMEOUT)
         try:
-            client.ping()
+            client.run([("PING",)])
         except (redis.RedisError, OSError) as exc:
             return f"Redis does not answer: {exc}"
         finally:
