@@ -29,7 +29,7 @@ from dispatch.handback import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Rer
 from dispatch.handover import Handovers, Word, dead_copy, next_copy, parked_copy
 from dispatch.leases import Leases
 from dispatch.publisher import Publisher
-from dispatch.records import ACCEPTED_AT, DEAD_ID, Copy, Message, is_task_id, new_task_id
+from dispatch.records import ACCEPTED_AT, Copy, Message, is_task_id
 from dispatch.retry import Dead, Failure, Kind, Park, Retry, Rung, decide
 from dispatch.settings import Settings
 from dispatch.tally import Run
@@ -149,9 +149,8 @@ class Router:
 
     def bury(self, message: Message, reason: str, error_type: str, error: str, done: Callable[[], None]) -> None:
         """Send a message that nobody can run to the DLQ, as it came, then call ``done`` on the loop."""
-        given = message.text(DEAD_ID)
-        dead_id = given if is_task_id(given) else new_task_id()
-        dead_id = None if is_task_id(message.headers.get("id")) else dead_id
+        # Killed between publish and ack, we see it again: the same id lets the janitor take the second letter out.
+        dead_id = None if is_task_id(message.headers.get("id")) else message.letter_id
         copy = dead_copy(message, reason, error_type, error, dead_id)
 
         def job() -> None:

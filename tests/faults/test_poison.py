@@ -249,3 +249,13 @@ def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
     unreadable = [record for record in _dead(desk) if UNREADABLE_HEADER in record.message.headers]
     assert [record.dead_reason for record in unreadable] == ["unknown"] * 2
     assert {record.state for record in _dead(desk) if record not in unreadable} == {State.EXPIRED}
+
+
+def test_poison_without_an_id_that_is_delivered_again_leaves_one_letter(desk):
+    with running_worker(desk.settings) as worker:
+        for _ in range(2):  # as after a kill between publish and ack
+            desk.send(_body(), _headers(id=...))
+        eventually(lambda: "AGAIN" in worker.text(), 20, "the tap has seen both letters")
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 20, "the second letter is taken out")
+
+    assert [letter.letter_id for letter in desk.letters()] == [record.task_id for record in _dead(desk)]
