@@ -93,10 +93,11 @@ class Link:
             return 0.0
 
     def refused(self) -> float:
-        """Seconds since a target that has never taken a message over this connection refused its first; 0 when none did.
+        """Seconds since the first refusal of a target where another connection may help; 0 when there is none.
 
         A queue that is full took some before. But a connection whose first message for a quorum queue comes while that
-        has no leader is refused from then on, also when there is one (3.10): another connection helps.
+        has no leader is refused from then on, also when there is one (3.10). And where messages are returned the broker
+        may have lost its queues: a new connection applies the topology.
         """
         try:
             return time.monotonic() - min(self._refused.values())
@@ -253,17 +254,17 @@ class Link:
             settled = [entry for entry in (self._pending.pop(each, None) for each in tags) if entry is not None]
             done = self._retired and not self._pending
         for entry in settled:
-            self._learn(entry.target, refused=error is not None)
+            self._learn(entry.target, refused=error is not None, returned=entry.returned is not None)
             _resolve(entry.future, error or entry.returned)
         if done:
             self.kill(NotSent("another connection has taken over"))
 
-    def _learn(self, target: _Target, *, refused: bool) -> None:
-        if not refused:
+    def _learn(self, target: _Target, *, refused: bool, returned: bool) -> None:
+        if returned or (refused and target not in self._taken):
+            self._refused.setdefault(target, time.monotonic())
+        elif not refused:
             self._taken.add(target)
             self._refused.pop(target, None)
-        elif target not in self._taken:
-            self._refused.setdefault(target, time.monotonic())
 
     def _on_return(self, exc: Any, exchange: str, routing_key: str, message: Any) -> None:
         tag = int(message.properties.get("message_id", 0))

@@ -23,7 +23,7 @@ from dispatch.records import Message
 #: Seconds without any confirm after which the broker counts as silent: new publishes are not written.
 SILENT = 1.0
 
-#: Seconds after which a connection that is only ever refused is replaced; doubles up to the longest while that is no help.
+#: Seconds after which a connection that is only ever refused, or has messages returned, is replaced; doubles up to the longest while that is no help.
 REFUSED, LONGEST_REFUSED = 1.0, 60.0
 
 #: Seconds between two looks of the keeper, and the longest pause between two attempts to connect.

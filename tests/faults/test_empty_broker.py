@@ -1,0 +1,129 @@
+"""P1, P7: RabbitMQ comes back without its queues, or without any of its data, under a running gateway and worker."""
+
+import contextlib
+import shutil
+
+import pytest
+from pydantic import SecretStr
+
+import topology
+from dispatch.handover import Handovers
+from dispatch.management import vhost
+from dispatch.publisher import Publisher
+from dispatch.records import State
+from dispatch.sweeper import Sweeper
+from support.cluster import running_cluster
+from support.gateway_live import gateway
+from support.waiting import eventually
+from support.worker import bench, running_worker
+
+TASK = {"type": "echo", "payload": {"message": "x"}}
+SLOW = {"message": "x", "sleepSeconds": 1}
+
+
+def _delete_queues(servers, desk):
+    with servers.management() as api:
+        for queue in topology.queues(desk.settings):
+            api.delete(f"/api/queues/{vhost(desk.settings)}/{queue.name}").raise_for_status()
+
+
+def _accepted(client):
+    answer = client.post("/v1/tasks", json=TASK)
+    assert answer.status_code in (202, 503), answer.text
+    return answer.json["taskId"] if answer.status_code == 202 else None
+
+
+@contextlib.contextmanager
+def _impatient_sweeper(desk):
+    """Looks at tasks as if the long silence after which they count as lost were over."""
+    settings = desk.settings.model_copy(update={"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5})
+    publisher, handovers = Publisher(settings.broker("replay")), Handovers(settings)
+    sweeper = Sweeper(settings, send=lambda copy: publisher.publish(copy.message, copy.exchange, copy.routing_key))
+
+    def sweep(task_ids):
+        for task_id in task_ids:
+            handovers.look_again(task_id, 0)
+        sweeper.sweep()
+        return all(desk.store.get(task_id).state.terminal for task_id in task_ids)
+
+    try:
+        yield sweep
+    finally:
+        handovers.close()
+        publisher.close()
+
+
+def _works_as_before(desk):
+    """New tasks succeed, climb a rung, and die where people see it."""
+    good = desk.submit("echo", {"message": "x"})
+    climbs = desk.submit("echo", {"message": "x", "failTimes": 1})
+    dies = desk.submit("echo", {"message": "x", "permanent": True})
+    states = [desk.finished(task_id).state for task_id in (good, climbs, dies)]
+    eventually(lambda: desk.depth(topology.DEAD_TAP) == 0, 20, "the tap is read")
+
+    assert states == [State.SUCCEEDED, State.SUCCEEDED, State.DEAD_LETTERED]
+    assert desk.depth(topology.DEAD_QUEUE) == 1
+    assert topology.verify(desk.settings).drift == 0
+
+
+def test_a_gateway_without_workers_makes_the_queues_anew(servers, desk):
+    with gateway(desk.settings) as client:
+        assert _accepted(client)
+
+        _delete_queues(servers, desk)
+        task_id = eventually(lambda: _accepted(client), 20, "tasks are accepted again")
+        eventually(lambda: client.get("/readyz").status_code == 200, 20, "the gateway is ready")
+    with running_worker(desk.settings):
+        assert desk.finished(task_id).state is State.SUCCEEDED
+
+
+def test_queues_that_are_deleted_come_back_and_so_do_their_tasks(servers, desk):
+    with gateway(desk.settings) as client, running_worker(desk.settings) as worker:
+        tasks = [desk.submit("echo", SLOW) for _ in range(20)]
+        waits = desk.submit("echo", {"message": "x", "failTimes": 1})
+        eventually(lambda: desk.depth(topology.WORK_QUEUE) == 0, 20, "the worker has them in hand")
+        _delete_queues(servers, desk)
+        eventually(lambda: _accepted(client), 20, "tasks are accepted again")
+        eventually(lambda: desk.consumers(topology.WORK_QUEUE) == 1, 30, "the worker consumes again")
+        with _impatient_sweeper(desk) as sweep:
+            eventually(lambda: sweep([*tasks, waits]), 60, "what was lost has come back")
+        states = {desk.store.get(task_id).state for task_id in [*tasks, waits]}
+
+        assert states == {State.SUCCEEDED}
+        assert {desk.hops(task_id).count("succeeded") for task_id in tasks} == {1}
+        _works_as_before(desk)
+        assert worker.process.poll() is None
+
+
+@pytest.fixture
+def lonely():
+    """A RabbitMQ of the test's own."""
+    with running_cluster(size=1) as cluster:
+        yield cluster
+
+
+def test_a_broker_whose_data_is_gone_gets_map_and_tasks_back(settings, lonely):
+    changes = {
+        "broker_url": SecretStr(lonely.broker_url),
+        "management_url": SecretStr(lonely.management_url),
+    }
+    (member,) = lonely.members
+    with (
+        bench(settings.model_copy(update=changes)) as desk,
+        gateway(desk.settings) as client,
+        running_worker(desk.settings) as worker,
+    ):
+        tasks = [desk.submit("echo", SLOW) for _ in range(20)]
+        member.kill()
+        shutil.rmtree(member.node.directory / "data")
+        member.start()
+        eventually(lonely.whole, 60, "RabbitMQ is back")
+        eventually(lambda: _accepted(client), 30, "tasks are accepted again")
+        eventually(lambda: desk.consumers(topology.WORK_QUEUE) == 1, 40, "the worker consumes again")
+        with _impatient_sweeper(desk) as sweep:
+            eventually(lambda: sweep(tasks), 60, "what was lost has come back")
+        states = {desk.store.get(task_id).state for task_id in tasks}
+
+        assert states == {State.SUCCEEDED}
+        _works_as_before(desk)
+        assert worker.process.poll() is None

@@ -1,0 +1,25 @@
+"""Two workers with the same node name: neither disturbs the other, and both hear commands."""
+
+import uuid
+
+from dispatch.records import State
+from support.waiting import eventually
+from support.worker import running_worker
+
+
+def test_a_second_worker_of_the_same_name_disturbs_nobody(desk):
+    name = f"same-{uuid.uuid4().hex[:8]}@test"
+    with running_worker(desk.settings, "-n", name) as first, running_worker(desk.settings, "-n", name) as second:
+        tasks = [desk.submit("echo", {"message": "x", "sleepSeconds": 0.2}) for _ in range(60)]
+        states = {desk.finished(task_id, 40).state for task_id in tasks}
+        runs = {desk.hops(task_id).count("started") for task_id in tasks}
+        eventually(lambda: "received" in second.text(), 10, "the second takes tasks, too")
+        answers = eventually(
+            lambda: len(found := desk.celery.control.ping(timeout=2)) == 2 and found, 15, "both answer"
+        )
+
+        assert {tuple(answer) for answer in answers} == {(name,)}
+        assert first.process.poll() is second.process.poll() is None
+        assert "Connection to broker lost" not in first.text()
+    assert states == {State.SUCCEEDED}
+    assert runs == {1}
