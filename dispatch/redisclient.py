@@ -201,8 +201,10 @@ class _Cluster:
 
     def memory(self) -> list[dict[str, Any]]:
         cluster = self._cluster()
-        answers = _patiently(lambda: cluster.execute_command("INFO", "memory", target_nodes=RedisCluster.PRIMARIES))
-        return list(answers.values())
+        return [
+            _patiently(lambda node=node: cluster.execute_command("INFO", "memory", target_nodes=node))
+            for node in cluster.get_primaries()
+        ]
 
     def close(self) -> None:
         with self._lock:
