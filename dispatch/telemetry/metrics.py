@@ -10,6 +10,7 @@ Label values are from closed sets; what is in none of them is ``other``, so that
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
@@ -62,6 +63,7 @@ class Instrument:
     ) -> None:  # fmt: skip
         self.kind, self.name, self.text, self.labels, self.where = kind, name, text, labels, where
         self._buckets, self._across = buckets, across
+        self._making = threading.Lock()
         self._metric: Any = None
         self._series: dict[tuple[str, ...], Any] = {}
         Instrument.every.append(self)
@@ -97,9 +99,10 @@ class Instrument:
     def _of(self, labels: tuple[str, ...]) -> Any:
         series = self._series.get(labels)
         if series is None:
-            if self._metric is None:
-                self._metric = self._make()
-            series = self._series[labels] = self._metric.labels(*labels) if labels else self._metric
+            with self._making:  # two threads that make the same metric at once: the second would be refused
+                if self._metric is None:
+                    self._metric = self._make()
+                series = self._series[labels] = self._metric.labels(*labels) if labels else self._metric
         return series
 
     def _make(self) -> Any:

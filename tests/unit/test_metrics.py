@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,23 @@ def test_processes_that_share_tell_all_of_them_and_a_successor_goes_on(tmp_path)
     assert samples["robot_publish_confirm_seconds_count"] == 12
     assert samples["robot_queue_depth"] == 5
     assert {path.name.rpartition("_")[2] for path in tmp_path.iterdir()} == {"slot0.db", "slot1.db"}
+
+
+def test_threads_that_count_for_the_first_time_at_once_are_all_counted(monkeypatch):
+    monkeypatch.setattr(metrics.Instrument, "every", [])
+    made = metrics.Instrument("counter", "test_at_once", "Made by many threads.", ("who",), where="gateway")
+    begin = threading.Barrier(16)
+
+    def count():
+        begin.wait()
+        made.inc("all")
+
+    threads = [threading.Thread(target=count) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counted = value("test_at_once_total", who="all")
+    made.forget()
+
+    assert counted == 16
