@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import topology
@@ -42,7 +43,7 @@ from dispatch.scripts import Scripts
 from dispatch.settings import Settings
 from dispatch.wire import death
 
-SCRIPTS = ("decide", "hand_over", "bury", "redrive", "undo_redrive", "discard", "resend", "forget")
+SCRIPTS = ("decide", "hand_over", "bury", "redrive", "undo_redrive", "discard", "resend", "forget", "settle_letters")
 
 
 # --- pure: the next copy -------------------------------------------------------------------------
@@ -280,7 +281,7 @@ class Handovers:
             died = ("ZADD", dead_key(self._prefix), "NX", _now(), letter.task_id)
             self._scripts.run(died, self._no_longer_waits(letter.task_id))
         elif burial is not Burial.BUSY:  # nobody needs the letter: the janitor looks at it
-            self._scripts.run(("SADD", stale_key(self._prefix), letter.task_id))
+            self._scripts.run(self._mark(letter.task_id))
         return burial
 
     def redrive(self, letter: Message, copy: Copy, *, by: str, max_attempts: int) -> Decided:
@@ -302,7 +303,7 @@ class Handovers:
         task_id = letter.task_id
         keys = task_keys(self._prefix, task_id)
         arguments = (letter.cycle, letter.seq, copy.to_json(), hop("redriven", copy.message, by=by))
-        stale = ("SADD", stale_key(self._prefix), task_id)
+        stale = self._mark(task_id)
         watch = self._watch(task_id, time.time() + self._grace)
         answer = self._scripts.run(watch, stale, self._scripts.step("redrive", keys, *arguments))[2]
         if answer[0] in ("MISSING", Word.REFUSED):
@@ -319,7 +320,7 @@ class Handovers:
         """The redriven copy is confirmed: hand over, and have its letter taken out of the DLQ."""
         self.hand_over(copy)
         task_id = copy.message.task_id
-        self._scripts.run(("SADD", stale_key(self._prefix), task_id), ("ZREM", dead_key(self._prefix), task_id))
+        self._scripts.run(self._mark(task_id), ("ZREM", dead_key(self._prefix), task_id))
 
     def undo_redrive(self, copy: Copy) -> None:
         """The broker provably did not take the copy: the letter is a dead letter again."""
@@ -337,7 +338,7 @@ class Handovers:
             StoreUnavailable: unknown; say it again.
         """
         step = self._scripts.step("discard", task_keys(self._prefix, task_id), self._ttl, hop("discarded", by=by))
-        stale = ("SADD", stale_key(self._prefix), task_id)
+        stale = self._mark(task_id)
         discarded = bool(self._scripts.run(stale, step)[1] == "OK")
         if discarded:
             self._scripts.run(stale, ("ZREM", dead_key(self._prefix), task_id))
@@ -379,15 +380,17 @@ class Handovers:
         """Whether a worker holds the task's lease."""
         return bool(self._scripts.run(("EXISTS", task_keys(self._prefix, task_id)[1]))[0])
 
-    def stale_letters(self) -> set[str]:
-        """Task ids whose letters may have to leave the DLQ."""
-        return set(self._scripts.run(("SMEMBERS", stale_key(self._prefix)))[0])
+    def stale_letters(self) -> dict[str, int]:
+        """Task ids whose letters may have to leave the DLQ, and how often each has been marked."""
+        raw = self._scripts.run(("ZRANGE", stale_key(self._prefix), 0, -1, "WITHSCORES"))[0]
+        flat = list(itertools.chain.from_iterable(raw)) if raw and isinstance(raw[0], list | tuple) else raw
+        return {task_id: int(float(marks)) for task_id, marks in zip(flat[::2], flat[1::2], strict=True)}
 
-    def settle_letters(self, task_ids: Iterable[str]) -> None:
-        """These letters are gone, or stay."""
-        ids = list(task_ids)
-        if ids:
-            self._scripts.run(("SREM", stale_key(self._prefix), *ids))
+    def settle_letters(self, marks: Mapping[str, int]) -> None:
+        """These letters are gone, or stay; one that was marked again meanwhile is looked at again."""
+        if marks:
+            words = [word for pair in marks.items() for word in pair]
+            self._scripts.run(self._scripts.step("settle_letters", [stale_key(self._prefix)], *words))
 
     def close(self) -> None:
         """Close the connections."""
@@ -395,6 +398,10 @@ class Handovers:
 
     def _no_longer_waits(self, task_id: str) -> tuple[Any, ...]:
         return ("ZREM", waiting_key(self._prefix), task_id)
+
+    def _mark(self, task_id: str) -> tuple[Any, ...]:
+        """Counted, since a walk that has passed the letter already must not settle what is marked behind its back."""
+        return ("ZINCRBY", stale_key(self._prefix), 1, task_id)
 
     def _watch(self, task_id: str, at: float) -> tuple[Any, ...]:
         return ("ZADD", due_key(self._prefix), at, task_id)

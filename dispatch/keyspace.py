@@ -37,7 +37,7 @@ def dead_key(prefix: str) -> str:
 
 
 def stale_key(prefix: str) -> str:
-    """``robot:dead:stale``: task ids whose letters may have to leave the DLQ."""
+    """``robot:dead:stale``: task ids whose letters may have to leave the DLQ, each with how often it was marked."""
     return f"{prefix}dead:stale"
 
 

@@ -254,12 +254,16 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
     if not meant:
         return 0
     seen: set[tuple[str, int, int, int]] = set()
+    undecided: set[str] = set()
 
     def visit(letter: Message) -> bool:
         task_id = letter.letter_id
         if task_id not in meant:
             return False
-        if is_stale(letter, store.get(task_id)):
+        record = store.get(task_id)
+        if record is not None and record.before_redrive is not None:
+            undecided.add(task_id)  # also when its confirm comes before the end of this walk
+        if is_stale(letter, record):
             log.info("stale letter removed", task_id=task_id, cycle=letter.cycle)
             return True
         this = (task_id, letter.cycle, letter.seq, hash(letter.body))
@@ -268,9 +272,9 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
         return again
 
     taken = walk(settings, turn, visit)
-    ids = list(meant)
-    records = zip(ids, store.get_many(ids), strict=True)
-    handovers.settle_letters(task_id for task_id, record in records if record is None or record.before_redrive is None)
+    records = zip(meant, store.get_many(list(meant)), strict=True)
+    undecided.update(task_id for task_id, record in records if record is not None and record.before_redrive is not None)
+    handovers.settle_letters({task_id: marks for task_id, marks in meant.items() if task_id not in undecided})
     return taken
 
 

@@ -14,7 +14,7 @@ import topology
 from dispatch.deadletters import DeadLetters, Filter, Job, NotDead, Occupied
 from dispatch.errors import InDoubt, NotSent, PublishError
 from dispatch.handover import Handovers, dead_copy, redriven_copy
-from dispatch.letterbox import Janitor, redrive_all, walk
+from dispatch.letterbox import Janitor, clear_stale, redrive_all, walk
 from dispatch.publisher import Publisher
 from dispatch.records import ACCEPTED_AT, CYCLE, SEQ, Message, State, new_task_id
 from support.proxy import DOWN, UP, Proxy
@@ -345,3 +345,28 @@ def _post_many(desk, letters):
     futures = [link.publish(letter, topology.DEAD_EXCHANGE, letter.routing_key, until) for letter in letters[1:]]
     for future in futures:
         future.result(60)
+
+
+@pytest.mark.parametrize("confirmed", [Handovers.finish_redrive, Handovers.hand_over], ids=["to the end", "cut off"])
+def test_a_redrive_that_is_confirmed_behind_the_walks_back_gets_its_letter_taken_out(desk, letters, confirmed):
+    letter = _letter()
+    _post(desk, [letter])
+    _bury(desk, [letter])
+    handovers, copy = Handovers(desk.settings), redriven_copy(letter)
+    handovers.redrive(letter, copy, by="me", max_attempts=4)
+
+    class Late:
+        get_many = desk.store.get_many
+
+        def get(self, task_id):
+            record = desk.store.get(task_id)
+            confirmed(handovers, copy)
+            return record
+
+    with letters.turn() as turn:
+        taken = [clear_stale(desk.settings, store, handovers, turn) for store in (Late(), desk.store)]
+
+    assert taken == [0, 1]
+    assert handovers.stale_letters() == {}
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+    handovers.close()

@@ -71,7 +71,7 @@ def _look(machine: Machine) -> Left:
     with contextlib.closing(machine.redis()) as store:
         claims = [_id(key) for key in store.scan_iter("robot:claim:*", count=1_000)]
         due = store.zrange("robot:due", 0, -1)
-        stale = sorted(store.smembers("robot:dead:stale"))
+        stale = store.zrange("robot:dead:stale", 0, -1)
         indexed = store.zcard("robot:index")
     return Left(_depths(machine), claims, due, stale, indexed, False, 0.0, 0.0, machine.restarts())
 
