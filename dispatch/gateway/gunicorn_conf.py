@@ -5,6 +5,7 @@ Reading the settings here refuses a non-loopback address without API keys before
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import shutil
 import tempfile
@@ -59,9 +60,13 @@ _shared = ""
 
 
 def on_starting(server: Any) -> None:
-    """Before the first worker."""
+    """Before the first worker, and before the address is bound.
+
+    The modules are imported here, once: a worker that imports them itself keeps clients waiting in the backlog for as
+    long as that takes on a busy machine. Only `create_app`, in each worker, starts threads and connections.
+    """
     global _shared  # noqa: PLW0603 - gunicorn calls functions by their names
-    del server
+    importlib.import_module(server.app.app_uri.partition(":")[0])
     _shared = tempfile.mkdtemp(prefix="robot-dispatch-metrics-")
 
 
