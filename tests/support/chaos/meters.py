@@ -13,15 +13,15 @@ from pathlib import Path
 from support.chaos.facts import Sample
 from support.chaos.system import Machine
 
-#: Seconds: the canary's sleep, what it may oversleep without a note, and the pause between two looks at memory.
-NAP, TRIFLE, LOOK = 0.02, 0.02, 2.0
+#: Seconds: the canary's sleep and work, by how much it may be late without a note, and between two looks at memory.
+NAP, WORK, TRIFLE, LOOK = 0.02, 0.002, 0.02, 2.0
 
 #: Seconds a process is left to warm up, and must have been watched afterwards, before it has a slope.
 WARM, WATCHED = 10.0, 30.0
 
 
 class Canary:
-    """Sleeps for a moment again and again, and notes when that took too long.
+    """Sleeps and works for a moment, again and again, and notes how much longer that took than it should.
 
     It runs in the clients' own process, so that it feels what they feel: the machine's load and the interpreter's.
     """
@@ -34,7 +34,10 @@ class Canary:
         while not stop.is_set():
             began = time.monotonic()
             stop.wait(NAP)
-            late = time.monotonic() - began - NAP
+            worked = time.thread_time()
+            while time.thread_time() - worked < WORK:
+                pass
+            late = time.monotonic() - began - NAP - WORK
             if late > TRIFLE:
                 self.noise.append((time.time(), round(late, 4)))
 
