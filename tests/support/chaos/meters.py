@@ -16,8 +16,8 @@ from support.chaos.system import Machine
 #: Seconds: the canary's sleep and work, by how much it may be late without a note, and between two looks at memory.
 NAP, WORK, TRIFLE, LOOK = 0.02, 0.002, 0.02, 2.0
 
-#: Seconds a process is left to warm up, and must have been watched afterwards, before it has a slope.
-WARM, WATCHED = 10.0, 30.0
+#: Seconds a process is left to warm up; seconds, and tasks, it must then have been watched before it has a slope.
+WARM, WATCHED, ENOUGH = 10.0, 40.0, 300
 
 
 class Canary:
@@ -93,7 +93,7 @@ def slopes(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
     found: dict[str, list[float]] = defaultdict(list)
     for (role, _), life in lives.items():
         warm = [sample for sample in life if sample.at >= life[0].at + WARM]
-        if warm and warm[-1].at - warm[0].at >= WATCHED and warm[-1].tasks > warm[0].tasks:
+        if warm and warm[-1].at - warm[0].at >= WATCHED and warm[-1].tasks - warm[0].tasks >= ENOUGH:
             found[role].append(_slope(warm))
     largest = {role: max(sample.rss for sample in samples if sample.role == role) for role in found}
     return {
