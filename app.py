@@ -30,7 +30,7 @@ from dispatch.gateway.submission import Submitter
 from dispatch.publisher import Publisher
 from dispatch.settings import Settings
 from dispatch.store import Store
-from dispatch.telemetry import logs
+from dispatch.telemetry import logs, tracing
 
 _PATIENCE = 2.0  #: seconds for connecting to the broker, and for each of its answers while declaring
 
@@ -50,6 +50,9 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     settings = settings or dispatch.settings.load()
     celery = create_celery(settings)
     logs.configure("gateway")
+    if tracing.start("gateway") and (recording := tracing.backend()) is not None:
+        celery.set_default()  # where the instrumentation looks a task up when its message is made
+        recording.instrument_tasks()
     types = tasktypes.load(tasks)
     store = Store(settings)
     publisher = Publisher(
@@ -77,7 +80,9 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     )
     publisher.start()
     reader.start()
-    _close_with(app, readiness.close, reader.close, publisher.close, verbs.close, replays.close, store.close)
+    _close_with(
+        app, readiness.close, reader.close, publisher.close, verbs.close, replays.close, store.close, tracing.stop
+    )
     return app
 
 

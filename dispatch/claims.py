@@ -25,6 +25,7 @@ from dispatch.records import Copy, Message, State, trace_id
 from dispatch.redisclient import Step
 from dispatch.scripts import Scripts
 from dispatch.settings import Settings
+from dispatch.telemetry import tracing
 
 SCRIPTS = ("claim", "complete", "progress", "renew", "release")
 
@@ -95,7 +96,7 @@ def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
         fields: more about it; None is left out.
     """
     parent = message.text("traceparent") if message else None
-    span = parent.split("-")[2] if parent and trace_id(parent) else None
+    span = tracing.current().span_id or (parent.split("-")[2] if parent and trace_id(parent) else None)
     shown = {name: value for name, value in fields.items() if value is not None}
     return json.dumps({"kind": kind, **shown, **({"spanId": span} if span else {})}, separators=(",", ":"))
 

@@ -1,4 +1,4 @@
-"""Our commands: ``celery -A celery_app dlq | topology`` and ``dispatch keys``. Only assembles."""
+"""Our commands: ``celery -A celery_app dlq | queues | topology`` and ``dispatch keys``. Only assembles."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import click
 
 from dispatch.dlq_cli import dlq
 from dispatch.keys_cli import keys_group
+from dispatch.queues_cli import queues
 from dispatch.topology_cli import topology
 
-__all__ = ["dlq", "main", "topology"]
+__all__ = ["dlq", "main", "queues", "topology"]
 
 
 @click.group()

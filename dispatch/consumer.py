@@ -15,10 +15,10 @@ from celery.worker.consumer import Consumer
 
 import topology
 from dispatch.errors import DispatchError
-from dispatch.records import ACCEPTED_AT, UNREADABLE, is_task_id
+from dispatch.records import ACCEPTED_AT, QUEUED_AT, UNREADABLE, Message, is_task_id
 from dispatch.router import Router
 from dispatch.settings import Settings
-from dispatch.telemetry import logger
+from dispatch.telemetry import logger, logs
 from dispatch.wire import COMPRESSION, wire_message
 
 log = logger("dispatch.consumer")
@@ -39,7 +39,14 @@ _COUNT = range(2**53)
 #: Epoch milliseconds that have a date, up to the year 9999.
 _MOMENT = range(253_402_300_800_000)
 
-_NUMBERS = {"x-cycle": _COUNT, "x-seq": _COUNT, "x-attempt": _COUNT, "retries": _COUNT, ACCEPTED_AT: _MOMENT}
+_NUMBERS = {
+    "x-cycle": _COUNT,
+    "x-seq": _COUNT,
+    "x-attempt": _COUNT,
+    "retries": _COUNT,
+    ACCEPTED_AT: _MOMENT,
+    QUEUED_AT: _MOMENT,
+}
 
 
 class Poison(DispatchError):
@@ -211,7 +218,8 @@ class DispatchConsumer(Consumer):
                 log.exception("message could not be checked")
                 self._bury(message, "malformed", repr(exc))
             else:
-                accept(message)
+                with logs.about(Message(b"", message.headers)):  # what Celery says about it, too
+                    accept(message)
 
         return on_task_received
 

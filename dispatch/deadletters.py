@@ -20,15 +20,17 @@ import secrets
 import time
 from collections.abc import Iterator
 
+import topology
 from dispatch.errors import DispatchError, InDoubt, PublishError, StoreError
 from dispatch.faultpoints import reach
 from dispatch.handover import Handovers, Word, redriven_copy
 from dispatch.keyspace import jobs_key, walk_key
 from dispatch.publisher import Publisher
-from dispatch.records import CYCLE, LAST_ERROR_TYPE, SEQ, Copy, Message, Record, State
+from dispatch.records import CYCLE, LAST_ERROR_TYPE, LAST_SPAN, SEQ, TRACEPARENT, Copy, Message, Record, State
 from dispatch.scripts import Scripts
 from dispatch.settings import Settings
 from dispatch.store import Store
+from dispatch.telemetry import tracing
 from dispatch.wire import death
 
 #: Seconds that a walk keeps its turn without a sign of life, and between two tries to get it.
@@ -202,7 +204,7 @@ class DeadLetters:
             raise NotDead(record)
         cycle = record.cycle - 1 if record.before_redrive is not None else record.cycle
         seq = record.decided_seq if record.before_redrive is not None and record.decided_seq is not None else record.seq
-        letter = record.message.with_headers(**{CYCLE: cycle, SEQ: seq})
+        letter = self._linked(record.message.with_headers(**{CYCLE: cycle, SEQ: seq}))
         if self.redrive_letter(letter, by=by) is not Outcome.SENT:
             raise NotDead(self._store.get(task_id) or record)
         return self._store.get(task_id) or record
@@ -221,7 +223,18 @@ class DeadLetters:
             PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
             StoreUnavailable: unknown; ask again.
         """
-        decided = self._handovers.redrive(letter, redriven_copy(letter), by=by, max_attempts=self._max_attempts)
+        asked = tracing.current()  # of whoever asks: a request with a trace of its own
+        told = tracing.messaging("send", letter, topology.DEAD_QUEUE, by=by)
+        with tracing.span(
+            f"redrive {letter.type}", parent=letter.text(TRACEPARENT), links=[asked.traceparent], attributes=told
+        ) as span:
+            asked.link(span.traceparent)
+            return self._redrive(letter, by)
+
+    def _redrive(self, letter: Message, by: str) -> Outcome:
+        fresh = redriven_copy(letter)
+        fresh = dataclasses.replace(fresh, message=tracing.stamped(fresh.message))
+        decided = self._handovers.redrive(letter, fresh, by=by, max_attempts=self._max_attempts)
         if decided.copy is None:
             return Outcome.LIVE if decided.word is Word.BUSY else Outcome.STALE
         copy = decided.copy
@@ -322,6 +335,13 @@ class DeadLetters:
         """Close the connections."""
         self._handovers.close()
         self._jobs.close()
+
+    def _linked(self, letter: Message) -> Message:
+        """With the last run's span, which the record's message, the first one, can't know."""
+        if not tracing.enabled():
+            return letter
+        spans = [hop.get("spanId") for hop in self._store.hops(letter.task_id) if hop["kind"] == "started"]
+        return letter.with_headers(**{LAST_SPAN: spans[-1]}) if spans and spans[-1] else letter
 
     def _publish(self, copy: Copy) -> None:
         self._publisher.publish(copy.message, copy.exchange, copy.routing_key)

@@ -20,9 +20,9 @@ import topology
 from dispatch.errors import StoreUnavailable
 from dispatch.faultpoints import reach
 from dispatch.handover import Burial, Handovers
-from dispatch.records import DEAD_ID, Message, is_task_id
+from dispatch.records import DEAD_ID, TRACEPARENT, Message, is_task_id
 from dispatch.settings import Settings
-from dispatch.telemetry import logger, metrics, task_log
+from dispatch.telemetry import logger, metrics, task_log, tracing
 from dispatch.wire import death, wire_message
 
 log = logger("dispatch.deadtap")
@@ -107,14 +107,19 @@ class DeadTap:
         for message in due:
             self._on_message(message)
 
+    def _bury(self, letter: Message, reason: str) -> Burial:
+        told = tracing.messaging("process", letter, topology.DEAD_TAP, reason=reason)
+        with tracing.span("dead letter", kind="consumer", parent=letter.text(TRACEPARENT), attributes=told):
+            return self._handovers.bury(
+                letter, expired=reason == "expired", reason=reason, max_attempts=self._max_attempts(letter.type)
+            )
+
     def _record(self, message: Any) -> bool:
         """Write the record and ack; False when it has to be tried again."""
         letter = readable(wire_message(message))
         reason = death(letter)
         try:
-            burial = self._handovers.bury(
-                letter, expired=reason == "expired", reason=reason, max_attempts=self._max_attempts(letter.type)
-            )
+            burial = self._bury(letter, reason)
         except StoreUnavailable as exc:
             task_log(letter).warning("letter not recorded yet", reason=str(exc))
             return False

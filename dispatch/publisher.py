@@ -19,6 +19,7 @@ import topology
 from dispatch.errors import InDoubt, NotSent
 from dispatch.link import Link
 from dispatch.records import Message
+from dispatch.telemetry import tracing
 
 #: Seconds without any confirm after which the broker counts as silent: new publishes are not written.
 SILENT = 1.0
@@ -96,12 +97,13 @@ class Publisher:
         """
         began = time.monotonic()
         deadline = began + (self._timeout if timeout is None else timeout)
-        link = self._usable_link(deadline)
-        future = link.publish(message, exchange, routing_key, deadline)
-        try:
-            future.result(max(0.001, deadline - time.monotonic()))
-        except FutureTimeoutError as exc:
-            raise InDoubt(f"RabbitMQ did not confirm within {deadline - began:.1f} s") from exc
+        with tracing.publish(message, exchange):
+            link = self._usable_link(deadline)
+            future = link.publish(message, exchange, routing_key, deadline)
+            try:
+                future.result(max(0.001, deadline - time.monotonic()))
+            except FutureTimeoutError as exc:
+                raise InDoubt(f"RabbitMQ did not confirm within {deadline - began:.1f} s") from exc
         return time.monotonic() - began
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from celery.exceptions import Terminated
 from celery.worker import state
 from celery.worker.request import Request
 
+import topology
 from dispatch.claims import Claims, Ticket
 from dispatch.crew import Crew, Loop
 from dispatch.errors import DispatchError, PublishError, StoreError
@@ -29,11 +30,11 @@ from dispatch.handback import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Rer
 from dispatch.handover import Handovers, Word, dead_copy, next_copy, parked_copy
 from dispatch.leases import Leases
 from dispatch.publisher import Publisher
-from dispatch.records import ACCEPTED_AT, Copy, Message, is_task_id
+from dispatch.records import ACCEPTED_AT, TRACEPARENT, Copy, Message, is_task_id
 from dispatch.retry import Dead, Failure, Kind, Park, Retry, Rung, decide
 from dispatch.settings import Settings
 from dispatch.tally import Run
-from dispatch.telemetry import logger, metrics, task_log
+from dispatch.telemetry import logger, metrics, task_log, tracing
 from dispatch.wire import wire_message
 
 log = logger("dispatch.router")
@@ -117,6 +118,7 @@ class Router:
     def record(self, job: Settlement) -> Copy:
         """Record a settlement's decision; its copy, or the parked one when another run has taken over."""
         copy = next_copy(job.message, job.failure, job.decision, int(time.time() * 1_000))
+        copy = dataclasses.replace(copy, message=tracing.stamped(copy.message, job.ticket.fence))
         max_attempts = self.plan(job.message.type).max_attempts
         decided = self._handovers.decide(
             job.message, job.ticket, copy, job.failure, job.decision, max_attempts=max_attempts
@@ -181,6 +183,13 @@ class Settlement:
         self.ticket = ticket
         self.failure = failure
         self.decision = decision
+        self._span = tracing.begin(
+            f"route {message.type}",
+            parent=tracing.sibling(message.text(TRACEPARENT), ticket.fence),
+            attributes=tracing.messaging(
+                "settle", message, topology.WORK_QUEUE, error=failure.type, decided=str(decision)
+            ),
+        )
 
     @property
     def final(self) -> bool:
@@ -194,13 +203,15 @@ class Settlement:
             StoreUnavailable: the decision may not be recorded.
             PublishError: the copy may not be stored; it is sent again, and extra copies are fenced.
         """
-        if self._copy is None:
-            self._copy = self._router.record(self)
-            reach("route.decided")
-        self._router.send(self._copy)
-        reach("route.published")
-        self._router.hand_over(self._copy, self.ticket.owner)
-        reach("route.handed-over")
+        with self._span.active():
+            if self._copy is None:
+                self._copy = self._router.record(self)
+                reach("route.decided")
+            self._router.send(self._copy)
+            reach("route.published")
+            self._router.hand_over(self._copy, self.ticket.owner)
+            reach("route.handed-over")
+        self._span.end()
 
 
 class RoutedRequest(Request):
@@ -262,7 +273,7 @@ class RoutedRequest(Request):
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
-        self._tally.failed(error)
+        self._tally.failed(error, self.ticket.fence)
         gone = isinstance(error, Terminated | WorkerLostError | SystemExit | KeyboardInterrupt)
         match error:
             case _ if gone and (self._already_cancelled or state.should_terminate is not None):

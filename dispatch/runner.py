@@ -14,15 +14,29 @@ from typing import Any
 
 import pydantic
 
+import topology
 from dispatch.claims import Answer, Claims, Ticket
 from dispatch.errors import PermanentError, StoreError
 from dispatch.faultpoints import reach
 from dispatch.handback import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Reroute, Settled, failure_of
-from dispatch.records import Message, child_traceparent, trace_id
-from dispatch.retry import Failure, Kind
+from dispatch.records import (
+    ACCEPTED_AT,
+    FAILED_AT,
+    LAST_SPAN,
+    QUEUED_AT,
+    RETRY_QUEUE,
+    TRACEPARENT,
+    Message,
+    child_traceparent,
+    trace_id,
+)
+from dispatch.retry import LEASE_RUNG, Failure, Kind
 from dispatch.settings import Settings
 from dispatch.tasktypes import Log, TaskType, secrets_of
-from dispatch.telemetry import logs, task_log
+from dispatch.telemetry import logs, task_log, tracing
+
+#: Seconds: a time in a header that lies further back is a stranger's.
+_LONGEST_WAIT = 40 * 86_400.0
 
 #: Bytes of JSON that a handler may return.
 MAX_RESULT = 262_144
@@ -43,7 +57,7 @@ class RunContext:
         self.settings = settings
         self.task_id = message.task_id
         self.attempt = message.attempt
-        self.traceparent = child_traceparent(message.text("traceparent"))
+        self.traceparent = tracing.current().traceparent or child_traceparent(message.text("traceparent"))
         self.log: Log = task_log(message)
 
     @property
@@ -131,6 +145,7 @@ class Runner:
                 raise Busy(message.task_id)
             case answer:
                 raise Settled(answer.value)
+        _show(message)
         context = RunContext(message, ticket, self._claims, self._settings)
         reach("run.claimed")
         result = call_handler(task_type, payload, context)
@@ -165,6 +180,23 @@ class Runner:
                 raise Busy(message.task_id)  # the fence refused: another run has taken over
 
 
+def _show(message: Message) -> None:
+    """Say in the trace what runs, what ran before, and how long the copy waited where."""
+    if not tracing.enabled():
+        return
+    parent, now = message.text(TRACEPARENT), time.time()
+    run = tracing.current()
+    run.set(tracing.messaging("process", message, topology.WORK_QUEUE))
+    if message.text(LAST_SPAN):
+        run.link(tracing.sibling(parent, message.text(LAST_SPAN)))
+    queued = (message.number(QUEUED_AT) or message.number(ACCEPTED_AT)) / 1_000
+    failed, rung = message.number(FAILED_AT) / 1_000, message.text(RETRY_QUEUE)
+    if rung and rung != LEASE_RUNG and now - _LONGEST_WAIT < failed <= queued:
+        tracing.record(f"wait {topology.rung_queue(rung)}", failed, min(queued, now), parent=parent)
+    if now - _LONGEST_WAIT < queued:
+        tracing.record(f"wait {topology.WORK_QUEUE}", queued, now, parent=parent)
+
+
 def call_handler(task_type: TaskType, payload: Any, context: Any) -> dict[str, Any]:
     """Validate the payload, call the handler, check what it returns.
 
@@ -178,6 +210,7 @@ def call_handler(task_type: TaskType, payload: Any, context: Any) -> dict[str, A
     except Exception as exc:
         failure = failure_of(exc)
         failure = dataclasses.replace(failure, message=logs.redacted(failure.message), type=logs.redacted(failure.type))
+        tracing.current().fail(failure.type, failure.message)
         context.log.warning("attempt failed", error_type=failure.type, error=failure.message, exc_info=_unknown(exc))
         # Celery sends the traceback, causes and all, to Flower: one with a secret in it stays in our log, redacted.
         raise AttemptFailed.of(failure) from (None if logs.hides() else exc)

@@ -17,6 +17,7 @@ from dispatch import redisclient
 from dispatch.errors import StoreError, StoreUnavailable
 from dispatch.redisclient import Step
 from dispatch.settings import Settings
+from dispatch.telemetry import tracing
 
 #: Seconds during which calls fail at once after Redis did not answer one: a silent Redis must not eat up threads.
 BREAK = 0.5
@@ -69,6 +70,7 @@ class Scripts:
 
     def __init__(self, settings: Settings, *, timeout: float, names: Sequence[str]) -> None:
         self._scripts = {name: Script(name) for name in names}
+        self._names = {script.sha: name for name, script in self._scripts.items()}
         self._open_until = 0.0
         self._lock = threading.Lock()
         self._sources = {script.sha: script.source for script in self._scripts.values()}
@@ -91,11 +93,13 @@ class Scripts:
             StoreUnavailable: Redis did not answer: what was written is unknown.
             StoreError: Redis refused a command.
         """
-        return self._ask(lambda: self._with_scripts(self._client.run, steps))
+        with self._span(steps):
+            return self._ask(lambda: self._with_scripts(self._client.run, steps))
 
     def gather(self, *steps: Step) -> list[Any]:
         """Run commands whose order does not matter; as `run` otherwise, and one round trip in a cluster, too."""
-        return self._ask(lambda: self._with_scripts(self._client.gather, steps))
+        with self._span(steps):
+            return self._ask(lambda: self._with_scripts(self._client.gather, steps))
 
     @contextlib.contextmanager
     def listening(self, channel: str) -> Iterator[Callable[[float], bool]]:
@@ -155,6 +159,14 @@ class Scripts:
     def _spelt_out(self, step: Step) -> Step:
         command, *words = step
         return ("EVAL", self._sources[words[0]], *words[1:]) if command == "EVALSHA" else step
+
+    def _span(self, steps: Sequence[Step]) -> contextlib.AbstractContextManager[Any]:
+        """Named for the transitions, or for the commands where there is none."""
+        if not tracing.enabled():
+            return tracing.NO_SPAN
+        names = [self._names[step[1]] for step in steps if step[0] == "EVALSHA"] or [str(step[0]) for step in steps[:1]]
+        told = {"db.system.name": "redis", "db.operation.name": " ".join(names), "db.operation.batch.size": len(steps)}
+        return tracing.detail(f"redis {' '.join(names)}", told)
 
     def _enter(self) -> None:
         """Fail at once while Redis is known to be silent; let one caller try it again."""

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Terminated
 
+import topology
 from dispatch.claims import Answer
 from dispatch.handback import AttemptFailed, Busy, Hold, Reroute, Settled
-from dispatch.records import ACCEPTED_AT, QUEUED_AT, Message
+from dispatch.records import ACCEPTED_AT, QUEUED_AT, TRACEPARENT, Message
 from dispatch.retry import Dead, Decision, Failure, Retry
-from dispatch.telemetry import metrics
+from dispatch.telemetry import metrics, tracing
 
 #: Failures that are outcomes of their own, whatever is decided about them.
 _LOST = ("worker-lost", "time-limit")
@@ -67,10 +68,21 @@ class Run:
             self._ended(Answer.RUN.value)
             metrics.ATTEMPTS.inc(self._type, "succeeded")
 
-    def failed(self, error: object) -> None:
-        """It ended in something else."""
+    def failed(self, error: object, fence: str) -> None:
+        """It ended in something else.
+
+        Args:
+            error: what.
+            fence: the run's, which is its span's id.
+        """
         if self._counted:
             return
+        if isinstance(error, CHILD_GONE):  # and the run's span with it
+            tracing.record(
+                f"run/{self._message.type}", self.began, time.time(), kind="consumer", span_id=fence,
+                parent=self._message.text(TRACEPARENT), failed=type(error).__name__,
+                attributes=tracing.messaging("process", self._message, topology.WORK_QUEUE),
+            )  # fmt: skip
         answer = claim_answer(error)
         if answer == Answer.RUN.value:
             self._ended(answer)
@@ -88,10 +100,11 @@ class Run:
     def _ended(self, answer: str) -> None:
         self._counted = True
         metrics.CLAIMS.inc(answer)
-        metrics.DURATION.observe(time.time() - self.began, self._type)
+        trace = tracing.example(self._message.text(TRACEPARENT))
+        metrics.DURATION.observe(time.time() - self.began, self._type, trace=trace)
         since = queued_since(self._message)
         if since is not None:
-            metrics.QUEUE_TIME.observe(self.began - since, self._type)
+            metrics.QUEUE_TIME.observe(self.began - since, self._type, trace=trace)
 
 
 def claim_answer(error: object) -> str:

@@ -8,6 +8,8 @@ from celery import Task
 
 from dispatch.errors import DispatchError
 from dispatch.handback import AttemptFailed
+from dispatch.records import new_task_id
+from dispatch.telemetry import tracing
 
 
 class Refused(DispatchError):
@@ -47,7 +49,9 @@ class DispatchTask(Task):
         options.setdefault("argsrepr", "(…)")
         if options.get("producer") is None:
             options["producer"] = self.app.dispatch_producer()
-        return super().apply_async(args, kwargs, **{**options, "retry": False, "mandatory": True, "declare": []})
+        options["task_id"] = options.get("task_id") or new_task_id()
+        with tracing.publishing(self, options["task_id"]):
+            return super().apply_async(args, kwargs, **{**options, "retry": False, "mandatory": True, "declare": []})
 
     def on_failure(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
         """Keep a failure small: its text has the traceback already.

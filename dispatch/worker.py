@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery import bootsteps
-from celery.signals import celeryd_init, setup_logging, worker_process_init
+from celery.signals import celeryd_init, setup_logging, task_prerun, worker_process_init, worker_process_shutdown
 
 import topology
 from dispatch.deadletters import DeadLetters
 from dispatch.deadtap import DeadTap
 from dispatch.errors import ConfigurationError, DispatchError
+from dispatch.handback import FENCE
 from dispatch.letterbox import Janitor
 from dispatch.publisher import Publisher
 from dispatch.queuewatch import QueueWatch
@@ -30,7 +31,7 @@ from dispatch.store import Store
 from dispatch.sweeper import Sweeper
 from dispatch.tally import expect_series
 from dispatch.tasktypes import TaskType
-from dispatch.telemetry import logger, logs, metrics
+from dispatch.telemetry import logger, logs, metrics, tracing
 from dispatch.telemetry.scraped import Port
 
 log = logger("dispatch.worker")
@@ -146,6 +147,7 @@ class DispatchStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start before the consumer does."""
         app = parent.app
+        tracing.start("worker")
         app.dispatch_router.start()
         self._keeper = Keeper(app.dispatch_settings, app.dispatch_router)
         self._keeper.start()
@@ -173,6 +175,7 @@ class DispatchStep(bootsteps.StartStopStep):
         if self._keeper is not None:
             self._keeper.stop()
         parent.app.dispatch_router.stop()
+        tracing.stop()
 
     terminate = stop
 
@@ -197,6 +200,15 @@ def install(app: Any, settings: Settings, types: Mapping[str, TaskType]) -> None
     app.steps["worker"].add(DispatchStep)
 
 
+def _name_run(task: Any, **_: Any) -> None:
+    """A run's span has its fence for an id: so the main process knows it without a word from the child."""
+    tracing.expect(task.request.get(FENCE) or "")
+
+
+def _end_traces(**_: Any) -> None:
+    tracing.stop()
+
+
 class LocalRunner:
     """The runner of this process: made anew in each child, since connections don't survive a fork."""
 
@@ -206,6 +218,11 @@ class LocalRunner:
         worker_process_init.connect(self._forked, weak=False)
 
     def _forked(self, **_: Any) -> None:
+        if tracing.start("worker") and (recording := tracing.backend()) is not None:
+            task_prerun.connect(_name_run, weak=False)  # before the instrumentation, which begins the span
+            recording.instrument_tasks()
+            recording.instrument_http()
+            worker_process_shutdown.connect(_end_traces, weak=False)
         self._runner = Runner(self._settings)
 
     def run(self, task_type: TaskType, request: Any, payload: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from flask import Response
 
 from dispatch.gateway import operations
 from dispatch.gateway.context import Context
-from dispatch.telemetry import metrics
+from dispatch.telemetry import metrics, tracing
 
 _log = structlog.get_logger("dispatch.access")
 
@@ -31,6 +31,12 @@ def finish(response: Response) -> Response:
     if context is not None:
         response.headers["X-Request-Id"] = context.request_id
         _count(context, response)
+        told = {
+            "robot.request.id": context.request_id,
+            "robot.task.id": context.task_id or "",
+            "http.target": request.path,
+        }
+        tracing.current().set(told)  # the target without its query, which may hold anything
         if not (request.path in _QUIET and response.status_code < 400):
             _write(context, response)
     response.headers["X-Content-Type-Options"] = "nosniff"
@@ -45,7 +51,8 @@ def _count(context: Context, response: Response) -> None:
     method = metrics.one_of(flask.request.method, _METHODS)
     metrics.HTTP_REQUESTS.inc(method, route or metrics.OTHER, str(response.status_code))
     if route is not None:
-        metrics.HTTP_DURATION.observe(time.monotonic() - context.started - context.waited, method, route)
+        took = time.monotonic() - context.started - context.waited
+        metrics.HTTP_DURATION.observe(took, method, route, trace=tracing.example(context.traceparent))
     if context.problem and rule is not None and rule.endpoint == _SUBMIT:
         metrics.REFUSED.inc(context.problem)
 

@@ -26,6 +26,7 @@ from dispatch.gateway.views_types import TypeViews
 from dispatch.queues import QueueView
 from dispatch.settings import Settings
 from dispatch.tasktypes import TaskType
+from dispatch.telemetry import tracing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,9 @@ def build(parts: Parts) -> flask.Flask:
     app = flask.Flask("dispatch.gateway", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_body + 1  # see `validation.read_object`
     app.url_map.merge_slashes = False  # never a redirect: //v1/tasks is not found
+    app.config["TRACE_URL"] = parts.settings.trace_url
+    if (recording := tracing.backend()) is not None:
+        recording.instrument_app(app)  # first of all, so that its span is there when the context begins
     app.before_request(context.begin)
     app.after_request(access.finish)
     Faults(parts.guard, parts.settings.idempotency_retry).install(app)
@@ -90,6 +94,7 @@ def _views(parts: Parts) -> list[object]:
             keys=parts.keys,
             guard=parts.guard,
             slots=Slots(settings.http_threads),
+            stream_slots=Slots(settings.http_threads),
             result_ttl=settings.result_ttl,
         ),
         TypeViews(parts.types, settings.ladder),

@@ -15,7 +15,8 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from dispatch import records
 from dispatch.gateway import headers, problems
-from dispatch.telemetry import logs
+from dispatch.records import Record
+from dispatch.telemetry import logs, tracing
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Context:
 def begin() -> None:
     """Open the context; runs before every request."""
     given = flask.request.headers
-    traceparent = records.child_traceparent(given.get("traceparent"))
+    traceparent = tracing.current().traceparent or records.child_traceparent(given.get("traceparent"))
     context = Context(
         request_id=headers.request_id(given.get("X-Request-Id")),
         traceparent=traceparent,
@@ -78,6 +79,15 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     """
     body = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return Response(body, status, headers, mimetype="application/json")
+
+
+def task_json(record: Record) -> dict[str, Any]:
+    """A task as the API shows it, with a link to its trace where one is configured."""
+    body = record.to_json()
+    template: str = flask.current_app.config["TRACE_URL"]
+    if template and record.trace_id:
+        body["traceUrl"] = template.replace("{traceId}", record.trace_id)
+    return body
 
 
 def problem_response(problem: problems.Problem) -> Response:

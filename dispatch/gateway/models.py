@@ -134,6 +134,7 @@ class Task(_Model):
     error: TaskError | None = Field(description="Of the last failed attempt.")
     request_id: str | None
     trace_id: str | None = Field(description="32 hex digits; the same through every hop.")
+    trace_url: str = Field("", description="A link to the trace; only where `DISPATCH_TRACE_URL` is set.")
     created_at: Moment
     updated_at: Moment
     started_at: Moment | None
@@ -153,7 +154,7 @@ class Event(_Model):
 
     model_config = pydantic.ConfigDict(extra="allow")
 
-    seq: int = Field(description="Of the copy that made the hop.")
+    seq: int = Field(description="Counts the task's hops; the `id` of the event in a stream.")
     at: Moment
     kind: str = Field(examples=["accepted", "published", "started", "failed", "delayed", "dead-lettered", "succeeded"])
 

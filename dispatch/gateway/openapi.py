@@ -31,6 +31,7 @@ REQUEST_HEADERS: Mapping[str, dict[str, Any]] = {
         "example": "wait=20",
     },
     "If-None-Match": {"description": "304 when the task still has this ETag.", "schema": _TEXT, "example": '"4"'},
+    "Last-Event-ID": {"description": "The stream goes on after this event.", "schema": _TEXT, "example": "3"},
     "X-Request-Id": {
         "description": "Correlation only. Up to 128 of `A-Za-z0-9._~-`; anything else is replaced.",
         "schema": _TEXT,
@@ -251,6 +252,8 @@ def _answer(answer: Answer, refs: Refs) -> dict[str, Any]:
     if answer.model is not None:
         schema = refs.get(answer.model) or pydantic.TypeAdapter(answer.model).json_schema()
         made["content"] = {answer.media_type: {"schema": schema}}
+    if answer.also:
+        made["content"][answer.also] = {"schema": _TEXT}
     return made
 
 

@@ -33,6 +33,7 @@ class Answer:
     model: Any = None  #: a pydantic model, or a type that pydantic understands; None for no body
     headers: tuple[str, ...] = ()  #: names in `dispatch.gateway.openapi.RESPONSE_HEADERS`
     media_type: str = "application/json"
+    also: str = ""  #: another media type of the same answer, by Accept
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class LetterViews:
         """Send one again."""
         validation.parse(models.NoBody, validation.read_optional_object())
         try:
-            body = self._desk.redrive(_checked(task_id), by=context.principal().id).to_json()
+            body = context.task_json(self._desk.redrive(_checked(task_id), by=context.principal().id))
         except InDoubt as exc:
             detail = "It is unknown whether the letter was sent. Repeating this is safe: one cycle runs once at most."
             raise Problem("publish-unconfirmed", detail, retry_after=_REPEAT, taskId=task_id) from exc
@@ -122,7 +122,7 @@ class LetterViews:
 
 def show(record: Record) -> dict[str, Any]:
     """A dead letter as the API shows it."""
-    return {**record.to_json(), "principal": record.principal, "deadReason": record.dead_reason}
+    return {**context.task_json(record), "principal": record.principal, "deadReason": record.dead_reason}
 
 
 def _checked(task_id: str) -> str:

@@ -12,7 +12,7 @@ from flask import Response
 
 from dispatch import keys, records
 from dispatch.errors import InDoubt, PublishError, StoreError
-from dispatch.gateway import context, headers, jsonbody, models, polling, validation
+from dispatch.gateway import context, headers, jsonbody, models, polling, streams, validation
 from dispatch.gateway.admission import Guard
 from dispatch.gateway.context import json_response
 from dispatch.gateway.operations import Answer, Operation, operation
@@ -25,6 +25,9 @@ from dispatch.telemetry import metrics
 
 _log = structlog.get_logger("dispatch.gateway")
 
+#: Seconds after which a place for a stream may be free.
+_STREAM_RETRY = 5
+
 
 class TaskViews:
     """The operations on tasks.
@@ -36,6 +39,7 @@ class TaskViews:
         keys: says whether a request is a repeat.
         guard: says whether the queue has room.
         slots: places for requests that wait.
+        stream_slots: places for event streams.
         result_ttl: seconds a record lives after its end.
     """
 
@@ -48,6 +52,7 @@ class TaskViews:
         keys: KnownKeys,
         guard: Guard,
         slots: polling.Slots,
+        stream_slots: polling.Slots,
         result_ttl: float,
     ) -> None:
         self._tasks = tasks
@@ -56,6 +61,7 @@ class TaskViews:
         self._keys = keys
         self._guard = guard
         self._slots = slots
+        self._streams = stream_slots
         self._result_ttl = result_ttl
 
     @operation(
@@ -88,7 +94,7 @@ class TaskViews:
             self._guard.accepted()
             metrics.ACCEPTED.inc(metrics.type_label(record.type))
         context.current().task_id = record.task_id
-        body = record.to_json()
+        body = context.task_json(record)
         more = {"Location": body["statusUrl"], "Retry-After": str(polling.retry_after(record) or 1)}
         if accepted.replayed:
             more["Idempotent-Replayed"] = "true"
@@ -127,7 +133,7 @@ class TaskViews:
             more["Retry-After"] = str(pause)
         if headers.etag_matches(known, etag):
             return Response(status=304, headers=more)
-        return json_response(record.to_json(), headers=more)
+        return json_response(context.task_json(record), headers=more)
 
     @operation(
         Operation(
@@ -151,19 +157,30 @@ class TaskViews:
                 cursor=query.cursor,
             )
         )
-        return json_response({"items": [record.to_json() for record in page.items], "next": page.next})
+        return json_response({"items": [context.task_json(record) for record in page.items], "next": page.next})
 
     @operation(
         Operation(
             "GET", "/v1/tasks/{taskId}/events", "listEvents", "Tasks", "The hops of a task, oldest first",
-            (Answer(200, "Every hop so far.", list[models.Event], ("Cache-Control",)),),
+            (
+                Answer(
+                    200, "Every hop so far; as a stream also those to come.", list[models.Event], ("Cache-Control",),
+                    also=streams.MEDIA_TYPE,
+                ),
+                Answer(204, "The stream of a task that has ended, to a client that has seen it all: don't come back."),
+            ),
             scope=keys.TASKS_READ,
-            problems=("task-not-found", "task-expired"),
+            description="With `Accept: text/event-stream` a stream of server-sent events: `id` is the hop's `seq`, `event` "
+            "its `kind`, `data` the hop. It goes on after `Last-Event-ID` and closes when the task has ended.",
+            headers=("Last-Event-ID",),
+            problems=("task-not-found", "task-expired", "stream-capacity"),
         )
     )  # fmt: skip
     def events(self, task_id: str) -> Response:
         """What happened to one's own task."""
-        return json_response(self._tasks.hops(self._own(task_id).task_id))
+        record = self._own(task_id)
+        wanted = flask.request.accept_mimetypes.best_match(["application/json", streams.MEDIA_TYPE])
+        return self._stream(record) if wanted == streams.MEDIA_TYPE else json_response(self._tasks.hops(record.task_id))
 
     # --- the steps -------------------------------------------------------------------------------
     def _read(self) -> Submission:
@@ -222,6 +239,17 @@ class TaskViews:
             self._slots.leave()
             context.current().waited = time.monotonic() - began
         return changed or record, True
+
+    def _stream(self, record: Record) -> Response:
+        seen = streams.last_event(flask.request.headers.get("Last-Event-ID"))
+        if record.state.terminal and seen and all(hop["seq"] <= seen for hop in self._tasks.hops(record.task_id)):
+            return Response(status=204)
+        if not self._streams.take():
+            raise Problem("stream-capacity", retry_after=_STREAM_RETRY)
+        response = Response(streams.follow(self._tasks, record, seen), mimetype=streams.MEDIA_TYPE)
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+        response.call_on_close(self._streams.leave)
+        return response
 
     def _own(self, task_id: str) -> Record:
         """The principal's own task; another's is as good as none."""

@@ -20,6 +20,7 @@ from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.types import Processor
 
 from dispatch.records import Message, trace_id
+from dispatch.telemetry import tracing
 
 #: What a secret becomes, and the shortest text that is looked for: a shorter one would garble every line.
 REDACTED, SHORTEST_SECRET = "[secret]", 4
@@ -137,6 +138,10 @@ def _identity(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mu
     for name, value in _process.items():
         event.setdefault(name, value)
     event["process"] = os.getpid()
+    span = tracing.current()
+    # A line about a task belongs to its trace, also while a span of another trace is current.
+    if span.trace_id and event.setdefault("trace_id", span.trace_id) == span.trace_id:
+        event["span_id"] = span.span_id
     return event
 
 

@@ -39,7 +39,7 @@ def running_gateway(settings: Settings, port: int) -> Iterator[tuple[httpx.Clien
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=sink, stderr=subprocess.STDOUT)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-            eventually(lambda: _ready(client), 20, lambda: log.read_text()[-3_000:])
+            eventually(lambda: _ready(client), 60, lambda: log.read_text()[-3_000:])
             yield client, process, log
     finally:
         process.terminate()

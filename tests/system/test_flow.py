@@ -175,6 +175,8 @@ def test_flower_shows_every_queue_and_the_true_state_of_retries_and_failures(sys
         ("status", "1 node online"),
         ("report", "task_ignore_result: True"),
         ("topology verify", "No drift"),
+        ("queues", "robot.retry.q.30m"),
+        ("queues --watch --count 2 --interval 0.1", "robot.task.q"),
         ("dlq list", ""),
     ],
 )

@@ -111,7 +111,7 @@ def test_an_attempt_is_counted_by_what_was_decided(decision, type_, outcome, run
 def test_only_the_first_word_about_a_run_counts():
     before = value("robot_task_attempts_total", type="other", outcome="succeeded")
     run = Run(Message(b"", {"id": "t", "task": "strange"}))
-    run.failed(Settled("DONE"))
+    run.failed(Settled("DONE"), "f" * 16)
     run.succeeded()  # the ack of what did not run
 
     assert value("robot_task_attempts_total", type="other", outcome="succeeded") == before
