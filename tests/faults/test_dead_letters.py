@@ -147,6 +147,26 @@ def test_a_broker_that_refuses_a_redrive_leaves_the_letter_and_one_that_is_silen
     assert desk.hops(silent.task_id).count("started") == 1
 
 
+def test_a_second_copy_of_a_letter_that_comes_after_a_refused_redrive_is_taken_out(desk):
+    letter = _letter()
+    handovers = Handovers(desk.settings)
+    with running_worker(desk.settings):
+        _post(desk, [letter])  # its confirm was lost with the broker, so the worker will publish it again
+        eventually(lambda: (found := desk.store.get(letter.task_id)) and found.buried, 10, "the tap has seen it")
+        copy = redriven_copy(letter)
+        handovers.redrive(letter, copy, by="me", max_attempts=4)
+        handovers.undo_redrive(copy)  # the broker was away for that, too
+        eventually(lambda: not handovers.stale_letters(), 20, "the janitor has looked, and found one letter")
+        _post(desk, [letter])
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 2, 10, "both are there")
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 20, "the second one is taken out")
+        desk.drained()
+    handovers.close()
+
+    assert [found.task_id for found in desk.letters()] == [letter.task_id]
+    assert desk.store.get(letter.task_id).state is State.DEAD_LETTERED
+
+
 def test_a_redrive_that_died_in_the_middle_is_finished_by_the_workers(desk):
     unpublished, published = _letter(), _letter()
     _post(desk, [unpublished, published])
