@@ -1,0 +1,1 @@
+"""Measurements of our own parts; each file says how to run it."""
