@@ -215,7 +215,8 @@ class Stack:
         told: set[str] = set()
         while time.monotonic() < deadline:
             supervised = self.supervised()
-            for process in self.state()["processes"]:
+            processes = {process["name"]: process for process in self.state()["processes"]}
+            for process in (processes[name] for group in layout.STOP_ORDER for name in group if name in processes):
                 if process["state"] == State.STOPPED and process["name"] not in told:
                     told.add(process["name"])
                     self._say(f"{process['name']:<10} stopped  {process['ending']}".rstrip())

@@ -15,7 +15,7 @@ ALL = (*SERVERS, "simulator", *APPLICATIONS)
 GROUPS = {"all": ALL, "servers": SERVERS, "apps": APPLICATIONS}
 
 #: The order in which a stack is stopped: who takes work in first, servers last.
-STOP_ORDER = (("gateway", "flower"), ("worker",), ("simulator",), ("rabbitmq", "redis"), ("epmd",))
+STOP_ORDER = (("gateway", "flower"), ("worker",), ("simulator",), ("redis", "rabbitmq"), ("epmd",))
 
 #: In the ``env`` file, but no settings: an environment that sourced it has them.
 URL_KEYS = ("DISPATCH_HTTP_URL", "FLOWER_URL", "ROBOT_API_URL", "WORKER_METRICS_URL")
