@@ -25,9 +25,11 @@ from dispatch.gateway.application import Parts, build
 from dispatch.gateway.depth import BrokerGauge, DepthReader, ack_rate
 from dispatch.gateway.health import Readiness, broker_check, store_check
 from dispatch.gateway.letters import LetterDesk
+from dispatch.gateway.quota import Quota
 from dispatch.gateway.replays import Replays
 from dispatch.gateway.submission import Submitter
 from dispatch.publisher import Publisher
+from dispatch.roster import Roster
 from dispatch.settings import Settings
 from dispatch.store import Store
 from dispatch.telemetry import logs, tracing
@@ -63,6 +65,8 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     verbs = DeadLetters(settings, store, publisher)
     replays = Replays(settings)
     guard = Guard(settings.queue_depth_limit)
+    quota = Quota(settings)
+    roster = Roster(settings, timeout=settings.store_timeout)
     reader = DepthReader(guard, BrokerGauge(settings), functools.partial(ack_rate, settings))
     readiness = Readiness({"broker": broker_check(reader, publisher), "store": store_check(store)})
     app = build(
@@ -74,15 +78,18 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             keys=replays,
             letters=LetterDesk(store, verbs),
             guard=guard,
+            spend=quota.spend,
             readiness=readiness,
             queues=functools.partial(queues.snapshot, settings),
+            workers=roster.present,
         )
     )
     publisher.start()
     reader.start()
     _close_with(
-        app, readiness.close, reader.close, publisher.close, verbs.close, replays.close, store.close, tracing.stop
-    )
+        app, readiness.close, reader.close, publisher.close, verbs.close, replays.close, quota.close, roster.close,
+        store.close, tracing.stop,
+    )  # fmt: skip
     return app
 
 

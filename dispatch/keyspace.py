@@ -16,6 +16,16 @@ def idempotency_key(prefix: str, principal: str, key: str) -> str:
     return f"{prefix}idem:{principal}:{key}"
 
 
+def rate_key(prefix: str, principal: str) -> str:
+    """``robot:rate:<principal>``: when its share of requests will be whole again (epoch milliseconds)."""
+    return f"{prefix}rate:{principal}"
+
+
+def roster_key(prefix: str) -> str:
+    """``robot:workers``: each worker's last sign of life, by its name."""
+    return f"{prefix}workers"
+
+
 def index_key(prefix: str, principal: str | None) -> str:
     """``robot:index`` or ``robot:index:<principal>``: task ids by the time they were accepted."""
     return f"{prefix}index" if principal is None else f"{prefix}index:{principal}"

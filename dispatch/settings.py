@@ -135,6 +135,13 @@ class Settings(BaseSettings):
     http_workers: int = Field(2, ge=1, le=64, description="Gateway processes.")
     http_threads: int = Field(16, ge=2, le=256, description="Threads of each gateway process.")
     max_body: int = Field(262_144, ge=1_024, description="Bytes a request body may have (413 above).")
+    rate_limit: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Requests a principal may send within `rate_window`, to all gateway processes together (429 above); 0 is no limit.",
+    )
+    rate_window: float = Field(60.0, ge=1, le=86_400, description="Seconds that `rate_limit` counts for.")
     api_keys: Names = Field(
         (),
         description="`<id>:<hmac>:<scope>+<scope>`, comma-separated; made by `dispatch keys new`. Empty: open, on loopback only.",

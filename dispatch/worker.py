@@ -5,16 +5,22 @@ The router in its main process, a runner in each child, and the threads that loo
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
+import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from celery import bootsteps
 from celery.signals import celeryd_init, setup_logging, task_prerun, worker_process_init, worker_process_shutdown
+from celery.worker import state
 
 import topology
+from dispatch import __version__
 from dispatch.deadletters import DeadLetters
 from dispatch.deadtap import DeadTap
 from dispatch.errors import ConfigurationError, DispatchError
@@ -24,6 +30,7 @@ from dispatch.publisher import Publisher
 from dispatch.queuewatch import QueueWatch
 from dispatch.records import Copy
 from dispatch.retry import Rung
+from dispatch.roster import Entry, Presence
 from dispatch.router import Plan, Router
 from dispatch.runner import Runner
 from dispatch.settings import Settings
@@ -143,6 +150,7 @@ class DispatchStep(bootsteps.StartStopStep):
         self._keeper: Keeper | None = None
         self._watch: QueueWatch | None = None
         self._port: Port | None = None
+        self._presence: Presence | None = None
 
     def start(self, parent: Any) -> None:
         """Start before the consumer does."""
@@ -151,6 +159,8 @@ class DispatchStep(bootsteps.StartStopStep):
         app.dispatch_router.start()
         self._keeper = Keeper(app.dispatch_settings, app.dispatch_router)
         self._keeper.start()
+        self._presence = Presence(app.dispatch_settings, functools.partial(_look, parent, int(time.time() * 1_000)))
+        self._presence.start()
         if app.dispatch_settings.worker_metrics_port:
             self._serve_metrics(app.dispatch_settings)
 
@@ -168,6 +178,8 @@ class DispatchStep(bootsteps.StartStopStep):
 
     def stop(self, parent: Any) -> None:
         """Stop after the pool has."""
+        if self._presence is not None:
+            self._presence.stop()
         if self._port is not None:
             self._port.stop()
         if self._watch is not None:
@@ -178,6 +190,21 @@ class DispatchStep(bootsteps.StartStopStep):
         tracing.stop()
 
     terminate = stop
+
+
+def _look(worker: Any, started: int) -> Entry:
+    """A worker as its main process sees it now."""
+    return Entry(
+        name=worker.hostname,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        version=__version__,
+        processes=worker.pool.num_processes,
+        active=len(state.active_requests),
+        reserved=len(state.reserved_requests),
+        done=dict(state.total_count),
+        started_at=started,
+    )
 
 
 def install(app: Any, settings: Settings, types: Mapping[str, TaskType]) -> None:

@@ -30,6 +30,7 @@ def finish(response: Response) -> Response:
     request = flask.request
     if context is not None:
         response.headers["X-Request-Id"] = context.request_id
+        response.headers.update(context.quota)
         _count(context, response)
         told = {
             "robot.request.id": context.request_id,

@@ -15,7 +15,7 @@ from dispatch.gateway.auth import Keyring
 from dispatch.gateway.docs import DocsViews, serve_static
 from dispatch.gateway.faults import Faults
 from dispatch.gateway.health import HealthViews, Readiness
-from dispatch.gateway.operations import Operation, contracts, register
+from dispatch.gateway.operations import Operation, Spend, contracts, register
 from dispatch.gateway.polling import Slots
 from dispatch.gateway.ports import KnownKeys, Letters, Submits, Tasks
 from dispatch.gateway.views_deadletters import LetterViews
@@ -23,7 +23,9 @@ from dispatch.gateway.views_metrics import MetricViews
 from dispatch.gateway.views_queues import QueueViews
 from dispatch.gateway.views_tasks import TaskViews
 from dispatch.gateway.views_types import TypeViews
+from dispatch.gateway.views_workers import WorkerViews
 from dispatch.queues import QueueView
+from dispatch.roster import Entry
 from dispatch.settings import Settings
 from dispatch.tasktypes import TaskType
 from dispatch.telemetry import tracing
@@ -40,13 +42,15 @@ class Parts:
     keys: KnownKeys
     letters: Letters
     guard: Guard
+    spend: Spend
     readiness: Readiness
     queues: Callable[[], Sequence[QueueView]]
+    workers: Callable[[], Sequence[Entry]]
 
 
 def operations() -> list[Operation]:
     """Every operation's contract."""
-    groups = (TaskViews, TypeViews, LetterViews, QueueViews, HealthViews, MetricViews, DocsViews)
+    groups = (TaskViews, TypeViews, LetterViews, QueueViews, WorkerViews, HealthViews, MetricViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
 
 
@@ -78,7 +82,7 @@ def build(parts: Parts) -> flask.Flask:
     app.after_request(access.finish)
     Faults(parts.guard, parts.settings.idempotency_retry).install(app)
     docs = DocsViews()
-    register(app, [*_views(parts), docs], keyring)
+    register(app, [*_views(parts), docs], keyring, parts.spend)
     serve_static(app)
     docs.describe(functools.partial(document, parts.types, keyed=bool(parts.settings.api_keys)))
     return app
@@ -100,6 +104,7 @@ def _views(parts: Parts) -> list[object]:
         TypeViews(parts.types, settings.ladder),
         LetterViews(parts.letters),
         QueueViews(parts.queues),
+        WorkerViews(parts.workers),
         HealthViews(parts.readiness),
         MetricViews(parts.types),
     ]

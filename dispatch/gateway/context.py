@@ -39,6 +39,7 @@ class Context:
     task_id: str | None = None
     problem: str = ""  #: the slug of the problem it is answered with
     waited: float = 0.0  #: seconds that the client asked us to wait
+    quota: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: headers that say what is left of a share
 
 
 def begin() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gunicorn import glogging
 
+from dispatch.gateway import protocol_errors
 from dispatch.settings import load
 from dispatch.telemetry import logs, metrics
 
@@ -54,6 +55,8 @@ class _Logger(glogging.Logger):  # type: ignore[misc]
 
 
 logger_class = _Logger
+
+protocol_errors.install()
 
 #: Where this gateway's processes share their metrics; new at each start, so that no counts of an earlier one are told.
 _shared = ""

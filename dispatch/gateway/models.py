@@ -250,6 +250,27 @@ class QueueList(_Model):
     items: list[Queue]
 
 
+class Worker(_Model):
+    """A worker, as it was at its last sign of life."""
+
+    name: str = Field(examples=["worker@host-019a"])
+    host: str
+    pid: int = Field(description="Of its main process.")
+    version: str
+    processes: int = Field(description="Tasks that it can run at once, as of now.")
+    active: int = Field(description="Tasks that run.")
+    reserved: int = Field(description="Deliveries in hand, those that run included.")
+    done: dict[str, int] = Field(description="Deliveries taken since its start, by task type.")
+    started_at: Moment
+    seen_at: Moment
+
+
+class WorkerList(_Model):
+    """The workers, by name."""
+
+    items: list[Worker]
+
+
 class Alive(_Model):
     """The process answers."""
 

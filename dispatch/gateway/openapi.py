@@ -55,8 +55,15 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
     "ETag": {"description": "The revision, quoted.", "required": True, "schema": _TEXT},
     "Cache-Control": {"description": "Always `private, no-cache`.", "required": True, "schema": _TEXT},
     "Preference-Applied": {"description": "`wait=N` when the preference was honoured.", "schema": _TEXT},
+    "RateLimit-Policy": {
+        "description": "With `DISPATCH_RATE_LIMIT`: requests (`q`) within seconds (`w`), by the IETF's draft 10.",
+        "schema": _TEXT,
+    },
+    "RateLimit": {"description": "Requests left (`r`), whole again in `t` seconds.", "schema": _TEXT},
     "WWW-Authenticate": {"description": "A Bearer challenge (RFC 6750).", "required": True, "schema": _TEXT},
 }
+
+_QUOTA = ("RateLimit-Policy", "RateLimit")
 
 _DESCRIPTION = """\
 Submit tasks, follow them, mend what failed.
@@ -135,7 +142,7 @@ def slugs(contract: Operation) -> list[str]:
     """
     found = [*contract.problems, "internal-error"]
     if contract.scope:
-        found += ["unauthenticated", "insufficient-scope"]
+        found += ["unauthenticated", "insufficient-scope", "quota-exceeded"]
     if contract.scope and not contract.path.startswith(("/v1/task-types", "/v1/queues")):
         found.append("store-unavailable")
     if contract.body:
@@ -197,7 +204,8 @@ def _operation(contract: Operation, refs: Refs) -> dict[str, Any]:
     if contract.body:
         content = {"application/json": {"schema": refs[contract.body]}}
         made["requestBody"] = {"required": contract.body_required, "content": content}
-    made["responses"] = {str(answer.status): _answer(answer, refs) for answer in contract.answers} | _problems(
+    always = ("X-Request-Id", *(_QUOTA if contract.scope else ()))
+    made["responses"] = {str(answer.status): _answer(answer, refs, always) for answer in contract.answers} | _problems(
         contract, refs
     )
     return made
@@ -244,10 +252,10 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
     return inlined
 
 
-def _answer(answer: Answer, refs: Refs) -> dict[str, Any]:
+def _answer(answer: Answer, refs: Refs, always: Sequence[str]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "description": answer.description,
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *answer.headers)},
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in (*always, *answer.headers)},
     }
     if answer.model is not None:
         schema = refs.get(answer.model) or pydantic.TypeAdapter(answer.model).json_schema()
@@ -286,6 +294,8 @@ def _problem(kind: problems.Kind, refs: Refs) -> dict[str, Any]:
         names.append("Retry-After")
     if kind.status in {401, 403}:
         names.append("WWW-Authenticate")
+    if kind.slug == "quota-exceeded":
+        names += _QUOTA
     return {
         "description": f"`{kind.slug}`: {kind.title}. {kind.meaning} {kind.remedy}",
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},

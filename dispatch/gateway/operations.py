@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import flask
@@ -20,6 +20,9 @@ from dispatch.gateway import context
 from dispatch.gateway.auth import Keyring
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
+
+#: Counts a request of a principal: headers for its answer, or a `Problem`; `dispatch.gateway.quota.Quota.spend` does.
+Spend = Callable[[str], Mapping[str, str]]
 
 _templates: dict[str, str] = {}
 
@@ -76,19 +79,20 @@ def contracts(group: type) -> Iterator[tuple[str, Operation]]:
             yield name, contract
 
 
-def register(app: flask.Flask, views: Sequence[object], keyring: Keyring) -> None:
+def register(app: flask.Flask, views: Sequence[object], keyring: Keyring, spend: Spend) -> None:
     """Make the routes.
 
     Args:
         app: to add them to.
         views: objects whose methods are marked with `operation`.
         keyring: asked before every operation that has a scope.
+        spend: counts the request after that; its headers go with the answer, whatever it is.
     """
     for group in views:
         for name, contract in contracts(type(group)):
             view = getattr(group, name)
             rule = _PARAMETER.sub(lambda match: f"<{_snake(match[1])}>", contract.path)
-            endpoint = view if contract.scope is None else _guarded(view, contract.scope, keyring)
+            endpoint = view if contract.scope is None else _guarded(view, contract.scope, keyring, spend)
             _templates[contract.id] = contract.path
             app.add_url_rule(rule, contract.id, endpoint, methods=[contract.method])
 
@@ -98,10 +102,12 @@ def template(endpoint: str) -> str | None:
     return _templates.get(endpoint)
 
 
-def _guarded(view: Callable[..., Response], scope: str, keyring: Keyring) -> Callable[..., Response]:
+def _guarded(view: Callable[..., Response], scope: str, keyring: Keyring, spend: Spend) -> Callable[..., Response]:
     @functools.wraps(view)
     def endpoint(**arguments: Any) -> Response:
-        context.current().principal = keyring.authorise(scope)
+        here = context.current()
+        here.principal = keyring.authorise(scope)
+        here.quota = spend(here.principal.id)
         return view(**arguments)
 
     return endpoint

@@ -4,6 +4,7 @@ import concurrent.futures
 import http.client
 import json
 import signal
+import socket
 import time
 
 import pytest
@@ -70,6 +71,30 @@ def test_one_line_of_json_a_request_and_nothing_secret(live):
     assert (found["service"], found["logger"]) == ("gateway", "dispatch.access")
     assert "gunicorn.error" in {json.loads(text)["logger"] for text in log.read_text().splitlines()}
     assert "hunter2" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /v1/tasks SPDY/9\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /v1/tasks HTTP/1.1\r\nHost: x\r\nContent Length: 3\r\n\r\n", 400),
+        (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 9_000 + b"\r\n\r\n", 431),
+    ],
+    ids=["version", "nonsense", "header name", "request line", "header size"],
+)
+def test_what_is_no_http_gets_a_problem_that_quotes_nothing(live, sent, status):
+    client, _, _ = live
+    with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=10) as connection:
+        connection.sendall(sent)
+        with http.client.HTTPResponse(connection) as answer:
+            answer.begin()
+            body = json.loads(answer.read())
+
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    assert (body["status"], body["type"], body["requestId"]) == (status, "about:blank", answer.headers["X-Request-Id"])
+    assert not any(word in json.dumps(body) for word in ("SPDY", "nonsense", "Content Length", "aaaa"))
 
 
 def test_headers_are_sent_once(live):

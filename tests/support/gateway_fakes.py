@@ -16,6 +16,7 @@ from dispatch.gateway.health import Readiness
 from dispatch.gateway.submission import Accepted, Submission
 from dispatch.queues import QueueView
 from dispatch.records import Record, State
+from dispatch.roster import Entry
 from dispatch.store import Page
 from dispatch.tasktypes import Payload, TaskType
 
@@ -169,7 +170,9 @@ class World:
     checks: dict[str, Callable[[], str | None]] = dataclasses.field(
         default_factory=lambda: {"broker": lambda: None, "store": lambda: None}
     )
+    spend: Callable[[str], Mapping[str, str]] = lambda _: {}
     queues: Callable[[], list[QueueView]] = list
+    workers: Callable[[], list[Entry]] = list
     types: Mapping[str, TaskType] = dataclasses.field(default_factory=lambda: {"greet": GREET, "robot.tidy": TIDY})
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -184,8 +187,10 @@ class World:
                 keys=self.submitter,
                 letters=self.desk,
                 guard=self.guard,
+                spend=self.spend,
                 readiness=Readiness(self.checks),
                 queues=self.queues,
+                workers=self.workers,
             )
         )
 

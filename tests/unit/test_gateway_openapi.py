@@ -54,7 +54,7 @@ def test_the_routes_of_the_contract_are_there(document):
 
     assert {
         "POST /v1/tasks", "GET /v1/tasks/{taskId}", "GET /v1/tasks", "GET /v1/tasks/{taskId}/events",
-        "GET /v1/task-types", "GET /v1/task-types/{name}", "GET /v1/queues", "GET /v1/queues/{name}",
+        "GET /v1/task-types", "GET /v1/task-types/{name}", "GET /v1/queues", "GET /v1/queues/{name}", "GET /v1/workers",
         "GET /v1/dead-letters", "GET /v1/dead-letters/{taskId}", "POST /v1/dead-letters/{taskId}/redrive",
         "POST /v1/dead-letters/redrive", "DELETE /v1/dead-letters/{taskId}", "GET /livez", "GET /readyz", "GET /metrics",
         "GET /openapi.json", "GET /docs", "GET /problems/{slug}",
@@ -91,10 +91,10 @@ def test_headers_a_client_relies_on_are_documented(document):
     ("path", "method", "statuses"),
     [
         ("/v1/tasks", "post", {202, 400, 401, 403, 409, 413, 415, 422, 429, 500, 503}),
-        ("/v1/tasks/{taskId}", "get", {200, 304, 401, 403, 404, 410, 500, 503}),
-        ("/v1/tasks", "get", {200, 401, 403, 422, 500, 503}),
+        ("/v1/tasks/{taskId}", "get", {200, 304, 401, 403, 404, 410, 429, 500, 503}),
+        ("/v1/tasks", "get", {200, 401, 403, 422, 429, 500, 503}),
         ("/livez", "get", {200, 500}),
-        ("/v1/dead-letters/{taskId}", "delete", {204, 401, 403, 404, 500, 503}),
+        ("/v1/dead-letters/{taskId}", "delete", {204, 401, 403, 404, 429, 500, 503}),
     ],
 )
 def test_the_statuses_of_the_contract_are_documented(document, path, method, statuses):
