@@ -13,7 +13,7 @@ from typing import Any
 
 from launcher import files
 from launcher.layout import State
-from launcher.processes import START, Spec
+from launcher.processes import START, Spec, spawn
 
 FIRST_DELAY = 0.25  #: seconds before a dead process is started again; doubles with each death
 LONGEST_DELAY = 10.0  #: seconds
@@ -104,25 +104,14 @@ class Child:
         }
 
     def _spawn(self) -> None:
-        spec, account = self.spec, self.spec.account
+        spec = self.spec
         self._start = f"{time.time_ns() // 1_000_000:x}"
-        with self._log.open("ab") as output:
-            try:
-                self._process = subprocess.Popen(
-                    [word.replace(START, self._start) for word in spec.command],
-                    env=dict(spec.environ),
-                    cwd=spec.directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                    user=account.uid if account else None,
-                    group=account.gid if account else None,
-                    extra_groups=[] if account else None,
-                )
-            except OSError as exc:
-                self._again(f"can't be started: {exc}")
-                return
+        command = [word.replace(START, self._start) for word in spec.command]
+        try:
+            self._process = spawn(command, spec.environ, spec.directory, self._log, spec.account)
+        except OSError as exc:
+            self._again(f"can't be started: {exc}")
+            return
         log.info("%s started, pid %d", spec.name, self._process.pid)
         self._why = ""
         self._enter(State.STARTING)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from collections.abc import Callable, Mapping
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -35,6 +36,36 @@ class Spec:
     grace: float = 10.0  #: seconds from SIGTERM to SIGKILL
     address: str = ""  #: where it answers, for people
     account: Account | None = None  #: the user it runs as; None is the caller
+
+
+def spawn(
+    command: Sequence[str], environ: Mapping[str, str], directory: Path, output: Path, account: Account | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, so that no terminal's signal reaches it.
+
+    Args:
+        command: program and arguments.
+        environ: the whole environment, not an addition.
+        directory: where it runs.
+        output: the file that what it prints is added to.
+        account: the user it runs as; None is the caller.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    with output.open("ab") as sink:
+        return subprocess.Popen(
+            command,
+            env=dict(environ),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
 
 
 def http_probe(url: str, auth: tuple[str, str] | None = None) -> Probe:

@@ -17,7 +17,7 @@ import httpx
 
 from launcher import rabbitmq
 from launcher.ports import Ports
-from launcher.processes import Spec
+from launcher.processes import Spec, spawn
 from support import servers
 from support.waiting import eventually
 
@@ -47,7 +47,7 @@ class Member:
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        self.process = _spawn(self.spec, self.log)
+        self.process = _start(self.spec, self.log)
 
     def kill(self) -> None:
         """Kill -9; Erlang's own helpers end with it."""
@@ -108,7 +108,7 @@ def running_cluster(size: int = 3) -> Iterator[Cluster]:
     base.chmod(0o711)  # the server's own user passes through it
     ports = Ports(base / "ports.json")
     epmd, members = _planned(base, ports, size)
-    name_server = _spawn(epmd, base / "epmd.log")
+    name_server = _start(epmd, base / "epmd.log")
     try:
         eventually(lambda: epmd.ready("") is None, 20, "epmd answers")
         for member in members:
@@ -146,21 +146,8 @@ def _planned(base: Path, ports: Ports, size: int) -> tuple[Spec, list[Member]]:
     return rabbitmq.name_server(members[0].node, os.environ), members
 
 
-def _spawn(spec: Spec, log: Path) -> subprocess.Popen[bytes]:
-    account = spec.account
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            spec.command,
-            env=dict(spec.environ),
-            cwd=spec.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-        )
+def _start(spec: Spec, log: Path) -> subprocess.Popen[bytes]:
+    return spawn(spec.command, spec.environ, spec.directory, log, spec.account)
 
 
 def _logs(members: list[Member]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from dispatch import keys
 from launcher import accounts, rabbitmq
 from launcher.ports import Ports
+from launcher.processes import spawn
 from support import deploy, servers
 from support.waiting import eventually
 
@@ -125,19 +126,7 @@ class Uncontained:
         )
 
     def _spawn(self, name: str, command, environ, account=None) -> None:
-        with (self.base / f"{name}.log").open("wb") as output:
-            self._processes[name] = subprocess.Popen(
-                command,
-                env=dict(environ),
-                cwd=deploy.ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                user=account.uid if account else None,
-                group=account.gid if account else None,
-                extra_groups=[] if account else None,
-            )
+        self._processes[name] = spawn(command, environ, deploy.ROOT, self.base / f"{name}.log", account)
 
     def end(self) -> None:
         """Kill everything; delete the directory."""
