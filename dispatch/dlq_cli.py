@@ -19,6 +19,8 @@ from dispatch.letterbox import discard_all, redrive_all
 from dispatch.publisher import Publisher
 from dispatch.records import LAST_ERROR_TYPE, Message, Record, timestamp
 from dispatch.store import Store
+from dispatch.tasktypes import registry, secrets_of
+from dispatch.telemetry import logs
 
 P = ParamSpec("P")
 
@@ -95,10 +97,22 @@ def show_letter(task_id: str) -> None:
     with _desk() as (_, store, letters):
         record = letters.find(task_id)
         hops = store.hops(task_id)
-    body = record.message.body.decode(errors="replace") if record.message else None
+    body = _shown_body(record.message) if record.message else None
     headers = dict(record.message.headers) if record.message else {}
     shown = {**record.to_json(), "deadReason": record.dead_reason, "message": {"headers": headers, "body": body}}
     click.echo(json.dumps({**shown, "hops": hops}, indent=2))
+
+
+def _shown_body(message: Message) -> str:
+    """The body as text, without the secrets of its payload."""
+    text = message.body.decode(errors="replace")
+    known = registry.get(message.type)
+    try:
+        whole = json.loads(text)
+        secrets = secrets_of(known.payload, whole[0][0]) if known else ()
+    except (ValueError, LookupError, TypeError):
+        return text
+    return json.dumps(logs.hidden(whole, secrets)) if secrets else text
 
 
 @dlq.command("redrive")

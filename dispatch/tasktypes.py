@@ -21,7 +21,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin
 
 import pydantic
 
@@ -54,6 +54,46 @@ Secret = Annotated[
     pydantic.SecretStr,
     pydantic.PlainSerializer(lambda secret: secret.get_secret_value(), return_type=str, when_used="json"),
 ]
+
+
+#: What pydantic would send as asterisks.
+_MASKED = (pydantic.SecretStr, pydantic.SecretBytes)
+
+
+def masked_fields(model: type[pydantic.BaseModel]) -> list[str]:
+    """The fields, of the model and of those within it, whose values pydantic masks: a worker would get asterisks.
+
+    Args:
+        model: a payload model.
+
+    Returns:
+        ``Model.field``, for each that is a `pydantic.SecretStr` or `pydantic.SecretBytes` and not `Secret`.
+    """
+    found: list[str] = []
+    seen: set[type] = set()
+
+    def look(annotation: Any, place: str, *, told: bool = False) -> None:
+        if get_origin(annotation) is Annotated:
+            inner, *notes = get_args(annotation)
+            look(inner, place, told=told or any(isinstance(note, pydantic.PlainSerializer) for note in notes))
+        elif isinstance(annotation, type) and issubclass(annotation, _MASKED):
+            found.extend([] if told else [place])
+        elif isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+            walk(annotation)
+        else:
+            for each in get_args(annotation):
+                look(each, place)
+
+    def walk(each: type[pydantic.BaseModel]) -> None:
+        if each in seen:
+            return
+        seen.add(each)
+        for name, field in each.model_fields.items():
+            told = any(isinstance(note, pydantic.PlainSerializer) for note in field.metadata)
+            look(field.annotation, f"{each.__name__}.{name}", told=told)
+
+    walk(model)
+    return found
 
 
 def secrets_of(model: type[Payload], payload: Any) -> tuple[str, ...]:
@@ -175,10 +215,13 @@ class Registry(Mapping[str, TaskType]):
         """Register a type.
 
         Raises:
-            ConfigurationError: the name is not usable or taken by another handler.
+            ConfigurationError: the name is not usable or taken by another handler, or a secret would be masked.
         """
         if not _NAME.fullmatch(task_type.name):
             msg = f"task name {task_type.name!r} must be dotted lower-case words, as in 'robot.clean'"
+            raise ConfigurationError(msg)
+        if masked := masked_fields(task_type.payload):
+            msg = f"task {task_type.name}: declare {', '.join(masked)} as dispatch.tasktypes.Secret: pydantic would send asterisks"
             raise ConfigurationError(msg)
         taken = self._types.get(task_type.name)
         if taken is not None and taken.handler.__qualname__ != task_type.handler.__qualname__:
@@ -215,7 +258,7 @@ def task(
         A decorator that returns the handler unchanged, so that tests can call it.
 
     Raises:
-        ConfigurationError: the name is not usable or taken.
+        ConfigurationError: the name is not usable or taken, or a secret field would be masked.
     """
 
     def register(handler: Handler[P]) -> Handler[P]:

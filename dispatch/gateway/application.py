@@ -102,7 +102,7 @@ def _views(parts: Parts) -> list[object]:
             result_ttl=settings.result_ttl,
         ),
         TypeViews(parts.types, settings.ladder),
-        LetterViews(parts.letters),
+        LetterViews(parts.letters, parts.types),
         QueueViews(parts.queues),
         WorkerViews(parts.workers),
         HealthViews(parts.readiness),

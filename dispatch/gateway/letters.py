@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from dispatch.deadletters import DeadLetters, Filter, Job
 from dispatch.records import Record
 from dispatch.store import Page, Store
+from dispatch.tasktypes import TaskType, secrets_of
+from dispatch.telemetry import logs
 
 
 class LetterDesk:
@@ -49,11 +52,18 @@ class LetterDesk:
         return self._verbs.request(Job(Filter(type, error_type), limit, rate_per_second, by))
 
 
-def payload(record: Record) -> Any:
-    """What the client sent, from the recorded message; None when it can't be read (a poisoned letter)."""
+def payload(record: Record, types: Mapping[str, TaskType]) -> Any:
+    """What the client sent, from the recorded message, without its secrets; None when it can't be read (poison).
+
+    Args:
+        record: a dead letter's.
+        types: the task types; what is secret in the payload of another type is not known.
+    """
     if record.message is None:
         return None
     try:
-        return json.loads(record.message.body)[0][0]  # Celery protocol 2: [args, kwargs, embed]
+        sent = json.loads(record.message.body)[0][0]  # Celery protocol 2: [args, kwargs, embed]
     except (ValueError, LookupError, TypeError):
         return None
+    known = types.get(record.type)
+    return sent if known is None else logs.hidden(sent, secrets_of(known.payload, sent))

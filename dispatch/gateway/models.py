@@ -194,7 +194,7 @@ class DeadLetter(Task):
 class DeadLetterDetail(DeadLetter):
     """A dead letter with what the client sent."""
 
-    payload: Any = Field(description="As it was submitted; null when the message can't be read.")
+    payload: Any = Field(description="As it was submitted, without its secrets; null when the message can't be read.")
 
 
 class DeadLetterList(_Model):

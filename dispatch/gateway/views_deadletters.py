@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Response
@@ -15,6 +16,7 @@ from dispatch.gateway.operations import Answer, Operation, operation
 from dispatch.gateway.ports import Letters
 from dispatch.gateway.problems import Problem
 from dispatch.records import Record
+from dispatch.tasktypes import TaskType
 
 _REPEAT = 2  #: seconds after which a redrive in doubt may be repeated
 
@@ -24,10 +26,12 @@ class LetterViews:
 
     Args:
         desk: the verbs.
+        types: the task types, which know what is secret in a payload.
     """
 
-    def __init__(self, desk: Letters) -> None:
+    def __init__(self, desk: Letters, types: Mapping[str, TaskType]) -> None:
         self._desk = desk
+        self._types = types
 
     @operation(
         Operation(
@@ -58,7 +62,7 @@ class LetterViews:
     def get(self, task_id: str) -> Response:
         """One dead letter."""
         record = self._desk.get(_checked(task_id))
-        return json_response({**show(record), "payload": letters.payload(record)})
+        return json_response({**show(record), "payload": letters.payload(record, self._types)})
 
     @operation(
         Operation(

@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 
 from dispatch.deadletters import NoSuchLetter, NotDead
 from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
 from dispatch.gateway import models
 from dispatch.records import ErrorInfo, Message, State
+from dispatch.tasktypes import Payload, Secret, TaskType
 from support.gateway_fakes import FakeDesk, World, problem, record
 
 LETTER = record(
@@ -45,6 +48,24 @@ def test_a_letter_is_shown_with_its_payload(client):
     answer = client.get(URL)
 
     assert models.DeadLetterDetail.model_validate(answer.json).payload == {"message": "hi"}
+
+
+class Login(Payload):
+    """With a secret."""
+
+    user: str
+    password: Secret
+
+
+def test_a_letter_is_shown_without_its_secrets():
+    login = TaskType("login", Login, lambda *_: {}, None, 300.0, "Log in.")
+    letter = dataclasses.replace(
+        LETTER, type="login", message=Message(b'[[{"user": "ada", "password": "hunter2"}], {}, {}]', {})
+    )
+    shown = World(desk=FakeDesk(letter), types={"login": login}).client().get(URL)
+
+    assert shown.json["payload"]["user"] == "ada"
+    assert "hunter2" not in shown.text
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"{}", b"[]", b"[[]]", b"\xff", b"7"])

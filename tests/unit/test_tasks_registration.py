@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pydantic
 import pytest
 
 import tasks
 from dispatch import tasktypes
+from dispatch.errors import ConfigurationError
 from dispatch.retry import parse_ladder
 from dispatch.settings import load
 
@@ -46,6 +48,28 @@ def test_every_time_limit_fits_the_brokers_consumer_timeout(registry, name):
     settings = load({})
 
     assert registry[name].time_limit * settings.prefetch / settings.concurrency_min <= settings.consumer_timeout / 2
+
+
+class Inner(tasktypes.Payload):
+    """Within another."""
+
+    token: pydantic.SecretStr
+
+
+class Masked(tasktypes.Payload):
+    """Secrets in every place, rightly and wrongly declared."""
+
+    right: tasktypes.Secret
+    also_right: list[tasktypes.Secret] | None = None
+    wrong: pydantic.SecretBytes | None = None
+    inner: tuple[Inner, ...] = ()
+
+
+def test_a_secret_that_pydantic_would_mask_is_refused():
+    with pytest.raises(ConfigurationError, match=r"declare Masked.wrong, Inner.token as dispatch.tasktypes.Secret"):
+        tasktypes.task("masked", payload=Masked)(lambda *_: {})
+
+    assert "masked" not in tasktypes.registry
 
 
 def test_importing_the_task_types_brings_in_no_framework_and_opens_no_client():
