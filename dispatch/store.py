@@ -19,7 +19,7 @@ import enum
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dispatch.claims import hop, seed
@@ -34,6 +34,9 @@ SCRIPTS = ("accept", "mark_published", "reject", "reserve_key", "settle_key", "r
 #: Records read for one page of a filtered list at most: a rare filter ends the page early and hands on a cursor.
 SCAN_LIMIT = 2_000
 _BATCH = 200
+
+#: Seconds between two looks whether anybody still waits for a change.
+GLANCE = 1.0
 
 
 class KeyInProgress(StoreError):
@@ -291,13 +294,16 @@ class Store:
 
         return self._page(dead_key(self._prefix), wanted, limit, cursor)
 
-    def wait(self, task_id: str, revision: int, seconds: float) -> Record | None:
+    def wait(
+        self, task_id: str, revision: int, seconds: float, over: Callable[[], bool] = lambda: False
+    ) -> Record | None:
         """Wait until a record changes.
 
         Args:
             task_id: the task.
             revision: that the caller has.
             seconds: to wait at most.
+            over: asked every second; true when nobody waits any more.
 
         Returns:
             The record, changed or not; None when there is none.
@@ -310,9 +316,10 @@ class Store:
             record = self.get(task_id)  # after subscribing, so that no change is missed
             while record is not None and record.revision == revision and not record.state.terminal:
                 left = deadline - time.monotonic()
-                if left <= 0 or not changed(left):
+                if left <= 0 or over():
                     break
-                record = self.get(task_id)
+                if changed(min(left, GLANCE)):
+                    record = self.get(task_id)
         return record
 
     def ping(self) -> StoreHealth:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gunicorn import glogging
 
-from dispatch.gateway import protocol_errors
+from dispatch.gateway import polling, protocol_errors
 from dispatch.settings import load
 from dispatch.telemetry import logs, metrics
 
@@ -83,6 +83,11 @@ def post_fork(server: Any, worker: Any) -> None:
     """In the worker, before the application is made."""
     del server
     metrics.share(_shared, f"slot{worker.slot}")
+
+
+def post_worker_init(worker: Any) -> None:
+    """In the worker, once the application is made: whoever waits in it hears when the worker must end."""
+    worker.wsgi.extensions[polling.ENDING] = lambda: not worker.alive
 
 
 def on_exit(server: Any) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import select
 import threading
 import time
+from collections.abc import Callable
+
+import flask
 
 from dispatch.records import Record, State
 
@@ -32,6 +36,28 @@ def retry_after(record: Record, now: float | None = None) -> int | None:
     if record.state is not State.RETRY_WAIT or record.next_attempt_at is None:
         return 1
     return max(1, math.ceil(record.next_attempt_at / 1_000 - (time.time() if now is None else now)))
+
+
+#: What an application's extensions know this by: whether its process is about to end.
+ENDING = "ending"
+
+#: A hang-up, as far as this system's poll can tell.
+_HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+
+
+def leaving() -> Callable[[], bool]:
+    """Whether nobody needs the answer to the request in hand any more, to be asked later and again.
+
+    The client has hung up, of which a thread that only waits would hear with its second write at the earliest; or the
+    process is about to end, which would wait for this thread.
+    """
+    connection = flask.request.environ.get("gunicorn.socket")
+    ending: Callable[[], bool] = flask.current_app.extensions.get(ENDING, lambda: False)
+    if connection is None:
+        return ending
+    poll = select.poll()
+    poll.register(connection, getattr(select, "POLLRDHUP", 0))
+    return lambda: ending() or any(event & _HUNG_UP for _, event in poll.poll(0))
 
 
 class Slots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from dispatch.gateway.submission import Accepted, Submission
@@ -29,8 +30,8 @@ class Tasks(Protocol):
     ) -> Page:
         """A page of records, newest first; ValueError on a bad cursor."""
 
-    def wait(self, task_id: str, revision: int, seconds: float) -> Record | None:
-        """The record as soon as its revision differs, or as it is at the deadline."""
+    def wait(self, task_id: str, revision: int, seconds: float, over: Callable[[], bool]) -> Record | None:
+        """The record as soon as its revision differs, or as it is at the deadline, or when it is over."""
 
     def hops(self, task_id: str) -> Hops:
         """What happened to a task, oldest first."""

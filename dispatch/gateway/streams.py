@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dispatch.errors import StoreError
@@ -20,7 +20,7 @@ MEDIA_TYPE = "text/event-stream"
 #: Seconds without an event after which a comment shows that the stream lives.
 HEARTBEAT = 15.0
 
-#: Seconds a stream may last; the client comes back with Last-Event-ID. A client that went silently keeps its place no longer.
+#: Seconds a stream may last; the client comes back with Last-Event-ID. A client whose machine died keeps its place no longer.
 LONGEST = 600.0
 
 #: Milliseconds after which a client that lost its stream should come back.
@@ -34,13 +34,14 @@ def last_event(given: str | None) -> int:
     return int(given) if given is not None and given.isascii() and given.isdigit() and len(given) < 10 else 0
 
 
-def follow(tasks: Tasks, record: Record, after: int) -> Iterator[str]:
+def follow(tasks: Tasks, record: Record, after: int, over: Callable[[], bool]) -> Iterator[str]:
     """The stream.
 
     Args:
         tasks: the records.
         record: the task.
         after: number of the last event that the client has seen.
+        over: whether the client or this process is leaving.
 
     Yields:
         Parts of a ``text/event-stream``; the first at once.
@@ -54,12 +55,12 @@ def follow(tasks: Tasks, record: Record, after: int) -> Iterator[str]:
                 if hop["seq"] > after:
                     after = hop["seq"]
                     yield event(hop)
-            if record.state.terminal or time.monotonic() > end:
+            if record.state.terminal or time.monotonic() > end or over():
                 return
-            changed = tasks.wait(record.task_id, record.revision, HEARTBEAT)
+            changed = tasks.wait(record.task_id, record.revision, HEARTBEAT, over)
             if changed is None:
                 return
-            if changed.revision == record.revision:
+            if changed.revision == record.revision and not over():
                 yield ": still there\n\n"
             record = changed
     except StoreError as exc:

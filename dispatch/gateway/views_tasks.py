@@ -234,7 +234,7 @@ class TaskViews:
             return record, False
         began = time.monotonic()
         try:
-            changed = self._tasks.wait(record.task_id, record.revision, seconds)
+            changed = self._tasks.wait(record.task_id, record.revision, seconds, polling.leaving())
         finally:
             self._slots.leave()
             context.current().waited = time.monotonic() - began
@@ -246,7 +246,7 @@ class TaskViews:
             return Response(status=204)
         if not self._streams.take():
             raise Problem("stream-capacity", retry_after=_STREAM_RETRY)
-        response = Response(streams.follow(self._tasks, record, seen), mimetype=streams.MEDIA_TYPE)
+        response = Response(streams.follow(self._tasks, record, seen, polling.leaving()), mimetype=streams.MEDIA_TYPE)
         response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
         response.call_on_close(self._streams.leave)
         return response

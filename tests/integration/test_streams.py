@@ -1,13 +1,22 @@
 """Event streams of a deployed gateway: from every process, whichever worker made the hops."""
 
 import json
+import signal
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import redis
+from pydantic import SecretStr
 
+from dispatch.gateway import streams
+from dispatch.keyspace import task_keys
 from support.gateway_live import running_gateway
 from support.ports import free_port
+from support.proxy import Proxy
+from support.waiting import eventually
 from support.worker import bench, running_worker
 
 STREAM = {"Accept": "text/event-stream"}
@@ -76,3 +85,74 @@ def test_streams_leave_threads_for_everybody_else(client):
     assert refused >= 30 - 2 * 4  # two processes, a quarter of 16 threads each
     assert max(alive) < 1
     assert posted.status_code == 202
+
+
+def listeners(settings, task_id):
+    """Who waits for a change of a task."""
+    with redis.Redis.from_url(settings.redis_url.get_secret_value()) as server:
+        return server.pubsub_numsub(task_keys(settings.redis_prefix, task_id)[0])[0][1]
+
+
+def opened(many, task_id):
+    """A stream from whichever process takes the connection."""
+    return many.send(many.build_request("GET", f"/v1/tasks/{task_id}/events", headers=STREAM), stream=True)
+
+
+def test_clients_that_hang_up_leave_their_places_while_nothing_happens(settings):
+    one = settings.model_copy(update={"http_workers": 1})
+    with bench(settings), running_gateway(one, free_port()) as (client, _, _):
+        task_id = accepted(client)
+
+        def places():
+            with httpx.Client(base_url=client.base_url, timeout=10, trust_env=False) as many:
+                return sum(opened(many, task_id).status_code == 200 for _ in range(6))
+
+        assert places() == 4
+        eventually(lambda: places() == 4, streams.HEARTBEAT - 3, "they are free before anything is written to them")
+
+
+def test_a_gateway_that_must_end_ends_its_streams_and_long_polls_first(settings):
+    with bench(settings), running_gateway(settings, free_port()) as (client, process, log):
+        task_id = accepted(client)
+        etag = client.get(f"/v1/tasks/{task_id}").headers["ETag"]
+        with ThreadPoolExecutor(2) as pool:
+            stream = pool.submit(followed, client.base_url, task_id)
+            poll = pool.submit(
+                httpx.get,
+                f"{client.base_url}/v1/tasks/{task_id}",
+                headers={"Prefer": "wait=20", "If-None-Match": etag},
+                timeout=30,
+                trust_env=False,
+            )
+            eventually(lambda: listeners(settings, task_id) == 2, 10, "both wait")
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+            took = time.monotonic() - began
+
+    assert took < 15  # of the 25 that gunicorn would give them
+    assert [hop["kind"] for hop in stream.result()] == ["accepted", "published"]
+    assert poll.result().status_code == 304
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_stream_ends_when_redis_goes_and_goes_on_when_the_client_comes_back(settings):
+    with Proxy.to(settings.redis_url.get_secret_value()) as proxy, bench(settings):
+        away = settings.model_copy(update={"redis_url": SecretStr(proxy.url)})
+        with running_gateway(away, free_port()) as (client, _, log), ThreadPoolExecutor(1) as pool:
+            task_id = accepted(client)
+            stream = pool.submit(followed, client.base_url, task_id)
+            eventually(lambda: listeners(settings, task_id) == 1, 10, "it waits")
+            proxy.refuse()
+            proxy.cut()
+            seen = stream.result(timeout=20)
+            refused = client.get(f"/v1/tasks/{task_id}/events", headers=STREAM)
+            proxy.admit()
+            eventually(lambda: client.get(f"/v1/tasks/{task_id}").status_code == 200, 10)
+            with running_worker(settings):
+                rest = followed(client.base_url, task_id, **{"Last-Event-ID": str(seen[-1]["seq"])})
+
+    assert [hop["kind"] for hop in seen] == ["accepted", "published"]
+    assert (refused.status_code, refused.json()["type"]) == (503, "/problems/store-unavailable")
+    assert [hop["kind"] for hop in rest] == ["started", "succeeded"]
+    assert "Traceback" not in log.read_text()

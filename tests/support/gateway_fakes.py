@@ -82,7 +82,7 @@ class FakeTasks:
         mine = [one for one in self.held.values() if one.principal == wanted["principal"]]
         return Page(mine, "more" if len(mine) > wanted["limit"] else None)
 
-    def wait(self, task_id: str, revision: int, seconds: float) -> Record | None:
+    def wait(self, task_id: str, revision: int, seconds: float, _over: Callable[[], bool]) -> Record | None:
         self.waited.append((task_id, revision, seconds))
         self.on_wait()
         return self.held.get(task_id)

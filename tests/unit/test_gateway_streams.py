@@ -29,7 +29,7 @@ class Tasks(FakeTasks):
     def hops(self, _task_id):
         return list(self.happened)
 
-    def wait(self, task_id, revision, _seconds):
+    def wait(self, task_id, revision, _seconds, _over):
         one = self.held[task_id]
         if not self.coming:
             raise StoreUnavailable
@@ -108,10 +108,10 @@ def test_streams_are_few_and_leave_their_place():
     waiting, go = threading.Event(), threading.Event()
 
     class Slow(Tasks):
-        def wait(self, task_id, revision, seconds):
+        def wait(self, task_id, revision, seconds, over):
             waiting.set()
             go.wait(5)
-            return super().wait(task_id, revision, seconds)
+            return super().wait(task_id, revision, seconds, over)
 
     app = World(tasks=Slow(one, "succeeded", "x"), options={"http_threads": "4"}).app()
     path = f"/v1/tasks/{one.task_id}/events"
