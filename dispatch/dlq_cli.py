@@ -19,7 +19,7 @@ from dispatch.letterbox import discard_all, redrive_all
 from dispatch.publisher import Publisher
 from dispatch.records import LAST_ERROR_TYPE, Message, Record, timestamp
 from dispatch.store import Store
-from dispatch.tasktypes import registry, secrets_of
+from dispatch.tasktypes import registry, secrets_of, veiled
 from dispatch.telemetry import logs
 
 P = ParamSpec("P")
@@ -109,10 +109,14 @@ def _shown_body(message: Message) -> str:
     known = registry.get(message.type)
     try:
         whole = json.loads(text)
-        secrets = secrets_of(known.payload, whole[0][0]) if known else ()
+        payload = whole[0][0]
     except (ValueError, LookupError, TypeError):
         return text
-    return json.dumps(logs.hidden(whole, secrets)) if secrets else text
+    secrets = secrets_of(known.payload, payload) if known else ()
+    if known is None or not secrets:
+        return text
+    whole[0][0] = veiled(known.payload, payload, logs.REDACTED)
+    return json.dumps(logs.hidden(whole, secrets))
 
 
 @dlq.command("redrive")

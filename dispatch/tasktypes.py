@@ -13,10 +13,12 @@ Registering puts the type into the API, OpenAPI, ``/v1/task-types``, the worker 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import importlib
 import inspect
+import operator
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,7 +105,27 @@ def secrets_of(model: type[Payload], payload: Any) -> tuple[str, ...]:
         model: what the payload should be; fields marked ``writeOnly`` in its JSON Schema are secret.
         payload: as it came, valid or not.
     """
-    return tuple(dict.fromkeys(text for schema in _schemas(model) for text in _secrets(schema, payload, schema)))
+    return tuple(dict.fromkeys(text for _, value in _secrets_in(model, payload) for text in _texts(value)))
+
+
+def veiled(model: type[Payload], payload: Any, veil: str) -> Any:
+    """A copy of a payload with another text in the place of each secret, however short.
+
+    Args:
+        model: what the payload should be.
+        payload: JSON-like, valid or not.
+        veil: what is shown instead.
+    """
+    shown = copy.deepcopy(payload)
+    # The deepest first: a secret may be within what is a secret as a whole by another branch of the schema.
+    for *way, last in sorted((way for way, _ in _secrets_in(model, payload)), key=len, reverse=True):
+        functools.reduce(operator.getitem, way, shown)[last] = veil
+    return shown
+
+
+def _secrets_in(model: type[Payload], payload: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Where in a payload its secrets are, and what they are."""
+    return (found for schema in _schemas(model) for found in _secrets(schema, payload, schema, ()))
 
 
 @functools.cache
@@ -113,24 +135,29 @@ def _schemas(model: type[Payload]) -> tuple[dict[str, Any], ...]:
     return both if "'writeOnly': True" in str(both) else ()
 
 
-def _secrets(schema: Any, value: Any, root: Mapping[str, Any]) -> Iterator[str]:
+def _secrets(
+    schema: Any, value: Any, root: Mapping[str, Any], way: tuple[Any, ...]
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
     if not isinstance(schema, Mapping):
         return
     if schema.get("writeOnly"):
-        yield from _texts(value)
+        if value is not None:
+            yield way, value
         return
     if "$ref" in schema:
-        yield from _secrets(root["$defs"][schema["$ref"].rpartition("/")[2]], value, root)
+        yield from _secrets(root["$defs"][schema["$ref"].rpartition("/")[2]], value, root, way)
     for branch in (each for word in ("anyOf", "oneOf", "allOf") for each in schema.get(word, ())):
-        yield from _secrets(branch, value, root)
+        yield from _secrets(branch, value, root, way)
     if isinstance(value, Mapping):
         known = schema.get("properties", {})
         for name, each in value.items():
-            yield from _secrets(known.get(name, schema.get("additionalProperties")), each, root)
+            yield from _secrets(known.get(name, schema.get("additionalProperties")), each, root, (*way, name))
     elif isinstance(value, list):
         first = schema.get("prefixItems", ())
         for number, each in enumerate(value):
-            yield from _secrets(first[number] if number < len(first) else schema.get("items"), each, root)
+            yield from _secrets(
+                first[number] if number < len(first) else schema.get("items"), each, root, (*way, number)
+            )
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from dispatch.deadletters import DeadLetters, Filter, Job
 from dispatch.records import Record
 from dispatch.store import Page, Store
-from dispatch.tasktypes import TaskType, secrets_of
+from dispatch.tasktypes import TaskType, secrets_of, veiled
 from dispatch.telemetry import logs
 
 
@@ -66,4 +66,6 @@ def payload(record: Record, types: Mapping[str, TaskType]) -> Any:
     except (ValueError, LookupError, TypeError):
         return None
     known = types.get(record.type)
-    return sent if known is None else logs.hidden(sent, secrets_of(known.payload, sent))
+    if known is None:
+        return sent
+    return logs.hidden(veiled(known.payload, sent, logs.REDACTED), secrets_of(known.payload, sent))
