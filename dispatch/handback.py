@@ -9,7 +9,7 @@ from __future__ import annotations
 from celery.exceptions import Ignore
 
 from dispatch.errors import PermanentError, RetryableError, TaskError, Throttled
-from dispatch.records import MAX_ERROR, Copy
+from dispatch.records import MAX_ERROR, MAX_ERROR_TYPE, Copy
 from dispatch.retry import Failure, Kind
 
 #: Headers in which the main process tells a child whose delivery it runs; never on the wire.
@@ -62,14 +62,15 @@ class AttemptFailed(Exception):
 def failure_of(error: BaseException) -> Failure:
     """How an exception that came out of a handler counts: unknown ones are retryable."""
     text = str(error)[:MAX_ERROR]
+    name = (error.type if isinstance(error, TaskError) else type(error).__name__)[:MAX_ERROR_TYPE]
     match error:
         case PermanentError():
-            return Failure(Kind.PERMANENT, error.type, text)
+            return Failure(Kind.PERMANENT, name, text)
         case Throttled():
-            return Failure(Kind.THROTTLED, error.type, text, error.retry_after)
+            return Failure(Kind.THROTTLED, name, text, error.retry_after)
         case RetryableError():
-            return Failure(Kind.RETRYABLE, error.type, text, error.retry_after)
+            return Failure(Kind.RETRYABLE, name, text, error.retry_after)
         case TaskError():
-            return Failure(Kind.RETRYABLE, error.type, text)
+            return Failure(Kind.RETRYABLE, name, text)
         case _:
-            return Failure(Kind.RETRYABLE, type(error).__name__, text or type(error).__name__)
+            return Failure(Kind.RETRYABLE, name, text or name)

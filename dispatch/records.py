@@ -51,8 +51,11 @@ BROKER_HEADERS = frozenset({
     "x-last-death-queue", "x-last-death-reason", "x-last-death-exchange", "x-delivery-count", "x-acquired-count",
 })  # fmt: skip
 
-#: Bytes of an error message that go into a header or a record.
-MAX_ERROR = 2_000
+#: Characters of an error's message and of its type that go into a header or a record: headers travel in one frame.
+MAX_ERROR, MAX_ERROR_TYPE = 2_000, 200
+
+#: Characters of a traceback that go into Celery's event.
+MAX_TRACEBACK = 65_536
 
 #: Hops kept for each task.
 MAX_HOPS = 200

@@ -26,11 +26,11 @@ from dispatch.claims import Claims, Ticket
 from dispatch.crew import Crew, Loop
 from dispatch.errors import DispatchError, PublishError, StoreError
 from dispatch.faultpoints import reach
-from dispatch.handback import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Reroute, Settled
+from dispatch.handback import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Reroute, Settled, failure_of
 from dispatch.handover import Handovers, Word, dead_copy, next_copy, parked_copy
 from dispatch.leases import Leases
 from dispatch.publisher import Publisher
-from dispatch.records import ACCEPTED_AT, TRACEPARENT, Copy, Message, is_task_id
+from dispatch.records import ACCEPTED_AT, MAX_TRACEBACK, TRACEPARENT, Copy, Message, is_task_id
 from dispatch.retry import Dead, Failure, Kind, Park, Retry, Rung, decide
 from dispatch.settings import Settings
 from dispatch.tally import Run
@@ -288,7 +288,7 @@ class RoutedRequest(Request):
             case Reroute():
                 self._do(lambda: self._reroute(error.copy))
             case _:
-                self._fail(_failure(error), str(exc_info.traceback or ""))
+                self._fail(_failure(error), str(exc_info.traceback or "")[-MAX_TRACEBACK:])
 
     # --- what follows --------------------------------------------------------------------------------
     @property
@@ -366,4 +366,4 @@ def _failure(error: BaseException) -> Failure:
         case WorkerLostError() | Terminated() | SystemExit() | KeyboardInterrupt():
             return Failure(Kind.RETRYABLE, "worker-lost", f"the worker process ended in the middle: {error}")
         case _:
-            return Failure(Kind.RETRYABLE, type(error).__name__, str(error))
+            return failure_of(error)

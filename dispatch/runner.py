@@ -6,10 +6,13 @@ decides, publishes and acks (`dispatch.router`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pydantic
@@ -23,6 +26,7 @@ from dispatch.records import (
     ACCEPTED_AT,
     FAILED_AT,
     LAST_SPAN,
+    MAX_TRACEBACK,
     QUEUED_AT,
     RETRY_QUEUE,
     TRACEPARENT,
@@ -148,7 +152,8 @@ class Runner:
         _show(message)
         context = RunContext(message, ticket, self._claims, self._settings)
         reach("run.claimed")
-        result = call_handler(task_type, payload, context)
+        with _alone():
+            result = call_handler(task_type, payload, context)
         reach("run.handled")
         self._complete(message, ticket, result, max_attempts, began + task_type.time_limit - GIVE_UP)
         reach("run.completed")
@@ -178,6 +183,17 @@ class Runner:
                 pause = min(pause * 2, 2.0)
             else:
                 raise Busy(message.task_id)  # the fence refused: another run has taken over
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """A copy of the process that the handler forked and let go on must not speak for the run, nor read the next one."""
+    pid = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != pid:
+            os._exit(0)
 
 
 def _show(message: Message) -> None:
@@ -212,8 +228,12 @@ def call_handler(task_type: TaskType, payload: Any, context: Any) -> dict[str, A
         failure = dataclasses.replace(failure, message=logs.redacted(failure.message), type=logs.redacted(failure.type))
         tracing.current().fail(failure.type, failure.message)
         context.log.warning("attempt failed", error_type=failure.type, error=failure.message, exc_info=_unknown(exc))
-        # Celery sends the traceback, causes and all, to Flower: one with a secret in it stays in our log, redacted.
-        raise AttemptFailed.of(failure) from (None if logs.hides() else exc)
+        # Celery sends the traceback, causes and all, to Flower: what is secret or long stays in our log, redacted and cut.
+        raise AttemptFailed.of(failure) from (None if logs.hides() or _long(exc) else exc)
+
+
+def _long(exc: Exception) -> bool:
+    return sum(map(len, traceback.format_exception(exc))) > MAX_TRACEBACK
 
 
 def _unknown(exc: Exception) -> bool:

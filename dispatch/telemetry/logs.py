@@ -25,6 +25,9 @@ from dispatch.telemetry import tracing
 #: What a secret becomes, and the shortest text that is looked for: a shorter one would garble every line.
 REDACTED, SHORTEST_SECRET = "[secret]", 4
 
+#: Characters of a field: a handler may fail with any text, and whoever collects the lines takes only so long ones.
+LONGEST = 16_384
+
 #: The order in which a line begins.
 _FIRST = ("time", "level", "event", "logger", "service", "worker", "process")
 
@@ -173,6 +176,17 @@ def hidden(value: Any, secrets: tuple[str, ...]) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else redact(str(value), secrets)
 
 
+def _cut(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """After `_hide`, which would not know half of a secret."""
+    return {name: shortened(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def shortened(text: str) -> str:
+    """The text's beginning and end, where a traceback says what happened."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {len(text) - 2 * half} characters … {text[-half:]}"
+
+
 def _ordered(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     first = {name: event.pop(name) for name in _FIRST if name in event}
     return {**first, **{name: value for name, value in event.items() if value is not None}}
@@ -186,7 +200,7 @@ def _formatter(*, pretty: bool) -> logging.Formatter:
     render: Processor = structlog.dev.ConsoleRenderer(timestamp_key="time") if pretty else _json
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_COMMON, _celery, structlog.processors.format_exc_info],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _hide, _ordered, render],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _hide, _cut, _ordered, render],
     )
 
 

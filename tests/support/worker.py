@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import amqp
+import psutil
 from kombu import Connection
 from pydantic import SecretStr
 
@@ -61,6 +62,11 @@ class Worker:
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
 
+    def family(self) -> list[int]:
+        """Its pid, and those of every process that it or its children started and that still is theirs."""
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return [self.process.pid, *(each.pid for each in found if each.status() != psutil.STATUS_ZOMBIE)]
+
     def kill(self) -> None:
         """Kill -9 of main and children alike: the machine is gone."""
         children = self.children()
@@ -71,14 +77,25 @@ class Worker:
 
 
 @contextlib.contextmanager
-def running_worker(settings: Settings, *options: str) -> Iterator[Worker]:
-    """A worker on these settings, ready; ended at the end."""
+def running_worker(settings: Settings, *options: str, app: str = "celery_app") -> Iterator[Worker]:
+    """A worker on these settings, ready; ended at the end.
+
+    Args:
+        settings: the worker's.
+        options: further words of its command.
+        app: the module that has the Celery app.
+    """
     log = Path(settings.run_dir) / f"worker-{uuid.uuid4().hex[:6]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "-l", "INFO"]
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO"]
     command += [f"--autoscale={settings.concurrency_max},{settings.concurrency_min}"]
     command += ["-n", f"w-{uuid.uuid4().hex[:8]}@test", *options]
-    variables = {**environment(settings), "REMAP_SIGTERM": "SIGQUIT", "PYTHONWARNINGS": "default"}
+    variables = {
+        **environment(settings),
+        "REMAP_SIGTERM": "SIGQUIT",
+        "PYTHONWARNINGS": "default",
+        "PYTHONPATH": str(ROOT / "tests"),
+    }
     with log.open("wb") as sink:
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=sink, stderr=subprocess.STDOUT)
     worker = Worker(process, log)

@@ -176,3 +176,12 @@ def test_an_error_says_what_the_router_must_do(error, kind, name):
 
     assert (failure.kind, failure.type) == (kind, name)
     assert AttemptFailed.of(failure).failure == failure
+
+
+@pytest.mark.parametrize(
+    "error", [PermanentError("x" * 10**6, type="t" * 10**6), type("E" * 10**6, (Exception,), {})()]
+)
+def test_a_failure_fits_into_the_headers_of_its_next_copy(error):
+    failure = failure_of(error)
+
+    assert len(failure.type) + len(failure.message) < 2_500

@@ -88,6 +88,14 @@ def test_a_traceback_stays_on_its_line(lines):
     assert "ValueError: invalid literal" in lines()[0]["exception"]
 
 
+def test_a_long_field_keeps_its_beginning_and_its_end(lines):
+    logs.logger("dispatch.x").warning("began " + "x" * 10**6 + " ended")
+
+    (line,) = lines()
+    assert len(line["event"]) < 1.01 * logs.LONGEST
+    assert (line["event"][:6], line["event"][-6:]) == ("began ", " ended")
+
+
 def test_the_secrets_of_a_payload_are_found_wherever_they_are():
     payload = {"name": "n", "apiKey": "first", "api_key": "by name", "logins": [{"token": "second"}, {"token": None}]}
 

@@ -1,0 +1,130 @@
+"""P1, P3, P4, P7: what a handler can do to the process that runs it costs its own attempts, and nobody else's."""
+
+import json
+import os
+import signal
+import time
+import uuid
+
+import topology
+from dispatch.records import DEAD_REASON, LAST_ERROR_TYPE, MAX_ERROR, State
+from support.waiting import eventually
+from support.worker import running_worker
+
+APP = "support.drills"
+
+
+def _drill(desk, name, **payload):
+    """A task of a type that only the worker knows; its record comes from its message."""
+    task_id = str(uuid.uuid4())
+    desk.send(json.dumps([[payload], {}, None]).encode(), {"task": f"drill.{name}", "id": task_id, "retries": 0})
+    return task_id
+
+
+def _failures(desk, task_id):
+    return [hop.get("errorType") for hop in desk.store.hops(task_id) if hop["kind"] == "failed"]
+
+
+#: What happens in a first attempt, and what it counts as.
+ENDS = {
+    "memory-error": "MemoryError",
+    "exhaust": "MemoryError",
+    "die": "worker-lost",
+    "leave": "worker-lost",
+    "quit": "worker-lost",
+}
+
+
+def test_a_process_without_memory_or_that_dies_costs_one_attempt_and_nobody_elses(desk):
+    with running_worker(desk.settings, app=APP) as worker:
+        bad = {_drill(desk, drill, times=1): error for drill, error in ENDS.items()}
+        good = [desk.submit("echo", {"message": "x"}) for _ in range(40)]
+        records = [desk.finished(task_id, 60) for task_id in bad]
+        others = [desk.finished(task_id, 60) for task_id in good]
+        after = desk.finished(desk.submit("echo", {"message": "x"}))
+        desk.drained()
+
+        assert worker.process.poll() is None
+    assert {(each.state, each.attempt) for each in records} == {(State.SUCCEEDED, 2)}
+    assert {task_id: _failures(desk, task_id) for task_id in bad} == {
+        task_id: [error] for task_id, error in bad.items()
+    }
+    assert {(each.state, each.attempt) for each in [*others, after]} == {(State.SUCCEEDED, 1)}
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+
+
+def test_children_that_die_again_and_again_stop_nobody_else_and_their_tasks_climb_to_the_dlq(desk):
+    with running_worker(desk.settings, app=APP) as worker:
+        bad = [_drill(desk, drill) for drill in ("die", "leave") * 6]
+        good = [desk.submit("echo", {"message": "x"}) for _ in range(20)]
+        records = [desk.finished(task_id, 60) for task_id in good]
+        dead = [desk.finished(task_id, 90) for task_id in bad]
+        desk.drained(topology.WORK_QUEUE, topology.LEASE_QUEUE, topology.DEAD_TAP)
+        letters = desk.letters()
+
+        assert worker.process.poll() is None
+        assert len(worker.children()) <= desk.settings.concurrency_max
+    assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
+    assert {(record.state, record.attempt) for record in dead} == {(State.DEAD_LETTERED, 4)}
+    assert {tuple(_failures(desk, task_id)) for task_id in bad} == {("worker-lost",) * 4}
+    assert sorted(letter.task_id for letter in letters) == sorted(bad)
+    assert {(letter.text(DEAD_REASON), letter.text(LAST_ERROR_TYPE)) for letter in letters} == {
+        ("retries-exhausted", "worker-lost")
+    }
+
+
+def test_what_a_handler_leaves_behind_holds_no_shutdown_up(desk):
+    with running_worker(desk.settings, app=APP) as worker:
+        left = desk.finished(_drill(desk, "litter", seconds=120)).result["pids"]
+        after = desk.finished(desk.submit("echo", {"message": "x"}))
+        began = time.monotonic()
+        worker.process.terminate()
+        worker.process.wait(desk.settings.soft_shutdown + 30)
+        seconds = time.monotonic() - began
+    alive = [pid for pid in left if _lives(pid)]
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+
+    assert after.state is State.SUCCEEDED
+    assert worker.process.returncode == 0
+    assert seconds < desk.settings.soft_shutdown + 20
+    assert len(alive) == 2
+
+
+def _lives(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_handler_that_comes_back_twice_is_heard_once(desk):
+    with running_worker(desk.settings, app=APP) as worker:
+        ids = [_drill(desk, "fork") for _ in range(4)]
+        results = [desk.finished(task_id).result for task_id in ids]
+        good = [desk.finished(desk.submit("echo", {"message": "x"})) for _ in range(10)]
+        desk.drained()
+        eventually(lambda: len(worker.family()) == 1 + len(worker.children()), 10, "the copies are gone")
+
+    assert results == [{"copy": False}] * 4
+    assert {desk.hops(task_id).count("succeeded") for task_id in ids} == {1}
+    assert {record.state for record in good} == {State.SUCCEEDED}
+
+
+def test_a_failure_with_very_much_to_say_is_cut_short_everywhere(desk):
+    with running_worker(desk.settings, app=APP) as worker:
+        ids = [_drill(desk, drill) for drill in ("rant", "rave")]
+        records = [desk.finished(task_id, 60) for task_id in ids]
+        good = desk.finished(desk.submit("echo", {"message": "x"}))
+        desk.drained(topology.DEAD_TAP)
+        longest = max(len(line) for line in worker.text().splitlines())
+
+        assert worker.process.poll() is None
+        assert "Connection to broker lost" not in worker.text()
+    assert {(record.state, record.attempt) for record in records} == {(State.DEAD_LETTERED, 4)}
+    assert good.state is State.SUCCEEDED
+    assert max(len(record.error.message) for record in records) <= MAX_ERROR
+    assert max(len(record.error.type) for record in records) <= 200
+    assert max(len(str(letter.headers)) for letter in desk.letters()) < 10_000
+    assert longest < 100_000
