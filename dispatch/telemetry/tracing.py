@@ -34,6 +34,9 @@ Kind = Literal["internal", "client", "producer", "consumer"]
 
 EXPORTERS = ("otlp", "console", "none")
 
+#: How spans travel to a collector, and the variables that could ask for something else.
+PROTOCOL, _PROTOCOLS = "http/protobuf", ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
 #: Attribute values by name.
 Attributes = dict[str, Any]
 
@@ -122,7 +125,7 @@ def start(service: str) -> bool:
         Whether spans are recorded.
 
     Raises:
-        ConfigurationError: no such exporter.
+        ConfigurationError: no such exporter or protocol, or a setting that the SDK refuses.
     """
     global _backend  # noqa: PLW0603 - one for each process
     exporter = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() or "none"
@@ -131,8 +134,14 @@ def start(service: str) -> bool:
     if exporter == "none" or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         _backend = None
         return False
+    for name in _PROTOCOLS if exporter == "otlp" else ():
+        if os.environ.get(name, "").strip() not in ("", PROTOCOL):
+            raise ConfigurationError(f"{name}: {os.environ[name]!r} is not {PROTOCOL}, the only one spoken here")
     os.environ.setdefault("OTEL_PROPAGATORS", "tracecontext")  # baggage would make a client's header part of messages
-    _backend = importlib.import_module("dispatch.telemetry.otel").Otel(service, exporter)
+    try:
+        _backend = importlib.import_module("dispatch.telemetry.otel").Otel(service, exporter)
+    except ValueError as exc:
+        raise ConfigurationError(f"OTEL_*: OpenTelemetry refuses a setting: {exc}") from exc
     return True
 
 
@@ -286,6 +295,7 @@ def messaging(operation: str, message: Message, destination: str, **more: Any) -
     if _backend is None:
         return {}
     ours = {f"robot.{name}": value for name, value in more.items() if value is not None}
+    asked = message.text("x-request-id")
     return {
         "messaging.system": "rabbitmq",
         "messaging.operation.type": operation,
@@ -293,7 +303,7 @@ def messaging(operation: str, message: Message, destination: str, **more: Any) -
         "messaging.destination.name": destination,
         "messaging.rabbitmq.destination.routing_key": message.routing_key,
         "messaging.message.id": message.task_id,
-        "messaging.message.conversation_id": message.text("x-request-id") or "",
+        **({"messaging.message.conversation_id": asked} if asked else {}),
         "messaging.message.body.size": len(message.body),
         "robot.task.id": message.task_id,
         "robot.task.type": message.type,

@@ -38,6 +38,7 @@ class System:
     worker: object
     bench: object
     gateway_log: object
+    gateway_pid: int  #: of gunicorn's master
     trace: str = ""  #: of this test
 
     @property
@@ -78,8 +79,8 @@ def running(servers, tmp_path_factory):
         stack.callback(servers.delete_keys, settings.redis_prefix)
         made = stack.enter_context(bench(settings))
         worker = stack.enter_context(running_worker(settings))
-        http, _, log = stack.enter_context(running_gateway(settings, free_port()))
-        yield System(collector, http, worker, made, log)
+        http, gateway, log = stack.enter_context(running_gateway(settings, free_port()))
+        yield System(collector, http, worker, made, log, gateway.pid)
 
 
 @pytest.fixture
@@ -130,6 +131,11 @@ def test_the_waits_the_publishes_and_the_store_are_seen(system):
     assert (published.kind, published.attributes["messaging.system"]) == ("producer", "rabbitmq")
     assert published.attributes["messaging.destination.name"] == "robot.retry"
     assert published.attributes["messaging.message.id"] == task["taskId"]
+    assert published.attributes["messaging.operation.type"] == "send"
+    assert published.attributes["messaging.rabbitmq.destination.routing_key"] == "robot.task.dispatch.echo"
+    assert published.attributes["messaging.message.conversation_id"] == "rq-trace"
+    assert {run.attributes["messaging.operation.type"] for run in named(spans, "run/echo")} == {"process"}
+    assert {run.attributes["messaging.destination.name"] for run in named(spans, "run/echo")} == {"robot.task.q"}
     names = {span.name for span in spans}
     assert {
         "redis accept",
@@ -186,6 +192,12 @@ def test_the_same_ids_are_in_the_logs_of_gateway_main_and_child_and_in_the_hops(
     assert [line["attempt"] for line in main if line["logger"] == "celery.worker.strategy"] == [1, 2]
     assert [line["span_id"] for line in child if line["event"] == "attempt failed"] == [runs[0].span_id]
     assert started == [run.span_id for run in runs]
+    # Each process has a recorder of its own, also after the forks of gunicorn and of the pool.
+    assert {line["process"] for line in gateway} == {one(spans, "POST /v1/tasks").process}
+    assert one(spans, "POST /v1/tasks").process != system.gateway_pid
+    assert one(spans, "route echo").process == system.worker.process.pid
+    assert {line["process"] for line in child} >= {runs[0].process}
+    assert system.worker.process.pid not in {run.process for run in runs}
 
 
 def test_an_outgoing_request_is_a_span_without_its_query(system):
@@ -244,14 +256,18 @@ def test_a_collector_that_is_away_is_in_nobodys_way(settings, monkeypatch, silen
         for name, value in collectors.Collector(f"http://127.0.0.1:{listener.getsockname()[1]}").environ().items():
             monkeypatch.setenv(name, value)
         made = stack.enter_context(bench(settings))
-        stack.enter_context(running_worker(settings))
-        http, _, _ = stack.enter_context(running_gateway(settings, free_port()))
+        worker = stack.enter_context(running_worker(settings)).process
+        http, gateway, _ = stack.enter_context(running_gateway(settings, free_port()))
         answers = [http.post("/v1/tasks", json={"type": "echo", "payload": {"message": "x"}}) for _ in range(20)]
         ends = {made.finished(answer.json()["taskId"]).state for answer in answers}
+        gateway.terminate()
+        worker.terminate()
+        codes = [process.wait(20) for process in (gateway, worker)]  # OpenTelemetry's own end takes half a minute
 
     assert {answer.status_code for answer in answers} == {202}
     assert max(answer.elapsed.total_seconds() for answer in answers) < ANSWER_WITHIN
     assert ends == {State.SUCCEEDED}
+    assert codes == [0, 0]
 
 
 def test_what_the_client_did_not_sample_is_not_recorded_and_keeps_its_trace(system):

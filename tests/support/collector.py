@@ -20,8 +20,8 @@ KINDS = ("", "internal", "server", "client", "producer", "consumer")
 class Span:
     """A span as it was sent."""
 
-    def __init__(self, span, service: str) -> None:
-        self.service = service
+    def __init__(self, span, about: dict[str, object]) -> None:
+        self.service, self.process = about["service.name"], about["process.pid"]
         self.name = span.name
         self.kind = KINDS[span.kind]
         self.trace_id, self.span_id = span.trace_id.hex(), span.span_id.hex()
@@ -114,7 +114,7 @@ def collector() -> Iterator[Collector]:
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 about = {each.key: _value(each.value) for each in resource.resource.attributes}
                 for scope in resource.scope_spans:
-                    made.spans.extend(Span(span, about["service.name"]) for span in scope.spans)
+                    made.spans.extend(Span(span, about) for span in scope.spans)
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)
             self.send_header("Content-Type", "application/x-protobuf")

@@ -49,6 +49,23 @@ def test_an_unknown_exporter_is_refused_at_start(monkeypatch):
         tracing.start("gateway")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "'http/json' is not http/protobuf"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100000", "OTEL_.*max_export_batch_size"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-3", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_at_start(monkeypatch, name, value, said):
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError, match=said):
+        tracing.start("gateway")
+
+
 def test_off_messages_keep_their_trace_and_spans_say_nothing():
     message = Message(b"", {"id": "t", "traceparent": TRACEPARENT})
     with tracing.span("x") as span, tracing.publish(message, "e"), tracing.detail("redis", {}):
