@@ -163,6 +163,14 @@ class Router:
         self.submit(job)
 
 
+def _said(decision: Retry | Park | Dead) -> str:
+    return (
+        f"dead: {decision.reason}"
+        if isinstance(decision, Dead)
+        else f"{type(decision).__name__.lower()} {decision.rung.name}"
+    )
+
+
 class Settlement:
     """A failed attempt on its way to its next copy; called again and again until it is through.
 
@@ -187,7 +195,7 @@ class Settlement:
             f"route {message.type}",
             parent=tracing.sibling(message.text(TRACEPARENT), ticket.fence),
             attributes=tracing.messaging(
-                "settle", message, topology.WORK_QUEUE, error=failure.type, decided=str(decision)
+                "settle", message, topology.WORK_QUEUE, error=failure.type, decided=_said(decision)
             ),
         )
 
@@ -212,6 +220,9 @@ class Settlement:
             self._router.hand_over(self._copy, self.ticket.owner)
             reach("route.handed-over")
         self._span.end()
+        task_log(self.message).info(
+            "attempt settled", error_type=self.failure.type, decided=_said(self.decision), queue=self._copy.queue
+        )
 
 
 class RoutedRequest(Request):

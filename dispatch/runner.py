@@ -126,7 +126,8 @@ class Runner:
         message: Message = request.get(WIRE)
         ticket = Ticket(request.get(OWNER), request.get(FENCE), request.hostname or "")
         secrets = secrets_of(task_type.payload, payload)
-        with logs.about(message), logs.hiding(secrets):
+        logs.begin(message)
+        with logs.hiding(secrets):
             return dict(logs.hidden(self._run(task_type, message, ticket, payload), secrets))
 
     def _run(self, task_type: TaskType, message: Message, ticket: Ticket, payload: Any) -> dict[str, Any]:

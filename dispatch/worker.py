@@ -16,7 +16,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery import bootsteps
-from celery.signals import celeryd_init, setup_logging, task_prerun, worker_process_init, worker_process_shutdown
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    task_postrun,
+    task_prerun,
+    worker_process_init,
+    worker_process_shutdown,
+)
 from celery.worker import state
 
 import topology
@@ -232,6 +239,10 @@ def _name_run(task: Any, **_: Any) -> None:
     tracing.expect(task.request.get(FENCE) or "")
 
 
+def _end_lines(**_: Any) -> None:
+    logs.clear()
+
+
 def _end_traces(**_: Any) -> None:
     tracing.stop()
 
@@ -245,6 +256,9 @@ class LocalRunner:
         worker_process_init.connect(self._forked, weak=False)
 
     def _forked(self, **_: Any) -> None:
+        # The pool grows when a message comes: that child would say of all its lines that they are about this message.
+        logs.clear()
+        task_postrun.connect(_end_lines, weak=False)
         if tracing.start("worker") and (recording := tracing.backend()) is not None:
             task_prerun.connect(_name_run, weak=False)  # before the instrumentation, which begins the span
             recording.instrument_tasks()

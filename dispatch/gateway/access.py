@@ -50,10 +50,11 @@ def _count(context: Context, response: Response) -> None:
     rule = flask.request.url_rule
     route = operations.template(rule.endpoint) if rule is not None else None
     method = metrics.one_of(flask.request.method, _METHODS)
-    metrics.HTTP_REQUESTS.inc(method, route or metrics.OTHER, str(response.status_code))
+    status = str(response.status_code)
+    metrics.HTTP_REQUESTS.inc(method, route or metrics.OTHER, status)
     if route is not None:
         took = time.monotonic() - context.started - context.waited
-        metrics.HTTP_DURATION.observe(took, method, route, trace=tracing.example(context.traceparent))
+        metrics.HTTP_DURATION.observe(took, method, route, status, trace=tracing.example(context.traceparent))
     if context.problem and rule is not None and rule.endpoint == _SUBMIT:
         metrics.REFUSED.inc(context.problem)
 

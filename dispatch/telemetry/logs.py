@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, TextIO
 
 import structlog
-from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, merge_contextvars
 from structlog.types import Processor
 
 from dispatch.records import Message, trace_id
@@ -106,6 +106,17 @@ def task_log(message: Message) -> Any:
 def about(message: Message) -> contextlib.AbstractContextManager[None]:
     """Every line of this thread is about a delivery while the block lasts, whoever writes it."""
     return bound_contextvars(**task_fields(message))
+
+
+def begin(message: Message) -> None:
+    """Every line of this thread is about a delivery from now on, until `clear`: what Celery says after its run, too."""
+    clear_contextvars()
+    bind_contextvars(**task_fields(message))
+
+
+def clear() -> None:
+    """The lines of this thread are about nothing in particular."""
+    clear_contextvars()
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ HTTP_REQUESTS = _counter(
 HTTP_DURATION = _histogram(
     "robot_http_request_duration_seconds",
     "Time until the answer, without the time that the client asked us to wait (Prefer: wait).",
-    "method", "route", where="gateway", buckets=_REQUEST,
+    "method", "route", "status", where="gateway", buckets=_REQUEST,
 )  # fmt: skip
 ACCEPTED = _counter(
     "robot_tasks_accepted_total", "Tasks answered 202; repeated keys don't count.", "type", where="gateway"

@@ -1,6 +1,7 @@
 """A worker's lines are JSON, all of them, and say which worker and which task."""
 
 import json
+import re
 
 from dispatch.records import State
 from support.worker import bench, running_worker
@@ -22,3 +23,25 @@ def test_main_children_and_celery_write_the_same_lines(settings):
     (failed,) = [line for line in own if line["event"] == "attempt failed"]
     assert (failed["type"], failed["attempt"], failed["request_id"]) == ("echo", 1, "rq-test")
     assert failed["trace_id"] == made.store.get(bad).trace_id
+
+
+def test_a_line_that_names_a_task_is_about_this_task_also_in_children_that_a_message_brought_forth(settings):
+    with bench(settings) as made, running_worker(settings) as worker:
+        slow = [made.submit("echo", {"message": "x", "sleepSeconds": 1}) for _ in range(6)]
+        failing = [made.submit("echo", {"message": "x", "failTimes": 1}) for _ in range(6)]
+        ends = {made.finished(task_id, 40).state for task_id in (*slow, *failing)}
+        lines = [json.loads(line) for line in worker.text().splitlines()]
+        traces = {task_id: made.store.get(task_id).trace_id for task_id in (*slow, *failing)}
+    named = [(found[1], line) for line in lines if (found := re.search(r"Task echo\[([^]]+)\]", line["event"]))]
+    settled = [line for line in lines if line["event"] == "attempt settled"]
+
+    assert ends == {State.SUCCEEDED}
+    assert len(named) == 12 + 6 + 6 + 12  # received, again; raised; succeeded
+    assert [line["task_id"] for _, line in named] == [task_id for task_id, _ in named]
+    assert [line["trace_id"] for _, line in named] == [traces[task_id] for task_id, _ in named]
+    assert {line["request_id"] for _, line in named} == {"rq-test"}
+    assert sorted(line["task_id"] for line in settled) == sorted(failing)
+    assert {(line["decided"], line["queue"], line["error_type"], line["process"]) for line in settled} == {
+        ("retry 1m", "robot.retry.q.1m", "echo-failed", worker.process.pid)
+    }
+    assert len({line["process"] for _, line in named}) > 3  # the main process, two children, and those that it grew

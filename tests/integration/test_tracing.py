@@ -12,6 +12,7 @@ import httpx
 import pytest
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.trace import get_current_span as current_span
+from prometheus_client.openmetrics import parser as openmetrics
 
 from celery_app import create_celery
 from dispatch.errors import NotSent
@@ -39,6 +40,7 @@ class System:
     bench: object
     gateway_log: object
     gateway_pid: int  #: of gunicorn's master
+    metrics_url: str  #: of the worker
     trace: str = ""  #: of this test
 
     @property
@@ -74,13 +76,15 @@ def running(servers, tmp_path_factory):
             lease_park=1,
             lease=2,
             soft_shutdown=2,
+            worker_metrics_port=free_port(),
             run_dir=str(tmp_path_factory.mktemp("run")),
         )
         stack.callback(servers.delete_keys, settings.redis_prefix)
         made = stack.enter_context(bench(settings))
         worker = stack.enter_context(running_worker(settings))
         http, gateway, log = stack.enter_context(running_gateway(settings, free_port()))
-        yield System(collector, http, worker, made, log, gateway.pid)
+        metrics_url = f"http://127.0.0.1:{settings.worker_metrics_port}/metrics"
+        yield System(collector, http, worker, made, log, gateway.pid, metrics_url)
 
 
 @pytest.fixture
@@ -198,6 +202,25 @@ def test_the_same_ids_are_in_the_logs_of_gateway_main_and_child_and_in_the_hops(
     assert one(spans, "route echo").process == system.worker.process.pid
     assert {line["process"] for line in child} >= {runs[0].process}
     assert system.worker.process.pid not in {run.process for run in runs}
+
+
+def test_a_scraper_that_asks_for_openmetrics_gets_the_trace_as_an_exemplar(system):
+    system.bench.finished(system.submit({"message": "x"})["taskId"])
+    accept = {"Accept": "application/openmetrics-text;version=1.0.0"}
+
+    def exemplars():
+        told = httpx.get(system.metrics_url, headers=accept, trust_env=False)
+        assert told.headers["Content-Type"].startswith("application/openmetrics-text")
+        families = openmetrics.text_string_to_metric_families(told.text)
+        samples = [each for family in families for each in family.samples if each.exemplar]
+        return {each.name for each in samples if each.exemplar.labels == {"trace_id": system.trace}}
+
+    wanted = {"robot_task_duration_seconds_bucket", "robot_task_queue_seconds_bucket"}
+    eventually(lambda: exemplars() >= wanted, 10, "both histograms name the trace")
+    plain = httpx.get(system.metrics_url, trust_env=False)
+
+    assert plain.headers["Content-Type"].startswith("text/plain")
+    assert system.trace not in plain.text
 
 
 def test_an_outgoing_request_is_a_span_without_its_query(system):
