@@ -138,9 +138,13 @@ class QueueWatch:
         return float(score) if score is not None else None
 
     def _oldest_dead(self) -> float | None:
+        """Since when the oldest letter lies there, epoch milliseconds; a crash may leave entries of living tasks."""
         key = dead_key(self._settings.redis_prefix)
-        found = self._redis.run(("ZRANGE", key, 0, 0))[0]
-        score = self._redis.run(("ZSCORE", key, found[0]))[0] if found else None
+        ids = self._redis.run(("ZRANGE", key, 0, _TRIES - 1))[0]
+        records = self._store.get_many(ids)
+        dead = (task_id for task_id, record in zip(ids, records, strict=True) if record is not None and record.buried)
+        oldest = next(dead, None)
+        score = self._redis.run(("ZSCORE", key, oldest))[0] if oldest is not None else None
         return float(score) if score is not None else None
 
 

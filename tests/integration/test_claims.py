@@ -85,6 +85,9 @@ class Case:
     def record(self):
         return self.store.get(self.task_id)
 
+    def listed(self):
+        return [record.task_id for record in self.store.dead_letters().items]
+
     def kinds(self):
         return [hop["kind"] for hop in self.store.hops(self.task_id)]
 
@@ -489,6 +492,28 @@ def test_a_redrive_is_decided_once_and_may_be_taken_back(case):
     assert words == [Word.OK, Word.ROUTE]
     assert (case.record().state, case.record().cycle) == (State.DEAD_LETTERED, 0)
     assert case.handovers.redrive(letter, copies[0], by="me", max_attempts=4).word is Word.OK
+
+
+def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
+    letter = case.die()
+    copy = redriven_copy(letter)
+    case.handovers.redrive(letter, copy, by="me", max_attempts=4)
+    assert case.listed() == []
+    # Published: a worker is faster than whoever asked.
+    again = case.die(copy.message)
+    case.handovers.finish_redrive(copy)
+
+    assert case.listed() == [case.task_id]
+    assert (again.cycle, case.record().state) == (1, State.DEAD_LETTERED)
+
+
+def test_a_redrive_that_is_taken_back_is_listed_again(case):
+    letter = case.die()
+    copy = redriven_copy(letter)
+    case.handovers.redrive(letter, copy, by="me", max_attempts=4)
+    case.handovers.undo_redrive(copy)
+
+    assert case.listed() == [case.task_id]
 
 
 def test_a_discarded_letter_expires_and_is_never_redriven(case):
