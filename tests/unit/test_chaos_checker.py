@@ -11,7 +11,7 @@ from support.chaos.facts import Answer, Delivery, Facts, Fault, Happened, Left, 
 from support.chaos.meters import slopes
 
 LADDER = [("robot.retry.q.1m", 1.0), ("robot.retry.q.5m", 2.0), ("robot.retry.q.30m", 3.0)]
-QUIET = Left({"robot.task.q": 0}, [], [], [], 3, True, 4.0, 90.0, {})
+QUIET = Left({"robot.task.q": 0}, [], [], [], 3, True, 4.0, 90.0, {}, ["t2"])
 
 
 def hop(at, kind, **more):
@@ -223,6 +223,11 @@ def test_a_system_that_does_not_drain_in_time_is_seen(change):
 @pytest.mark.parametrize("change", [{"queues": {"robot.task.q": 1}}, {"claims": ["t1"]}, {"stale": ["t2"]}, {"due": ["t7"]}])  # fmt: skip
 def test_what_is_left_is_seen(change):
     assert broken(left=dataclasses.replace(QUIET, **change)) == {"nothing is left"}
+
+
+@pytest.mark.parametrize("listed", [[], ["t1", "t2"]])
+def test_a_list_of_dead_letters_that_lacks_one_or_has_one_too_many_is_seen(listed):
+    assert broken(left=dataclasses.replace(QUIET, listed=listed)) == {"P6 dead letters are listed"}
 
 
 @pytest.mark.parametrize("inner", ["decision", "fence", "owner", "before"])

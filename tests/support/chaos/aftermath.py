@@ -49,7 +49,8 @@ def settle(machine: Machine) -> Left:
     seconds = time.monotonic() - began
     left = eventually(lambda: _look(machine), _OVERTIME)
     drained = not any(left.queues.values()) and not left.claims and not _unfinished(machine)
-    return dataclasses.replace(left, drained=drained, seconds=round(seconds, 1), limit=round(limit, 1))
+    listed = [letter["taskId"] for letter in _listed(machine.http_url, "/v1/dead-letters")]
+    return dataclasses.replace(left, drained=drained, seconds=round(seconds, 1), limit=round(limit, 1), listed=listed)
 
 
 def _quiet(machine: Machine) -> bool:
@@ -102,7 +103,7 @@ def _id(key: str) -> str:
 
 def tasks(machine: Machine) -> list[Task]:
     """Every task that the API lists, with its hops and the inside of its record."""
-    views = list(_listed(machine.http_url))
+    views = list(_listed(machine.http_url, "/v1/tasks"))
     with contextlib.closing(machine.redis()) as store:
         pipe = store.pipeline(transaction=False)
         for view in views:
@@ -117,11 +118,11 @@ def tasks(machine: Machine) -> list[Task]:
     return result
 
 
-def _listed(url: str) -> Iterator[dict[str, Any]]:
+def _listed(url: str, path: str) -> Iterator[dict[str, Any]]:
     cursor = ""
     with httpx.Client(base_url=url, timeout=20, trust_env=False) as http:
         while True:
-            page = http.get("/v1/tasks", params={"limit": 200, **({"cursor": cursor} if cursor else {})})
+            page = http.get(path, params={"limit": 200, **({"cursor": cursor} if cursor else {})})
             body = page.raise_for_status().json()
             yield from body["items"]
             cursor = body["next"]

@@ -120,6 +120,14 @@ def letters_are_true(view: View) -> Iterator[tuple[str, str]]:
         yield task_id, "has a letter in the DLQ and is no task"
 
 
+def letters_are_listed(view: View) -> Iterator[tuple[str, str]]:
+    """Operators see each dead task in the API's list, and no living one."""
+    listed = set(view.facts.left.listed)
+    for task in view.facts.tasks:
+        if (task.view["state"] in BURIED) != (task.id in listed):
+            yield task.id, f"is {task.view['state']} and {'' if task.id in listed else 'not '}listed as a dead letter"
+
+
 def poison_is_buried(view: View) -> Iterator[tuple[str, str]]:
     """Each poison message is in the DLQ once, with its reason."""
     found: dict[str, list[str]] = defaultdict(list)
@@ -265,6 +273,7 @@ RULES: dict[str, Callable[[View], Iterator[tuple[str, str]]]] = {
     "P3 never unclaimed": runs_are_claimed,
     "P4 one letter a death": letters_are_true,
     "P4 poison is buried": poison_is_buried,
+    "P6 dead letters are listed": letters_are_listed,
     "P4 no failure without a cause": failures_have_a_cause,
     "P5 the ladder": ladder_is_climbed,
     "P7 answered in time": answers_come_in_time,

@@ -122,6 +122,7 @@ class Left:
     seconds: float  #: from the last fault's end, or the last order, until all was quiet
     limit: float  #: seconds that it may take
     restarts: dict[str, int]  #: by process, by the supervisor
+    listed: list[str] = dataclasses.field(default_factory=list)  #: task ids that the API shows as dead letters
 
 
 @dataclasses.dataclass(frozen=True)
