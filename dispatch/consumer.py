@@ -15,7 +15,7 @@ from celery.worker.consumer import Consumer
 
 import topology
 from dispatch.errors import DispatchError
-from dispatch.records import ACCEPTED_AT, QUEUED_AT, UNREADABLE, Message, is_task_id
+from dispatch.records import ACCEPTED_AT, QUEUED_AT, TOO_LARGE, UNREADABLE, Message, is_task_id
 from dispatch.router import Router
 from dispatch.settings import Settings
 from dispatch.telemetry import logger, logs
@@ -53,7 +53,7 @@ class Poison(DispatchError):
     """The message can never run: it goes to the DLQ.
 
     Args:
-        reason: ``undecodable``, ``malformed``, ``unknown-type`` or ``expired``.
+        reason: ``undecodable``, ``malformed``, ``too-large``, ``unknown-type`` or ``expired``.
         message: what is wrong with it.
     """
 
@@ -81,6 +81,8 @@ def check(
     Raises:
         Poison: it can't.
     """
+    if isinstance(headers, dict) and TOO_LARGE in headers:
+        raise Poison("too-large", f"the body has {headers[TOO_LARGE]}")
     if isinstance(headers, dict) and UNREADABLE in headers:
         raise Poison("malformed", "the message's properties can't be read")
     if not isinstance(headers, dict) or "task" not in headers:
@@ -245,4 +247,9 @@ class DispatchConsumer(Consumer):
 
     def _bury(self, message: kombu.Message, reason: str, error: str) -> None:
         wire = wire_message(message)
+        if TOO_LARGE in wire.headers:
+            # We have no whole body to publish. The queue dead-letters at least once, so the broker loses nothing either.
+            log.error("poison message rejected", reason=reason, error=error, task_id=wire.task_id)
+            message.reject_log_error(log, self.connection_errors)
+            return
         self.router.bury(wire, reason, reason, error, lambda: message.ack_log_error(log, self.connection_errors))

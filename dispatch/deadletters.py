@@ -26,7 +26,18 @@ from dispatch.faultpoints import reach
 from dispatch.handover import Handovers, Word, redriven_copy
 from dispatch.keyspace import jobs_key, walk_key
 from dispatch.publisher import Publisher
-from dispatch.records import CYCLE, LAST_ERROR_TYPE, LAST_SPAN, SEQ, TRACEPARENT, Copy, Message, Record, State
+from dispatch.records import (
+    CYCLE,
+    LAST_ERROR_TYPE,
+    LAST_SPAN,
+    SEQ,
+    TOO_LARGE,
+    TRACEPARENT,
+    Copy,
+    Message,
+    Record,
+    State,
+)
 from dispatch.scripts import Scripts
 from dispatch.settings import Settings
 from dispatch.store import Store
@@ -53,6 +64,10 @@ class NotDead(DispatchError):
         self.record = record
 
 
+class TooLarge(DispatchError):
+    """The letter is larger than workers take: it can only be discarded."""
+
+
 class Occupied(DispatchError):
     """Somebody else walks through the dead letters at the moment: try again later."""
 
@@ -63,6 +78,7 @@ class Outcome(enum.StrEnum):
     SENT = "sent"  #: its next cycle has begun
     STALE = "stale"  #: its task has since succeeded, was given up or redriven: the letter is of no use any more
     LIVE = "live"  #: a worker runs its task: the letter stays until that is over
+    TOO_LARGE = "too-large"  #: only the broker has its body: it stays until it is discarded
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,6 +210,7 @@ class DeadLetters:
         Raises:
             NoSuchLetter: the task isn't known.
             NotDead: it is not a dead letter (any more).
+            TooLarge: nobody could take it.
             PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
             StoreUnavailable: unknown; ask again.
         """
@@ -205,9 +222,12 @@ class DeadLetters:
         cycle = record.cycle - 1 if record.before_redrive is not None else record.cycle
         seq = record.decided_seq if record.before_redrive is not None and record.decided_seq is not None else record.seq
         letter = self._linked(record.message.with_headers(**{CYCLE: cycle, SEQ: seq}))
-        if self.redrive_letter(letter, by=by) is not Outcome.SENT:
-            raise NotDead(self._store.get(task_id) or record)
-        return self._store.get(task_id) or record
+        match self.redrive_letter(letter, by=by):
+            case Outcome.SENT:
+                return self._store.get(task_id) or record
+            case Outcome.TOO_LARGE:
+                raise TooLarge
+        raise NotDead(self._store.get(task_id) or record)
 
     def redrive_letter(self, letter: Message, *, by: str) -> Outcome:
         """Start the next cycle of a letter, wherever it was found.
@@ -223,6 +243,8 @@ class DeadLetters:
             PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
             StoreUnavailable: unknown; ask again.
         """
+        if TOO_LARGE in letter.headers:
+            return Outcome.TOO_LARGE
         asked = tracing.current()  # of whoever asks: a request with a trace of its own
         told = tracing.messaging("send", letter, topology.DEAD_QUEUE, by=by)
         with tracing.span(

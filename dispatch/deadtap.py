@@ -20,7 +20,7 @@ import topology
 from dispatch.errors import StoreUnavailable
 from dispatch.faultpoints import reach
 from dispatch.handover import Burial, Handovers
-from dispatch.records import DEAD_ID, TRACEPARENT, Message, is_task_id
+from dispatch.records import DEAD_ID, LAST_ERROR, TOO_LARGE, TRACEPARENT, Message, is_task_id
 from dispatch.settings import Settings
 from dispatch.telemetry import logger, metrics, task_log, tracing
 from dispatch.wire import death, wire_message
@@ -39,6 +39,8 @@ def readable(message: Message) -> Message:
     changes: dict[str, Any] = {}
     if not is_task_id(message.headers.get("id")):
         changes[DEAD_ID] = message.letter_id
+    if TOO_LARGE in message.headers:
+        changes[LAST_ERROR] = f"the body has {message.headers[TOO_LARGE]}"
     for header in ("x-cycle", "x-seq"):
         value = message.number(header)
         changes[header] = value if 0 <= value < 2**53 else 0

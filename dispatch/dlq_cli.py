@@ -193,7 +193,11 @@ def _summary(record: Record) -> dict[str, Any]:
     return {**record.to_json(), "deadReason": record.dead_reason}
 
 
-_SAID = {Outcome.STALE: "stale, removed", Outcome.LIVE: "kept: a worker runs it"}
+_SAID = {
+    Outcome.STALE: "stale, removed",
+    Outcome.LIVE: "kept: a worker runs it",
+    Outcome.TOO_LARGE: "kept: too large, discard it",
+}
 
 
 def _redriven(letter: Message, outcome: Outcome) -> None:

@@ -20,7 +20,7 @@ import topology
 from dispatch.deadletters import DeadLetters, Filter, Job, Occupied, Outcome, Turn, is_stale
 from dispatch.errors import DispatchError, StoreUnavailable
 from dispatch.handover import Handovers
-from dispatch.records import DEAD_ID, Message
+from dispatch.records import DEAD_ID, TOO_LARGE, Message
 from dispatch.settings import Settings
 from dispatch.store import Store
 from dispatch.telemetry import logger
@@ -199,7 +199,7 @@ def redrive_all(
         outcome = letters.redrive_letter(_named(letter), by=job.by)
         sent += outcome is Outcome.SENT
         shown(letter, outcome)
-        return outcome is not Outcome.LIVE
+        return outcome in (Outcome.SENT, Outcome.STALE)
 
     walk(settings, turn, visit, rate=job.rate)
     return sent
@@ -266,7 +266,7 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
         if is_stale(letter, record):
             log.info("stale letter removed", task_id=task_id, cycle=letter.cycle)
             return True
-        this = (task_id, letter.cycle, letter.seq, hash(letter.body))
+        this = (task_id, letter.cycle, letter.seq, hash((letter.body, letter.text(TOO_LARGE))))
         again = this in seen
         seen.add(this)
         return again

@@ -44,12 +44,17 @@ DEAD_REASON = "x-dead-reason"
 DEAD_ID = "x-dead-id"  #: names a letter that has no usable task id of its own
 UNREADABLE = "x-unreadable"  #: why a message's properties could not be read, with their first bytes in base64
 
+TOO_LARGE = "x-too-large"  #: the size of a body that was not kept, and its digest; only its beginning is here
+
 #: What the broker writes about deaths and deliveries. RabbitMQ 3.10 trusts these when a client sends
 #: them, and takes a replay that keeps ``x-death`` for a cycle: strip them on every republish.
 BROKER_HEADERS = frozenset({
     "x-death", "x-first-death-queue", "x-first-death-reason", "x-first-death-exchange",
     "x-last-death-queue", "x-last-death-reason", "x-last-death-exchange", "x-delivery-count", "x-acquired-count",
 })  # fmt: skip
+
+#: Bytes of a body that workers take. What the gateway sends is smaller, whatever JSON makes of a request's characters.
+MAX_MESSAGE = 4_194_304
 
 #: Characters of an error's message and of its type that go into a header or a record: headers travel in one frame.
 MAX_ERROR, MAX_ERROR_TYPE = 2_000, 200

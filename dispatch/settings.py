@@ -134,7 +134,9 @@ class Settings(BaseSettings):
     http_port: Port = Field(8_080, description="Port of the gateway; 0 lets `make up` choose a free one.")
     http_workers: int = Field(2, ge=1, le=64, description="Gateway processes.")
     http_threads: int = Field(16, ge=2, le=256, description="Threads of each gateway process.")
-    max_body: int = Field(262_144, ge=1_024, description="Bytes a request body may have (413 above).")
+    max_body: int = Field(
+        262_144, ge=1_024, le=1_048_576, description="Bytes a request body may have (413 above); 1 MiB at most."
+    )
     rate_limit: int = Field(
         0,
         ge=0,

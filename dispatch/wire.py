@@ -3,20 +3,25 @@
 py-amqp parses what it receives on the worker's event loop. An exception there ends the worker, and then the next
 one, since the broker delivers the message again. So here everything is made readable, and fit to be sent on:
 what AMQP or JSON can't say becomes text, what is too large is cut.
+
+RabbitMQ takes bodies of 128 MiB (16 MiB since 4.0), and AMQP has no prefetch by size: forty of them would fill a
+worker's memory. So the body of a message that is larger than `MAX_MESSAGE` is read and let go, but for its beginning.
+Such a message is never published again from here; the broker itself moves it to the DLQ, whole.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from amqp import serialization
+from amqp import basic_message, method_framing, serialization
 from amqp.spec import Basic
 
-from dispatch.records import DEAD_REASON, UNREADABLE, Message
+from dispatch.records import DEAD_REASON, MAX_MESSAGE, TOO_LARGE, UNREADABLE, Message
 
 #: Where a foreign message's ``compression`` header goes: kombu would decompress the body, however large it gets.
 COMPRESSION = "x-compression"
@@ -30,6 +35,9 @@ MAX_VALUE, MAX_NESTING = 1_000, 8
 #: Bytes of a header's name, by the protocol.
 _MAX_NAME = 255
 
+#: Bytes that are kept of a body that is too large.
+_BEGINNING = 1_000
+
 _INT64 = range(-(2**63), 2**63)
 
 #: How RabbitMQ calls the reasons, and how we do.
@@ -39,8 +47,32 @@ _decode_properties = serialization.decode_properties_basic
 
 
 def read_anything() -> None:
-    """Have py-amqp read properties that it can't parse as a message without them, instead of raising."""
+    """Have py-amqp read what it can't parse as a message without properties, and let go of what is too large."""
     serialization.PROPERTY_CLASSES[Basic.CLASS_ID] = _tolerant
+    method_framing.Message = _Bounded
+
+
+class _Bounded(basic_message.Message):  # type: ignore[misc]
+    """A message on its way in, frame by frame."""
+
+    def inbound_header(self, buf: bytes, offset: int = 0) -> int:
+        end: int = super().inbound_header(buf, offset)
+        self.properties.get("application_headers", {}).pop(TOO_LARGE, None)  # only our own word counts
+        self._digest = hashlib.blake2b(digest_size=16) if self.body_size > MAX_MESSAGE else None
+        return end
+
+    def inbound_body(self, buf: bytes) -> None:
+        if self._digest is None:
+            super().inbound_body(buf)
+            return
+        if not self.body_received:
+            self.body = bytes(buf[:_BEGINNING])
+        self._digest.update(buf)
+        self.body_received += len(buf)
+        if self.body_received >= self.body_size:
+            told = f"{self.body_size} bytes, more than {MAX_MESSAGE}; blake2b {self._digest.hexdigest()}"
+            self.properties.setdefault("application_headers", {})[TOO_LARGE] = told
+            self.ready = True
 
 
 def _tolerant(buffer: bytes, offset: int) -> tuple[dict[str, Any], int]:
@@ -71,6 +103,8 @@ def wire_message(message: Any) -> Message:
 
 def death(message: Message) -> str:
     """Why a letter is dead: the router's word, otherwise the broker's about the last queue it died in."""
+    if TOO_LARGE in message.headers:
+        return "too-large"  # nobody but the broker could have moved it
     said = message.text(DEAD_REASON)
     if said:
         return said

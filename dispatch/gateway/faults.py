@@ -9,7 +9,7 @@ import structlog
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from dispatch.deadletters import NoSuchLetter, NotDead
+from dispatch.deadletters import NoSuchLetter, NotDead, TooLarge
 from dispatch.errors import Nacked, NotSent, PublishError, StoreUnavailable, Unroutable
 from dispatch.gateway import context, problems
 from dispatch.gateway.admission import Guard
@@ -52,6 +52,7 @@ class Faults:
         app.register_error_handler(KeyReused, self._reused)
         app.register_error_handler(NoSuchLetter, self._no_letter)
         app.register_error_handler(NotDead, self._not_dead)
+        app.register_error_handler(TooLarge, self._too_large)
         app.register_error_handler(HTTPException, _http)
         app.register_error_handler(Exception, _unforeseen)
 
@@ -92,6 +93,10 @@ class Faults:
     def _no_letter(self, exc: NoSuchLetter) -> Response:
         del exc
         return context.problem_response(Problem("task-not-found", "There is no dead letter of that task."))
+
+    def _too_large(self, exc: TooLarge) -> Response:
+        del exc
+        return context.problem_response(Problem("letter-too-large"))
 
     def _not_dead(self, exc: NotDead) -> Response:
         return context.problem_response(Problem("task-not-dead", state=exc.record.state.value))

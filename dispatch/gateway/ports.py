@@ -61,7 +61,7 @@ class Letters(Protocol):
         """A page of dead letters, newest first; ValueError on a bad cursor."""
 
     def redrive(self, task_id: str, *, by: str) -> Record:
-        """Send one again; raises NoSuchLetter, NotDead, PublishError."""
+        """Send one again; raises NoSuchLetter, NotDead, TooLarge, PublishError."""
 
     def discard(self, task_id: str, *, by: str) -> None:
         """Drop one; raises NoSuchLetter."""

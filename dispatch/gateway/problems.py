@@ -121,6 +121,11 @@ KINDS: Mapping[str, Kind] = {
             "Read the task: it was perhaps redriven already.",
         ),
         Kind(
+            "letter-too-large", 409, "The letter is larger than workers take",
+            "The message came from somebody else than this gateway; its body is in RabbitMQ only, and no worker reads it.",
+            "Discard the letter.",
+        ),
+        Kind(
             "broker-unavailable", 503, "The message broker is not available",
             "RabbitMQ could not be reached or did not take the message. The task was not accepted and never runs.",
             "Repeat after `Retry-After` seconds.",

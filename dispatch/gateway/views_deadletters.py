@@ -71,7 +71,7 @@ class LetterViews:
             scope=keys.DEADLETTERS_WRITE,
             body=models.NoBody, body_required=False,
             problems=(
-                "task-not-found", "task-not-dead", "broker-unavailable", "publish-unroutable", "publish-unconfirmed",
+                "task-not-found", "task-not-dead", "letter-too-large", "broker-unavailable", "publish-unroutable", "publish-unconfirmed",
                 "queue-depth-exceeded",
             ),
         )

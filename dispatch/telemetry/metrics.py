@@ -34,7 +34,7 @@ _WAIT = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 1_800, 3_600)
 
 #: Why a letter is dead.
 DEAD_REASONS = frozenset({
-    "permanent", "retries-exhausted", "deadline-exceeded", "undecodable", "malformed", "unknown-type", "expired",
+    "permanent", "retries-exhausted", "deadline-exceeded", "undecodable", "malformed", "too-large", "unknown-type", "expired",
     "delivery-limit", "queue-full", "rejected",
 })  # fmt: skip
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from dispatch.deadletters import NoSuchLetter, NotDead
+from dispatch.deadletters import NoSuchLetter, NotDead, TooLarge
 from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
 from dispatch.gateway import models
 from dispatch.records import ErrorInfo, Message, State
@@ -115,6 +115,7 @@ def test_a_redrive_takes_no_options(client, world):
     [
         (NoSuchLetter(), 404, "task-not-found"),
         (NotDead(record(state=State.QUEUED)), 409, "task-not-dead"),
+        (TooLarge(), 409, "letter-too-large"),
         (NotSent(), 503, "broker-unavailable"),
         (Unroutable(), 503, "publish-unroutable"),
         (Nacked(), 429, "queue-depth-exceeded"),

@@ -1,0 +1,134 @@
+"""P4: a body that is larger than workers take fills no memory, and ends in the DLQ, whole, with its reason."""
+
+import json
+import re
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from amqp.exceptions import PreconditionFailed
+
+import topology
+from dispatch.deadletters import DeadLetters, Filter, Job, TooLarge
+from dispatch.handover import Handovers
+from dispatch.letterbox import discard_all, redrive_all
+from dispatch.records import MAX_MESSAGE, TOO_LARGE, State
+from support.waiting import eventually
+from support.worker import ROOT, environment, running_worker
+
+MIB = 1_048_576
+
+#: Bytes of bodies, forty of them; a worker that kept them would grow by their sum. RabbitMQ 4 itself refuses the largest.
+SIZES = [100 * MIB, 20 * MIB, 20 * MIB, *[MAX_MESSAGE + 1] * 37]
+
+
+def _headers(**changes):
+    given = {"task": "echo", "id": str(uuid.uuid4()), "retries": 0, **changes}
+    return {name: value for name, value in given.items() if value is not ...}
+
+
+def _body(size, message="x"):
+    """A valid task, as long as that."""
+    start = json.dumps([[{"message": message}], {}, None])[:-1].encode()
+    return start + b" " * (size - len(start) - 1) + b"]"
+
+
+def _send_large(desk, sizes=SIZES):
+    """Those that the broker took."""
+    taken = []
+    for number, size in enumerate(sizes):
+        try:
+            desk.send(_body(size, str(number)), _headers(**({"id": ...} if number % 2 else {})))
+        except PreconditionFailed:
+            assert size > 16 * MIB
+        else:
+            taken.append(size)
+    return taken
+
+
+def _peak(pid):
+    """Bytes of memory that a process has had at most."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1_024
+
+
+def _reported(letter):
+    return int(letter.text(TOO_LARGE).split()[0])
+
+
+def _celery(desk, *words):
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "dlq", *words]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(desk.settings), text=True, capture_output=True, timeout=60, check=False
+    )
+
+
+def test_forty_large_messages_fill_no_memory_and_stop_nobody(desk):
+    with running_worker(desk.settings) as worker:
+        desk.finished(desk.submit("echo", {"message": "warm"}))
+        before = _peak(worker.process.pid)
+        taken = _send_large(desk)
+        largest = _headers()
+        desk.send(_body(MAX_MESSAGE), largest)  # as large as a body may be
+        good = desk.finished(desk.submit("echo", {"message": "x"}), 60)
+        ran = desk.finished(largest["id"], 60)
+        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == len(taken), 60, "every one of them is a letter")
+        eventually(lambda: len(_dead(desk)) == len(taken), 60, "and is recorded")
+        grown = _peak(worker.process.pid) - before
+
+        assert worker.process.poll() is None
+    letters, records = desk.letters(), _dead(desk)
+
+    assert (good.state, ran.state) == (State.SUCCEEDED, State.SUCCEEDED)
+    assert sorted(map(_reported, letters)) == sorted(taken)
+    assert {(record.state, record.dead_reason, record.error.type) for record in records} == {
+        (State.DEAD_LETTERED, "too-large", "too-large")
+    }
+    assert {record.task_id for record in records} == {letter.letter_id for letter in letters}
+    assert grown < 96 * MIB, f"{grown / MIB:.0f} MiB"
+
+
+def _dead(desk):
+    return desk.store.dead_letters(limit=200).items
+
+
+def test_a_large_letter_is_shown_kept_by_a_redrive_and_can_be_discarded(desk):
+    sizes = [MAX_MESSAGE + 1, MAX_MESSAGE + 2, 12 * MIB]
+    with running_worker(desk.settings):
+        small = desk.submit("echo", {"message": "x", "permanent": True})
+        _send_large(desk, sizes)
+        eventually(lambda: len(_dead(desk)) == 4, 60, "all are recorded")
+        eventually(lambda: desk.depth(topology.DEAD_TAP) == 0, 20, "the tap is read")
+    verbs = DeadLetters(desk.settings, desk.store, desk.publisher)
+    large = next(record.task_id for record in _dead(desk) if record.dead_reason == "too-large")
+    listed = _celery(desk, "list", "--error-type", "too-large", "--json").stdout
+    shown = json.loads(_celery(desk, "show", large).stdout)
+    with pytest.raises(TooLarge):
+        verbs.redrive(large, by="me")
+    with verbs.turn(20) as turn:
+        sent = redrive_all(desk.settings, verbs, turn, Job(Filter(), 10, 0, "me"))
+    kept = sorted(map(_reported, desk.letters()))
+    with verbs.turn(20) as turn:
+        gone = discard_all(desk.settings, verbs, turn, Filter(error_type="too-large"), by="me")
+    verbs.close()
+
+    assert len(listed.splitlines()) == 3
+    assert shown["deadReason"] == "too-large"
+    assert re.match(r"the body has \d+ bytes, more than 4194304", shown["error"]["detail"])
+    assert len(shown["message"]["body"]) < 2_000
+    assert (sent, desk.store.get(small).cycle) == (1, 1)
+    assert kept == sizes
+    assert (gone, desk.depth(topology.DEAD_QUEUE)) == (3, 0)
+
+
+def test_two_large_messages_that_differ_at_their_end_are_two_letters(desk):
+    with running_worker(desk.settings):
+        for end in (b"1", b"2"):
+            desk.send(_body(MAX_MESSAGE + 1) + end, _headers(id=...))
+        eventually(lambda: len(_dead(desk)) == 2, 30, "both are recorded")
+    handovers = Handovers(desk.settings)
+
+    assert len({letter.letter_id for letter in desk.letters()}) == 2
+    assert handovers.stale_letters() == {}
+    handovers.close()
