@@ -179,6 +179,8 @@ class Management:
     def _error(self, where: str, status: int, answer: Any, path: tuple[str, ...]) -> ManagementUnavailable:
         reason = " ".join(str(answer.get("reason", answer) if isinstance(answer, dict) else answer).split())
         if status == 404 and len(path) == 2:
+            if not (isinstance(answer, dict) and "error" in answer):
+                return ManagementUnavailable(f"what answers at {where} is not RabbitMQ's management API: mend the URL.")
             return VhostMissing(f"RabbitMQ at {where} has no vhost {self.vhost!r}: create it, or mend the URL.")
         if status in (401, 403):
             return ManagementRefused(f"RabbitMQ's management API at {where} refused this user: {reason}")

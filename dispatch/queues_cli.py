@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
@@ -44,20 +45,27 @@ _LEFT = frozenset({"QUEUE", "ROLE", "POLICY", "DRIFT"})
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def queues(*, watch: bool, interval: float, count: int | None, as_json: bool) -> None:
     """Ready, unacked, consumers, rates, limits and drift of every queue; some seconds old, as RabbitMQ counts."""
-    settings = configuration.load()
-    looks = itertools.repeat(None) if watch and count is None else itertools.repeat(None, count or 1)
-    for number, _ in enumerate(looks):
-        if number:
-            time.sleep(interval)
-        try:
-            found = snapshot(settings)
-        except DispatchError as exc:
-            click.echo(f"queues: {exc}", err=True)
-            if not watch:
-                raise SystemExit(2) from exc
-            continue
-        text = json.dumps([queue.to_json() for queue in found]) if as_json else table(found)
-        click.echo((_CLEAR if watch and not as_json else "") + text)
+    if not watch:
+        if count is not None:
+            raise click.UsageError("--count goes with --watch")
+        _look(as_json=as_json)
+        return
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        for number in itertools.count() if count is None else range(count):
+            if number:
+                time.sleep(interval)
+            with contextlib.suppress(SystemExit):  # an outage has been told; the next look may be after it
+                _look(as_json=as_json, clear=not as_json)
+
+
+def _look(*, as_json: bool, clear: bool = False) -> None:
+    try:
+        found = snapshot(configuration.load())
+    except DispatchError as exc:
+        click.echo(f"queues: {exc}", err=True)
+        raise SystemExit(2) from exc
+    text = json.dumps([queue.to_json() for queue in found]) if as_json else table(found)
+    click.echo((_CLEAR if clear else "") + text)
 
 
 def table(found: Sequence[QueueView]) -> str:

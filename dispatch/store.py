@@ -236,7 +236,7 @@ class Store:
     def hops(self, task_id: str) -> list[dict[str, Any]]:
         """What happened to a task, oldest first (API.md, "Events")."""
         lines = self._scripts.run(("LRANGE", self._keys(task_id)[2], 0, -1))[0]
-        return [{**entry, "at": timestamp(entry["at"])} for entry in map(json.loads, lines)]
+        return [_shown(json.loads(line)) for line in lines]
 
     def list(
         self,
@@ -450,3 +450,9 @@ def parse(task_id: str, fields: Mapping[str, str]) -> Record | None:
         key=fields.get("key") or None,
         message=Message.from_json(fields["message"]) if fields.get("message") else None,
     )
+
+
+def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A hop with its times as the API has them; a wait ends ``until`` at the earliest: it begins with the confirm."""
+    waits = {"until": timestamp(entry["at"] + round(entry["seconds"] * 1_000))} if "seconds" in entry else {}
+    return {**entry, "at": timestamp(entry["at"]), **waits}

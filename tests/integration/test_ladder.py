@@ -33,11 +33,13 @@ def test_a_task_that_fails_climbs_rung_by_rung_and_then_succeeds(desk):
     with running_worker(desk.settings):
         task_id = desk.submit("echo", {"message": "third time", "failTimes": 2})
         record = desk.finished(task_id)
-    delayed = [hop["queue"] for hop in desk.store.hops(task_id) if hop["kind"] == "delayed"]
+    delayed = [hop for hop in desk.store.hops(task_id) if hop["kind"] == "delayed"]
+    waits = [dt.datetime.fromisoformat(hop["until"]) - dt.datetime.fromisoformat(hop["at"]) for hop in delayed]
 
     assert record.state is State.SUCCEEDED
     assert record.attempt == 3
-    assert delayed == ["robot.retry.q.1m", "robot.retry.q.5m"]
+    assert [hop["queue"] for hop in delayed] == ["robot.retry.q.1m", "robot.retry.q.5m"]
+    assert [wait.total_seconds() for wait in waits] == [1, 2]
 
 
 def test_no_rung_is_cut_short(desk):

@@ -169,7 +169,12 @@ def test_a_management_api_that_dribbles_is_cut_off_as_well(settings):
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [("502 Bad Gateway", "answered 502: sad."), ("200 OK", "did not answer: Expecting value")]
+    ("status", "said"),
+    [
+        ("502 Bad Gateway", "answered 502: sad."),
+        ("404 Not Found", "is not RabbitMQ's management API"),
+        ("200 OK", "did not answer: Expecting value"),
+    ],
 )
 def test_a_management_api_that_speaks_no_json_is_a_typed_error(settings, status, said):
     def answer(peer, _):

@@ -26,7 +26,7 @@ def run(monkeypatch):
 
     def command(*words, found=(WORK, GONE)):
         def snapshot(_settings):
-            if isinstance(found, Exception):
+            if isinstance(found, BaseException):
                 raise found
             return list(found)
 
@@ -66,6 +66,18 @@ def test_a_broker_that_does_not_answer_is_one_line_and_exit_code_2(run):
     done = run(found=ManagementUnavailable("no answer"))
 
     assert (done.exit_code, done.stderr) == (2, "queues: no answer\n")
+
+
+def test_ctrl_c_ends_watching_quietly(run):
+    done = run("--watch", found=KeyboardInterrupt())
+
+    assert (done.exit_code, done.output) == (0, "")
+
+
+def test_a_count_without_watching_is_refused(run):
+    done = run("--count", "2")
+
+    assert (done.exit_code, "--count goes with --watch" in done.stderr) == (2, True)
 
 
 def test_watching_goes_on_through_an_outage(run):
