@@ -27,7 +27,8 @@ broker_api = _settings.management_url.get_secret_value().split(";")[0].rstrip("/
 #: has no record. Cancel, retry and redrive by the HTTP API or ``celery dlq``.
 read_only = True
 
-tasks_columns = "name,uuid,state,received,started,runtime,worker,retries,exception"
+#: Why it failed beside its state: the table is wider than most screens.
+tasks_columns = "name,uuid,state,exception,retries,received,runtime,worker"
 natural_time = True
 max_tasks = 20_000
 
@@ -40,14 +41,14 @@ elif configuration.is_loopback(_settings.flower_host):
     # Read for each request; settings refuse any other address without a password.
     os.environ["FLOWER_UNAUTHENTICATED_API"] = "true"
 
-_queues = {queue.name for queue in topology.queues(_settings)}
+_queues = [queue.name for queue in topology.queues(_settings)]
 _consumed = BaseHandler.get_active_queue_names
 _headers = BaseHandler.set_default_headers
 
 
 def _every_queue(handler: BaseHandler) -> list[str]:
     """Flower shows only what a live worker consumes: rungs and dead letters would be invisible."""
-    return sorted(_queues.union(_consumed(handler)))
+    return [*_queues, *sorted(set(_consumed(handler)).difference(_queues))]
 
 
 def _same_origin(handler: Any) -> None:
