@@ -84,6 +84,8 @@ def seed(message: Message, max_attempts: int) -> str:
     }
     if accepted:
         fields["createdAt"] = accepted
+    if message.number("retries") >= message.attempt and message.number("x-failed-at"):
+        fields["startedAt"] = message.number("x-failed-at")  # a letter's last attempt began at that time at the latest
     return json.dumps(fields, separators=(",", ":"))
 
 

@@ -7,7 +7,6 @@ may be seen any number of times, by any number of workers.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import socket
 import threading
 import time
@@ -20,10 +19,10 @@ import topology
 from dispatch.errors import StoreUnavailable
 from dispatch.faultpoints import reach
 from dispatch.handover import Burial, Handovers
-from dispatch.records import DEAD_ID, LAST_ERROR, TOO_LARGE, TRACEPARENT, Message, is_task_id
+from dispatch.records import TRACEPARENT, Message
 from dispatch.settings import Settings
 from dispatch.telemetry import logger, metrics, task_log, tracing
-from dispatch.wire import death, wire_message
+from dispatch.wire import death, readable, wire_message
 
 log = logger("dispatch.deadtap")
 
@@ -32,19 +31,6 @@ PREFETCH, MAX_WAITING = 100, 50
 
 #: Seconds between two looks at a letter whose task still runs, or that Redis could not take.
 LOOK_AGAIN, RECONNECT = 1.0, 1.0
-
-
-def readable(message: Message) -> Message:
-    """The letter with an id and only numbers where we count: what the broker dead-lettered was never checked."""
-    changes: dict[str, Any] = {}
-    if not is_task_id(message.headers.get("id")):
-        changes[DEAD_ID] = message.letter_id
-    if TOO_LARGE in message.headers:
-        changes[LAST_ERROR] = f"the body has {message.headers[TOO_LARGE]}"
-    for header in ("x-cycle", "x-seq"):
-        value = message.number(header)
-        changes[header] = value if 0 <= value < 2**53 else 0
-    return dataclasses.replace(message, headers={**message.headers, **changes})
 
 
 class DeadTap:

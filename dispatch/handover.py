@@ -21,7 +21,7 @@ from typing import Any
 
 import topology
 from dispatch.claims import Ticket, hop, recreation, seed
-from dispatch.keyspace import dead_key, due_key, stale_key, task_keys, waiting_key
+from dispatch.keyspace import dead_key, due_key, known_key, stale_key, task_keys, waiting_key
 from dispatch.records import (
     ATTEMPT,
     CYCLE,
@@ -44,6 +44,10 @@ from dispatch.settings import Settings
 from dispatch.wire import death
 
 SCRIPTS = ("decide", "hand_over", "bury", "redrive", "undo_redrive", "discard", "resend", "forget", "settle_letters")
+
+
+#: Reasons of letters that would die again.
+HOPELESS = frozenset({"permanent", "undecodable", "malformed", "too-large", "unknown-type"})
 
 
 # --- pure: the next copy -------------------------------------------------------------------------
@@ -270,9 +274,9 @@ class Handovers:
         state = State.EXPIRED if expired else State.DEAD_LETTERED
         error = letter.text(LAST_ERROR_TYPE) or reason
         text = letter.text(LAST_ERROR) or f"dead-lettered by the broker: {reason}"
-        keys = task_keys(self._prefix, letter.task_id)
+        keys, retryable = task_keys(self._prefix, letter.task_id), int(reason not in HOPELESS)
         note = hop("dead-lettered", letter, reason=reason)
-        arguments = (letter.cycle, letter.seq, state.value, reason, error, text, 1, topology.DEAD_QUEUE, note)
+        arguments = (letter.cycle, letter.seq, state.value, reason, error, text, retryable, topology.DEAD_QUEUE, note)
         died = ("ZADD", dead_key(self._prefix), "NX", _now(), letter.task_id)
         answer = self._scripts.run(died, self._scripts.step("bury", keys, *arguments, ""))[1]
         if answer == "MISSING":
@@ -396,6 +400,14 @@ class Handovers:
         if marks:
             words = [word for pair in marks.items() for word in pair]
             self._scripts.run(self._scripts.step("settle_letters", [stale_key(self._prefix)], *words))
+
+    def letters_known(self) -> str:
+        """``yes`` when every letter has its record; otherwise what was said last, or nothing."""
+        return str(self._scripts.run(("GET", known_key(self._prefix)))[0] or "")
+
+    def say_known(self, word: str) -> None:
+        """Say what `letters_known` answers."""
+        self._scripts.run(("SET", known_key(self._prefix), word))
 
     def close(self) -> None:
         """Close the connections."""

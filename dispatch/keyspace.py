@@ -51,6 +51,11 @@ def stale_key(prefix: str) -> str:
     return f"{prefix}dead:stale"
 
 
+def known_key(prefix: str) -> str:
+    """``robot:dead:known``: that every letter in the DLQ has its record; gone when Redis has lost its data."""
+    return f"{prefix}dead:known"
+
+
 def walk_key(prefix: str) -> str:
     """``robot:dead:walk``: who walks through the DLQ now."""
     return f"{prefix}dead:walk"

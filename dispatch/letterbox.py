@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,18 +20,21 @@ from kombu import Connection
 import topology
 from dispatch.deadletters import DeadLetters, Filter, Job, Occupied, Outcome, Turn, is_stale
 from dispatch.errors import DispatchError, StoreUnavailable
-from dispatch.handover import Handovers
+from dispatch.handover import Burial, Handovers
 from dispatch.records import DEAD_ID, TOO_LARGE, Message
 from dispatch.settings import Settings
 from dispatch.store import Store
 from dispatch.telemetry import logger
-from dispatch.wire import wire_message
+from dispatch.wire import death, readable, wire_message
 
 log = logger("dispatch.letterbox")
 
 #: Letters on one channel. A quorum queue gives a consumer 2,000 unacked messages at most (3.10), whatever its
 #: prefetch: a walk that leaves more of them where they are goes on on another channel.
 HAND = 500
+
+#: What Redis says as long as it knows every letter.
+KNOWN = "yes"
 
 #: Seconds to wait for the next letter before asking whether there is one, and until a silent broker is given up.
 PAUSE, SILENCE = 0.1, 30.0
@@ -278,6 +282,37 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
     return taken
 
 
+def record_all(settings: Settings, store: Store, handovers: Handovers, turn: Turn, *, max_attempts: int) -> int:
+    """Record the letters that have no record: Redis has lost its data, and the tap's copies are gone long since.
+
+    Args:
+        settings: where the DLQ is.
+        store: the records.
+        handovers: writes them.
+        turn: the right to walk.
+        max_attempts: of a task, for its new record.
+
+    Returns:
+        How many letters were recorded.
+    """
+    word, recorded = secrets.token_hex(8), 0
+    handovers.say_known(word)
+
+    def visit(letter: Message) -> bool:
+        nonlocal recorded
+        letter = readable(letter)
+        if store.get(letter.task_id) is None:
+            reason = death(letter)
+            burial = handovers.bury(letter, expired=reason == "expired", reason=reason, max_attempts=max_attempts)
+            recorded += burial is Burial.OK
+        return False
+
+    walk(settings, turn, visit)
+    if handovers.letters_known() == word:  # otherwise Redis lost its data again meanwhile
+        handovers.say_known(KNOWN)
+    return recorded
+
+
 def _named(letter: Message) -> Message:
     """The letter with an id, so that one without a usable task id has a record too."""
     return letter if letter.task_id else letter.with_headers(**{DEAD_ID: letter.letter_id})
@@ -303,17 +338,26 @@ class Janitor:
         Raises:
             DispatchError: Redis or the broker is away; look again later.
         """
-        if not self._handovers.stale_letters() and self._letters.next_job() is None:
+        known = self._handovers.letters_known() == KNOWN
+        if known and not self._handovers.stale_letters() and self._letters.next_job() is None:
             return
         try:
             with self._letters.turn() as turn:
                 # Read anew: whoever had the turn before may have done it.
+                if self._handovers.letters_known() != KNOWN:
+                    self._record_all(turn)
                 clear_stale(self._settings, self._store, self._handovers, turn)
                 job = self._letters.next_job()
                 if job is not None:
                     self._do(job, turn)
         except Occupied:
             log.debug("somebody else walks through the dead letters")
+
+    def _record_all(self, turn: Turn) -> None:
+        attempts = len(self._settings.ladder) + 1
+        recorded = record_all(self._settings, self._store, self._handovers, turn, max_attempts=attempts)
+        if recorded:
+            log.warning("letters without a record recorded again", count=recorded)
 
     def _do(self, job: Job, turn: Turn) -> None:
         outcomes: list[Outcome] = []

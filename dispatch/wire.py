@@ -12,6 +12,7 @@ Such a message is never published again from here; the broker itself moves it to
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import math
@@ -21,7 +22,7 @@ from typing import Any
 from amqp import basic_message, method_framing, serialization
 from amqp.spec import Basic
 
-from dispatch.records import DEAD_REASON, MAX_MESSAGE, TOO_LARGE, UNREADABLE, Message
+from dispatch.records import DEAD_ID, DEAD_REASON, LAST_ERROR, MAX_MESSAGE, TOO_LARGE, UNREADABLE, Message, is_task_id
 
 #: Where a foreign message's ``compression`` header goes: kombu would decompress the body, however large it gets.
 COMPRESSION = "x-compression"
@@ -112,6 +113,19 @@ def death(message: Message) -> str:
     latest = deaths[0].get("reason") if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else None
     reason = str(message.headers.get("x-last-death-reason") or latest or "unknown")
     return _REASONS.get(reason, reason)
+
+
+def readable(message: Message) -> Message:
+    """The letter with an id and only numbers where we count: what the broker dead-lettered was never checked."""
+    changes: dict[str, Any] = {}
+    if not is_task_id(message.headers.get("id")):
+        changes[DEAD_ID] = message.letter_id
+    if TOO_LARGE in message.headers:
+        changes[LAST_ERROR] = f"the body has {message.headers[TOO_LARGE]}"
+    for header in ("x-cycle", "x-seq"):
+        value = message.number(header)
+        changes[header] = value if 0 <= value < 2**53 else 0
+    return dataclasses.replace(message, headers={**message.headers, **changes})
 
 
 def sendable(headers: Mapping[Any, Any]) -> dict[str, Any]:

@@ -45,6 +45,17 @@ class Server:
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port, decode_responses=True)
 
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def lose_data(self) -> None:
+        """Killed, its files deleted, started again."""
+        self.kill()
+        for path in self.log.parent.glob("append*"):
+            shutil.rmtree(path)
+        self.start()
+
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
@@ -123,6 +134,13 @@ def _servers() -> Iterator[Callable[..., Server]]:
             server.kill()
         ports.close()
         shutil.rmtree(base, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def single() -> Iterator[Server]:
+    """One server, as durable as ours are."""
+    with _servers() as make:
+        yield make("server", 'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\n')
 
 
 @contextlib.contextmanager

@@ -1,0 +1,82 @@
+"""P1, P2, P4: Redis loses everything in mid-flight, by a command or by a death without its file."""
+
+import contextlib
+
+import pytest
+from pydantic import SecretStr
+
+import topology
+from dispatch.handover import Handovers
+from dispatch.letterbox import KNOWN
+from dispatch.records import State
+from support import redises
+from support.gateway_live import gateway
+from support.waiting import eventually
+from support.worker import bench, running_worker
+
+PAYLOAD = {"message": "x"}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with redises.single() as made:
+        yield made
+
+
+@pytest.fixture
+def own(settings, server):
+    """Settings with a Redis of its own."""
+    return settings.model_copy(update={"redis_url": SecretStr(server.url)})
+
+
+def _flush(server):
+    with server.client() as client:
+        client.flushall()
+
+
+LOSSES = {"flushed": _flush, "killed without its file": redises.Server.lose_data}
+
+
+def _known(settings):
+    handovers = Handovers(settings)
+    with contextlib.closing(handovers):
+        return handovers.letters_known() == KNOWN
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
+    with bench(own) as desk, gateway(own) as client, running_worker(own) as worker:
+        dead = desk.submit("echo", {"message": "x", "permanent": True})
+        desk.finished(dead)
+        desk.drained(topology.DEAD_TAP)
+        waiting = desk.submit("echo", {"message": "x", "failTimes": 2})
+        desk.wait_for(waiting, State.RETRY_WAIT)
+        # Every child has one: so none of them ends, and is forgotten, in the moment before the loss.
+        running = [desk.submit("echo", {"message": "x", "sleepSeconds": 6}) for _ in range(8)]
+        queued = [desk.submit("echo", PAYLOAD, principal="ada") for _ in range(50)]
+        desk.wait_for(running[0], State.RUNNING)
+        ids = [waiting, *running, *queued]
+        living = desk.store.get_many(ids)
+        lose(server)
+        new = eventually(lambda: _accepted(client), 30, "a new task is accepted")
+        for task_id in [*ids, new]:
+            eventually(lambda task_id=task_id: desk.state(task_id) is State.SUCCEEDED, 60, f"{task_id} goes on")
+        desk.drained(topology.LEASE_QUEUE, topology.WORK_QUEUE, *(topology.rung_queue(r.name) for r in own.ladder))
+        eventually(lambda: _known(own), 20, "the letters are recorded again")
+        listed = client.get("/v1/dead-letters").json["items"]
+        again = client.post(f"/v1/dead-letters/{dead}/redrive")
+        record = eventually(lambda: (r := desk.store.get(dead)).cycle == 1 and r.state.terminal and r, 30, "its next")
+
+        assert worker.process.poll() is None
+    assert not any(each.state.terminal for each in living)
+    assert [(letter["taskId"], letter["deadReason"], letter["attempt"]) for letter in listed] == [
+        (dead, "permanent", 1)
+    ]
+    assert listed[0]["error"]["retryable"] is False
+    assert (again.status_code, record.state) == (202, State.DEAD_LETTERED)
+    assert "letters without a record recorded again" in worker.text()
+
+
+def _accepted(client):
+    answer = client.post("/v1/tasks", json={"type": "echo", "payload": PAYLOAD})
+    return answer.status_code == 202 and answer.json["taskId"]
