@@ -48,6 +48,7 @@ class QueueView:
     dead_letter_exchange: str | None
     max_length: int | None
     delivery_limit: int | None  #: None when there is none worth the name
+    guard: Mapping[str, Any] | None  #: of the work queue: the ``limit`` above which gateways refuse, whether they do
     policy: str | None
     bindings: tuple[Mapping[str, Any], ...]
     drift: tuple[str, ...]  #: what is not as the map says, as sentences
@@ -98,7 +99,12 @@ def snapshot(settings: Settings) -> list[QueueView]:
     ours = [queue.name for queue in wanted.queues]
     left = [name for name in sorted(stats) if name.startswith(topology.PREFIX) and name not in ours]
     now = round(time.time() * 1_000)
-    return [_view(name, stats.get(name, {}), live, drift, now, extra=name in left) for name in [*ours, *left]]
+    views = [_view(name, stats.get(name, {}), live, drift, now, extra=name in left) for name in [*ours, *left]]
+    return [_guarded(view, settings.queue_depth_limit) if view.role == "work" else view for view in views]
+
+
+def _guarded(view: QueueView, limit: int) -> QueueView:
+    return dataclasses.replace(view, guard={"limit": limit, "refusing": view.ready is not None and view.ready > limit})
 
 
 def _view(
@@ -122,6 +128,7 @@ def _view(
         ttl=min(waits) / 1_000 if waits else None,
         dead_letter_exchange=arguments.get("x-dead-letter-exchange"),
         max_length=limits.get("max-length"),
+        guard=None,
         delivery_limit=None if (limit := limits.get("delivery-limit")) == topology.UNLIMITED else limit,
         policy=policy.name if policy else None,
         bindings=tuple(

@@ -30,6 +30,7 @@ _HEADS = (
     "ACK/S",
     "TTL",
     "LIMIT",
+    "GUARD",
     "POLICY",
     "DRIFT",
 )
@@ -96,6 +97,7 @@ def _row(queue: QueueView) -> tuple[str, ...]:
         *("-" if rate is None else f"{rate:.1f}" for rate in rates),
         "-" if queue.ttl is None else f"{queue.ttl:g}s",
         "-" if queue.max_length is None else str(queue.max_length),
+        "-" if queue.guard is None else f"{queue.guard['limit']}{' 429!' if queue.guard['refusing'] else ''}",
         queue.policy or "-",
         str(len(queue.drift)) if queue.drift else "-",
     )

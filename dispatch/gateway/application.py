@@ -103,7 +103,7 @@ def _views(parts: Parts) -> list[object]:
         ),
         TypeViews(parts.types, settings.ladder),
         LetterViews(parts.letters, parts.types),
-        QueueViews(parts.queues),
+        QueueViews(parts.queues, parts.guard),
         WorkerViews(parts.workers),
         HealthViews(parts.readiness),
         MetricViews(parts.types),

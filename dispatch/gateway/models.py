@@ -221,6 +221,13 @@ class QueueBinding(_Model):
     headers: dict[str, Any]
 
 
+class QueueGuard(_Model):
+    """What keeps the work queue from growing too deep."""
+
+    limit: int = Field(description="Ready messages above which gateways answer 429 `queue-depth-exceeded`.")
+    refusing: bool = Field(description="Whether this gateway does at the moment.")
+
+
 class Queue(_Model):
     """A queue as RabbitMQ's management API shows it. A number is null while it has no statistics."""
 
@@ -238,6 +245,7 @@ class Queue(_Model):
     dead_letter_exchange: str | None
     max_length: int | None
     delivery_limit: int | None
+    guard: QueueGuard | None = Field(description="Of the work queue only.")
     policy: str | None
     bindings: list[QueueBinding]
     drift: list[str] = Field(description="What is not as the broker map says.")

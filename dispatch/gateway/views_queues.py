@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from flask import Response
 
 from dispatch import keys
 from dispatch.gateway import models
+from dispatch.gateway.admission import Guard
 from dispatch.gateway.context import json_response
 from dispatch.gateway.operations import Answer, Operation, operation
 from dispatch.gateway.problems import Problem
@@ -19,10 +21,12 @@ class QueueViews:
 
     Args:
         snapshot: every queue as RabbitMQ's management API shows it, within 3 s.
+        guard: knows the depth to the second.
     """
 
-    def __init__(self, snapshot: Callable[[], Sequence[QueueView]]) -> None:
+    def __init__(self, snapshot: Callable[[], Sequence[QueueView]], guard: Guard) -> None:
         self._snapshot = snapshot
+        self._guard = guard
 
     @operation(
         Operation(
@@ -34,7 +38,7 @@ class QueueViews:
     )  # fmt: skip
     def index(self) -> Response:
         """Every queue, in the map's order."""
-        return json_response({"items": [queue.to_json() for queue in self._look()]})
+        return json_response({"items": [self._shown(queue) for queue in self._look()]})
 
     @operation(
         Operation(
@@ -48,8 +52,12 @@ class QueueViews:
         """One queue."""
         for queue in self._look():
             if queue.name == name:
-                return json_response(queue.to_json())
+                return json_response(self._shown(queue))
         raise Problem("not-found", "There is no queue of that name. See /v1/queues.")
+
+    def _shown(self, queue: QueueView) -> dict[str, Any]:
+        body = queue.to_json()
+        return {**body, "guard": body["guard"] and {**body["guard"], "refusing": self._guard.full()}}
 
     def _look(self) -> Sequence[QueueView]:
         try:

@@ -72,6 +72,7 @@ def test_a_view_says_what_is_bound_where_it_goes_and_what_limits_it(applied):
     work, rung = view(applied, "robot.task.q"), view(applied, "robot.retry.q.5m")
 
     assert (work.ttl, work.max_length, work.delivery_limit, work.policy) == (3600.0, 12_000, 200, "robot.task.q")
+    assert (work.guard, rung.guard) == ({"limit": 10_000, "refusing": False}, None)
     assert work.bindings == ({"exchange": "robot.task.topic", "routingKey": "robot.task.dispatch.#", "headers": {}},)
     assert (rung.ttl, rung.dead_letter_exchange, rung.delivery_limit) == (2.0, "robot.task.topic", None)
     assert rung.bindings[0]["headers"] == {"retry-queue": "5m", "x-match": "all"}

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -12,7 +13,7 @@ from support.gateway_fakes import World, problem, record
 QUEUE = QueueView(
     name="robot.task.q", role="work", ready=1, unacked=2, total=3, dead_lettering=None, consumers=1, publish_rate=0.0,
     deliver_rate=0.5, ack_rate=None, ttl=3_600.0, dead_letter_exchange="robot.task.dlx", max_length=12_000,
-    delivery_limit=200, policy="robot-work", bindings=({"exchange": "e", "routingKey": "k", "headers": {}},), drift=(),
+    delivery_limit=200, guard={"limit": 10_000, "refusing": False}, policy="robot-work", bindings=({"exchange": "e", "routingKey": "k", "headers": {}},), drift=(),
     as_of=1_795_487_760_000,
 )  # fmt: skip
 
@@ -133,6 +134,16 @@ def test_queues_are_shown():
     ]
     assert models.Queue.model_validate(client.get("/v1/queues/robot.task.q").json).name == "robot.task.q"
     problem(client.get("/v1/queues/nope"), 404, "not-found")
+
+
+def test_the_work_queue_says_whether_this_gateways_guard_refuses():
+    world = World(queues=lambda: [QUEUE, dataclasses.replace(QUEUE, name="robot.task.dlq", guard=None)])
+    before, _ = world.client().get("/v1/queues").json["items"]
+    world.guard.observe(101)
+    work, dead = world.client().get("/v1/queues").json["items"]
+
+    assert before["guard"] == {"limit": 10_000, "refusing": False}
+    assert (work["guard"], dead["guard"]) == ({"limit": 10_000, "refusing": True}, None)
 
 
 def test_queues_are_503_without_the_management_api():

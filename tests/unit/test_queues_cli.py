@@ -12,11 +12,11 @@ from dispatch.queues import ManagementUnavailable, QueueView
 WORK = QueueView(
     name="robot.task.q", role="work", ready=12, unacked=40, total=52, dead_lettering=None, consumers=2, publish_rate=3.25,
     deliver_rate=0.0, ack_rate=None, ttl=3_600.0, dead_letter_exchange="robot.task.dlx", max_length=12_000,
-    delivery_limit=200, policy="robot.work", bindings=(), drift=(), as_of=1_795_487_760_000,
+    delivery_limit=200, guard={"limit": 10_000, "refusing": True}, policy="robot.work", bindings=(), drift=(), as_of=1_795_487_760_000,
 )  # fmt: skip
 GONE = dataclasses.replace(
     WORK, name="robot.retry.q.1m", role="rung", ready=None, unacked=None, total=None, consumers=None, ttl=None,
-    policy=None, max_length=None, drift=("the queue is missing",),
+    policy=None, max_length=None, guard=None, drift=("the queue is missing",),
 )  # fmt: skip
 
 
@@ -51,6 +51,8 @@ def test_the_table_says_what_waits_where_and_what_is_not_as_it_should_be(run):
         "-",
         "3600s",
         "12000",
+        "10000",
+        "429!",
         "robot.work",
         "-",
     ]
