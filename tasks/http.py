@@ -18,7 +18,7 @@ import pydantic
 from pydantic import Field, JsonValue
 
 from dispatch.errors import PermanentError
-from dispatch.tasktypes import Context, Payload, task
+from dispatch.tasktypes import Context, Payload, Secret, task
 from tasks import upstream
 
 #: Seconds; longer than the longest `timeoutSeconds`, so that the handler's own word comes first.
@@ -50,7 +50,9 @@ class HttpRequest(Payload):
     url: str = Field(
         max_length=4_096, description="http or https, without credentials; its host must be on the allow-list."
     )
-    headers: dict[str, str] = Field({}, max_length=50, description="More request headers.")
+    headers: dict[str, Secret] = Field(
+        {}, max_length=50, description="More request headers. Their values are in no log, event or shown dead letter."
+    )
     content: JsonValue = Field(None, alias="json", description="JSON body; not with GET or HEAD. Left out: no body.")
     timeout_seconds: float = Field(
         30, ge=0.1, le=120, allow_inf_nan=False, description="How long the whole answer may take."
@@ -71,14 +73,16 @@ class HttpRequest(Payload):
 
     @pydantic.field_validator("headers")
     @classmethod
-    def _usable_headers(cls, value: dict[str, str]) -> dict[str, str]:
+    def _usable_headers(cls, value: dict[str, Secret]) -> dict[str, Secret]:
         names = [name.lower() for name in value]
         if len(set(names)) < len(names):
             raise ValueError("header names must differ in more than case")
         if taken := sorted(_RESERVED.intersection(names)):
             msg = f"these are set by the worker: {', '.join(taken)}"
             raise ValueError(msg)
-        if not all(map(_HEADER_NAME.fullmatch, value)) or not all(map(_HEADER_VALUE.fullmatch, value.values())):
+        if not all(map(_HEADER_NAME.fullmatch, value)) or not all(
+            _HEADER_VALUE.fullmatch(each.get_secret_value()) for each in value.values()
+        ):
             raise ValueError("names must be tokens and values at most 4096 visible ASCII characters")
         return value
 
@@ -139,7 +143,7 @@ def request(order: HttpRequest, ctx: Context) -> dict[str, Any]:
 
 def _headers(order: HttpRequest, ctx: Context) -> httpx.Headers:
     headers = httpx.Headers({"Content-Type": "application/json"} if order.has_body else {})
-    headers.update(order.headers)
+    headers.update({name: value.get_secret_value() for name, value in order.headers.items()})
     headers.update({"Idempotency-Key": ctx.idempotency_key, "traceparent": ctx.traceparent})
     return headers
 
