@@ -1,7 +1,8 @@
 """Named points at the boundaries of the protocol, where a test may kill the process exactly there.
 
 Off unless ``ROBOT_DISPATCH_FAULT`` is set, to ``<point>=<file>``: the first process that reaches the point makes the
-file and dies by SIGKILL, so that no second one does. Off, a point is one call that returns.
+file and dies by SIGKILL, so that no second one does; with ``<point>@STOP=<file>`` it stops there until SIGCONT. Off, a
+point is one call that returns.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ POINTS = (
     "sweep.published",
 )
 
-_POINT, _, _FILE = os.environ.get(VARIABLE, "").partition("=")
+_WHERE, _, _FILE = os.environ.get(VARIABLE, "").partition("=")
+_POINT, _, _HOW = _WHERE.partition("@")
 
 
 def _nothing(_point: str) -> None:
@@ -49,7 +51,7 @@ def _perhaps_die(point: str) -> None:
         os.close(os.open(_FILE, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGSTOP if _HOW == "STOP" else signal.SIGKILL)
 
 
 #: Marks a boundary.

@@ -187,10 +187,12 @@ class Sweeper:
     def _resend(self, record: Record, now: float) -> None:
         copy = resent_copy(record)
         if copy is None:
-            log.error("lost: its record has no message", task_id=record.task_id)
+            metrics.SWEEPS.inc("lost")
+            log.error("swept: lost, its record has no message", task_id=record.task_id)
             self._handovers.look_again(record.task_id, now + self._settings.queue_ttl)
         elif self._handovers.resend(record, copy):
             metrics.SWEEPS.inc("resent")
+            log.warning("swept: in no queue any more, sent again", task_id=record.task_id, seq=copy.message.seq)
             self._publish(record, copy, now)
         else:
             self._handovers.look_again(record.task_id, now + self._settings.sweep_interval)

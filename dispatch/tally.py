@@ -39,7 +39,7 @@ def expect_series(rungs: Iterable[str]) -> None:
         metrics.CLAIMS.expect(str(answer))
     for reason in metrics.DEAD_REASONS:
         metrics.DEAD_LETTERS.expect(reason)
-    for action in ("rejected", "published", "resent"):
+    for action in ("rejected", "published", "resent", "lost"):
         metrics.SWEEPS.expect(action)
     for instrument in (metrics.LEASES_LOST, metrics.IN_FLIGHT, metrics.CONFIRM):
         instrument.expect()

@@ -188,7 +188,10 @@ LEASES_LOST = _counter(
 )
 IN_FLIGHT = _gauge("robot_tasks_in_flight", "Deliveries that children of this worker run.", where="worker")
 SWEEPS = _counter(
-    "robot_sweeper_actions_total", "Tasks that the sweeper rejected, published or resent.", "action", where="worker"
+    "robot_sweeper_actions_total",
+    "Tasks that the sweeper rejected, published, sent again, or found lost for good.",
+    "action",
+    where="worker",
 )
 
 # --- told by collectors, made at each scrape -------------------------------------------------------

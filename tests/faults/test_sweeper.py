@@ -1,7 +1,5 @@
 """P1, P2, P4: what nobody has heard of for too long, and what the broker itself gives up."""
 
-import contextlib
-import threading
 from urllib.parse import urlsplit
 
 from kombu import Connection
@@ -11,10 +9,10 @@ import topology
 from dispatch import definitions
 from dispatch.claims import Claims, Ticket
 from dispatch.handover import Handovers, next_copy
-from dispatch.publisher import Publisher
 from dispatch.records import State
 from dispatch.retry import Failure, Kind, Retry
-from dispatch.sweeper import Sweeper
+from dispatch.telemetry import metrics
+from support.sweeping import sweeping
 from support.waiting import eventually
 from support.worker import bench, running_worker
 
@@ -55,32 +53,6 @@ def test_a_copy_that_a_worker_has_claimed_is_never_rejected(settings):
 
     assert record.state is State.SUCCEEDED
     assert desk.state(task_id) is State.SUCCEEDED
-
-
-@contextlib.contextmanager
-def sweeping(desk, sweepers=1, **changes):
-    """Sweepers with settings of their own, all looking at a task at once."""
-    impatient = desk.settings.model_copy(update=changes)
-    publisher = Publisher(impatient.broker("replay"))
-    each = [
-        Sweeper(impatient, send=lambda c: publisher.publish(c.message, c.exchange, c.routing_key))
-        for _ in range(sweepers)
-    ]
-    handovers = Handovers(impatient)
-
-    def sweep(task_id):
-        handovers.look_again(task_id, 0)
-        threads = [threading.Thread(target=sweeper.sweep) for sweeper in each]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    try:
-        yield sweep
-    finally:
-        handovers.close()
-        publisher.close()
 
 
 SOON = {"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5}
@@ -182,3 +154,31 @@ def _die_after_the_decision(desk, task_id):
     handovers.decide(message, ticket, copy, failure, decision, max_attempts=4)
     claims.close()
     handovers.close()
+
+
+def _told(caplog):
+    return [each.msg["event"] for each in caplog.records if each.name == "dispatch.sweeper"]
+
+
+def test_each_thing_that_it_settles_is_counted_and_told(desk, caplog):
+    sent = {action: _swept(action) for action in ("rejected", "published", "resent", "lost")}
+    never, _ = _unpublished(desk)
+    decided, silent, empty = (desk.submit("echo", {"message": "x", "failTimes": 1}) for _ in range(3))
+    _die_after_the_decision(desk, decided)
+    desk.store._scripts.run(("HDEL", f"{desk.settings.redis_prefix}task:{{{empty}}}", "message"))
+    with sweeping(desk, unpublished_grace=0.1, **SOON) as sweep:
+        for task_id, event in (
+            (never, "swept: never published"),
+            (decided, "swept: decided copy published"),
+            (silent, "swept: in no queue any more, sent again"),
+            (empty, "swept: lost, its record has no message"),
+        ):
+            eventually(lambda task_id=task_id, event=event: sweep(task_id) or event in _told(caplog), 20, event)
+    counted = {action: _swept(action) - before for action, before in sent.items()}
+
+    assert counted["rejected"] == 1
+    assert min(counted.values()) >= 1
+
+
+def _swept(action):
+    return metrics.registry().get_sample_value("robot_sweeper_actions_total", {"action": action}) or 0
