@@ -77,7 +77,7 @@ def test_a_deploy_under_load_loses_nothing_and_ends_in_time(desk):
         ids = [desk.submit("echo", {"message": str(n), "sleepSeconds": 0.3}) for n in range(40)]
         eventually(lambda: _runs(desk, ids[0]) or desk.store.get(ids[0]).state.terminal, 10, "work goes on")
         first.process.terminate()
-        first.process.wait(desk.settings.soft_shutdown + 10)
+        first.process.wait(desk.settings.soft_shutdown + 30)
     with running_worker(desk.settings):
         records = [desk.finished(task_id, 40) for task_id in ids]
 

@@ -1,0 +1,171 @@
+"""What very many letters in the DLQ cost: time and memory of whatever lists, records, redrives or walks past them.
+
+::
+
+    DISPATCH_RUN_DIR=.run-bench python -m launcher servers
+    set -a; . .run-bench/env; set +a
+    python -m bench.many_letters 100000
+
+The last ten letters are of another type than all others, so that a redrive by type walks past every one of these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+from kombu import Connection
+
+import topology
+from app import create_app
+from dispatch import settings as configuration
+from dispatch.handover import Handovers, dead_copy
+from dispatch.keyspace import dead_key
+from dispatch.letterbox import KNOWN
+from dispatch.publisher import Publisher
+from dispatch.records import ACCEPTED_AT, CYCLE, SEQ, Message, new_task_id
+from dispatch.settings import Settings
+
+CHUNK, FEW = 1_000, 10
+
+
+def main() -> None:
+    """Post as many letters as the command line says, then look at each way of dealing with them."""
+    many = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    settings = configuration.load(queue_depth_limit=10 * many)
+    with Connection(settings.broker("admin")) as connection:
+        topology.declare(connection, settings)
+    ids = [new_task_id() for _ in range(many)]
+    _said("posted", _timed(lambda: _post(settings, ids)), f"{many} letters")
+    with _worker() as worker:
+        _said("recorded by the tap", _timed(lambda: _until(lambda: _known(settings) >= many)), _memory(worker))
+        _ask_the_gateway(settings, ids[many // 2], many)
+        _said("that letter left the DLQ", _timed(lambda: _until(lambda: _depth(settings) < many)), _memory(worker))
+        _run("list", "--limit", "50")
+        _run("list", "--limit", str(many), "--json")
+        _run("show", ids[0])
+        _run("redrive", ids[many // 3])
+        _run("redrive", "--type", "drill", "--limit", str(FEW // 2))
+        client = redis.Redis.from_url(settings.redis_url.get_secret_value())
+        client.flushdb()
+        handovers = Handovers(settings)
+        again = _timed(lambda: _until(lambda: handovers.letters_known() == KNOWN))
+        _said("recorded again after a flush", again, f"{_known(settings)} letters; {_memory(worker)}")
+
+
+def _ask_the_gateway(settings: Settings, task_id: str, many: int) -> None:
+    app = create_app(settings)
+    client = app.test_client()
+    _until(lambda: client.get("/readyz").status_code == 200)
+    _said("GET /v1/dead-letters, first page of 200", _timed(lambda: client.get("/v1/dead-letters?limit=200")))
+
+    def pages() -> None:
+        cursor, seen = "", 0
+        while cursor is not None:
+            page = client.get(f"/v1/dead-letters?limit=200{cursor and f'&cursor={cursor}'}").json
+            seen += len(page["items"])
+            cursor = page["next"]
+        _said("  seen", 0.0, f"{seen} of {many}")
+
+    _said("GET /v1/dead-letters, every page", _timed(pages))
+    _said("POST redrive of one", _timed(lambda: client.post(f"/v1/dead-letters/{task_id}/redrive")))
+    app.extensions["close"]()
+
+
+def _post(settings: Settings, ids: list[str]) -> None:
+    publisher = Publisher(settings.broker("replay"), timeout=30)
+    _until(publisher.ready)
+    link = publisher._link  # noqa: SLF001 - without waiting for each confirm
+    assert link is not None  # noqa: S101 - it is ready
+    for start in range(0, len(ids), CHUNK):
+        until = time.monotonic() + 120
+        chunk = ids[start : start + CHUNK]
+        letters = [_letter(each, "drill" if each in ids[-FEW:] else "echo") for each in chunk]
+        for future in [link.publish(each, topology.DEAD_EXCHANGE, each.routing_key, until) for each in letters]:
+            future.result(120)
+    publisher.close()
+
+
+def _letter(task_id: str, kind: str) -> Message:
+    given = {"id": task_id, "task": kind, "retries": 1, CYCLE: 0, SEQ: 1, ACCEPTED_AT: int(time.time() * 1_000)}
+    body = json.dumps([[{"message": "x" * 300}], {}, {}]).encode()
+    message = Message(body, given, routing_key=topology.routing_key(kind))
+    return dead_copy(message, "permanent", "echo-refused", "asked to fail for good").message
+
+
+def _known(settings: Settings) -> int:
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value())
+    with contextlib.closing(client):
+        return int(client.zcard(dead_key(settings.redis_prefix)))
+
+
+def _depth(settings: Settings) -> int:
+    with Connection(settings.broker("admin")) as connection:
+        return int(connection.default_channel.queue_declare(topology.DEAD_QUEUE, passive=True).message_count)
+
+
+@contextlib.contextmanager
+def _worker() -> Iterator[int]:
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--autoscale=8,2", "-n", "bench@bench"]
+    with tempfile.TemporaryFile() as sink:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            command, stdout=sink, stderr=sink, env={**os.environ, "REMAP_SIGTERM": "SIGQUIT"}
+        )
+        try:
+            yield process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def _memory(pid: int) -> str:
+    """The most memory that a process has had."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return f"worker's main process at most {int(found[1]) // 1_024 if found else 0} MiB"
+
+
+def _run(*words: str) -> None:
+    """A command of `dlq`, its time and its memory."""
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "dlq", *words]
+    with tempfile.TemporaryFile("w+") as output:
+        began = time.monotonic()
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603 - our own program
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - began
+        output.seek(0)
+        lines = output.read().splitlines()
+    told = (
+        f"exit {os.waitstatus_to_exitcode(status)}, {len(lines)} lines, {used.ru_maxrss // 1_024} MiB; {lines[-1][:60]}"
+    )
+    _said(f"dlq {' '.join(words)}", seconds, told)
+
+
+def _timed(function: Callable[[], Any]) -> float:
+    began = time.monotonic()
+    function()
+    return time.monotonic() - began
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.05)
+
+
+def _said(what: str, seconds: float, more: str = "") -> None:
+    sys.stdout.write(f"{what:60} {seconds:8.2f} s  {more}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
