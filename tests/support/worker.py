@@ -94,7 +94,7 @@ def running_worker(settings: Settings, *options: str, app: str = "celery_app") -
         **environment(settings),
         "REMAP_SIGTERM": "SIGQUIT",
         "PYTHONWARNINGS": "default",
-        "PYTHONPATH": str(ROOT / "tests"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     with log.open("wb") as sink:
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=sink, stderr=subprocess.STDOUT)
