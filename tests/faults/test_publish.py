@@ -108,6 +108,8 @@ def test_a_silent_broker_leaves_one_task_in_doubt_and_then_is_left_alone(desk):
         _, doubt = _refused(desk, InDoubt, key="k", submitter=submitter)
         later = [_refused(desk, NotSent, submitter=submitter)[0] for _ in range(5)]
         proxy.release()
+        # A repeat before that would be refused, which settles the doubt: then the key is another task's.
+        eventually(submitter._publisher.ready, 20, "the broker is heard again")
         task_id = eventually(lambda: _accepted(desk, submitter, key="k"), 15, "the key is accepted")
         replay = desk.submit("echo", PAYLOAD, key="k", submitter=submitter)
         with running_worker(desk.settings):
