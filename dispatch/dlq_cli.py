@@ -74,16 +74,16 @@ def dlq() -> None:
 def list_letters(type_: str | None, error_type: str | None, limit: int, as_json: bool) -> None:
     """Dead letters, newest first."""
     with _desk() as (_, _, letters):
-        found = list(itertools.islice(letters.matching(Filter(type_, error_type)), limit))
-    if as_json:
-        for record in found:
-            click.echo(json.dumps(_summary(record)))
-        return
-    if not found:
+        found = itertools.islice(letters.matching(Filter(type_, error_type)), limit)
+        if as_json:
+            for record in found:  # one by one: there may be very many
+                click.echo(json.dumps(_summary(record)))
+            return
+        rows = [_row(record) for record in found]
+    if not rows:
         click.echo("no dead letters")
         return
     heads = ("TASK", "TYPE", "CYCLE", "ATTEMPTS", "REASON", "ERROR", "DIED")
-    rows = [_row(record) for record in found]
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
     for row in [heads, *rows]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
