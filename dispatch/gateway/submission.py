@@ -98,6 +98,7 @@ class Submitter:
             InDoubt: unknown; has the attribute ``task_id``.
         """
         task_id = new_task_id()
+        cut_off = False
         if submission.key is not None:
             reservation = self._reserve(submission, submission.key, task_id)
             reach("submit.key-reserved")
@@ -109,7 +110,9 @@ class Submitter:
                 # The record's time is over, so the key's is too: this request is a new one.
                 self._store.release_key(submission.principal, submission.key, task_id)
                 return self.submit(submission)
-        attempt = _Attempt(self, submission, task_id)
+            if reservation.hold is Hold.ADOPT:
+                cut_off = self._store.get(task_id) is not None
+        attempt = _Attempt(self, submission, task_id, cut_off=cut_off)
         self._publish(attempt)
         record = self._store.get(task_id) if attempt.adopted else None
         return Accepted(record or self._store_view(attempt), replayed=attempt.adopted)
@@ -203,8 +206,9 @@ class Submitter:
 class _Attempt:
     """One submission on its way."""
 
-    def __init__(self, submitter: Submitter, submission: Submission, task_id: str) -> None:
+    def __init__(self, submitter: Submitter, submission: Submission, task_id: str, *, cut_off: bool) -> None:
         self._submitter = submitter
+        self._cut_off = cut_off  #: an earlier request with this key got as far as the record: its copy may be under way
         self.submission = submission
         self.task_id = task_id
         self.message: Message | None = None
@@ -231,7 +235,7 @@ class _Attempt:
             raise NotSent("an earlier attempt with this key was given up; send the request again")
         self.written = True
         if state is State.SCHEDULED:
-            confirm = round(self._submitter.send(message, exchange, routing_key) * 1_000, 3)
+            confirm = round(self._send(message, exchange, routing_key) * 1_000, 3)
         else:  # a repeated key, and a worker has the task already
             self.adopted, confirm = True, None
         reach("submit.published")
@@ -241,6 +245,15 @@ class _Attempt:
         reach("submit.marked")
         if not marked:
             raise NotSent("it took too long: the sweeper had given the task up, it will not run")
+
+    def _send(self, message: Message, exchange: str, routing_key: str) -> float:
+        try:
+            return self._submitter.send(message, exchange, routing_key)
+        except PublishError as exc:
+            if self._cut_off and not isinstance(exc, InDoubt):
+                # This copy was not stored; whether the earlier one was is as unknown as before.
+                raise InDoubt(str(exc)) from exc
+            raise
 
 
 def _slug(exc: PublishError) -> str:

@@ -84,6 +84,28 @@ def test_a_broker_that_falls_silent_is_in_doubt_once_and_then_503(settings, brok
         assert again.json["taskId"] == body["taskId"]
 
 
+def test_what_is_in_doubt_stays_so_while_the_broker_refuses_its_repeat_and_keeps_its_id(settings, broker):
+    with gateway(through(settings, broker)) as client:
+
+        def repeated():
+            return client.post("/v1/tasks", json=BODY, headers={"Idempotency-Key": "abc"})
+
+        broker.hold(DOWN)
+        body = problem(repeated(), 503, "publish-unconfirmed")
+        broker.refuse()
+        broker.cut()
+        eventually(lambda: _down(client), 10)
+        refused = eventually(
+            lambda: (answer := repeated()).status_code == 503 and answer, 10, "not in progress any more"
+        )
+        broker.release()
+        broker.admit()
+        again = eventually(lambda: _accepted(client, "abc"), 20)
+
+    assert problem(refused, 503, "publish-unconfirmed")["taskId"] == body["taskId"]
+    assert again.json["taskId"] == body["taskId"]
+
+
 def _accepted(client, key):
     answer = client.post("/v1/tasks", json=BODY, headers={"Idempotency-Key": key})
     return answer if answer.status_code == 202 else None
