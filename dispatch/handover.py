@@ -281,7 +281,8 @@ class Handovers:
         answer = self._scripts.run(died, self._scripts.step("bury", keys, *arguments, ""))[1]
         if answer == "MISSING":
             step = self._scripts.step("bury", keys, *arguments, seed(letter, max_attempts))
-            answer = self._scripts.run(*recreation(self._prefix, letter), step)[-1]
+            # Once more, afterwards: a list drops an entry that has no record yet.
+            answer = self._scripts.run(*recreation(self._prefix, letter), step, died)[-2]
         burial = Burial(answer)
         if burial in (Burial.OK, Burial.DONE):
             self._scripts.run(self._no_longer_waits(letter.task_id))

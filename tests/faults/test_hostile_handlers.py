@@ -27,17 +27,17 @@ def _failures(desk, task_id):
 
 #: What happens in a first attempt, and what it counts as.
 ENDS = {
-    "memory-error": "MemoryError",
-    "exhaust": "MemoryError",
-    "die": "worker-lost",
-    "leave": "worker-lost",
-    "quit": "worker-lost",
+    "memory-error": {"MemoryError"},
+    "exhaust": {"MemoryError"},
+    "die": {"worker-lost"},
+    "leave": {"worker-lost"},
+    "quit": {"worker-lost", "MaybeEncodingError"},  # billiard tries to send the exit home, which it can't always
 }
 
 
 def test_a_process_without_memory_or_that_dies_costs_one_attempt_and_nobody_elses(desk):
     with running_worker(desk.settings, app=APP) as worker:
-        bad = {_drill(desk, drill, times=1): error for drill, error in ENDS.items()}
+        bad = {_drill(desk, drill, times=1): errors for drill, errors in ENDS.items()}
         good = [desk.submit("echo", {"message": "x"}) for _ in range(40)]
         records = [desk.finished(task_id, 60) for task_id in bad]
         others = [desk.finished(task_id, 60) for task_id in good]
@@ -46,9 +46,8 @@ def test_a_process_without_memory_or_that_dies_costs_one_attempt_and_nobody_else
 
         assert worker.process.poll() is None
     assert {(each.state, each.attempt) for each in records} == {(State.SUCCEEDED, 2)}
-    assert {task_id: _failures(desk, task_id) for task_id in bad} == {
-        task_id: [error] for task_id, error in bad.items()
-    }
+    failures = {task_id: _failures(desk, task_id) for task_id in bad}
+    assert all(len(each) == 1 and set(each) <= bad[task_id] for task_id, each in failures.items()), failures
     assert {(each.state, each.attempt) for each in [*others, after]} == {(State.SUCCEEDED, 1)}
     assert desk.depth(topology.DEAD_QUEUE) == 0
 

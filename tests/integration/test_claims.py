@@ -507,6 +507,21 @@ def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
     assert (again.cycle, case.record().state) == (1, State.DEAD_LETTERED)
 
 
+def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(case, monkeypatch):
+    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    run = case.handovers._scripts.run
+
+    def run_and_list(*steps):
+        answers = run(*steps)
+        case.listed()
+        return answers
+
+    monkeypatch.setattr(case.handovers._scripts, "run", run_and_list)
+    case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+
+    assert case.listed() == [case.task_id]
+
+
 def test_a_redrive_that_is_taken_back_is_listed_again(case):
     letter = case.die()
     copy = redriven_copy(letter)
