@@ -103,16 +103,23 @@ def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
     return json.dumps({"kind": kind, **shown, **({"spanId": span} if span else {})}, separators=(",", ":"))
 
 
-def recreation(prefix: str, message: Message) -> list[Step]:
-    """What a record that Redis lost needs beside itself, put before the transition that recreates it.
+def recreation(prefix: str, message: Message, step: Step) -> list[Step]:
+    """A transition that recreates a record that Redis lost, with what the record needs beside itself.
 
-    The sweeper's reminder lies ahead, so that no sweeper looks before the record is there; the indexes list the task.
+    Args:
+        prefix: of the keys.
+        message: what the record is made from.
+        step: the transition; its answer is the second one.
+
+    Returns:
+        The sweeper's reminder first, which lies ahead, so that no sweeper looks before the record is there; the indexes
+        last: who walks over one drops an entry that has no record.
     """
     principal = message.text("x-principal") or ""
     now = time.time()
     born = message.number("x-accepted-at") or now * 1_000
     watch: Step = ("ZADD", due_key(prefix), "NX", now + FIRST_LOOK, message.task_id)
-    return [watch, *(("ZADD", index_key(prefix, whose), born, message.task_id) for whose in (None, principal))]
+    return [watch, step, *(("ZADD", index_key(prefix, whose), born, message.task_id) for whose in (None, principal))]
 
 
 class Claims:
@@ -246,4 +253,4 @@ class Claims:
 
     def _recreate(self, message: Message, step: Step) -> Any:
         """Run a transition that recreates a lost record; its answer."""
-        return self._scripts.run(*recreation(self._prefix, message), step)[-1]
+        return self._scripts.run(*recreation(self._prefix, message, step))[1]

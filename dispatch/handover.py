@@ -218,7 +218,7 @@ class Handovers:
         (answer,) = self._scripts.run(self._scripts.step("decide", keys, *arguments, ""))
         if answer[0] == "MISSING":
             step = self._scripts.step("decide", keys, *arguments, seed(message, max_attempts))
-            answer = self._scripts.run(*recreation(self._prefix, message), step)[-1]
+            answer = self._scripts.run(*recreation(self._prefix, message, step))[1]
         return _decided(answer)
 
     def hand_over(self, copy: Copy, *, owner: str = "", wait: float = 0.0) -> None:
@@ -282,7 +282,7 @@ class Handovers:
         if answer == "MISSING":
             step = self._scripts.step("bury", keys, *arguments, seed(letter, max_attempts))
             # Once more, afterwards: a list drops an entry that has no record yet.
-            answer = self._scripts.run(*recreation(self._prefix, letter), step, died)[-2]
+            answer = self._scripts.run(*recreation(self._prefix, letter, step), died)[1]
         burial = Burial(answer)
         if burial in (Burial.OK, Burial.DONE):
             self._scripts.run(self._no_longer_waits(letter.task_id))
