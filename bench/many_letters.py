@@ -73,7 +73,7 @@ def _ask_the_gateway(settings: Settings, task_id: str, many: int) -> None:
     def pages() -> None:
         cursor, seen = "", 0
         while cursor is not None:
-            page = client.get(f"/v1/dead-letters?limit=200{cursor and f'&cursor={cursor}'}").json
+            page = client.get(f"/v1/dead-letters?limit=200{cursor and f'&cursor={cursor}'}").json or {}
             seen += len(page["items"])
             cursor = page["next"]
         _said("  seen", 0.0, f"{seen} of {many}")

@@ -6,20 +6,21 @@
     set -a; . .run-bench/env; set +a
     python -m bench.telemetry_cost
 
-CPU time of all threads and processes concerned, so that other load on the machine matters little; spans go to a
-collector in this process's child that throws them away. Each figure is a median over rounds, in which the variants
-take turns.
+CPU time of all threads and processes concerned; spans go to a collector in this process's child that throws them away.
+The variants take turns, and each figure is the lower quartile of its rounds, since other load can only add to one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.server
 import io
 import json
 import logging
 import multiprocessing
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -27,7 +28,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
+import httpx
+from pydantic import SecretStr
+
+import topology
 from app import create_app
 from celery_app import create_celery
 from dispatch import settings as configuration
@@ -36,9 +42,17 @@ from dispatch.publisher import Publisher
 from dispatch.records import child_traceparent
 from dispatch.settings import Settings
 from dispatch.store import Store
+from dispatch.tasktypes import TaskType
 from dispatch.telemetry import metrics, tracing
 
-ROUNDS, BATCH = 12, 100
+#: How often each variant has its turn, and how many requests or tasks that is: short turns meet the same other load.
+REQUESTS, TASKS = (60, 25), (24, 50)
+
+#: Requests that a turn begins with and that are not counted.
+WARM = 3
+
+#: Seconds between two exports of spans: each batch waits for its own, which would be counted with the next otherwise.
+EXPORT = 1.0
 BODY = json.dumps({"type": "echo", "payload": {"message": "x"}})
 
 VARIANTS: Mapping[str, frozenset[str]] = {
@@ -65,18 +79,22 @@ def main() -> None:
     wanted = sys.argv[1:] or ["requests", "tasks"]
     with _sink() as url:
         if "requests" in wanted:
-            _print("a POST /v1/tasks", _requests(base, url))
+            _print("a POST /v1/tasks", REQUESTS, _requests(base, url))
         if "tasks" in wanted:
-            _print("a task (main process and children)", _tasks(base, url))
+            _print("a task (main process and children)", TASKS, _tasks(base, url))
 
 
-def _print(what: str, took: Mapping[str, list[float]]) -> None:
-    nothing = statistics.median(took["nothing"])
-    sys.stdout.write(f"\nCPU µs for {what}; {len(took['nothing'])} rounds of {BATCH}\n")
-    for name, samples in took.items():
-        # Rounds are compared with their own neighbour: drift of the machine falls out.
-        more = statistics.median(a - b for a, b in zip(samples, took["nothing"], strict=True))
-        sys.stdout.write(f"{name:22} {statistics.median(samples):8.0f} {more:+8.0f} {100 * more / nothing:+6.1f} %\n")
+def _print(what: str, size: tuple[int, int], took: Mapping[str, list[float]]) -> None:
+    usual = {name: statistics.quantiles(samples, n=4)[0] for name, samples in took.items()}
+    sys.stdout.write(f"\nCPU µs for {what}; {size[0]} turns of {size[1]}\n")
+    for name, cost in usual.items():
+        more = cost - usual["nothing"]
+        sys.stdout.write(f"{name:22} {cost:8.0f} {more:+8.0f} {100 * more / usual['nothing']:+6.1f} %\n")
+
+
+def _turns() -> list[tuple[str, frozenset[str]]]:
+    """The variants in another order each time: none always comes after the one that leaves most behind."""
+    return random.sample(list(VARIANTS.items()), len(VARIANTS))
 
 
 # --- the gateway -----------------------------------------------------------------------------------
@@ -88,12 +106,13 @@ def _requests(base: Settings, url: str) -> dict[str, list[float]]:
     traced = create_app(settings)
     backend = tracing.backend()
     took: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for round_ in range(ROUNDS + 1):
-        for name, on in VARIANTS.items():
+    for round_ in range(REQUESTS[0] + 1):
+        for name, on in _turns():
             recording = bool(on & {"traces", "unsampled"})
             tracing._backend = backend if recording else None  # noqa: SLF001 - both in one process, in turns
             client = (traced if recording else plain).test_client()
-            cpu = _switched(on, lambda client=client, on=on: _post(client, sampled="unsampled" not in on))
+            _switched(on, functools.partial(_post, client, WARM, sampled=False))  # and what the one before left behind
+            cpu = _switched(on, functools.partial(_post, client, REQUESTS[1], sampled="unsampled" not in on))
             if round_:
                 took[name].append(cpu)
     for app in (plain, traced):
@@ -101,12 +120,14 @@ def _requests(base: Settings, url: str) -> dict[str, list[float]]:
     return took
 
 
-def _post(client: Any, *, sampled: bool) -> None:
+def _post(client: Any, count: int, *, sampled: bool) -> None:
     flags = "01" if sampled else "00"
-    for _ in range(BATCH):
+    for _ in range(count):
         headers = {"traceparent": f"{child_traceparent(None)[:-2]}{flags}", "Content-Type": "application/json"}
         answer = client.post("/v1/tasks", data=BODY, headers=headers)
         assert answer.status_code == 202, answer.text  # noqa: S101
+    if (backend := tracing.backend()) is not None:
+        backend._provider.force_flush()  # type: ignore[attr-defined] # noqa: SLF001 - or another's turn pays for it
 
 
 def _switched(on: frozenset[str], work: Callable[[], None]) -> float:
@@ -117,67 +138,75 @@ def _switched(on: frozenset[str], work: Callable[[], None]) -> float:
     with contextlib.redirect_stderr(io.StringIO()):
         began = time.process_time()
         work()
-        return (time.process_time() - began) / BATCH * 1e6
+        return (time.process_time() - began) / REQUESTS[1] * 1e6
 
 
 # --- the worker ------------------------------------------------------------------------------------
 def _tasks(base: Settings, url: str) -> dict[str, list[float]]:
+    """Workers of all variants wait side by side, each in a vhost of its own, and are fed in turns."""
     _tracing_off()
     took: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for round_ in range(2):  # of a worker for each variant
-        for name, on in VARIANTS.items():
-            settings = base.model_copy(
-                update={"redis_prefix": f"bench-{round_}-{name.replace(' ', '').replace(',', '')}:"}
-            )
-            took[name] += _one_worker(settings, on, url)
+    with contextlib.ExitStack() as stack:
+        logging.disable(logging.CRITICAL)
+        fed = {name: stack.enter_context(_worker(base, name, on, url)) for name, on in VARIANTS.items()}
+        for round_ in range(TASKS[0] + 1):
+            for name, on in _turns():
+                cpu = fed[name]("00" if "unsampled" in on else "01")
+                if round_:
+                    took[name].append(cpu)
     return took
 
 
-def _one_worker(settings: Settings, on: frozenset[str], url: str) -> list[float]:
+@contextlib.contextmanager
+def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator[Callable[[str], float]]:
+    """A worker of a variant; a function that feeds it a batch and says what each task of it took."""
+    own = f"bench-{name.replace(' ', '').replace(',', '')}"
+    settings = base.model_copy(update={"redis_prefix": f"{own}:", "broker_url": SecretStr(_vhost(base, own))})
+    topology.apply(settings)
     environ = {**os.environ, "DISPATCH_REDIS_PREFIX": settings.redis_prefix, "REMAP_SIGTERM": "SIGQUIT"}
+    environ["DISPATCH_BROKER_URL"] = settings.broker("worker")
     if on & {"traces", "unsampled"}:
         environ |= {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": url}
+        environ["OTEL_BSP_SCHEDULE_DELAY"] = str(int(EXPORT * 1_000))
     shim = "" if "metrics" in on else _WITHOUT_METRICS
     words = ["celery", "-A", "celery_app", "worker", "-l", "INFO" if "logs" in on else "CRITICAL", "-c", "2"]
-    words += ["-n", f"bench-{time.time_ns()}@bench"]
+    words += ["-n", f"{own}-{time.time_ns()}@bench"]
     code = f"{shim}import sys\nsys.argv = {words!r}\nfrom celery.__main__ import main\nmain()"
-    with subprocess.Popen(  # noqa: S603 - our own words
-        [sys.executable, "-c", code], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as worker:
+    quiet = subprocess.DEVNULL
+    store, publisher = Store(settings), Publisher(settings.broker("gateway"))
+    celery = create_celery(settings)
+    submitter = Submitter(settings, store, publisher, celery)
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=quiet, stderr=quiet) as worker:  # noqa: S603
         try:
-            return _feed(settings, worker.pid, sampled="unsampled" not in on)
+            yield lambda flags: _feed(submitter, store, celery.dispatch_types["echo"], worker.pid, flags)
         finally:
             worker.terminate()
+            publisher.close()
+            store.close()
 
 
-def _feed(settings: Settings, pid: int, *, sampled: bool) -> list[float]:
-    celery = create_celery(settings)
-    logging.disable(logging.CRITICAL)
-    store = Store(settings)
-    publisher = Publisher(settings.broker("gateway"))
-    submitter = Submitter(settings, store, publisher, celery)
-    flags, took = ("01" if sampled else "00"), []
-    try:
-        for batch in range(ROUNDS // 2 + 1):
-            began = _cpu(pid)
-            ids = [
-                submitter.submit(
-                    Submission(
-                        "local", celery.dispatch_types["echo"], {"message": "x"}, "f", None, "rq",
-                        f"{child_traceparent(None)[:-2]}{flags}",
-                    )
-                ).record.task_id
-                for _ in range(BATCH)
-            ]  # fmt: skip
-            while any(record is None or not record.state.terminal for record in store.get_many(ids)):
-                time.sleep(0.02)
-            time.sleep(0.3)  # the last acks, and lines
-            if batch:
-                took.append((_cpu(pid) - began) / BATCH * 1e6)
-    finally:
-        publisher.close()
-        store.close()
-    return took
+def _vhost(base: Settings, name: str) -> str:
+    """The broker's URL with a vhost of this name, which is made if need be."""
+    parts = urlsplit(base.broker_url.get_secret_value())
+    with httpx.Client(base_url=base.management_url.get_secret_value(), timeout=10, trust_env=False) as api:
+        api.put(f"/api/vhosts/{name}").raise_for_status()
+        rights = {"configure": ".*", "write": ".*", "read": ".*"}
+        api.put(f"/api/permissions/{name}/{parts.username}", json=rights).raise_for_status()
+    return urlunsplit(parts._replace(path=f"/{name}"))
+
+
+def _feed(submitter: Submitter, store: Store, task_type: TaskType, pid: int, flags: str) -> float:
+    """CPU µs of the worker for each of a batch of tasks."""
+    began = _cpu(pid)
+    ids = []
+    for _ in range(TASKS[1]):
+        traceparent = f"{child_traceparent(None)[:-2]}{flags}"
+        submission = Submission("local", task_type, {"message": "x"}, "f", None, "rq", traceparent)
+        ids.append(submitter.submit(submission).record.task_id)
+    while any(record is None or not record.state.terminal for record in store.get_many(ids)):
+        time.sleep(0.02)
+    time.sleep(EXPORT + 0.3)  # the last acks, lines and spans
+    return (_cpu(pid) - began) / TASKS[1] * 1e6
 
 
 def _cpu(pid: int) -> float:
