@@ -276,8 +276,10 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
         return again
 
     taken = walk(settings, turn, visit)
-    records = zip(meant, store.get_many(list(meant)), strict=True)
-    undecided.update(task_id for task_id, record in records if record is not None and record.before_redrive is not None)
+    ids = list(meant)
+    for batch in (ids[start : start + HAND] for start in range(0, len(ids), HAND)):  # there may be very many
+        records = zip(batch, store.get_many(batch), strict=True)
+        undecided.update(each for each, record in records if record is not None and record.before_redrive is not None)
     handovers.settle_letters({task_id: marks for task_id, marks in meant.items() if task_id not in undecided})
     return taken
 
