@@ -214,7 +214,8 @@ class Breaker:
     @contextlib.contextmanager
     def _unroutable(self, _: Fault) -> Iterator[None]:
         with self._machine.channel() as channel:
-            for queue in _DEAD_QUEUES:
+            # The tap first, and bound last: a letter that came between the two would be in the tap alone.
+            for queue in reversed(_DEAD_QUEUES):
                 channel.queue_unbind(queue, "robot.task.dlx", "#")
         try:
             yield
