@@ -19,6 +19,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import topology
 from dispatch.errors import DispatchError, InDoubt, PublishError, StoreError
@@ -41,7 +42,8 @@ from dispatch.records import (
 from dispatch.scripts import Scripts
 from dispatch.settings import Settings
 from dispatch.store import Store
-from dispatch.telemetry import tracing
+from dispatch.tasktypes import TaskType, secrets_of, veiled
+from dispatch.telemetry import logs, tracing
 from dispatch.wire import death
 
 #: Seconds that a walk keeps its turn without a sign of life, and between two tries to get it.
@@ -367,6 +369,26 @@ class DeadLetters:
 
     def _publish(self, copy: Copy) -> None:
         self._publisher.publish(copy.message, copy.exchange, copy.routing_key)
+
+
+def without_secrets(body: Any, known: TaskType | None) -> Any:
+    """A letter's body as it may be shown. Pure.
+
+    Args:
+        body: decoded, ``[args, kwargs, embed]`` (Celery protocol 2).
+        known: its task type; what is secret in the payload of another one is not known.
+
+    Returns:
+        The same object when there is nothing secret in it.
+
+    Raises:
+        ValueError, TypeError: it is no such body.
+    """
+    (payload, *more), *rest = body
+    texts = secrets_of(known.payload, payload) if known else ()
+    if known is None or not texts:
+        return body
+    return logs.hidden([[veiled(known.payload, payload, logs.REDACTED), *more], *rest], texts)
 
 
 def is_stale(letter: Message, record: Record | None) -> bool:

@@ -13,14 +13,13 @@ from typing import Any, ParamSpec
 import click
 
 from dispatch import settings as configuration
-from dispatch.deadletters import DeadLetters, Filter, Job, Outcome
+from dispatch.deadletters import DeadLetters, Filter, Job, Outcome, without_secrets
 from dispatch.errors import DispatchError
 from dispatch.letterbox import discard_all, redrive_all
 from dispatch.publisher import Publisher
 from dispatch.records import LAST_ERROR_TYPE, Message, Record, timestamp
 from dispatch.store import Store
-from dispatch.tasktypes import registry, secrets_of, veiled
-from dispatch.telemetry import logs
+from dispatch.tasktypes import registry
 
 P = ParamSpec("P")
 
@@ -106,17 +105,12 @@ def show_letter(task_id: str) -> None:
 def _shown_body(message: Message) -> str:
     """The body as text, without the secrets of its payload."""
     text = message.body.decode(errors="replace")
-    known = registry.get(message.type)
     try:
         whole = json.loads(text)
-        payload = whole[0][0]
+        shown = without_secrets(whole, registry.get(message.type))
     except (ValueError, LookupError, TypeError):
         return text
-    secrets = secrets_of(known.payload, payload) if known else ()
-    if known is None or not secrets:
-        return text
-    whole[0][0] = veiled(known.payload, payload, logs.REDACTED)
-    return json.dumps(logs.hidden(whole, secrets))
+    return text if shown is whole else json.dumps(shown)
 
 
 @dlq.command("redrive")

@@ -150,3 +150,5 @@ class Presence:
             say()
         except StoreError as exc:
             log.debug("no sign of life", reason=str(exc))
+        except Exception as exc:  # noqa: BLE001 - a worker that can't be looked at once must not fall silent for good
+            log.warning("no sign of life", reason=repr(exc))

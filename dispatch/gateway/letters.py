@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatch.deadletters import DeadLetters, Filter, Job
+from dispatch.deadletters import DeadLetters, Filter, Job, without_secrets
 from dispatch.records import Record
 from dispatch.store import Page, Store
-from dispatch.tasktypes import TaskType, secrets_of, veiled
-from dispatch.telemetry import logs
+from dispatch.tasktypes import TaskType
 
 
 class LetterDesk:
@@ -62,10 +61,6 @@ def payload(record: Record, types: Mapping[str, TaskType]) -> Any:
     if record.message is None:
         return None
     try:
-        sent = json.loads(record.message.body)[0][0]  # Celery protocol 2: [args, kwargs, embed]
+        return without_secrets(json.loads(record.message.body), types.get(record.type))[0][0]
     except (ValueError, LookupError, TypeError):
         return None
-    known = types.get(record.type)
-    if known is None:
-        return sent
-    return logs.hidden(veiled(known.payload, sent, logs.REDACTED), secrets_of(known.payload, sent))
