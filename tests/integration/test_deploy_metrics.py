@@ -27,8 +27,6 @@ REFUSED = ("no-such-type", {})
 @pytest.fixture(scope="module")
 def system():
     with uncontained.running() as found:
-        for service in ("gateway", "worker"):
-            eventually(lambda service=service: found.probe(service).returncode == 0, 60, lambda: found.log("worker"))
         yield found
 
 
@@ -58,7 +56,7 @@ def scrape(system, service):
 
 @pytest.fixture(scope="module")
 def scraped(system, api):
-    assert api.get("/readyz").is_success
+    eventually(lambda: api.get("/readyz").is_success, 20, lambda: system.log("gateway")[-3_000:])
     return {service: scrape(system, service) for service in ("gateway", "worker")}
 
 

@@ -74,6 +74,10 @@ class Uncontained:
         kind, *command = self.services[service]["healthcheck"]["test"]
         return self._run(service, command if kind == "CMD" else ["sh", "-c", *command])
 
+    def healthy(self, service: str, times: int = 1) -> bool:
+        """Whether its health-check passes, so many times in a row: each gateway process answers for itself alone."""
+        return all(self.probe(service).returncode == 0 for _ in range(times))
+
     def start(self, service: str) -> None:
         """Start a service's command."""
         self._spawn(service, list(map(self.place, self.services[service]["command"])), self.environ(service))
@@ -140,7 +144,7 @@ class Uncontained:
 
 @contextlib.contextmanager
 def running() -> Iterator[Uncontained]:
-    """Definitions written, RabbitMQ, Redis, gateway, worker and Flower up."""
+    """Definitions written, RabbitMQ, Redis, gateway, worker and Flower up and healthy."""
     base = Path(tempfile.mkdtemp(prefix="robot-dispatch-compose-"))
     base.chmod(0o711)  # the server's own user passes through it
     system = Uncontained(base)
@@ -159,6 +163,12 @@ def running() -> Iterator[Uncontained]:
         eventually(lambda: listening in system.log("rabbitmq"), 60, lambda: system.log("rabbitmq")[-3_000:])
         for service in ("gateway", "worker", "flower"):
             system.start(service)
+        for service, times in (("gateway", 4), ("worker", 1), ("flower", 1)):
+            eventually(
+                lambda service=service, times=times: system.healthy(service, times) or not system.alive(service),
+                60,
+                lambda service=service: system.log(service)[-3_000:],
+            )
         yield system
     finally:
         system.end()
