@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import random
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -117,9 +118,23 @@ def recreation(prefix: str, message: Message, step: Step) -> list[Step]:
     """
     principal = message.text("x-principal") or ""
     now = time.time()
-    born = message.number("x-accepted-at") or now * 1_000
+    born = message.number("x-accepted-at") or int(now * 1_000)
     watch: Step = ("ZADD", due_key(prefix), "NX", now + FIRST_LOOK, message.task_id)
-    return [watch, step, *(("ZADD", index_key(prefix, whose), born, message.task_id) for whose in (None, principal))]
+    return [watch, step, *(relisted(index_key(prefix, whose), born, message.task_id) for whose in (None, principal))]
+
+
+def relisted(index: str, at: int, task_id: str) -> Step:
+    """List a task whose record has just come back.
+
+    Who walks over the list may have found no record a moment ago, and drops the entry with the score that he saw.
+    So this one is never the same: a part of a millisecond is added, which changes no order.
+
+    Args:
+        index: a sorted set's key.
+        at: epoch milliseconds.
+        task_id: the entry.
+    """
+    return ("ZADD", index, at + random.random(), task_id)
 
 
 class Claims:

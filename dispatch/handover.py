@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import itertools
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import topology
-from dispatch.claims import Ticket, hop, recreation, seed
+from dispatch.claims import Ticket, hop, recreation, relisted, seed
 from dispatch.keyspace import dead_key, due_key, known_key, stale_key, task_keys, waiting_key
 from dispatch.records import (
     ATTEMPT,
@@ -39,7 +38,7 @@ from dispatch.records import (
     State,
 )
 from dispatch.retry import LEASE_RUNG, Dead, Decision, Failure, Retry
-from dispatch.scripts import Scripts
+from dispatch.scripts import Scripts, pairs, words
 from dispatch.settings import Settings
 from dispatch.wire import death
 
@@ -282,7 +281,8 @@ class Handovers:
         if answer == "MISSING":
             step = self._scripts.step("bury", keys, *arguments, seed(letter, max_attempts))
             # Once more, afterwards: a list drops an entry that has no record yet.
-            answer = self._scripts.run(*recreation(self._prefix, letter, step), died)[1]
+            listed = relisted(dead_key(self._prefix), _now(), letter.task_id)
+            answer = self._scripts.run(*recreation(self._prefix, letter, step), listed)[1]
         burial = Burial(answer)
         if burial in (Burial.OK, Burial.DONE):
             self._scripts.run(self._no_longer_waits(letter.task_id))
@@ -392,15 +392,14 @@ class Handovers:
 
     def stale_letters(self) -> dict[str, int]:
         """Task ids whose letters may have to leave the DLQ, and how often each has been marked."""
-        raw = self._scripts.run(("ZRANGE", stale_key(self._prefix), 0, -1, "WITHSCORES"))[0]
-        flat = list(itertools.chain.from_iterable(raw)) if raw and isinstance(raw[0], list | tuple) else raw
-        return {task_id: int(float(marks)) for task_id, marks in zip(flat[::2], flat[1::2], strict=True)}
+        answer = self._scripts.run(("ZRANGE", stale_key(self._prefix), 0, -1, "WITHSCORES"))[0]
+        return {task_id: int(marks) for task_id, marks in pairs(answer)}
 
     def settle_letters(self, marks: Mapping[str, int]) -> None:
         """These letters are gone, or stay; one that was marked again meanwhile is looked at again."""
         if marks:
-            words = [word for pair in marks.items() for word in pair]
-            self._scripts.run(self._scripts.step("settle_letters", [stale_key(self._prefix)], *words))
+            step = self._scripts.step("settle_letters", [stale_key(self._prefix)], *words(marks.items()))
+            self._scripts.run(step)
 
     def letters_known(self) -> str:
         """``yes`` when every letter has its record; otherwise what was said last, or nothing."""

@@ -14,8 +14,8 @@ from dispatch import queues
 from dispatch.errors import DispatchError
 from dispatch.keyspace import dead_key, waiting_key
 from dispatch.queues import QueueView
-from dispatch.records import State
-from dispatch.scripts import Scripts
+from dispatch.records import Record, State
+from dispatch.scripts import Scripts, pairs, words
 from dispatch.settings import Settings
 from dispatch.store import Store
 from dispatch.telemetry import logger, metrics
@@ -52,7 +52,7 @@ class QueueWatch:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store = Store(settings, timeout=1.0)
-        self._redis = Scripts(settings, timeout=1.0, names=())
+        self._redis = Scripts(settings, timeout=1.0, names=("unlist_key",))
         self._seen: dict[str, tuple[tuple[str, str, tuple[str, ...]], Seen]] = {}
         self._compared = 0.0
         self._failing: set[str] = set()
@@ -122,30 +122,21 @@ class QueueWatch:
     def _oldest_waiting(self, now: float) -> float | None:
         """Since when the oldest task waits, epoch milliseconds; entries that a crash left behind are dropped."""
         key = waiting_key(self._settings.redis_prefix)
-        ids = self._redis.run(("ZRANGEBYSCORE", key, "-inf", now, "LIMIT", 0, _TRIES))[0]
-        records = self._store.get_many(ids)
-        gone = [
-            task_id
-            for task_id, record in zip(ids, records, strict=True)
-            if record is None or record.state not in _WAITING
-        ]
-        if gone:
-            self._redis.run(("ZREM", key, *gone))
-        oldest = next((task_id for task_id in ids if task_id not in gone), None)
-        if oldest is None:
-            return None
-        score = self._redis.run(("ZSCORE", key, oldest))[0]
-        return float(score) if score is not None else None
+        entries = self._entries("ZRANGEBYSCORE", key, "-inf", now, "WITHSCORES", "LIMIT", 0, _TRIES)
+        left = [entry for entry, record in entries if record is None or record.state not in _WAITING]
+        if left:
+            self._redis.run(self._redis.step("unlist_key", [key], *words(left)))
+        return next((since for (_, since), record in entries if record and record.state in _WAITING), None)
 
     def _oldest_dead(self) -> float | None:
         """Since when the oldest letter lies there, epoch milliseconds; a crash may leave entries of living tasks."""
-        key = dead_key(self._settings.redis_prefix)
-        ids = self._redis.run(("ZRANGE", key, 0, _TRIES - 1))[0]
-        records = self._store.get_many(ids)
-        dead = (task_id for task_id, record in zip(ids, records, strict=True) if record is not None and record.buried)
-        oldest = next(dead, None)
-        score = self._redis.run(("ZSCORE", key, oldest))[0] if oldest is not None else None
-        return float(score) if score is not None else None
+        entries = self._entries("ZRANGE", dead_key(self._settings.redis_prefix), 0, _TRIES - 1, "WITHSCORES")
+        return next((since for (_, since), record in entries if record and record.buried), None)
+
+    def _entries(self, *command: str | float) -> list[tuple[tuple[str, float], Record | None]]:
+        """What a command finds in a list, with the records."""
+        found = pairs(self._redis.run(command)[0])
+        return list(zip(found, self._store.get_many([task_id for task_id, _ in found]), strict=True))
 
 
 def messages(views: Iterable[QueueView]) -> dict[tuple[str, ...], float]:

@@ -7,7 +7,7 @@ import hashlib
 import importlib.resources
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -177,6 +177,18 @@ class Scripts:
             if now < self._open_until:
                 raise StoreUnavailable
             self._open_until = now + BREAK
+
+
+def pairs(answer: Any) -> list[tuple[str, float]]:
+    """Members and scores of an answer WITHSCORES: RESP2 has a flat list, RESP3 pairs."""
+    if answer and isinstance(answer[0], list | tuple):
+        return [(member, float(score)) for member, score in answer]
+    return [(member, float(score)) for member, score in zip(answer[::2], answer[1::2], strict=True)]
+
+
+def words(entries: Iterable[tuple[str, float]]) -> list[str | float]:
+    """Pairs in a row, as scripts take them."""
+    return [word for pair in entries for word in pair]
 
 
 def _next_message(subscription: redis.client.PubSub, seconds: float) -> bool:

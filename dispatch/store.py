@@ -19,17 +19,17 @@ import enum
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dispatch.claims import hop, seed
+from dispatch.claims import hop, recreation, seed
 from dispatch.errors import StoreError
 from dispatch.keyspace import dead_key, due_key, idempotency_key, index_key, task_keys, waiting_key
 from dispatch.records import ErrorInfo, Message, Record, State, timestamp
-from dispatch.scripts import Scripts
+from dispatch.scripts import Scripts, pairs, words
 from dispatch.settings import Settings
 
-SCRIPTS = ("accept", "mark_published", "reject", "reserve_key", "settle_key", "release_key")
+SCRIPTS = ("accept", "mark_published", "reject", "reserve_key", "settle_key", "release_key", "unlist_key")
 
 #: Records read for one page of a filtered list at most: a rare filter ends the page early and hands on a cursor.
 SCAN_LIMIT = 2_000
@@ -178,19 +178,16 @@ class Store:
         Raises:
             StoreUnavailable: unknown, so the client must hear "unconfirmed".
         """
-        principal = message.text("x-principal") or ""
-        steps = [
-            self._scripts.step(
-                "mark_published",
-                self._keys(message.task_id),
-                queue,
-                hop("published", message, **about),
-                seed(message, max_attempts),
-            )
-        ]
+        keys, note = self._keys(message.task_id), hop("published", message, **about)
+        steps = [self._scripts.step("mark_published", keys, queue, note, "")]
         if key:
+            principal = message.text("x-principal") or ""
             steps.append(self._scripts.step("settle_key", [self._idem(principal, key)], message.task_id))
-        return bool(self._scripts.run(*steps)[0] == "OK")
+        answer = self._scripts.run(*steps)[0]
+        if answer == "MISSING":
+            again = self._scripts.step("mark_published", keys, queue, note, seed(message, max_attempts))
+            answer = self._scripts.run(*recreation(self._prefix, message, again))[1]
+        return bool(answer == "OK")
 
     def reject(self, message: Message, *, error: ErrorInfo, key: str | None, silent_for: float = 0.0) -> bool:
         """Record that a task never runs, and free its key.
@@ -357,11 +354,12 @@ class Store:
             raw = self._scripts.run(
                 ("ZREVRANGEBYSCORE", index, top, "-inf", "WITHSCORES", "LIMIT", 0, _BATCH + len(skip))
             )[0]
-            fresh = [(member, float(score)) for member, score in _pairs(raw) if member not in skip]
+            fresh = [entry for entry in pairs(raw) if entry[0] not in skip]
             records = self.get_many([member for member, _ in fresh])
-            gone = [member for (member, _), record in zip(fresh, records, strict=True) if record is None]
+            gone = [entry for entry, record in zip(fresh, records, strict=True) if record is None]
             if gone:
-                self._scripts.run(("ZREM", index, *gone))
+                # A record may come back between the two: see `dispatch.claims.relisted`.
+                self._scripts.run(self._scripts.step("unlist_key", [index], *words(gone)))
             for (member, score), record in zip(fresh, records, strict=True):
                 skip = {*skip, member} if top == repr(score) else {member}
                 top = repr(score)
@@ -376,13 +374,6 @@ class Store:
 
 def _keeps_all(memory: Mapping[str, Any]) -> bool:
     return memory.get("maxmemory_policy") == "noeviction" or not int(memory.get("maxmemory", 0))
-
-
-def _pairs(raw: Any) -> Iterable[tuple[str, float]]:
-    """Members and scores, from RESP2's flat list or RESP3's pairs."""
-    if raw and isinstance(raw[0], list | tuple):
-        return [(member, float(score)) for member, score in raw]
-    return [(raw[i], float(raw[i + 1])) for i in range(0, len(raw), 2)]
 
 
 def _write_cursor(top: str, skip: set[str]) -> str:

@@ -2,6 +2,7 @@
 -- Fails only on REJECTED: then the sweeper was first, and the copy in the broker will find CANCELLED at its claim.
 local state = get('state')
 if not state then
+  if ARGV[3] == '' then return 'MISSING' end
   recreate(ARGV[3])
   state = 'SCHEDULED'
   set('state', state)

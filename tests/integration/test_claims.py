@@ -522,6 +522,48 @@ def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(
     assert case.listed() == [case.task_id]
 
 
+@pytest.mark.parametrize("index", ["dead", "index", "index:ada"])
+def test_a_record_that_comes_back_while_somebody_walks_over_its_entry_stays_listed(case, monkeypatch, index):
+    """The walk finds no record, then the record comes back, then the walk drops what it found without one."""
+    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    case.redis.zadd(f"{case.prefix}{index}", {case.task_id: 1_700_000_000_000})
+    walk = {
+        "dead": case.listed,
+        "index": lambda: [record.task_id for record in case.store.list().items],
+        "index:ada": lambda: [record.task_id for record in case.store.list(principal="ada").items],
+    }[index]
+    gather = case.store._scripts.gather
+
+    def bury_behind(*steps):
+        answers = gather(*steps)
+        case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+        return answers
+
+    with monkeypatch.context() as patch:
+        patch.setattr(case.store._scripts, "gather", bury_behind)
+        assert walk() == []
+
+    assert walk() == [case.task_id]
+
+
+def test_an_entry_whose_record_is_gone_leaves_the_list(case):
+    case.accept()
+    case.redis.delete(f"{case.prefix}task:{{{case.task_id}}}")
+
+    assert case.store.list().items == []
+    assert case.redis.zcard(f"{case.prefix}index") == 0
+
+
+def test_a_record_that_redis_loses_before_the_confirm_is_listed_and_looked_after(case):
+    case.store.accept(case.message, max_attempts=4, key=None)
+    case.wipe()
+    case.store.mark_published(case.message, queue="q", max_attempts=4, key=None)
+
+    assert case.record().state is State.QUEUED
+    assert [record.task_id for record in case.store.list(principal="ada").items] == [case.task_id]
+    assert case.redis.zscore(f"{case.prefix}due", case.task_id) is not None
+
+
 def test_a_redrive_that_is_taken_back_is_listed_again(case):
     letter = case.die()
     copy = redriven_copy(letter)
