@@ -82,6 +82,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_soft_shutdown_timeout": settings.soft_shutdown,
         "worker_proc_alive_timeout": 60.0,
         "worker_consumer": "dispatch.consumer:DispatchConsumer",
+        "worker_pool": "dispatch.pool:TaskPool",
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
         "enable_utc": True,

@@ -1,6 +1,8 @@
 """P1, P3, P4: Redis or RabbitMQ goes away under a worker, and comes back."""
 
 import contextlib
+import os
+import signal
 
 import redis
 from pydantic import SecretStr
@@ -141,6 +143,36 @@ def test_a_cut_connection_loses_nothing_and_counts_nothing(desk):
     assert {desk.hops(record.task_id).count("succeeded") for record in records} == {1}
     assert {(record.state, record.attempt) for record in dead} == {(State.DEAD_LETTERED, 1)}
     assert {letter.task_id for letter in desk.letters()} == set(hopeless)
+
+
+def test_after_a_cut_the_loop_reads_from_nobodys_connection_that_has_the_number_of_a_dead_childs_pipe(
+    desk, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BYSTANDER", str(tmp_path))
+
+    def bystander(step):
+        (tmp_path / step).touch()
+        done = tmp_path / f"{step}.done"
+        eventually(done.exists, 20, f"{step} is done")
+        return done.read_text()
+
+    with _broker_proxy(desk) as (proxy, settings), running_worker(settings, app="support.bystander") as worker:
+        running = [desk.submit("echo", _slow(3)) for _ in range(4)]
+        for task_id in running:
+            desk.wait_for(task_id, State.RUNNING)
+        bystander("vacate")
+        killed = worker.children()
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not {*killed} & {*worker.children()}, 10, "the dead are gone")
+        after = [desk.finished(task_id, 40).state for task_id in running]
+        bystander("settle")
+        proxy.cut()
+        after += [desk.finished(desk.submit("echo", PAYLOAD), 40).state for _ in range(3)]
+        intact = bystander("look")
+
+    assert set(after) == {State.SUCCEEDED}
+    assert intact == "24"
 
 
 def test_a_broker_that_refuses_for_a_while_gets_the_retry_later_and_the_handler_runs_once_an_attempt(desk):
