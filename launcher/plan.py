@@ -19,6 +19,9 @@ from launcher.ports import Ports
 from launcher.processes import Spec
 from launcher.rundir import RunDir
 
+#: Settings of the broker map and the records: whoever looks at the stack from another shell must have the same.
+_SHARED = ("LADDER", "LEASE_PARK", "QUEUE_TTL", "QUEUE_DEPTH_LIMIT", "QUEUE_HARD_LIMIT", "DELIVERY_LIMIT", "REDIS_PREFIX")
+
 _INSTALL = (
     "install them (apt-get install rabbitmq-server redis-server), "
     "or name running ones in DISPATCH_BROKER_URL, DISPATCH_MANAGEMENT_URL and DISPATCH_REDIS_URL, "
@@ -31,7 +34,7 @@ class Plan:
     """The processes of a stack and where everything answers."""
 
     specs: tuple[Spec, ...]
-    urls: Mapping[str, str]  #: of the ``env`` file, by key; the ones of a process that isn't started are left out
+    shown: Mapping[str, str]  #: in the ``env`` file, by key; the URLs of a process that isn't started are left out
     own: Mapping[str, str]  #: settings that the launcher decided: where its own servers are
     notes: tuple[str, ...]  #: what people should know, one line each
 
@@ -87,7 +90,7 @@ class _Planner:
         known = tuple(
             dataclasses.replace(spec, after=tuple(name for name in spec.after if name in started)) for spec in specs
         )
-        return Plan(known, self._urls(host, http_port, flower_port, metrics_port), self._own, tuple(self._notes))
+        return Plan(known, self._shown(host, http_port, flower_port, metrics_port), self._own, tuple(self._notes))
 
     def _data(self) -> Path:
         """Where the private servers keep their data: in a directory for each ladder and RabbitMQ release.
@@ -169,9 +172,10 @@ class _Planner:
         self._base.update(self._own)
         self._settings = load(self._base)
 
-    def _urls(self, host: str, http_port: int, flower_port: int, metrics_port: int) -> dict[str, str]:
+    def _shown(self, host: str, http_port: int, flower_port: int, metrics_port: int) -> dict[str, str]:
         settings = self._settings
         return {
+            **self._shared(),
             "DISPATCH_HTTP_URL": applications.base_url(host, http_port),
             "DISPATCH_BROKER_URL": settings.broker_url.get_secret_value(),
             "DISPATCH_MANAGEMENT_URL": settings.management_url.get_secret_value(),
@@ -180,6 +184,11 @@ class _Planner:
             "ROBOT_API_URL": settings.robot_api_url,
             "WORKER_METRICS_URL": f"{applications.base_url(settings.worker_metrics_host, metrics_port)}/metrics",
         }
+
+    def _shared(self) -> dict[str, str]:
+        """Given settings, so that a shell may read them: there are no blanks within them that mean something."""
+        names = [f"{PREFIX}{name}" for name in _SHARED if f"{PREFIX}{name}" in self._given]
+        return {name: "".join(self._base[name].split()) for name in names}
 
 
 def _check_broker(url: str) -> None:

@@ -135,7 +135,7 @@ class Supervisor:
             )
             if name not in self._children and any(spec.name == name for spec in self._plan.specs)
         }
-        values = {key: url for key, url in self._plan.urls.items() if key not in missing}
+        values = {key: value for key, value in self._plan.shown.items() if key not in missing}
         for child in self._children.values():
             if child.spec.pid_key and child.pid:
                 values[child.spec.pid_key] = str(child.pid)

@@ -164,10 +164,11 @@ def test_servers_named_in_the_environment_are_used_and_none_is_started(stack, ot
 
 
 def test_another_ladder_gets_data_of_its_own_and_the_first_keeps_its(other):
-    ladders = ({}, {"DISPATCH_LADDER": "1m=1"}, {})
-    said, keys = [], []
+    ladders = ({}, {"DISPATCH_LADDER": "1m=1, 5m=2"}, {})
+    said, keys, told = [], [], []
     for ladder in ladders:
         said.append(other.command("up", "--only", "redis", **ladder))
+        told.append(other.env.get("DISPATCH_LADDER"))
         with cache(other) as client:
             keys.append(client.get("written"))
             client.set("written", "in the first" if not ladder else "in the second")
@@ -175,6 +176,7 @@ def test_another_ladder_gets_data_of_its_own_and_the_first_keeps_its(other):
 
     assert ["was not used here before" in text for text in said] == [False, True, False]
     assert keys == [None, None, "in the first"]
+    assert told == [None, "1m=1,5m=2", None]
 
 
 def test_a_named_broker_without_its_vhost_is_refused(stack, other):
