@@ -104,23 +104,33 @@ def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
     return json.dumps({"kind": kind, **shown, **({"spanId": span} if span else {})}, separators=(",", ":"))
 
 
-def recreation(prefix: str, message: Message, step: Step) -> list[Step]:
-    """A transition that recreates a record that Redis lost, with what the record needs beside itself.
+def recreate(scripts: Scripts, prefix: str, message: Message, step: Step, *more: Step) -> Any:
+    """Run a transition that recreates a record that Redis lost, with what the record needs beside itself.
+
+    The sweeper's reminder comes first, and lies ahead, so that no sweeper looks before the record is there. The indexes
+    come before, since in a Redis Cluster a crash may follow each step; and after, since who walks over one drops an
+    entry that has no record.
 
     Args:
+        scripts: has the transition.
         prefix: of the keys.
         message: what the record is made from.
-        step: the transition; its answer is the second one.
+        step: the transition.
+        more: what follows.
 
     Returns:
-        The sweeper's reminder first, which lies ahead, so that no sweeper looks before the record is there; the indexes
-        last: who walks over one drops an entry that has no record.
+        The transition's answer.
+
+    Raises:
+        StoreUnavailable: unknown; say it again.
     """
-    principal = message.text("x-principal") or ""
     now = time.time()
     born = message.number("x-accepted-at") or int(now * 1_000)
-    watch: Step = ("ZADD", due_key(prefix), "NX", now + FIRST_LOOK, message.task_id)
-    return [watch, step, *(relisted(index_key(prefix, whose), born, message.task_id) for whose in (None, principal))]
+    indexes = [index_key(prefix, whose) for whose in (None, message.text("x-principal") or "")]
+    first: list[Step] = [("ZADD", due_key(prefix), "NX", now + FIRST_LOOK, message.task_id)]
+    first += [("ZADD", index, born, message.task_id) for index in indexes]
+    after = [relisted(index, born, message.task_id) for index in indexes]
+    return scripts.run(*first, step, *after, *more)[len(first)]
 
 
 def relisted(index: str, at: int, task_id: str) -> Step:
@@ -176,7 +186,7 @@ class Claims:
         answer, _ = self._scripts.run(self._scripts.step("claim", keys, *arguments, ""), waits_no_longer)
         if answer[0] == "MISSING":
             again = self._scripts.step("claim", keys, *arguments, seed(message, max_attempts))
-            answer = self._recreate(message, again)
+            answer = recreate(self._scripts, self._prefix, message, again)
         kind = Answer(answer[0])
         return Claimed(kind, Copy.from_json(answer[1]) if kind is Answer.ROUTE else None)
 
@@ -198,9 +208,8 @@ class Claims:
         if answer == "REFUSED":  # another run's business, which the sweeper must go on looking after
             self._scripts.run(("ZADD", due_key(self._prefix), "NX", time.time(), message.task_id))
         if answer == "MISSING":
-            answer = self._recreate(
-                message, self._scripts.step("complete", keys, *arguments, seed(message, max_attempts))
-            )
+            again = self._scripts.step("complete", keys, *arguments, seed(message, max_attempts))
+            answer = recreate(self._scripts, self._prefix, message, again)
         return bool(answer == "OK")
 
     def progress(self, task_id: str, fence: str, progress: Mapping[str, Any] | None) -> bool:
@@ -241,7 +250,8 @@ class Claims:
         missing = [ticket for ticket, answer in zip(tickets, answers, strict=True) if answer == "MISSING"]
         for ticket in missing:  # Redis lost its data: the runs go on, and so do their records
             message, max_attempts = running[ticket]
-            self._recreate(message, self._renewal(ticket, message, seed(message, max_attempts)))
+            again = self._renewal(ticket, message, seed(message, max_attempts))
+            recreate(self._scripts, self._prefix, message, again)
         return [ticket for ticket, answer in zip(tickets, answers, strict=True) if answer == "LOST"]
 
     def release(self, message: Message, ticket: Ticket, queue: str) -> None:
@@ -265,7 +275,3 @@ class Claims:
     def _renewal(self, ticket: Ticket, message: Message, fields: str) -> Step:
         keys = task_keys(self._prefix, message.task_id)
         return self._scripts.step("renew", keys, ticket.owner, ticket.fence, self._lease, fields)
-
-    def _recreate(self, message: Message, step: Step) -> Any:
-        """Run a transition that recreates a lost record; its answer."""
-        return self._scripts.run(*recreation(self._prefix, message, step))[1]

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import topology
-from dispatch.claims import Ticket, hop, recreation, relisted, seed
+from dispatch.claims import Ticket, hop, recreate, relisted, seed
 from dispatch.keyspace import dead_key, due_key, known_key, stale_key, task_keys, waiting_key
 from dispatch.records import (
     ATTEMPT,
@@ -217,7 +217,7 @@ class Handovers:
         (answer,) = self._scripts.run(self._scripts.step("decide", keys, *arguments, ""))
         if answer[0] == "MISSING":
             step = self._scripts.step("decide", keys, *arguments, seed(message, max_attempts))
-            answer = self._scripts.run(*recreation(self._prefix, message, step))[1]
+            answer = recreate(self._scripts, self._prefix, message, step)
         return _decided(answer)
 
     def hand_over(self, copy: Copy, *, owner: str = "", wait: float = 0.0) -> None:
@@ -282,7 +282,7 @@ class Handovers:
             step = self._scripts.step("bury", keys, *arguments, seed(letter, max_attempts))
             # Once more, afterwards: a list drops an entry that has no record yet.
             listed = relisted(dead_key(self._prefix), _now(), letter.task_id)
-            answer = self._scripts.run(*recreation(self._prefix, letter, step), listed)[1]
+            answer = recreate(self._scripts, self._prefix, letter, step, listed)
         burial = Burial(answer)
         if burial in (Burial.OK, Burial.DONE):
             self._scripts.run(self._no_longer_waits(letter.task_id))

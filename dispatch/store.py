@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dispatch.claims import hop, recreation, seed
+from dispatch.claims import hop, recreate, seed
 from dispatch.errors import StoreError
 from dispatch.keyspace import dead_key, due_key, idempotency_key, index_key, task_keys, waiting_key
 from dispatch.records import ErrorInfo, Message, Record, State, timestamp
@@ -186,7 +186,7 @@ class Store:
         answer = self._scripts.run(*steps)[0]
         if answer == "MISSING":
             again = self._scripts.step("mark_published", keys, queue, note, seed(message, max_attempts))
-            answer = self._scripts.run(*recreation(self._prefix, message, again))[1]
+            answer = recreate(self._scripts, self._prefix, message, again)
         return bool(answer == "OK")
 
     def reject(self, message: Message, *, error: ErrorInfo, key: str | None, silent_for: float = 0.0) -> bool:

@@ -20,7 +20,15 @@ from launcher.processes import Spec
 from launcher.rundir import RunDir
 
 #: Settings of the broker map and the records: whoever looks at the stack from another shell must have the same.
-_SHARED = ("LADDER", "LEASE_PARK", "QUEUE_TTL", "QUEUE_DEPTH_LIMIT", "QUEUE_HARD_LIMIT", "DELIVERY_LIMIT", "REDIS_PREFIX")
+_SHARED = (
+    "LADDER",
+    "LEASE_PARK",
+    "QUEUE_TTL",
+    "QUEUE_DEPTH_LIMIT",
+    "QUEUE_HARD_LIMIT",
+    "DELIVERY_LIMIT",
+    "REDIS_PREFIX",
+)
 
 _INSTALL = (
     "install them (apt-get install rabbitmq-server redis-server), "

@@ -77,6 +77,22 @@ def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
     assert "letters without a record recorded again" in worker.text()
 
 
+def test_a_janitor_that_dies_over_its_walk_leaves_it_to_the_next(own, server):
+    with bench(own) as desk:
+        with running_worker(own):
+            dead = desk.submit("echo", {"message": "x", "permanent": True})
+            desk.finished(dead)
+            desk.drained(topology.DEAD_TAP)
+        _flush(server)
+        with contextlib.closing(Handovers(own)) as handovers:
+            handovers.say_known("a walk that is not over")
+        with running_worker(own):
+            eventually(lambda: _known(own), 20, "the letters are recorded again")
+            listed = desk.store.dead_letters().items
+
+    assert [record.task_id for record in listed] == [dead]
+
+
 def _accepted(client):
     answer = client.post("/v1/tasks", json={"type": "echo", "payload": PAYLOAD})
     return answer.status_code == 202 and answer.json["taskId"]

@@ -1,0 +1,259 @@
+"""What the records say to letters, redrives and lists, against a real Redis."""
+
+import contextlib
+
+import pytest
+
+from dispatch.errors import StoreUnavailable
+from dispatch.handover import Burial, Word, dead_copy, redriven_copy
+from dispatch.records import ErrorInfo, State, new_task_id
+from dispatch.retry import Dead
+
+
+def test_the_tap_agrees_with_the_router_in_either_order(case):
+    case.accept()
+    ticket = case.run()
+    copy = case.decide(ticket, Dead("permanent")).copy
+    first = case.handovers.bury(copy.message, expired=False, reason="permanent", max_attempts=4)
+    case.handovers.hand_over(copy, owner=ticket.owner)
+    second = case.handovers.bury(copy.message, expired=False, reason="permanent", max_attempts=4)
+
+    assert (first, second) == (Burial.OK, Burial.AGAIN)
+    assert case.record().state is State.DEAD_LETTERED
+    assert case.kinds().count("dead-lettered") == 1
+
+
+def test_the_first_letter_of_a_death_is_kept_and_any_further_one_is_looked_at(case):
+    letter = case.die()
+    burials = [case.handovers.bury(letter, expired=False, reason="permanent", max_attempts=4) for _ in range(2)]
+
+    assert burials == [Burial.DONE, Burial.AGAIN]
+    assert set(case.handovers.stale_letters()) == {case.task_id}
+
+
+def test_an_expired_copy_does_not_bury_a_task_that_lives_on(case):
+    case.accept()
+
+    def bury(message):
+        return case.handovers.bury(message, expired=True, reason="expired", max_attempts=4)
+
+    ticket = case.run()
+    assert bury(case.message) is Burial.BUSY
+    copy = case.decide(ticket).copy
+    assert bury(case.message) is Burial.STALE
+    case.handovers.hand_over(copy, owner=ticket.owner)
+    assert bury(case.message) is Burial.STALE
+    case.claims.complete(copy.message, case.run(copy.message), {}, 4)
+    assert bury(copy.message) is Burial.OLD
+    assert set(case.handovers.stale_letters()) == {case.task_id}
+
+
+def test_a_letter_that_the_tap_has_not_seen_yet_can_be_redriven(case):
+    case.accept()
+    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    decided = case.handovers.redrive(letter, redriven_copy(letter), by="me", max_attempts=4)
+
+    assert decided.word is Word.OK
+    assert decided.copy.message.cycle == 1
+    assert case.kinds()[-2:] == ["dead-lettered", "redriven"]
+
+
+def test_a_letter_whose_task_runs_is_not_redriven(case):
+    case.accept()
+    case.run()
+    decided = case.handovers.redrive(case.message, redriven_copy(case.message), by="me", max_attempts=4)
+
+    assert decided.word is Word.BUSY
+    assert case.record().state is State.RUNNING
+
+
+def test_a_redrive_is_decided_once_and_may_be_taken_back(case):
+    letter = case.die()
+    copies = [redriven_copy(letter), redriven_copy(letter)]
+    words = [case.handovers.redrive(letter, copy, by="me", max_attempts=4).word for copy in copies]
+    case.handovers.undo_redrive(copies[0])
+
+    assert words == [Word.OK, Word.ROUTE]
+    assert (case.record().state, case.record().cycle) == (State.DEAD_LETTERED, 0)
+    assert case.handovers.redrive(letter, copies[0], by="me", max_attempts=4).word is Word.OK
+
+
+def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
+    letter = case.die()
+    copy = redriven_copy(letter)
+    case.handovers.redrive(letter, copy, by="me", max_attempts=4)
+    assert case.listed() == []
+    # Published: a worker is faster than whoever asked.
+    again = case.die(copy.message)
+    case.handovers.finish_redrive(copy)
+
+    assert case.listed() == [case.task_id]
+    assert (again.cycle, case.record().state) == (1, State.DEAD_LETTERED)
+
+
+def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(case, monkeypatch):
+    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    run = case.handovers._scripts.run
+
+    def run_and_list(*steps):
+        answers = run(*steps)
+        case.listed()
+        return answers
+
+    monkeypatch.setattr(case.handovers._scripts, "run", run_and_list)
+    case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+
+    assert case.listed() == [case.task_id]
+
+
+@pytest.mark.parametrize("index", ["dead", "index", "index:ada"])
+def test_a_record_that_comes_back_while_somebody_walks_over_its_entry_stays_listed(case, monkeypatch, index):
+    """The walk finds no record, then the record comes back, then the walk drops what it found without one."""
+    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    case.redis.zadd(f"{case.prefix}{index}", {case.task_id: 1_700_000_000_000})
+    walk = {
+        "dead": case.listed,
+        "index": lambda: [record.task_id for record in case.store.list().items],
+        "index:ada": lambda: [record.task_id for record in case.store.list(principal="ada").items],
+    }[index]
+    gather = case.store._scripts.gather
+
+    def bury_behind(*steps):
+        answers = gather(*steps)
+        case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+        return answers
+
+    with monkeypatch.context() as patch:
+        patch.setattr(case.store._scripts, "gather", bury_behind)
+        assert walk() == []
+
+    assert walk() == [case.task_id]
+
+
+@contextlib.contextmanager
+def _dies_after(scripts, steps):
+    """Each step goes by itself, as in a Redis Cluster, and after so many of them the process dies."""
+    run, left = scripts.run, [steps]
+
+    def one_by_one(*wanted):
+        answers = []
+        for step in wanted:
+            if not left[0]:
+                raise StoreUnavailable
+            left[0] -= 1
+            answers += run(step)
+        return answers
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(StoreUnavailable):
+        patch.setattr(scripts, "run", one_by_one)
+        yield
+
+
+@pytest.mark.parametrize("steps", range(11))
+def test_a_record_that_comes_back_is_listed_wherever_the_process_dies(case, steps):
+    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    with _dies_after(case.handovers._scripts, steps):
+        case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+    known = [] if case.record() is None else [case.task_id]
+
+    assert case.listed() == known
+    assert [record.task_id for record in case.store.list(principal="ada").items] == known
+    case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+    assert case.listed() == [case.task_id]
+    assert [record.task_id for record in case.store.list().items] == [case.task_id]
+
+
+def test_a_redrive_that_is_cut_off_leaves_an_entry_that_no_list_shows(case):
+    letter = case.die()
+    copy = redriven_copy(letter)
+    with _dies_after(case.handovers._scripts, 3):  # the record says so, the list not yet
+        case.handovers.redrive(letter, copy, by="me", max_attempts=4)
+    assert (case.record().cycle, case.record().state) == (1, State.SCHEDULED)
+    assert case.redis.zcard(f"{case.prefix}dead") == 1
+
+    assert case.listed() == []
+    assert case.handovers.redrive(letter, copy, by="me", max_attempts=4).copy == copy
+    case.die(copy.message)
+    assert case.listed() == [case.task_id]
+
+
+def test_a_redrive_whose_taking_back_is_cut_off_goes_on_or_is_taken_back_again(case):
+    letter = case.die()
+    copy = redriven_copy(letter)
+    case.handovers.redrive(letter, copy, by="me", max_attempts=4)
+    with _dies_after(case.handovers._scripts, 1):  # the list says so, the record not yet
+        case.handovers.undo_redrive(copy)
+
+    assert case.listed() == []
+    assert case.handovers.redrive(letter, copy, by="me", max_attempts=4).word is Word.ROUTE
+    case.handovers.undo_redrive(copy)
+    assert case.listed() == [case.task_id]
+
+
+def test_an_entry_whose_record_is_gone_leaves_the_list(case):
+    case.accept()
+    case.redis.delete(f"{case.prefix}task:{{{case.task_id}}}")
+
+    assert case.store.list().items == []
+    assert case.redis.zcard(f"{case.prefix}index") == 0
+
+
+def test_a_record_that_redis_loses_before_the_confirm_is_listed_and_looked_after(case):
+    case.store.accept(case.message, max_attempts=4, key=None)
+    case.wipe()
+    case.store.mark_published(case.message, queue="q", max_attempts=4, key=None)
+
+    assert case.record().state is State.QUEUED
+    assert [record.task_id for record in case.store.list(principal="ada").items] == [case.task_id]
+    assert case.redis.zscore(f"{case.prefix}due", case.task_id) is not None
+
+
+def test_a_redrive_that_is_taken_back_is_listed_again(case):
+    letter = case.die()
+    copy = redriven_copy(letter)
+    case.handovers.redrive(letter, copy, by="me", max_attempts=4)
+    case.handovers.undo_redrive(copy)
+
+    assert case.listed() == [case.task_id]
+
+
+def test_a_discarded_letter_expires_and_is_never_redriven(case):
+    letter = case.die()
+
+    assert case.handovers.discard(case.task_id, by="me")
+    assert 0 < case.redis.pttl(f"{case.prefix}task:{{{case.task_id}}}") <= case.settings.result_ttl * 1_000
+    assert case.handovers.redrive(letter, redriven_copy(letter), by="me", max_attempts=4).word is Word.REFUSED
+    assert case.store.dead_letters().items == []
+
+
+def test_a_refused_task_whose_record_redis_lost_is_still_refused(case):
+    case.store.accept(case.message, max_attempts=4, key="k")
+    case.wipe()
+
+    assert case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), key="k")
+
+
+def test_the_indexes_forget_tasks_whose_records_have_long_expired(case):
+    now = 1_800_000_000_000
+    retention = int(case.settings.idempotency_ttl * 1_000)
+    ages = {"old": now - retention - 1, "young": now - retention + 1_000, "new": now}
+    ids = {name: new_task_id() for name in ages}
+    for name, born in ages.items():
+        message = case.message.with_headers(**{"id": ids[name], "x-accepted-at": born})
+        case.store.accept(message, max_attempts=4, key=None)
+
+    for index in ("index", "index:ada"):
+        assert case.redis.zrange(f"{case.prefix}{index}", 0, -1) == [ids["young"], ids["new"]]
+
+
+# --- reminders -------------------------------------------------------------------------------------
+def test_a_reminder_that_was_set_meanwhile_outlives_the_sweepers_forgetting(case):
+    case.accept()
+    looked = case.handovers.clock()
+    case.handovers.look_again(case.task_id, looked + 30)  # as a redrive does
+    case.handovers.forget(case.task_id, looked)
+
+    assert case.redis.zscore(f"{case.prefix}due", case.task_id) == pytest.approx(looked + 30)
+    case.handovers.look_again(case.task_id, looked - 1)
+    case.handovers.forget(case.task_id, looked)
+    assert case.redis.zscore(f"{case.prefix}due", case.task_id) is None
