@@ -200,9 +200,11 @@ class DispatchConsumer(Consumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Validate each message before Celery sees it."""
         accept = super().create_task_handler(*args, **options)
-        known = frozenset(self.app.dispatch_types)
+        known, shutdown = frozenset(self.app.dispatch_types), self.app.dispatch_shutdown
 
         def on_task_received(message: Any) -> None:
+            if shutdown.begun:  # it came before the cancel was heard: unacked, it goes back with the channel
+                return
             try:
                 triple = check(
                     message.headers,

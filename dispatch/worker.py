@@ -41,6 +41,7 @@ from dispatch.roster import Entry, Presence
 from dispatch.router import Plan, Router
 from dispatch.runner import Runner
 from dispatch.settings import Settings
+from dispatch.shutdown import Shutdown
 from dispatch.store import Store
 from dispatch.sweeper import Sweeper
 from dispatch.tally import expect_series
@@ -162,6 +163,7 @@ class DispatchStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start before the consumer does."""
         app = parent.app
+        app.dispatch_shutdown.install()
         tracing.start("worker")
         app.dispatch_router.start()
         self._keeper = Keeper(app.dispatch_settings, app.dispatch_router)
@@ -230,6 +232,7 @@ def install(app: Any, settings: Settings, types: Mapping[str, TaskType]) -> None
     metrics.know_types(types)
     publisher = Publisher(settings.broker("worker"), timeout=settings.publish_timeout)
     app.dispatch_router = Router(settings, plans, publisher=publisher)
+    app.dispatch_shutdown = Shutdown(app.dispatch_router.loop)
     app.dispatch_consumer = None
     app.steps["worker"].add(DispatchStep)
 

@@ -3,8 +3,11 @@
 import os
 import signal
 
+from pydantic import SecretStr
+
 import topology
 from dispatch.records import State
+from support.proxy import Proxy
 from support.waiting import eventually
 from support.worker import running_worker
 
@@ -84,3 +87,32 @@ def test_a_deploy_under_load_loses_nothing_and_ends_in_time(desk):
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert {record.attempt for record in records} == {1}
     assert desk.depth(topology.DEAD_QUEUE) == 0
+
+
+def test_a_deploy_in_the_middle_of_a_fork_ends_in_time_and_loses_nothing(desk, tmp_path, monkeypatch):
+    """Celery's own handler would stop the pool in there, and leave a worker that neither works nor ends."""
+    forking = tmp_path / "forking"
+    monkeypatch.setenv("SLOW_FORK", str(forking))
+    with running_worker(desk.settings, app="support.slow_fork") as first:
+        ids = [desk.submit("echo", {"message": str(n), "sleepSeconds": 0.3}) for n in range(40)]
+        eventually(forking.exists, 10, "the pool grows")
+        first.process.terminate()
+        first.process.wait(desk.settings.soft_shutdown + 10)
+        said = first.text()
+    with running_worker(desk.settings):
+        records = [desk.finished(task_id, 40) for task_id in ids]
+
+    assert "Traceback" not in said
+    assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
+    assert desk.depth(topology.DEAD_QUEUE) == 0
+
+
+def test_a_worker_without_its_broker_ends_in_time(desk):
+    with Proxy.to(desk.settings.broker("worker")) as proxy:
+        settings = desk.settings.model_copy(update={"broker_url": SecretStr(proxy.url)})
+        with running_worker(settings) as worker:
+            proxy.refuse()
+            proxy.cut()
+            eventually(lambda: "Cannot connect" in worker.text(), 20, "it looks for its broker")
+            worker.process.terminate()
+            worker.process.wait(desk.settings.soft_shutdown + 10)
