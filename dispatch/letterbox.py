@@ -36,6 +36,10 @@ HAND = 500
 #: What Redis says as long as it knows every letter.
 KNOWN = "yes"
 
+#: Walks that must have missed a letter before it counts as gone: while somebody peeks into the queue, as the management
+#: UI and `basic.get` do, nobody else sees what he holds.
+MISSES = 3
+
 #: Seconds to wait for the next letter before asking whether there is one, and until a silent broker is given up.
 PAUSE, SILENCE = 0.1, 30.0
 
@@ -242,7 +246,9 @@ def discard_all(
     return walk(settings, turn, visit)
 
 
-def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Turn) -> int:
+def clear_stale(
+    settings: Settings, store: Store, handovers: Handovers, turn: Turn, missed: dict[str, int] | None = None
+) -> int:
     """Take out the letters of tasks that were redriven or discarded, and second copies of the same letter.
 
     Args:
@@ -250,6 +256,7 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
         store: the records.
         handovers: knows which tasks are meant.
         turn: the right to walk.
+        missed: how many walks before this one did not see a task's letter; kept up to date. Without it, one is enough.
 
     Returns:
         How many letters were taken out.
@@ -257,6 +264,7 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
     meant = handovers.stale_letters()
     if not meant:
         return 0
+    unseen = set(meant)
     seen: set[tuple[str, int, int, int]] = set()
     undecided: set[str] = set()
 
@@ -264,6 +272,7 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
         task_id = letter.letter_id
         if task_id not in meant:
             return False
+        unseen.discard(task_id)
         record = store.get(task_id)
         if record is not None and record.before_redrive is not None:
             undecided.add(task_id)  # also when its confirm comes before the end of this walk
@@ -280,8 +289,17 @@ def clear_stale(settings: Settings, store: Store, handovers: Handovers, turn: Tu
     for batch in (ids[start : start + HAND] for start in range(0, len(ids), HAND)):  # there may be very many
         records = zip(batch, store.get_many(batch), strict=True)
         undecided.update(each for each, record in records if record is not None and record.before_redrive is not None)
+    undecided |= _still_missed(unseen, missed) if missed is not None else set()
     handovers.settle_letters({task_id: marks for task_id, marks in meant.items() if task_id not in undecided})
     return taken
+
+
+def _still_missed(unseen: set[str], missed: dict[str, int]) -> set[str]:
+    """Count a walk's misses; the tasks whose letters the next walk must look for again."""
+    counted = {task_id: missed.get(task_id, 0) + 1 for task_id in unseen}
+    missed.clear()
+    missed.update((task_id, misses) for task_id, misses in counted.items() if misses < MISSES)
+    return set(missed)
 
 
 def record_all(settings: Settings, store: Store, handovers: Handovers, turn: Turn, *, max_attempts: int) -> int:
@@ -333,6 +351,7 @@ class Janitor:
         self._letters = letters
         self._store = Store(settings, timeout=1.0)
         self._handovers = Handovers(settings)
+        self._missed: dict[str, int] = {}
 
     def tidy(self) -> None:
         """Look once whether there is something to do.
@@ -348,7 +367,7 @@ class Janitor:
                 # Read anew: whoever had the turn before may have done it.
                 if self._handovers.letters_known() != KNOWN:
                     self._record_all(turn)
-                clear_stale(self._settings, self._store, self._handovers, turn)
+                clear_stale(self._settings, self._store, self._handovers, turn, self._missed)
                 job = self._letters.next_job()
                 if job is not None:
                     self._do(job, turn)

@@ -9,12 +9,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from kombu import Connection
 
 import topology
 from dispatch.deadletters import DeadLetters, Filter, Job, NotDead, Occupied
 from dispatch.errors import InDoubt, NotSent, PublishError
 from dispatch.handover import Handovers, dead_copy, redriven_copy
-from dispatch.letterbox import Janitor, clear_stale, redrive_all, walk
+from dispatch.letterbox import MISSES, Janitor, clear_stale, redrive_all, walk
 from dispatch.publisher import Publisher
 from dispatch.records import ACCEPTED_AT, CYCLE, SEQ, Message, State, new_task_id
 from support.proxy import DOWN, UP, Proxy
@@ -365,6 +366,33 @@ def _post_many(desk, letters):
     futures = [link.publish(letter, topology.DEAD_EXCHANGE, letter.routing_key, until) for letter in letters[1:]]
     for future in futures:
         future.result(60)
+
+
+def test_a_letter_that_somebody_holds_while_the_janitor_walks_is_taken_out_later(desk, letters):
+    letter = _letter()
+    _post(desk, [letter])
+    _bury(desk, [letter])
+    handovers, copy, missed = Handovers(desk.settings), redriven_copy(letter), {}
+    handovers.redrive(letter, copy, by="me", max_attempts=4)
+    handovers.finish_redrive(copy)
+
+    with letters.turn() as turn:
+        with Connection(desk.settings.broker("admin")) as connection:
+            held = connection.default_channel.basic_get(topology.DEAD_QUEUE)  # as the management UI does
+            taken = [clear_stale(desk.settings, desk.store, handovers, turn, missed)]
+        taken.append(clear_stale(desk.settings, desk.store, handovers, turn, missed))
+        marked = [handovers.stale_letters()]
+        handovers.finish_redrive(copy)  # marked once more: there is no letter any more
+        for _ in range(MISSES):
+            marked.append(handovers.stale_letters())
+            clear_stale(desk.settings, desk.store, handovers, turn, missed)
+        marked.append(handovers.stale_letters())
+
+    assert held is not None
+    assert taken == [0, 1]
+    assert [bool(each) for each in marked] == [False, *[True] * MISSES, False]
+    assert missed == {}
+    handovers.close()
 
 
 @pytest.mark.parametrize("confirmed", [Handovers.finish_redrive, Handovers.hand_over], ids=["to the end", "cut off"])
