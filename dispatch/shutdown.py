@@ -38,27 +38,30 @@ class Shutdown:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._handler: Callable[[], Any] | None = None
-        self._reader, self._writer = os.pipe()
         self.begun = False  #: nothing more is taken from now on
 
     def install(self) -> None:
         """Take Celery's handlers over; main thread only, after Celery has installed them."""
-        threading.Thread(target=self._watch, name="shutdown-watch", daemon=True).start()
+        reader, writer = os.pipe()
+        threading.Thread(target=self._watch, args=[reader], name="shutdown-watch", daemon=True).start()
         signal.signal(_NOW, lambda *_: self._begin())
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             if callable(handler):
-                signal.signal(number, self._put_off(handler))
+                signal.signal(number, self._put_off(handler, writer))
 
-    def _put_off(self, handler: Callable[..., Any]) -> Callable[..., None]:
+    def _put_off(self, handler: Callable[..., Any], watch: int) -> Callable[..., None]:
         def on_signal(number: int, _frame: Any) -> None:
+            if self.begun:  # a warm shutdown that is to become a cold one
+                handler(number, None)
+                return
             # No lock may be taken here: whoever holds it may be what was interrupted.
             again, self._handler = self._handler is not None, lambda: handler(number, None)
             if again:
                 self._begin()
                 return
             self._loop.call(self._begin)
-            os.write(self._writer, b"\0")
+            os.write(watch, b"\0")
 
         return on_signal
 
@@ -67,8 +70,8 @@ class Shutdown:
             self.begun = True
             self._handler()
 
-    def _watch(self) -> None:
-        os.read(self._reader, 1)
+    def _watch(self, reader: int) -> None:
+        os.read(reader, 1)
         time.sleep(PATIENCE)
         if not self.begun:
             log.warning("the event loop did not come round: shutting down where it is", seconds=PATIENCE)

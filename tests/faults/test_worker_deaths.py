@@ -116,3 +116,14 @@ def test_a_worker_without_its_broker_ends_in_time(desk):
             eventually(lambda: "Cannot connect" in worker.text(), 20, "it looks for its broker")
             worker.process.terminate()
             worker.process.wait(desk.settings.soft_shutdown + 10)
+
+
+def test_a_signal_that_comes_after_the_shutdown_has_begun_is_celerys_own(desk):
+    with running_worker(desk.settings, term="SIGTERM") as worker:
+        task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 60})
+        eventually(lambda: _runs(desk, task_id), 10, "the task runs")
+        worker.process.terminate()
+        eventually(lambda: "Warm shutdown" in worker.text(), 10, "it waits for the task")
+        worker.process.send_signal(signal.SIGQUIT)
+        eventually(lambda: "Initiating Soft Shutdown" in worker.text(), 10, "Celery hears that it should be a cold one")
+        worker.kill()

@@ -77,13 +77,16 @@ class Worker:
 
 
 @contextlib.contextmanager
-def running_worker(settings: Settings, *options: str, app: str = "celery_app") -> Iterator[Worker]:
+def running_worker(
+    settings: Settings, *options: str, app: str = "celery_app", term: str = "SIGQUIT"
+) -> Iterator[Worker]:
     """A worker on these settings, ready; ended at the end.
 
     Args:
         settings: the worker's.
         options: further words of its command.
         app: the module that has the Celery app.
+        term: what SIGTERM means to it; ``SIGTERM`` is Celery's own, warm shutdown, which waits for what runs.
     """
     log = Path(settings.run_dir) / f"worker-{uuid.uuid4().hex[:6]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +95,7 @@ def running_worker(settings: Settings, *options: str, app: str = "celery_app") -
     command += ["-n", f"w-{uuid.uuid4().hex[:8]}@test", *options]
     variables = {
         **environment(settings),
-        "REMAP_SIGTERM": "SIGQUIT",
+        "REMAP_SIGTERM": term,
         "PYTHONWARNINGS": "default",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
