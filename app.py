@@ -14,24 +14,25 @@ import flask
 import kombu
 import structlog
 
-import dispatch.settings
+import dispatch.config.settings
 import tasks
 import topology
 from celery_app import create_celery
-from dispatch import queues, tasktypes
-from dispatch.deadletters import DeadLetters
-from dispatch.gateway.admission import Guard
+from dispatch import tasktypes
+from dispatch.broker import queue_stats as queues
+from dispatch.broker.publisher import Publisher
+from dispatch.config.settings import Settings
+from dispatch.deadletters.service import DeadLetters
+from dispatch.gateway.admission.depth import BrokerGauge, DepthReader, ack_rate
+from dispatch.gateway.admission.guard import Guard
+from dispatch.gateway.admission.quota import Quota
 from dispatch.gateway.application import Parts, build
-from dispatch.gateway.depth import BrokerGauge, DepthReader, ack_rate
-from dispatch.gateway.health import Readiness, broker_check, store_check
 from dispatch.gateway.letters import LetterDesk
-from dispatch.gateway.quota import Quota
 from dispatch.gateway.replays import Replays
 from dispatch.gateway.submission import Submitter
-from dispatch.publisher import Publisher
-from dispatch.roster import Roster
-from dispatch.settings import Settings
-from dispatch.store import Store
+from dispatch.gateway.views.health import Readiness, broker_check, store_check
+from dispatch.store.tasks import Store
+from dispatch.store.workers import Roster
 from dispatch.telemetry import logs, tracing
 
 _PATIENCE = 2.0  #: seconds for connecting to the broker, and for each of its answers while declaring
@@ -49,7 +50,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     Raises:
         ConfigurationError: every problem with the settings.
     """
-    settings = settings or dispatch.settings.load()
+    settings = settings or dispatch.config.settings.load()
     celery = create_celery(settings)
     logs.configure("gateway")
     if tracing.start("gateway") and (recording := tracing.backend()) is not None:

@@ -11,12 +11,12 @@ from kombu import Exchange, Queue
 import tasks
 import topology
 from dispatch import tasktypes
-from dispatch.publisher import Publisher, hooked
-from dispatch.settings import Settings, load
-from dispatch.task import DispatchTask
-from dispatch.tasktypes import TaskType
+from dispatch.broker.celery_task import DispatchTask
+from dispatch.broker.publisher import Publisher, hooked
+from dispatch.config.settings import Settings, load
+from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logs
-from dispatch.worker import LocalRunner, install
+from dispatch.worker.bootstrap import LocalRunner, install
 
 
 def create_celery(settings: Settings) -> Celery:
@@ -32,7 +32,12 @@ def create_celery(settings: Settings) -> Celery:
         ConfigurationError: a task type doesn't fit the settings.
     """
     logs.configure()
-    celery = Celery("robot", task_cls=DispatchTask, control="dispatch.mailbox:WorkerControl", set_as_current=False)
+    celery = Celery(
+        "robot",
+        task_cls=DispatchTask,
+        control="dispatch.worker.patches.control_queue:WorkerControl",
+        set_as_current=False,
+    )
     celery.conf.update(configuration(settings))
     types = dict(tasktypes.load(tasks))
     celery.dispatch_settings = settings
@@ -81,8 +86,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_detect_quorum_queues": True,
         "worker_soft_shutdown_timeout": settings.soft_shutdown,
         "worker_proc_alive_timeout": 60.0,
-        "worker_consumer": "dispatch.consumer:DispatchConsumer",
-        "worker_pool": "dispatch.pool:TaskPool",
+        "worker_consumer": "dispatch.worker.consumer:DispatchConsumer",
+        "worker_pool": "dispatch.worker.patches.pool:TaskPool",
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
         "enable_utc": True,

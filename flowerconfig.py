@@ -11,7 +11,7 @@ from typing import Any
 from flower.views import BaseHandler
 
 import topology
-from dispatch import settings as configuration
+from dispatch.config import settings as configuration
 from dispatch.telemetry import logs
 
 _settings = configuration.load()

@@ -14,12 +14,12 @@ from typing import Any
 import kombu
 from kombu.exceptions import OperationalError
 
-from dispatch.brokermap import Action, Binding, BrokerMap, Difference, Exchange, Policy, Queue, differences
+from dispatch.broker.management import Management, ManagementUnavailable
+from dispatch.broker.model import Action, Binding, BrokerMap, Difference, Exchange, Policy, Queue, differences
+from dispatch.config.settings import Settings
 from dispatch.errors import DispatchError
-from dispatch.management import Management, ManagementUnavailable
-from dispatch.records import RETRY_QUEUE
-from dispatch.retry import LEASE_RUNG, Rung
-from dispatch.settings import Settings
+from dispatch.protocol.record import RETRY_QUEUE
+from dispatch.protocol.retry import LEASE_RUNG, Rung
 
 TASK_EXCHANGE = "robot.task.topic"  #: topic: where a task enters, and returns from a rung
 RETRY_EXCHANGE = "robot.retry"  #: headers: picks the rung, leaves the routing key alone

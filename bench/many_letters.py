@@ -29,13 +29,13 @@ from kombu import Connection
 
 import topology
 from app import create_app
-from dispatch import settings as configuration
-from dispatch.handover import Handovers, dead_copy
-from dispatch.keyspace import dead_key
-from dispatch.letterbox import KNOWN
-from dispatch.publisher import Publisher
-from dispatch.records import ACCEPTED_AT, CYCLE, SEQ, Message, new_task_id
-from dispatch.settings import Settings
+from dispatch.broker.publisher import Publisher
+from dispatch.config import settings as configuration
+from dispatch.config.settings import Settings
+from dispatch.deadletters.walk import KNOWN
+from dispatch.protocol.record import ACCEPTED_AT, CYCLE, SEQ, Message, new_task_id
+from dispatch.store.handovers import Handovers, dead_copy
+from dispatch.store.keys import dead_key
 
 CHUNK, FEW = 1_000, 10
 

@@ -36,13 +36,13 @@ from pydantic import SecretStr
 import topology
 from app import create_app
 from celery_app import create_celery
-from dispatch import settings as configuration
+from dispatch.broker.publisher import Publisher
+from dispatch.config import settings as configuration
+from dispatch.config.settings import Settings
 from dispatch.gateway.submission import Submission, Submitter
-from dispatch.publisher import Publisher
-from dispatch.records import child_traceparent
-from dispatch.settings import Settings
-from dispatch.store import Store
-from dispatch.tasktypes import TaskType
+from dispatch.protocol.record import child_traceparent
+from dispatch.store.tasks import Store
+from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import metrics, tracing
 
 #: How often each variant has its turn, and how many requests or tasks that is: short turns meet the same other load.

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dispatch import settings as configuration
+from dispatch.config import settings as configuration
 from dispatch.errors import ConfigurationError
 from launcher import layout, procfs, status
 from launcher.control import Stack

@@ -9,7 +9,7 @@ import amqp.exceptions
 import kombu
 
 import topology
-from dispatch.settings import Settings
+from dispatch.config.settings import Settings
 from launcher.layout import ROOT
 from launcher.processes import PROBE_TIMEOUT, START, Spec, all_of, http_probe
 from launcher.rundir import RunDir

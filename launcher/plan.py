@@ -11,7 +11,7 @@ from pathlib import Path
 import kombu
 
 import topology
-from dispatch.settings import PREFIX, Settings, load
+from dispatch.config.settings import PREFIX, Settings, load
 from launcher import applications, procfs, rabbitmq, redis
 from launcher.errors import LaunchError
 from launcher.layout import URL_KEYS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis
 
-from dispatch import redisclient
+from dispatch.store import client as redisclient
 from launcher import accounts
 from launcher.errors import LaunchError
 from launcher.ports import Ports

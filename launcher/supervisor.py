@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dispatch import settings as configuration
+from dispatch.config import settings as configuration
+from dispatch.config.settings import Settings
 from dispatch.errors import ConfigurationError
-from dispatch.settings import Settings
 from launcher import envfile, files, plan, procfs
 from launcher.child import Child
 from launcher.errors import LaunchError

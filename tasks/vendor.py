@@ -22,8 +22,8 @@ from typing import Annotated, Any, Self, TypeVar
 import pydantic
 from pydantic import Field
 
+from dispatch.config.settings import Settings
 from dispatch.errors import PermanentError, RetryableError
-from dispatch.settings import Settings
 from tasks import upstream
 
 #: How messages call the vendor's API.

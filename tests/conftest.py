@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import dispatch.settings
+import dispatch.config.settings
 from support import servers as shared
 
 _EXTERNAL = shared.external(os.environ)
@@ -13,7 +13,7 @@ _EXTERNAL = shared.external(os.environ)
 
 def pytest_configure(config: pytest.Config) -> None:
     """A developer's own DISPATCH_* must not leak into tests, nor into what they start."""
-    for name in [name for name in os.environ if name.startswith(dispatch.settings.PREFIX)]:
+    for name in [name for name in os.environ if name.startswith(dispatch.config.settings.PREFIX)]:
         del os.environ[name]
     if not hasattr(config, "workerinput"):
         shared.prepare()
@@ -47,9 +47,9 @@ def redis_prefix(servers: shared.Servers) -> Iterator[str]:
 
 
 @pytest.fixture
-def settings(servers: shared.Servers, vhost: str, redis_prefix: str, tmp_path) -> dispatch.settings.Settings:
+def settings(servers: shared.Servers, vhost: str, redis_prefix: str, tmp_path) -> dispatch.config.settings.Settings:
     """Settings with the test's own vhost and key prefix, and a ladder of seconds."""
-    return dispatch.settings.load(
+    return dispatch.config.settings.load(
         {},
         broker_url=vhost,
         management_url=servers.management_url,

@@ -9,25 +9,27 @@ from typing import Any
 
 import flask
 
-from dispatch.gateway import access, context, openapi
-from dispatch.gateway.admission import Guard
-from dispatch.gateway.auth import Keyring
-from dispatch.gateway.docs import DocsViews, serve_static
-from dispatch.gateway.faults import Faults
-from dispatch.gateway.health import HealthViews, Readiness
-from dispatch.gateway.operations import Operation, Spend, contracts, register
-from dispatch.gateway.polling import Slots
+from dispatch.broker.queue_stats import QueueView
+from dispatch.config.settings import Settings
+from dispatch.gateway.admission.guard import Guard
+from dispatch.gateway.contract import openapi
+from dispatch.gateway.errors import Faults
+from dispatch.gateway.http import access_log as access
+from dispatch.gateway.http import context
+from dispatch.gateway.http.auth import Keyring
+from dispatch.gateway.http.long_poll import Slots
+from dispatch.gateway.http.operations import Operation, Spend, contracts, register
 from dispatch.gateway.ports import KnownKeys, Letters, Submits, Tasks
-from dispatch.gateway.views_deadletters import LetterViews
-from dispatch.gateway.views_metrics import MetricViews
-from dispatch.gateway.views_queues import QueueViews
-from dispatch.gateway.views_tasks import TaskViews
-from dispatch.gateway.views_types import TypeViews
-from dispatch.gateway.views_workers import WorkerViews
-from dispatch.queues import QueueView
-from dispatch.roster import Entry
-from dispatch.settings import Settings
-from dispatch.tasktypes import TaskType
+from dispatch.gateway.views.dead_letters import LetterViews
+from dispatch.gateway.views.docs import DocsViews, serve_static
+from dispatch.gateway.views.health import HealthViews, Readiness
+from dispatch.gateway.views.metrics import MetricViews
+from dispatch.gateway.views.queues import QueueViews
+from dispatch.gateway.views.task_types import TypeViews
+from dispatch.gateway.views.tasks import TaskViews
+from dispatch.gateway.views.workers import WorkerViews
+from dispatch.store.workers import Entry
+from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import tracing
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from gunicorn import glogging
 
-from dispatch.gateway import polling, protocol_errors
-from dispatch.settings import load
+from dispatch.config.settings import load
+from dispatch.gateway.http import long_poll as polling
+from dispatch.gateway.http import protocol_errors
 from dispatch.telemetry import logs, metrics
 
 _settings = load()

@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatch.deadletters import DeadLetters, Filter, Job, without_secrets
-from dispatch.records import Record
-from dispatch.store import Page, Store
-from dispatch.tasktypes import TaskType
+from dispatch.deadletters.service import DeadLetters, Filter, Job, without_secrets
+from dispatch.protocol.record import Record
+from dispatch.store.tasks import Page, Store
+from dispatch.tasktypes.registry import TaskType
 
 
 class LetterDesk:
-    """`dispatch.deadletters` for the HTTP layer.
+    """`dispatch.deadletters.service` for the HTTP layer.
 
     Args:
         store: reads records.

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from dispatch.gateway.submission import Accepted, Submission
-from dispatch.records import Record
-from dispatch.store import Page
+from dispatch.protocol.record import Record
+from dispatch.store.tasks import Page
 
 Hops = list[dict[str, Any]]  #: API.md, "Events"
 
 
 class Tasks(Protocol):
-    """Reads records; `dispatch.store.Store` is one. Each raises StoreUnavailable."""
+    """Reads records; `dispatch.store.tasks.Store` is one. Each raises StoreUnavailable."""
 
     def get(self, task_id: str) -> Record | None:
         """One record."""

@@ -6,9 +6,9 @@ so a repeat passes the guard: it is answered from its record, or goes on with th
 
 from __future__ import annotations
 
-from dispatch.keyspace import idempotency_key
-from dispatch.scripts import Scripts
-from dispatch.settings import Settings
+from dispatch.config.settings import Settings
+from dispatch.store.keys import idempotency_key
+from dispatch.store.scripts import Scripts
 
 
 class Replays:

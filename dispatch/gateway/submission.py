@@ -1,6 +1,6 @@
 """Submit a task: key → record → publish, confirmed → mark → 202; or an error that is true.
 
-Crash windows: see `dispatch.store`. What each failure leaves behind:
+Crash windows: see `dispatch.store.tasks`. What each failure leaves behind:
 
 - before the publish was written: REJECTED, the key is free, the task never runs;
 - nacked or returned: the same, and a copy that got through all the same finds CANCELLED at its claim;
@@ -17,10 +17,11 @@ from typing import Any
 from celery import Celery
 
 import topology
+from dispatch.broker.publisher import Publisher, dispatch
+from dispatch.config.settings import Settings
+from dispatch.crashpoints import reach
 from dispatch.errors import InDoubt, NotSent, PublishError, StoreError
-from dispatch.faultpoints import reach
-from dispatch.publisher import Publisher, dispatch
-from dispatch.records import (
+from dispatch.protocol.record import (
     ACCEPTED_AT,
     ATTEMPT,
     CYCLE,
@@ -34,9 +35,8 @@ from dispatch.records import (
     State,
     new_task_id,
 )
-from dispatch.settings import Settings
-from dispatch.store import Hold, Store
-from dispatch.tasktypes import TaskType
+from dispatch.store.tasks import Hold, Store
+from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logger, metrics
 
 log = logger("dispatch.gateway")

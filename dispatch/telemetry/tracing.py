@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 from dispatch.errors import ConfigurationError
-from dispatch.records import LAST_SPAN, TRACEPARENT, Message, trace_id
+from dispatch.protocol.record import LAST_SPAN, TRACEPARENT, Message, trace_id
 
 Kind = Literal["internal", "client", "producer", "consumer"]
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from dispatch.errors import InDoubt, NotSent
-from dispatch.records import State
+from dispatch.protocol.record import State
 from launcher import envfile, procfs, rabbitmq
 from support import servers as shared
 from support.waiting import eventually

@@ -6,9 +6,9 @@ import time
 import pytest
 
 import topology
-from dispatch.keyspace import task_keys
-from dispatch.records import FAILED_AT, State
-from dispatch.scripts import Scripts
+from dispatch.protocol.record import FAILED_AT, State
+from dispatch.store.keys import task_keys
+from dispatch.store.scripts import Scripts
 from support.clock import Clock
 from support.gateway_live import running_gateway
 from support.ports import free_port

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 import topology
 from dispatch.errors import DispatchError
-from dispatch.records import State
+from dispatch.protocol.record import State
 from support.cluster import running_cluster
 from support.waiting import eventually
 from support.worker import bench, running_worker

@@ -5,13 +5,13 @@ import multiprocessing
 import pytest
 
 import topology
-from dispatch import faultpoints
-from dispatch.deadletters import DeadLetters
-from dispatch.handover import Handovers
-from dispatch.publisher import Publisher
-from dispatch.records import State
-from dispatch.store import KeyInProgress
-from dispatch.sweeper import Sweeper
+from dispatch import crashpoints as faultpoints
+from dispatch.broker.publisher import Publisher
+from dispatch.deadletters.service import DeadLetters
+from dispatch.maintenance.sweeper import Sweeper
+from dispatch.protocol.record import State
+from dispatch.store.handovers import Handovers
+from dispatch.store.tasks import KeyInProgress
 from support.waiting import eventually
 from support.worker import bench, running_worker
 

@@ -12,12 +12,12 @@ import pytest
 from kombu import Connection
 
 import topology
-from dispatch.deadletters import DeadLetters, Filter, Job, NotDead, Occupied
+from dispatch.broker.publisher import Publisher
+from dispatch.deadletters.service import DeadLetters, Filter, Job, NotDead, Occupied
+from dispatch.deadletters.walk import MISSES, Janitor, clear_stale, redrive_all, walk
 from dispatch.errors import InDoubt, NotSent, PublishError
-from dispatch.handover import Handovers, dead_copy, redriven_copy
-from dispatch.letterbox import MISSES, Janitor, clear_stale, redrive_all, walk
-from dispatch.publisher import Publisher
-from dispatch.records import ACCEPTED_AT, CYCLE, SEQ, Message, State, new_task_id
+from dispatch.protocol.record import ACCEPTED_AT, CYCLE, SEQ, Message, State, new_task_id
+from dispatch.store.handovers import Handovers, dead_copy, redriven_copy
 from support.proxy import DOWN, UP, Proxy
 from support.waiting import eventually
 from support.worker import ROOT, environment, running_worker

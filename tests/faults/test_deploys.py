@@ -5,7 +5,7 @@ import time
 
 import httpx
 
-from dispatch.records import State
+from dispatch.protocol.record import State
 from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.waiting import eventually

@@ -4,8 +4,8 @@ import os
 import signal
 
 import topology
-from dispatch.handover import Handovers
-from dispatch.records import State
+from dispatch.protocol.record import State
+from dispatch.store.handovers import Handovers
 from support.waiting import eventually
 from support.worker import running_worker
 

@@ -7,11 +7,11 @@ import pytest
 from pydantic import SecretStr
 
 import topology
-from dispatch.handover import Handovers
-from dispatch.management import vhost
-from dispatch.publisher import Publisher
-from dispatch.records import State
-from dispatch.sweeper import Sweeper
+from dispatch.broker.management import vhost
+from dispatch.broker.publisher import Publisher
+from dispatch.maintenance.sweeper import Sweeper
+from dispatch.protocol.record import State
+from dispatch.store.handovers import Handovers
 from support.cluster import running_cluster
 from support.gateway_live import gateway
 from support.waiting import eventually

@@ -7,7 +7,7 @@ import time
 import uuid
 
 import topology
-from dispatch.records import DEAD_REASON, LAST_ERROR_TYPE, MAX_ERROR, State
+from dispatch.protocol.record import DEAD_REASON, LAST_ERROR_TYPE, MAX_ERROR, State
 from support.waiting import eventually
 from support.worker import running_worker
 

@@ -2,7 +2,7 @@
 
 import uuid
 
-from dispatch.records import State
+from dispatch.protocol.record import State
 from support.waiting import eventually
 from support.worker import running_worker
 

@@ -8,7 +8,7 @@ import redis
 from pydantic import SecretStr
 
 import topology
-from dispatch.records import State
+from dispatch.protocol.record import State
 from support.proxy import DOWN, Proxy
 from support.waiting import eventually
 from support.worker import running_worker

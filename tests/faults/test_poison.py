@@ -9,8 +9,8 @@ import uuid
 import amqp
 
 import topology
-from dispatch.records import DEAD_REASON, LAST_ERROR_TYPE, State
-from dispatch.records import UNREADABLE as UNREADABLE_HEADER
+from dispatch.protocol.record import DEAD_REASON, LAST_ERROR_TYPE, State
+from dispatch.protocol.record import UNREADABLE as UNREADABLE_HEADER
 from support.waiting import eventually
 from support.worker import running_worker
 

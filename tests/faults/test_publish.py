@@ -10,12 +10,12 @@ from kombu import Connection
 from pydantic import SecretStr
 
 import topology
+from dispatch.broker.publisher import Publisher
 from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, StoreUnavailable, Unroutable
 from dispatch.gateway.submission import Submitter
-from dispatch.publisher import Publisher
-from dispatch.records import State, new_task_id
-from dispatch.scripts import Script
-from dispatch.store import KeyInProgress, Store
+from dispatch.protocol.record import State, new_task_id
+from dispatch.store.scripts import Script
+from dispatch.store.tasks import KeyInProgress, Store
 from support.proxy import DOWN, UP, Proxy
 from support.waiting import eventually
 from support.worker import running_worker

@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 import topology
-from dispatch.deadletters import DeadLetters
+from dispatch.config.settings import ANSWER_WITHIN
+from dispatch.deadletters.service import DeadLetters
 from dispatch.errors import DispatchError, StoreUnavailable
-from dispatch.gateway.health import store_check
-from dispatch.records import State
-from dispatch.settings import ANSWER_WITHIN
-from dispatch.store import Hold
+from dispatch.gateway.views.health import store_check
+from dispatch.protocol.record import State
+from dispatch.store.tasks import Hold
 from support import redises
 from support.waiting import eventually
 from support.worker import bench, running_worker

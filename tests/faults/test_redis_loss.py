@@ -6,9 +6,9 @@ import pytest
 from pydantic import SecretStr
 
 import topology
-from dispatch.handover import Handovers
-from dispatch.letterbox import KNOWN
-from dispatch.records import State
+from dispatch.deadletters.walk import KNOWN
+from dispatch.protocol.record import State
+from dispatch.store.handovers import Handovers
 from support import redises
 from support.gateway_live import gateway
 from support.waiting import eventually

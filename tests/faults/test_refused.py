@@ -7,11 +7,11 @@ import pytest
 from kombu import Connection
 
 import topology
-from dispatch import publisher as module
-from dispatch.brokermap import Policy
+from dispatch.broker import publisher as module
+from dispatch.broker.management import Management
+from dispatch.broker.model import Policy
+from dispatch.broker.publisher import Publisher
 from dispatch.errors import Nacked, NotSent
-from dispatch.management import Management
-from dispatch.publisher import Publisher
 from support.waiting import eventually
 
 PAYLOAD = {"message": "x"}

@@ -6,11 +6,11 @@ from kombu import Connection
 from pydantic import SecretStr
 
 import topology
-from dispatch import definitions
-from dispatch.claims import Claims, Ticket
-from dispatch.handover import Handovers, next_copy
-from dispatch.records import State
-from dispatch.retry import Failure, Kind, Retry
+from dispatch.broker import definitions
+from dispatch.protocol.record import State
+from dispatch.protocol.retry import Failure, Kind, Retry
+from dispatch.store.claims import Claims, Ticket
+from dispatch.store.handovers import Handovers, next_copy
 from dispatch.telemetry import metrics
 from support.sweeping import sweeping
 from support.waiting import eventually

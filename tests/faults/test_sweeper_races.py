@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import topology
-from dispatch import faultpoints
+from dispatch import crashpoints as faultpoints
 from dispatch.errors import NotSent
-from dispatch.records import State
-from dispatch.store import KeyInProgress
+from dispatch.protocol.record import State
+from dispatch.store.tasks import KeyInProgress
 from support.sweeping import sweeping
 from support.waiting import eventually
 from support.worker import bench, running_worker

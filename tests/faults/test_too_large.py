@@ -11,9 +11,9 @@ import pytest
 from amqp.exceptions import PreconditionFailed
 
 import topology
-from dispatch.deadletters import DeadLetters, Filter, Job, TooLarge
-from dispatch.letterbox import discard_all, redrive_all
-from dispatch.records import MAX_MESSAGE, TOO_LARGE, State
+from dispatch.deadletters.service import DeadLetters, Filter, Job, TooLarge
+from dispatch.deadletters.walk import discard_all, redrive_all
+from dispatch.protocol.record import MAX_MESSAGE, TOO_LARGE, State
 from support.waiting import eventually
 from support.worker import ROOT, environment, running_worker
 

@@ -6,7 +6,7 @@ import signal
 from pydantic import SecretStr
 
 import topology
-from dispatch.records import State
+from dispatch.protocol.record import State
 from support.proxy import Proxy
 from support.waiting import eventually
 from support.worker import running_worker

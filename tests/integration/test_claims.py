@@ -2,10 +2,10 @@
 
 import pytest
 
-from dispatch.claims import Answer
-from dispatch.handover import Word, redriven_copy
-from dispatch.records import ErrorInfo, State
-from dispatch.retry import Dead, Park
+from dispatch.protocol.record import ErrorInfo, State
+from dispatch.protocol.retry import Dead, Park
+from dispatch.store.claims import Answer
+from dispatch.store.handovers import Word, redriven_copy
 from support.waiting import eventually
 
 

@@ -7,9 +7,9 @@ import pytest
 from kombu import Connection
 
 import topology
-from dispatch.gateway import models
-from dispatch.gateway.depth import DepthReader
-from dispatch.management import Management
+from dispatch.broker.management import Management
+from dispatch.gateway.admission.depth import DepthReader
+from dispatch.gateway.contract import models
 from support.gateway_fakes import problem
 from support.gateway_live import gateway
 from support.waiting import eventually

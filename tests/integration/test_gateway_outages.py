@@ -7,7 +7,7 @@ import pytest
 from kombu import Connection
 
 import topology
-from dispatch.settings import ANSWER_WITHIN
+from dispatch.config.settings import ANSWER_WITHIN
 from support.gateway_fakes import problem
 from support.gateway_live import gateway
 from support.proxy import DOWN, Proxy

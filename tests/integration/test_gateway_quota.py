@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from dispatch.gateway.problems import Problem
-from dispatch.gateway.quota import Quota
+from dispatch.gateway.admission.quota import Quota
+from dispatch.gateway.http.problems import Problem
 from support.proxy import DOWN, Proxy
 from support.waiting import eventually
 

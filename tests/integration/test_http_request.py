@@ -9,8 +9,8 @@ import time
 import pytest
 from flask import Flask, Response, request
 
+from dispatch.config.settings import load
 from dispatch.errors import PermanentError, RetryableError, Throttled
-from dispatch.settings import load
 from examples.robot_simulator.server import serving
 from support.context import FakeContext
 from tasks import http, upstream

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 import topology
-from dispatch.records import State
+from dispatch.protocol.record import State
 from support.waiting import eventually
 from support.worker import bench, running_worker
 

@@ -5,9 +5,9 @@ import contextlib
 import pytest
 
 from dispatch.errors import StoreUnavailable
-from dispatch.handover import Burial, Word, dead_copy, redriven_copy
-from dispatch.records import ErrorInfo, State, new_task_id
-from dispatch.retry import Dead
+from dispatch.protocol.record import ErrorInfo, State, new_task_id
+from dispatch.protocol.retry import Dead
+from dispatch.store.handovers import Burial, Word, dead_copy, redriven_copy
 
 
 def test_the_tap_agrees_with_the_router_in_either_order(case):

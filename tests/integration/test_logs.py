@@ -3,7 +3,7 @@
 import json
 import re
 
-from dispatch.records import State
+from dispatch.protocol.record import State
 from support.worker import bench, running_worker
 
 

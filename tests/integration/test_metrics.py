@@ -6,8 +6,8 @@ from contextlib import ExitStack
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from dispatch.queuewatch import QueueWatch
-from dispatch.records import State
+from dispatch.maintenance.queue_metrics import QueueWatch
+from dispatch.protocol.record import State
 from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.waiting import eventually

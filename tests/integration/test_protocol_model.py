@@ -12,13 +12,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from dispatch.claims import Answer, Claims, Ticket
-from dispatch.handover import Burial, Handovers, Word, next_copy, redriven_copy
-from dispatch.keyspace import task_keys
-from dispatch.records import ErrorInfo, Message, State, new_task_id
-from dispatch.retry import Dead, Failure, Kind, Retry
-from dispatch.scripts import Scripts
-from dispatch.store import Store
+from dispatch.protocol.record import ErrorInfo, Message, State, new_task_id
+from dispatch.protocol.retry import Dead, Failure, Kind, Retry
+from dispatch.store.claims import Answer, Claims, Ticket
+from dispatch.store.handovers import Burial, Handovers, Word, next_copy, redriven_copy
+from dispatch.store.keys import task_keys
+from dispatch.store.scripts import Scripts
+from dispatch.store.tasks import Store
 
 TERMINAL = {"SUCCEEDED", "DEAD_LETTERED", "EXPIRED", "CANCELLED", "REJECTED"}
 BURIED = {"DEAD_LETTERED", "EXPIRED"}

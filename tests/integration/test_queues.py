@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 import topology
-from dispatch import queues
-from dispatch.management import Management
+from dispatch.broker import queue_stats as queues
+from dispatch.broker.management import Management
 from support.waiting import eventually
 
 #: Seconds within which RabbitMQ's statistics must have caught up; they are collected every five by default.

@@ -10,8 +10,8 @@ import time
 import httpx
 import pytest
 
+from dispatch.config.settings import Settings, load
 from dispatch.errors import PermanentError, RetryableError, Throttled
-from dispatch.settings import Settings, load
 from examples.robot_simulator.app import create_app
 from examples.robot_simulator.server import serving
 from examples.robot_simulator.world import Config

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dispatch.keyspace import roster_key
-from dispatch.roster import Entry, Roster
-from dispatch.scripts import Scripts
+from dispatch.store.keys import roster_key
+from dispatch.store.scripts import Scripts
+from dispatch.store.workers import Entry, Roster
 from support.gateway_live import gateway
 from support.waiting import eventually
 from support.worker import running_worker

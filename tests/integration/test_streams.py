@@ -11,8 +11,8 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from dispatch.gateway import streams
-from dispatch.keyspace import task_keys
+from dispatch.gateway.views import event_stream as streams
+from dispatch.store.keys import task_keys
 from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.proxy import Proxy

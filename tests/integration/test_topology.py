@@ -6,8 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 import topology
-from dispatch.brokermap import Action, Verdict
-from dispatch.management import ManagementRefused, ManagementUnavailable, VhostMissing, vhost
+from dispatch.broker.management import ManagementRefused, ManagementUnavailable, VhostMissing, vhost
+from dispatch.broker.model import Action, Verdict
 from support.waiting import eventually
 
 RETURNED = 312

@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 import topology
-from dispatch import settings as configuration
-from dispatch.topology_cli import topology as command
+from dispatch.cli.topology import topology as command
+from dispatch.config import settings as configuration
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from pydantic import SecretStr
 
 import topology
-from dispatch import definitions as files
-from dispatch import settings as configuration
-from dispatch.management import Management, ManagementRefused, vhost
+from dispatch.broker import definitions as files
+from dispatch.broker.management import Management, ManagementRefused, vhost
+from dispatch.config import settings as configuration
 from support import servers as shared
 from support.waiting import eventually
 

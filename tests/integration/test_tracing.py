@@ -15,10 +15,10 @@ from opentelemetry.trace import get_current_span as current_span
 from prometheus_client.openmetrics import parser as openmetrics
 
 from celery_app import create_celery
+from dispatch.broker.publisher import dispatch
+from dispatch.config.settings import ANSWER_WITHIN, load
 from dispatch.errors import NotSent
-from dispatch.publisher import dispatch
-from dispatch.records import State
-from dispatch.settings import ANSWER_WITHIN, load
+from dispatch.protocol.record import State
 from dispatch.telemetry import tracing
 from support import collector as collectors
 from support import servers as shared

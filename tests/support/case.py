@@ -2,11 +2,11 @@
 
 import redis
 
-from dispatch.claims import Answer, Claims, Ticket
-from dispatch.handover import Handovers, next_copy
-from dispatch.records import Message, new_task_id
-from dispatch.retry import Dead, Failure, Kind, Retry
-from dispatch.store import Store
+from dispatch.protocol.record import Message, new_task_id
+from dispatch.protocol.retry import Dead, Failure, Kind, Retry
+from dispatch.store.claims import Answer, Claims, Ticket
+from dispatch.store.handovers import Handovers, next_copy
+from dispatch.store.tasks import Store
 
 FAILURE = Failure(Kind.RETRYABLE, "boom", "it broke")
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from dispatch.settings import Settings, load
+from dispatch.config.settings import Settings, load
 
 
 class RecordingLog:

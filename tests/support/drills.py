@@ -13,7 +13,7 @@ from pathlib import Path
 
 import celery_app
 from dispatch.errors import RetryableError
-from dispatch.tasktypes import Payload, task
+from dispatch.tasktypes.registry import Payload, task
 
 MIB = 1_048_576
 

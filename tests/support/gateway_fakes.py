@@ -8,17 +8,18 @@ from typing import Any
 import flask
 import pydantic
 
-from dispatch import records, settings
-from dispatch.deadletters import NoSuchLetter
-from dispatch.gateway.admission import Guard
+from dispatch.broker.queue_stats import QueueView
+from dispatch.config import settings
+from dispatch.deadletters.service import NoSuchLetter
+from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.application import Parts, build
-from dispatch.gateway.health import Readiness
 from dispatch.gateway.submission import Accepted, Submission
-from dispatch.queues import QueueView
-from dispatch.records import Record, State
-from dispatch.roster import Entry
-from dispatch.store import Page
-from dispatch.tasktypes import Payload, TaskType
+from dispatch.gateway.views.health import Readiness
+from dispatch.protocol import record as records
+from dispatch.protocol.record import Record, State
+from dispatch.store.tasks import Page
+from dispatch.store.workers import Entry
+from dispatch.tasktypes.registry import Payload, TaskType
 
 
 class Greeting(Payload):

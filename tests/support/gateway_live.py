@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from app import create_app
-from dispatch.settings import Settings
+from dispatch.config.settings import Settings
 from support.waiting import eventually
 from support.worker import ROOT, environment
 

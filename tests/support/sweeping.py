@@ -3,9 +3,9 @@
 import contextlib
 import threading
 
-from dispatch.handover import Handovers
-from dispatch.publisher import Publisher
-from dispatch.sweeper import Sweeper
+from dispatch.broker.publisher import Publisher
+from dispatch.maintenance.sweeper import Sweeper
+from dispatch.store.handovers import Handovers
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from dispatch import keys
+from dispatch.config import api_keys as keys
 from launcher import accounts, rabbitmq
 from launcher.ports import Ports
 from launcher.processes import spawn

@@ -20,12 +20,12 @@ from pydantic import SecretStr
 
 import topology
 from celery_app import create_celery
+from dispatch.broker.decoding import wire_message
+from dispatch.broker.publisher import Publisher
+from dispatch.config.settings import Settings
 from dispatch.gateway.submission import Submission, Submitter
-from dispatch.publisher import Publisher
-from dispatch.records import Message, Record, State, child_traceparent
-from dispatch.settings import Settings
-from dispatch.store import Store
-from dispatch.wire import wire_message
+from dispatch.protocol.record import Message, Record, State, child_traceparent
+from dispatch.store.tasks import Store
 from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]

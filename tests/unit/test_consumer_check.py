@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.consumer import Poison, check
+from dispatch.worker.consumer import Poison, check
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 HEADERS = {"id": "t1", "task": "echo", "x-seq": 0}

@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 
 import topology
-from dispatch.deadletters import Filter, is_stale
-from dispatch.deadtap import death, readable
+from dispatch.config.settings import load
+from dispatch.deadletters.recorder import death, readable
+from dispatch.deadletters.service import Filter, is_stale
 from dispatch.errors import PermanentError, RetryableError, Throttled
-from dispatch.handback import AttemptFailed, failure_of
-from dispatch.handover import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
-from dispatch.records import Message, Record, State
-from dispatch.retry import Dead, Failure, Kind, Park, Retry, Rung
-from dispatch.settings import load
-from dispatch.sweeper import Forget, LookAt, Publish, Reject, Resend, next_step
+from dispatch.maintenance.sweeper import Forget, LookAt, Publish, Reject, Resend, next_step
+from dispatch.protocol.record import Message, Record, State
+from dispatch.protocol.retry import Dead, Failure, Kind, Park, Retry, Rung
+from dispatch.store.handovers import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
+from dispatch.worker.outcomes import AttemptFailed, failure_of
 
 SETTINGS = load({})
 RUNG = Rung("5m", 300)

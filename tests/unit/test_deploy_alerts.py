@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dispatch import settings as configuration
+from dispatch.config import settings as configuration
 from support import deploy
 
 ALERTS = {rule["alert"]: rule for rule in deploy.rules() if "alert" in rule}

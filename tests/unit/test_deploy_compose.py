@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dispatch import definitions
-from dispatch import settings as configuration
+from dispatch.broker import definitions
+from dispatch.config import settings as configuration
 from support import deploy
 
 KEYS = "fleet-a:" + "0" * 64 + ":tasks:read"

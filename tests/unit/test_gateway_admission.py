@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.gateway import admission
-from dispatch.gateway.admission import Guard, Reading, drain_rate, retry_after
+from dispatch.gateway.admission import guard as admission
+from dispatch.gateway.admission.guard import Guard, Reading, drain_rate, retry_after
 
 
 @pytest.mark.parametrize(

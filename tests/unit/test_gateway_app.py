@@ -6,8 +6,10 @@ import pathlib
 import pytest
 import structlog.testing
 
-from dispatch.gateway import docs, models, problems
-from dispatch.queues import ManagementUnavailable, QueueView
+from dispatch.broker.queue_stats import ManagementUnavailable, QueueView
+from dispatch.gateway.contract import models
+from dispatch.gateway.http import problems
+from dispatch.gateway.views import docs
 from support.gateway_fakes import World, problem, record
 
 QUEUE = QueueView(

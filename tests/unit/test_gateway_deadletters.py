@@ -3,11 +3,11 @@ import json
 
 import pytest
 
-from dispatch.deadletters import NoSuchLetter, NotDead, TooLarge
+from dispatch.deadletters.service import NoSuchLetter, NotDead, TooLarge
 from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
-from dispatch.gateway import models
-from dispatch.records import ErrorInfo, Message, State
-from dispatch.tasktypes import Payload, Secret, TaskType
+from dispatch.gateway.contract import models
+from dispatch.protocol.record import ErrorInfo, Message, State
+from dispatch.tasktypes.registry import Payload, Secret, TaskType
 from support.gateway_fakes import FakeDesk, World, problem, record
 
 LETTER = record(

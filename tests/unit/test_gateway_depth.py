@@ -4,9 +4,9 @@ import amqp.exceptions
 import pytest
 import structlog.testing
 
-from dispatch.gateway import depth
-from dispatch.gateway.admission import Guard
-from dispatch.gateway.depth import DepthReader
+from dispatch.gateway.admission import depth
+from dispatch.gateway.admission.depth import DepthReader
+from dispatch.gateway.admission.guard import Guard
 from support.waiting import eventually
 
 

@@ -8,8 +8,11 @@ import pytest
 
 import tasks
 from dispatch import tasktypes
-from dispatch.gateway import openapi, postman, problems, reference
 from dispatch.gateway.application import document, operations
+from dispatch.gateway.contract import openapi
+from dispatch.gateway.http import problems
+from tools import http_reference as reference
+from tools import postman
 
 ROOT = Path(__file__).parents[2]
 

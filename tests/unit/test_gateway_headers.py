@@ -1,6 +1,6 @@
 import pytest
 
-from dispatch.gateway import headers
+from dispatch.gateway.http import headers
 
 
 @pytest.mark.parametrize("given", ["rq-1", "A.b_c~d-9", "x" * 128])

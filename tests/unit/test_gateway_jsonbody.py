@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.gateway import jsonbody
+from dispatch.gateway.http import jsonbody
 
 values = st.recursive(
     st.none()

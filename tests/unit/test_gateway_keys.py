@@ -3,10 +3,11 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from dispatch import keys, settings
+from dispatch.cli.keys import keys_group
+from dispatch.config import api_keys as keys
+from dispatch.config import settings
 from dispatch.errors import ConfigurationError
-from dispatch.gateway.auth import Keyring
-from dispatch.keys_cli import keys_group
+from dispatch.gateway.http.auth import Keyring
 from support.gateway_fakes import FakeTasks, World, problem, record
 
 PEPPER = "pepper"

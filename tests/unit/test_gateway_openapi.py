@@ -3,7 +3,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import tasks
 from dispatch import tasktypes
-from dispatch.gateway import problems
+from dispatch.gateway.http import problems
 from support.gateway_fakes import World
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dispatch.gateway.problems import Problem
-from dispatch.gateway.quota import Share
+from dispatch.gateway.admission.quota import Share
+from dispatch.gateway.http.problems import Problem
 from support.gateway_fakes import World, problem
 
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from dispatch.errors import StoreUnavailable
-from dispatch.gateway import streams
-from dispatch.records import State
+from dispatch.gateway.views import event_stream as streams
+from dispatch.protocol.record import State
 from support.gateway_fakes import FakeTasks, World, problem, record
 
 STREAM = {"Accept": "text/event-stream"}

@@ -8,11 +8,11 @@ import uuid
 
 import pytest
 
-from dispatch import records
 from dispatch.errors import InDoubt, Nacked, NotSent, StoreUnavailable, Unroutable
-from dispatch.gateway import models
-from dispatch.records import ErrorInfo, State
-from dispatch.store import KeyInProgress, KeyReused
+from dispatch.gateway.contract import models
+from dispatch.protocol import record as records
+from dispatch.protocol.record import ErrorInfo, State
+from dispatch.store.tasks import KeyInProgress, KeyReused
 from support.gateway_fakes import FakeTasks, World, problem, record
 from support.waiting import eventually
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatch import faultpoints
+from dispatch import crashpoints as faultpoints
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/explanation/guarantees.md").read_text()

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dispatch import settings as configuration
+from dispatch.config import settings as configuration
 from launcher import applications, plan
 from launcher.__main__ import main
 from launcher.control import Stack

@@ -7,13 +7,13 @@ import types
 import pytest
 import structlog
 
-from dispatch import settings
+from dispatch.config import settings
 from dispatch.errors import RetryableError
-from dispatch.handback import FENCE, OWNER, WIRE, AttemptFailed
-from dispatch.records import Message
-from dispatch.runner import Runner, call_handler
-from dispatch.tasktypes import Payload, Secret, TaskType, secrets_of
+from dispatch.protocol.record import Message
+from dispatch.tasktypes.registry import Payload, Secret, TaskType, secrets_of
 from dispatch.telemetry import logs, task_log
+from dispatch.worker.outcomes import FENCE, OWNER, WIRE, AttemptFailed
+from dispatch.worker.runner import Runner, call_handler
 from support.context import FakeContext
 from support.gateway_fakes import World, problem
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dispatch.handback import AttemptFailed, Busy, Hold, Reroute, Settled
-from dispatch.records import Message
-from dispatch.retry import Dead, Failure, Kind, Park, Retry, Rung
-from dispatch.tally import Run, claim_answer, queued_since
+from dispatch.protocol.record import Message
+from dispatch.protocol.retry import Dead, Failure, Kind, Park, Retry, Rung
 from dispatch.telemetry import metrics
+from dispatch.worker.outcomes import AttemptFailed, Busy, Hold, Reroute, Settled
+from dispatch.worker.run_metrics import Run, claim_answer, queued_since
 from support import deploy
 from support.gateway_fakes import World
 

@@ -6,8 +6,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from dispatch import queues_cli
-from dispatch.queues import ManagementUnavailable, QueueView
+from dispatch.broker.queue_stats import ManagementUnavailable, QueueView
+from dispatch.cli import queues as queues_cli
 
 WORK = QueueView(
     name="robot.task.q", role="work", ready=12, unacked=40, total=52, dead_lettering=None, consumers=2, publish_rate=3.25,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.records import (
+from dispatch.protocol.record import (
     BROKER_HEADERS,
     Copy,
     ErrorInfo,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dispatch import redisclient
-from dispatch.redisurl import Address, Kind, parse
+from dispatch.config.redis_url import Address, Kind, parse
+from dispatch.store import client as redisclient
 
 
 @pytest.mark.parametrize(

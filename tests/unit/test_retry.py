@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.retry import Dead, Failure, Kind, Park, Retry, decide, parse_ladder
+from dispatch.protocol.retry import Dead, Failure, Kind, Park, Retry, decide, parse_ladder
 
 LADDER = parse_ladder("1m=60,5m=300,30m=1800")
 ONE, FIVE, THIRTY = LADDER

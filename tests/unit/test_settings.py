@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
+from dispatch.config.settings import Settings, load, reference
 from dispatch.errors import ConfigurationError
-from dispatch.settings import Settings, load, reference
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from dispatch.store import _read_cursor, _write_cursor
+from dispatch.store.tasks import _read_cursor, _write_cursor
 
 
 def test_a_cursor_says_where_to_go_on():

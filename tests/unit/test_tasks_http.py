@@ -4,8 +4,8 @@ import httpx
 import pydantic
 import pytest
 
+from dispatch.config.settings import load
 from dispatch.errors import PermanentError
-from dispatch.settings import load
 from support.context import FakeContext
 from tasks.http import HttpRequest, is_allowed, request
 from tasks.http import _content as content

@@ -10,9 +10,9 @@ import pytest
 
 import tasks
 from dispatch import tasktypes
+from dispatch.config.settings import load
 from dispatch.errors import ConfigurationError
-from dispatch.retry import parse_ladder
-from dispatch.settings import load
+from dispatch.protocol.retry import parse_ladder
 
 NAMES = ["echo", "http.request", "robot.clean"]
 
@@ -69,7 +69,7 @@ def test_a_secret_that_pydantic_would_mask_is_refused():
     with pytest.raises(ConfigurationError, match=r"declare Masked.wrong, Inner.token as dispatch.tasktypes.Secret"):
         tasktypes.task("masked", payload=Masked)(lambda *_: {})
 
-    assert "masked" not in tasktypes.registry
+    assert "masked" not in tasktypes.registry.registry
 
 
 def test_importing_the_task_types_brings_in_no_framework_and_opens_no_client():
@@ -93,7 +93,7 @@ def test_the_how_to_shows_code_that_registers_and_tests_that_pass():
             handler,
             test.replace("from tasks.doors import MoveDoor, move", ""),
             "test_a_door_is_open_or_closed()",
-            "from dispatch.tasktypes import registry; print(registry['door.move'])",
+            "from dispatch.tasktypes.registry import registry; print(registry['door.move'])",
         ]
     )
 

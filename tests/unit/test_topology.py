@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import topology
-from dispatch import settings as configuration
-from dispatch.brokermap import Action, Binding, BrokerMap, Exchange, Policy, Queue, Verdict, differences
+from dispatch.broker.model import Action, Binding, BrokerMap, Exchange, Policy, Queue, Verdict, differences
+from dispatch.config import settings as configuration
 
 
 @pytest.fixture

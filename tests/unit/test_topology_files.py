@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import topology
-from dispatch import definitions as files
-from dispatch import settings as configuration
-from dispatch import topology_cli
+from dispatch.broker import definitions as files
+from dispatch.cli import topology as topology_cli
+from dispatch.config import settings as configuration
 from dispatch.errors import ConfigurationError
 from launcher import rabbitmq
 

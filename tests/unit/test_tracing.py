@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dispatch.errors import ConfigurationError
-from dispatch.records import Message
+from dispatch.protocol.record import Message
 from dispatch.telemetry import tracing
 from support.gateway_fakes import World, record
 
@@ -17,7 +17,7 @@ TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 _IMPORTS = """
 import sys
 import app, celery_app
-from dispatch.settings import load
+from dispatch.config.settings import load
 from dispatch.telemetry import tracing
 celery_app.create_celery(load())
 assert not tracing.start("gateway")

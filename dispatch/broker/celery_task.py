@@ -1,0 +1,71 @@
+"""The base class of our Celery tasks: what may be asked of them, and which request carries them out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+
+from dispatch.errors import DispatchError
+from dispatch.protocol.record import new_task_id
+from dispatch.telemetry import tracing
+from dispatch.worker.outcomes import AttemptFailed
+
+
+class Refused(DispatchError):
+    """Celery can't do this safely over our queues; see docs/explanation/design-decisions.md."""
+
+
+#: What Celery would hold in a worker's memory, send through queues that don't exist here, or fire on every attempt.
+_REFUSED = {
+    "countdown": "a worker would hold the wait in its memory; the retry ladder waits in the broker",
+    "eta": "a worker would hold the wait in its memory; the retry ladder waits in the broker",
+    "expires": "Celery acks and drops expired messages; the queue's TTL dead-letters them",
+    "chord": "a chord fails on its first failed attempt",
+    "link_error": "it fires on every failed attempt",
+}
+
+
+class DispatchTask(Task):
+    """A task whose deliveries go through our router; see `dispatch.worker.router`."""
+
+    abstract = True
+    Request = "dispatch.worker.router:RoutedRequest"
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+    throws = (AttemptFailed,)
+    autoretry_for: tuple[type[BaseException], ...] = ()
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Publish the task; `dispatch.broker.publisher.dispatch` is the way in, links of a chain come here by themselves.
+
+        Raises:
+            Refused: an option that loses or doubles work here.
+        """
+        for option, why in _REFUSED.items():
+            if options.get(option) is not None:
+                raise Refused(f"{option} is refused: {why}")
+        options.setdefault("argsrepr", "(…)")
+        if options.get("producer") is None:
+            options["producer"] = self.app.dispatch_producer()
+        options["task_id"] = options.get("task_id") or new_task_id()
+        with tracing.publishing(self, options["task_id"]):
+            return super().apply_async(args, kwargs, **{**options, "retry": False, "mandatory": True, "declare": []})
+
+    def on_failure(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Keep a failure small: its text has the traceback already.
+
+        Billiard copies each frame with the positions of every byte code (Python 3.11): 150 kB for one failed attempt,
+        sent to the main process and held in reference cycles until a full collection, which comes after hundreds.
+        """
+        del exc, task_id, args, kwargs
+        einfo.tb = None
+
+    def retry(self, *_args: Any, **_options: Any) -> Any:
+        """Refused: raise `RetryableError` instead.
+
+        Raises:
+            Refused: always.
+        """
+        raise Refused("self.retry is refused: raise RetryableError, and the ladder does the waiting")

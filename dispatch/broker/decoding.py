@@ -1,0 +1,193 @@
+"""Messages as they come from the broker: whoever may write to the task exchange can send anything.
+
+py-amqp parses what it receives on the worker's event loop. An exception there ends the worker, and then the next
+one, since the broker delivers the message again. So here everything is made readable, and fit to be sent on:
+what AMQP or JSON can't say becomes text, what is too large is cut.
+
+RabbitMQ takes bodies of 128 MiB (16 MiB since 4.0), and AMQP has no prefetch by size: forty of them would fill a
+worker's memory. So the body of a message that is larger than `MAX_MESSAGE` is read and let go, but for its beginning.
+Such a message is never published again from here; the broker itself moves it to the DLQ, whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from amqp import basic_message, method_framing, serialization
+from amqp.spec import Basic
+
+from dispatch.protocol.record import (
+    DEAD_ID,
+    DEAD_REASON,
+    LAST_ERROR,
+    MAX_MESSAGE,
+    TOO_LARGE,
+    UNREADABLE,
+    Message,
+    is_task_id,
+)
+
+#: Where a foreign message's ``compression`` header goes: kombu would decompress the body, however large it gets.
+COMPRESSION = "x-compression"
+
+#: Bytes of all headers. They travel in one frame, of 128 KiB at most, and a hand-over adds its own.
+MAX_HEADERS = 65_536
+
+#: Characters of each value of headers that are too large together, and levels of tables within tables.
+MAX_VALUE, MAX_NESTING = 1_000, 8
+
+#: Bytes of a header's name, by the protocol.
+_MAX_NAME = 255
+
+#: Bytes that are kept of a body that is too large.
+_BEGINNING = 1_000
+
+_INT64 = range(-(2**63), 2**63)
+
+#: How RabbitMQ calls the reasons, and how we do.
+_REASONS = {"delivery_limit": "delivery-limit", "maxlen": "queue-full", "rejected": "rejected", "expired": "expired"}
+
+_decode_properties = serialization.decode_properties_basic
+
+
+def read_anything() -> None:
+    """Have py-amqp read what it can't parse as a message without properties, and let go of what is too large."""
+    serialization.PROPERTY_CLASSES[Basic.CLASS_ID] = _tolerant
+    method_framing.Message = _Bounded
+
+
+class _Bounded(basic_message.Message):  # type: ignore[misc]
+    """A message on its way in, frame by frame."""
+
+    def inbound_header(self, buf: bytes, offset: int = 0) -> int:
+        end: int = super().inbound_header(buf, offset)
+        self.properties.get("application_headers", {}).pop(TOO_LARGE, None)  # only our own word counts
+        self._digest = hashlib.blake2b(digest_size=16) if self.body_size > MAX_MESSAGE else None
+        return end
+
+    def inbound_body(self, buf: bytes) -> None:
+        if self._digest is None:
+            super().inbound_body(buf)
+            return
+        if not self.body_received:
+            self.body = bytes(buf[:_BEGINNING])
+        self._digest.update(buf)
+        self.body_received += len(buf)
+        if self.body_received >= self.body_size:
+            told = f"{self.body_size} bytes, more than {MAX_MESSAGE}; blake2b {self._digest.hexdigest()}"
+            self.properties.setdefault("application_headers", {})[TOO_LARGE] = told
+            self.ready = True
+
+
+def _tolerant(buffer: bytes, offset: int) -> tuple[dict[str, Any], int]:
+    try:
+        properties, end = _decode_properties(buffer, offset)
+    except Exception as exc:  # noqa: BLE001 - ten kinds are known, from a year 60000 to tables nested 10,000 deep
+        start = base64.b64encode(bytes(buffer[offset : offset + MAX_VALUE])).decode()
+        return {"application_headers": {UNREADABLE: f"{type(exc).__name__}: {start}"}}, len(buffer)
+    headers = properties.get("application_headers")
+    if headers and "compression" in headers:
+        headers[COMPRESSION] = headers.pop("compression")
+    return properties, end
+
+
+def wire_message(message: Any) -> Message:
+    """Our view of a message as kombu delivered it."""
+    body = message.body
+    properties = message.properties or {}
+    return Message(
+        body=body.encode() if isinstance(body, str) else bytes(body or b""),
+        headers=sendable(message.headers or {}),
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        correlation_id=properties.get("correlation_id"),
+        routing_key=(message.delivery_info or {}).get("routing_key") or "",
+    )
+
+
+def death(message: Message) -> str:
+    """Why a letter is dead: the router's word, otherwise the broker's about the last queue it died in."""
+    if TOO_LARGE in message.headers:
+        return "too-large"  # nobody but the broker could have moved it
+    said = message.text(DEAD_REASON)
+    if said:
+        return said
+    deaths = message.headers.get("x-death")
+    latest = deaths[0].get("reason") if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else None
+    reason = str(message.headers.get("x-last-death-reason") or latest or "unknown")
+    return _REASONS.get(reason, reason)
+
+
+def readable(message: Message) -> Message:
+    """The letter with an id and only numbers where we count: what the broker dead-lettered was never checked."""
+    changes: dict[str, Any] = {}
+    if not is_task_id(message.headers.get("id")):
+        changes[DEAD_ID] = message.letter_id
+    if TOO_LARGE in message.headers:
+        changes[LAST_ERROR] = f"the body has {message.headers[TOO_LARGE]}"
+    for header in ("x-cycle", "x-seq"):
+        value = message.number(header)
+        changes[header] = value if 0 <= value < 2**53 else 0
+    return dataclasses.replace(message, headers={**message.headers, **changes})
+
+
+def sendable(headers: Mapping[Any, Any]) -> dict[str, Any]:
+    """The headers as AMQP and JSON both can carry them.
+
+    Args:
+        headers: as py-amqp read them.
+
+    Returns:
+        Text, 64-bit numbers, booleans, and tables and lists of these, in one frame; the rest as text.
+    """
+    plain = {_name(name): _plain(value) for name, value in headers.items()}
+    if len(json.dumps(plain)) <= MAX_HEADERS:
+        return plain
+    kept: dict[str, Any] = {}
+    room = MAX_HEADERS
+    # What a hand-over needs is short and comes first.
+    for name, value in sorted(plain.items(), key=lambda item: len(json.dumps(item))):
+        text = json.dumps(value)
+        short = value if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"
+        room -= len(json.dumps({name: short}))
+        if room < 0:
+            break
+        kept[name] = short
+    return kept
+
+
+def _plain(value: Any, level: int = 0) -> Any:
+    if value is None or isinstance(value, bool) or _is_number(value):
+        return value
+    if isinstance(value, dict | list | tuple):
+        return _table(value, level + 1) if level < MAX_NESTING else "…"
+    return _text(value)
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, int) and value in _INT64) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _table(value: Any, level: int) -> Any:
+    if isinstance(value, dict):
+        return {_name(name): _plain(each, level) for name, each in value.items()}
+    return [_plain(each, level) for each in value]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate is no text for Redis
+
+
+def _name(name: Any) -> str:
+    return _text(name).encode()[:_MAX_NAME].decode("utf-8", "ignore")
+
+
+read_anything()

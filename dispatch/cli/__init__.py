@@ -1,0 +1,1 @@
+"""Commands: ``celery -A celery_app dlq | queues | topology`` and ``dispatch keys``."""

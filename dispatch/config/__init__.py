@@ -1,0 +1,1 @@
+"""Settings, API keys and URLs, checked when a process starts."""

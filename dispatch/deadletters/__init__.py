@@ -1,0 +1,1 @@
+"""Dead letters: the operator's verbs, the walk through the DLQ, and the threads that keep it true."""

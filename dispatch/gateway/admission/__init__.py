@@ -1,0 +1,1 @@
+"""Whether the gateway takes a request: queue depth, quotas, readiness."""

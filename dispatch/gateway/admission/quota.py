@@ -1,0 +1,93 @@
+"""Each principal's share of requests: fair between clients of one gateway, whichever process serves them.
+
+Counted in Redis, by its clock. Without Redis's answer nobody is refused: the quota protects neighbours, not the system;
+that is the depth guard's and the broker's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from dispatch.config.settings import Settings
+from dispatch.errors import StoreError
+from dispatch.gateway.http.problems import Problem
+from dispatch.store.keys import rate_key
+from dispatch.store.scripts import Scripts
+
+#: Seconds for Redis's answer; later than that, the request goes on uncounted.
+PATIENCE = 0.25
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Share:
+    """What is left of a principal's share."""
+
+    limit: int  #: requests in a window
+    window: float  #: seconds
+    used: float  #: seconds until the share is whole again
+    taken: bool  #: whether this request was within it
+
+    @property
+    def left(self) -> int:
+        """Requests that may be sent at once."""
+        return max(0, math.floor(self.limit - self.used * self.limit / self.window + 1e-6))
+
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds until there is room for one more."""
+        return max(1, math.ceil(self.used - self.window + self.window / self.limit))
+
+    def headers(self) -> dict[str, str]:
+        """``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10)."""
+        return {
+            "RateLimit-Policy": f'"principal";q={self.limit};w={math.ceil(self.window)}',
+            "RateLimit": f'"principal";r={self.left};t={math.ceil(self.used)}',
+        }
+
+
+class Quota:
+    """Counts requests. Thread-safe.
+
+    Args:
+        settings: ``rate_limit`` requests within ``rate_window`` seconds; 0 is no limit.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._limit, self._window = settings.rate_limit, settings.rate_window
+        self._prefix = settings.redis_prefix
+        self._scripts = Scripts(settings, timeout=PATIENCE, names=("rate_key",)) if self._limit else None
+
+    def spend(self, principal: str) -> dict[str, str]:
+        """Count a request.
+
+        Args:
+            principal: who sent it.
+
+        Returns:
+            Headers for its answer.
+
+        Raises:
+            Problem: ``quota-exceeded``.
+        """
+        share = self._share(principal)
+        if share is None:
+            return {}
+        if not share.taken:
+            raise Problem("quota-exceeded", retry_after=share.retry_after, headers=share.headers())
+        return share.headers()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._scripts is not None:
+            self._scripts.close()
+
+    def _share(self, principal: str) -> Share | None:
+        if self._scripts is None:
+            return None
+        key = rate_key(self._prefix, principal)
+        try:
+            (answer,) = self._scripts.run(self._scripts.step("rate_key", [key], self._limit, int(self._window * 1_000)))
+        except StoreError:
+            return None
+        return Share(self._limit, self._window, int(answer[1]) / 1_000, bool(answer[0]))

@@ -1,0 +1,1 @@
+"""The HTTP contract: models and the OpenAPI document."""

@@ -1,0 +1,309 @@
+"""The OpenAPI 3.1 document, made of the operations' contracts, their pydantic models and the problem kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pydantic
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
+
+from dispatch import __version__
+from dispatch.gateway.contract import models
+from dispatch.gateway.http import headers, problems
+from dispatch.gateway.http.operations import Answer, Operation
+from dispatch.tasktypes.registry import TaskType
+
+_REF = "#/components/schemas/{model}"
+
+_TEXT = {"type": "string"}
+
+#: Tolerant, without patterns: a strange X-Request-Id or Prefer is replaced or ignored, never refused.
+REQUEST_HEADERS: Mapping[str, dict[str, Any]] = {
+    "Idempotency-Key": {
+        "description": "Makes repeating safe: the same key and body yield the same task. "
+        "1 to 255 visible ASCII characters, quoted or bare; kept as long as the task's record.",
+        "schema": {**_TEXT, "minLength": 1, "maxLength": headers.MAX_IDEMPOTENCY_KEY, "pattern": r"^[\x21-\x7e]+$"},
+        "example": "5d3f9a5e-6a0c-4f7e-9d57-0c3c1b3f6a11",
+    },
+    "Prefer": {
+        "description": f"`wait=N` waits up to N seconds (at most {headers.MAX_WAIT}) for a change (RFC 7240).",
+        "schema": _TEXT,
+        "example": "wait=20",
+    },
+    "If-None-Match": {"description": "304 when the task still has this ETag.", "schema": _TEXT, "example": '"4"'},
+    "Last-Event-ID": {"description": "The stream goes on after this event.", "schema": _TEXT, "example": "3"},
+    "X-Request-Id": {
+        "description": "Correlation only. Up to 128 of `A-Za-z0-9._~-`; anything else is replaced.",
+        "schema": _TEXT,
+        "example": "rq-0002",
+    },
+    "traceparent": {"description": "W3C Trace Context; continued when valid.", "schema": _TEXT},
+}
+
+RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
+    "X-Request-Id": {"description": "The request's, or a fresh one.", "required": True, "schema": _TEXT},
+    "Location": {
+        "description": "The task's status URL.",
+        "required": True,
+        "schema": {**_TEXT, "format": "uri-reference"},
+    },
+    "Retry-After": {
+        "description": "Seconds until another look or try is worth it; not on ended tasks.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "Idempotent-Replayed": {"description": "`true` when the task was accepted before.", "schema": {"const": "true"}},
+    "ETag": {"description": "The revision, quoted.", "required": True, "schema": _TEXT},
+    "Cache-Control": {"description": "Always `private, no-cache`.", "required": True, "schema": _TEXT},
+    "Preference-Applied": {"description": "`wait=N` when the preference was honoured.", "schema": _TEXT},
+    "RateLimit-Policy": {
+        "description": "With `DISPATCH_RATE_LIMIT`: requests (`q`) within seconds (`w`), by the IETF's draft 10.",
+        "schema": _TEXT,
+    },
+    "RateLimit": {"description": "Requests left (`r`), whole again in `t` seconds.", "schema": _TEXT},
+    "WWW-Authenticate": {"description": "A Bearer challenge (RFC 6750).", "required": True, "schema": _TEXT},
+}
+
+_QUOTA = ("RateLimit-Policy", "RateLimit")
+
+_DESCRIPTION = """\
+Submit tasks, follow them, mend what failed.
+
+202 is answered only after the task is recorded and RabbitMQ has confirmed and routed its message: from then on it \
+reaches SUCCESS or FAIL, whatever crashes. Every error is `application/problem+json` (RFC 9457); its `type` leads to \
+a page that says what to do. Following a task: `GET` its `statusUrl` with `Prefer: wait=20`, or again after \
+`Retry-After` seconds.\
+"""
+
+
+class _Schemas(GenerateJsonSchema):
+    """JSON Schema 2020-12 without pydantic's generated titles, which only repeat the names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        del schema
+        return False
+
+
+def document(operations: Iterable[Operation], types: Mapping[str, TaskType], *, keyed: bool = True) -> dict[str, Any]:
+    """The OpenAPI document.
+
+    Args:
+        operations: what is served.
+        types: task types by name; each is a variant of the submit body.
+        keyed: whether API keys are asked for.
+
+    Returns:
+        The document, JSON-ready.
+    """
+    contracts = list(operations)
+    schemas, refs = _schemas(contracts, types)
+    paths: dict[str, Any] = {}
+    for contract in contracts:
+        described = _operation(contract, refs)
+        if contract.scope:
+            described["security"] = [{"apiKey": []}] if keyed else [{"apiKey": []}, {}]
+        paths.setdefault(contract.path, {})[contract.method.lower()] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Robot Dispatch",
+            "version": __version__,
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(contract.tag for contract in contracts)],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "headers": dict(RESPONSE_HEADERS),
+            "parameters": {name: {"name": name, "in": "header", **spec} for name, spec in REQUEST_HEADERS.items()},
+            "responses": {slug: _problem(kind, refs) for slug, kind in problems.KINDS.items()},
+            "securitySchemes": {
+                "apiKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "rk_<id>_<secret>",
+                    "description": "Made by `dispatch keys new`."
+                    + ("" if keyed else " Not needed here: only this machine can reach the API."),
+                }
+            },
+        },
+    }
+
+
+def slugs(contract: Operation) -> list[str]:
+    """Every problem an operation can answer with: its own, and those of its kind.
+
+    Args:
+        contract: the operation.
+
+    Returns:
+        Slugs, by status.
+    """
+    found = [*contract.problems, "internal-error"]
+    if contract.scope:
+        found += ["unauthenticated", "insufficient-scope", "quota-exceeded"]
+    if contract.scope and not contract.path.startswith(("/v1/task-types", "/v1/queues")):
+        found.append("store-unavailable")
+    if contract.body:
+        found += ["malformed-json", "validation-error", "unsupported-media-type", "body-too-large"]
+    if contract.query:
+        found.append("validation-error")
+    return sorted(dict.fromkeys(found), key=lambda slug: problems.KINDS[slug].status)
+
+
+# --- schemas -------------------------------------------------------------------------------------
+Refs = Mapping[Any, JsonSchemaValue]
+
+
+def _schemas(contracts: Sequence[Operation], types: Mapping[str, TaskType]) -> tuple[dict[str, Any], Refs]:
+    inputs = [contract.body for contract in contracts if contract.body] + [kind.payload for kind in types.values()]
+    answers = [answer.model for contract in contracts for answer in contract.answers if answer.model]
+    outputs: list[type[pydantic.BaseModel]] = [models.Problem, models.Event]
+    outputs += [model for model in answers if isinstance(model, type) and issubclass(model, pydantic.BaseModel)]
+    wanted: list[tuple[type[pydantic.BaseModel], JsonSchemaMode]] = []
+    wanted += [(model, "validation") for model in dict.fromkeys(inputs)]
+    wanted += [(model, "serialization") for model in dict.fromkeys(outputs)]
+    keyed, definitions = models_json_schema(wanted, by_alias=True, ref_template=_REF, schema_generator=_Schemas)
+    refs: dict[Any, JsonSchemaValue] = {model: ref for (model, _), ref in keyed.items()}
+    refs[list[models.Event]] = {"type": "array", "items": refs[models.Event]}
+    schemas: dict[str, Any] = dict(definitions["$defs"])
+    if models.SubmitBody in refs:
+        name = refs[models.SubmitBody]["$ref"].rpartition("/")[2]
+        schemas |= _variants(schemas.pop(name), name, types, refs)
+    return schemas, refs
+
+
+def _variants(envelope: dict[str, Any], name: str, types: Mapping[str, TaskType], refs: Refs) -> dict[str, Any]:
+    """The submit body once for each task type, told apart by `type`."""
+    made = {
+        f"{name}.{kind.name}": {
+            **envelope,
+            "description": kind.summary,
+            "properties": {**envelope["properties"], "type": {"const": kind.name}, "payload": refs[kind.payload]},
+        }
+        for kind in types.values()
+    }
+    mapping = {kind.name: _REF.format(model=f"{name}.{kind.name}") for kind in types.values()}
+    whole = {
+        "description": envelope.get("description", ""),
+        "oneOf": [{"$ref": ref} for ref in mapping.values()],
+        "discriminator": {"propertyName": "type", "mapping": mapping},
+    }
+    return {name: whole if made else envelope, **made}
+
+
+# --- operations ----------------------------------------------------------------------------------
+def _operation(contract: Operation, refs: Refs) -> dict[str, Any]:
+    made: dict[str, Any] = {"operationId": contract.id, "tags": [contract.tag], "summary": contract.summary}
+    scope = f"Needs the scope `{contract.scope}`." if contract.scope else ""
+    description = " ".join(filter(None, [contract.description, scope]))
+    if description:
+        made["description"] = description
+    made["parameters"] = _parameters(contract)
+    if contract.body:
+        content = {"application/json": {"schema": refs[contract.body]}}
+        made["requestBody"] = {"required": contract.body_required, "content": content}
+    always = ("X-Request-Id", *(_QUOTA if contract.scope else ()))
+    made["responses"] = {str(answer.status): _answer(answer, refs, always) for answer in contract.answers} | _problems(
+        contract, refs
+    )
+    return made
+
+
+def _parameters(contract: Operation) -> list[dict[str, Any]]:
+    path = [
+        {"name": part[1:-1], "in": "path", "required": True, "schema": _TEXT}
+        for part in contract.path.split("/")
+        if part.startswith("{")
+    ]
+    names = [*contract.headers, "X-Request-Id", "traceparent"]
+    return [*path, *_query(contract.query), *({"$ref": f"#/components/parameters/{name}"} for name in names)]
+
+
+def _query(model: type[pydantic.BaseModel] | None) -> list[dict[str, Any]]:
+    if model is None:
+        return []
+    schema = _inlined(model.model_json_schema(by_alias=True, schema_generator=_Schemas))
+    found = []
+    for name, spec in schema["properties"].items():
+        wanted = next((branch for branch in spec.get("anyOf", []) if branch.get("type") != "null"), spec)
+        shown = {key: value for key, value in wanted.items() if key != "description"}
+        if spec.get("default") is not None:
+            shown["default"] = spec["default"]
+        parameter = {"name": name, "in": "query", "required": False, "schema": shown}
+        description = spec.get("description") or wanted.get("description")
+        found.append(parameter | ({"description": description} if description else {}))
+    return found
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without `$defs`: parameters have no place for them."""
+    definitions = schema.pop("$defs", {})
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return walk(definitions[value["$ref"].rpartition("/")[2]])
+            return {key: walk(child) for key, child in value.items()}
+        return [walk(child) for child in value] if isinstance(value, list) else value
+
+    inlined: dict[str, Any] = walk(schema)
+    return inlined
+
+
+def _answer(answer: Answer, refs: Refs, always: Sequence[str]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "description": answer.description,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in (*always, *answer.headers)},
+    }
+    if answer.model is not None:
+        schema = refs.get(answer.model) or pydantic.TypeAdapter(answer.model).json_schema()
+        made["content"] = {answer.media_type: {"schema": schema}}
+    if answer.also:
+        made["content"][answer.also] = {"schema": _TEXT}
+    return made
+
+
+def _problems(contract: Operation, refs: Refs) -> dict[str, Any]:
+    """One response for each status; where several problems share it, the description names them."""
+    by_status: dict[str, list[str]] = {}
+    for slug in slugs(contract):
+        by_status.setdefault(str(problems.KINDS[slug].status), []).append(slug)
+    return {
+        status: {"$ref": f"#/components/responses/{found[0]}"} if len(found) == 1 else _several(found, refs)
+        for status, found in by_status.items()
+    }
+
+
+def _several(found: Sequence[str], refs: Refs) -> dict[str, Any]:
+    kinds = [problems.KINDS[slug] for slug in found]
+    carried: dict[str, Any] = {}
+    for kind in kinds:
+        carried |= _problem(kind, refs)["headers"]
+    return {
+        "description": "\n".join(f"- `{kind.slug}`: {kind.title}." for kind in kinds),
+        "headers": carried,
+        "content": _content([kind.type for kind in kinds], refs),
+    }
+
+
+def _problem(kind: problems.Kind, refs: Refs) -> dict[str, Any]:
+    names = ["X-Request-Id"]
+    if kind.status in {429, 503} or kind.slug == "idempotency-key-in-progress":
+        names.append("Retry-After")
+    if kind.status in {401, 403}:
+        names.append("WWW-Authenticate")
+    if kind.slug == "quota-exceeded":
+        names += _QUOTA
+    return {
+        "description": f"`{kind.slug}`: {kind.title}. {kind.meaning} {kind.remedy}",
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
+        "content": _content([kind.type], refs),
+    }
+
+
+def _content(types: Sequence[str], refs: Refs) -> dict[str, Any]:
+    narrowed = {"properties": {"type": {"enum": list(types)}}}
+    return {problems.MEDIA_TYPE: {"schema": {"allOf": [refs[models.Problem], narrowed]}}}

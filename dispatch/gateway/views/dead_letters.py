@@ -1,0 +1,139 @@
+"""``/v1/dead-letters``: see why, send again, drop. For operators: these see everybody's tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Response
+
+from dispatch.config import api_keys as keys
+from dispatch.deadletters.service import NoSuchLetter
+from dispatch.errors import InDoubt
+from dispatch.gateway import letters
+from dispatch.gateway.contract import models
+from dispatch.gateway.http import context, validation
+from dispatch.gateway.http.context import json_response
+from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.problems import Problem
+from dispatch.gateway.ports import Letters
+from dispatch.protocol import record as records
+from dispatch.protocol.record import Record
+from dispatch.tasktypes.registry import TaskType
+
+_REPEAT = 2  #: seconds after which a redrive in doubt may be repeated
+
+
+class LetterViews:
+    """The operations on dead letters.
+
+    Args:
+        desk: the verbs.
+        types: the task types, which know what is secret in a payload.
+    """
+
+    def __init__(self, desk: Letters, types: Mapping[str, TaskType]) -> None:
+        self._desk = desk
+        self._types = types
+
+    @operation(
+        Operation(
+            "GET", "/v1/dead-letters", "listDeadLetters", "Dead letters", "List everybody's dead letters, newest first",
+            (Answer(200, "A page.", models.DeadLetterList, ("Cache-Control",)),),
+            scope=keys.DEADLETTERS_READ,
+            query=models.LetterQuery,
+        )
+    )  # fmt: skip
+    def index(self) -> Response:
+        """A page of dead letters."""
+        query = validation.read_query(models.LetterQuery)
+        page = validation.page(
+            lambda: self._desk.list(
+                type=query.type, error_type=query.error_type, limit=query.limit, cursor=query.cursor
+            )
+        )
+        return json_response({"items": [show(record) for record in page.items], "next": page.next})
+
+    @operation(
+        Operation(
+            "GET", "/v1/dead-letters/{taskId}", "getDeadLetter", "Dead letters", "Look at a dead letter",
+            (Answer(200, "The letter, with its payload.", models.DeadLetterDetail, ("Cache-Control",)),),
+            scope=keys.DEADLETTERS_READ,
+            problems=("task-not-found",),
+        )
+    )  # fmt: skip
+    def get(self, task_id: str) -> Response:
+        """One dead letter."""
+        record = self._desk.get(_checked(task_id))
+        return json_response({**show(record), "payload": letters.payload(record, self._types)})
+
+    @operation(
+        Operation(
+            "POST", "/v1/dead-letters/{taskId}/redrive", "redriveDeadLetter", "Dead letters", "Send a dead letter again",
+            (Answer(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.Task, ("Location",)),),
+            scope=keys.DEADLETTERS_WRITE,
+            body=models.NoBody, body_required=False,
+            problems=(
+                "task-not-found", "task-not-dead", "letter-too-large", "broker-unavailable", "publish-unroutable", "publish-unconfirmed",
+                "queue-depth-exceeded",
+            ),
+        )
+    )  # fmt: skip
+    def redrive(self, task_id: str) -> Response:
+        """Send one again."""
+        validation.parse(models.NoBody, validation.read_optional_object())
+        try:
+            body = context.task_json(self._desk.redrive(_checked(task_id), by=context.principal().id))
+        except InDoubt as exc:
+            detail = "It is unknown whether the letter was sent. Repeating this is safe: one cycle runs once at most."
+            raise Problem("publish-unconfirmed", detail, retry_after=_REPEAT, taskId=task_id) from exc
+        return json_response(body, 202, {"Location": body["statusUrl"]})
+
+    @operation(
+        Operation(
+            "POST", "/v1/dead-letters/redrive", "redriveDeadLetters", "Dead letters", "Send many dead letters again",
+            (
+                Answer(202, "The workers will send them again.", models.BulkAnswer),
+                Answer(200, "A dry run: only counted.", models.BulkAnswer),
+            ),
+            scope=keys.DEADLETTERS_WRITE,
+            description="The request is stored, so that it goes on when a worker dies on the way.",
+            body=models.BulkRedrive,
+        )
+    )  # fmt: skip
+    def redrive_many(self) -> Response:
+        """Count, or have the workers send many again."""
+        order = validation.parse(models.BulkRedrive, validation.read_object())
+        kind, error, limit, rate = order.filter.type, order.filter.error_type, order.limit, order.rate_per_second
+        if order.dry_run:
+            matched = self._desk.count(type=kind, error_type=error, limit=limit)
+        else:
+            by = context.principal().id
+            matched = self._desk.request_bulk(type=kind, error_type=error, limit=limit, rate_per_second=rate, by=by)
+        answer = models.BulkAnswer(matched=matched, limit=limit, rate_per_second=rate, dry_run=order.dry_run)
+        return json_response(answer.model_dump(by_alias=True), 200 if order.dry_run else 202)
+
+    @operation(
+        Operation(
+            "DELETE", "/v1/dead-letters/{taskId}", "discardDeadLetter", "Dead letters", "Drop a dead letter",
+            (Answer(204, "It is gone; the task's record stays for its time."),),
+            scope=keys.DEADLETTERS_WRITE,
+            problems=("task-not-found",),
+        )
+    )  # fmt: skip
+    def discard(self, task_id: str) -> Response:
+        """Drop one."""
+        self._desk.discard(_checked(task_id), by=context.principal().id)
+        return Response(status=204)
+
+
+def show(record: Record) -> dict[str, Any]:
+    """A dead letter as the API shows it."""
+    return {**context.task_json(record), "principal": record.principal, "deadReason": record.dead_reason}
+
+
+def _checked(task_id: str) -> str:
+    if not records.is_task_id(task_id):
+        raise NoSuchLetter
+    context.current().task_id = task_id
+    return task_id

@@ -1,0 +1,123 @@
+"""``/openapi.json``, ``/docs`` (offline: Swagger UI comes from this package) and ``/problems/{slug}``."""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flask
+from flask import Response
+
+from dispatch.gateway.contract import models
+from dispatch.gateway.http import problems
+from dispatch.gateway.http.context import json_response
+from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.problems import Kind, Problem
+
+STATIC = pathlib.Path(__file__).parents[1] / "static"
+
+_CACHED = {"Cache-Control": "public, max-age=300"}
+
+#: Swagger UI sets styles from its script; nothing else may be loaded, run or framed from elsewhere.
+_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+
+_DOCS = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8"><title>Robot Dispatch API</title>
+<link rel="icon" href="/docs/swagger-ui/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/swagger-ui/swagger-ui.css">
+<div id="ui"></div>
+<script src="/docs/swagger-ui/swagger-ui-bundle.js"></script>
+<script src="/docs/docs.js"></script>
+</html>
+"""
+
+_PROBLEM = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8"><title>{title}</title>
+<h1>{title}</h1>
+<p><code>{slug}</code>, HTTP status {status}</p>
+<h2>What happened</h2><p>{meaning}</p>
+<h2>What to do</h2><p>{remedy}</p>
+<p>All problems: {others}</p>
+</html>
+"""
+
+
+class DocsViews:
+    """What explains the API; open to everybody."""
+
+    def __init__(self) -> None:
+        self._make: Callable[[], Mapping[str, Any]] = dict
+
+    def describe(self, make: Callable[[], Mapping[str, Any]]) -> None:
+        """Take what makes the OpenAPI document; it needs every operation, these included, and is made when asked for."""
+        self._make = make
+
+    @functools.cached_property
+    def _document(self) -> str:
+        return json.dumps(self._make(), separators=(",", ":"))
+
+    @operation(
+        Operation(
+            "GET", "/openapi.json", "getOpenApi", "About", "This document",
+            (Answer(200, "OpenAPI 3.1.", dict[str, Any]),),
+        )
+    )  # fmt: skip
+    def openapi(self) -> Response:
+        """The OpenAPI document."""
+        return Response(self._document, headers=_CACHED, mimetype="application/json")
+
+    @operation(
+        Operation(
+            "GET", "/docs", "getDocs", "About", "This document, for people",
+            (Answer(200, "A page that needs no other server.", str, media_type="text/html"),),
+        )
+    )  # fmt: skip
+    def docs(self) -> Response:
+        """Swagger UI."""
+        return Response(_DOCS, headers={**_CACHED, "Content-Security-Policy": _POLICY}, mimetype="text/html")
+
+    @operation(
+        Operation(
+            "GET", "/problems/{slug}", "getProblem", "About", "What a problem type means",
+            (Answer(200, "The explanation; HTML for browsers.", models.ProblemPage),),
+            problems=("not-found",),
+        )
+    )  # fmt: skip
+    def problem(self, slug: str) -> Response:
+        """One problem type, explained."""
+        kind = problems.KINDS.get(slug)
+        if kind is None:
+            raise Problem("not-found", "There is no problem type of that name.")
+        best = flask.request.accept_mimetypes.best_match(["application/json", "text/html"], "application/json")
+        more = {**_CACHED, "Vary": "Accept"}
+        if best == "text/html":
+            return Response(_page(kind), headers={**more, "Content-Security-Policy": _POLICY}, mimetype="text/html")
+        page = models.ProblemPage(
+            type=kind.type, title=kind.title, status=kind.status, meaning=kind.meaning, remedy=kind.remedy
+        )
+        return json_response(page.model_dump(by_alias=True), headers=more)
+
+
+def serve_static(app: flask.Flask) -> None:
+    """Serve the vendored files below ``/docs/``."""
+
+    def static(name: str) -> Response:
+        response = flask.send_from_directory(STATIC, name, max_age=86_400)
+        del response.headers["Date"]  # the server writes its own
+        return response
+
+    app.add_url_rule("/docs/<path:name>", "static", static, methods=["GET"])
+
+
+def _page(kind: Kind) -> str:
+    others = ", ".join(f'<a href="{other.type}">{other.slug}</a>' for other in problems.KINDS.values())
+    text = {name: html.escape(getattr(kind, name)) for name in ("slug", "title", "meaning", "remedy")}
+    return _PROBLEM.format(status=kind.status, others=others, **text)

@@ -1,0 +1,37 @@
+"""``/metrics``: of every process of this gateway, whichever answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import flask
+from flask import Response
+
+from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.telemetry import metrics
+
+
+class MetricViews:
+    """For Prometheus; open to everybody, as the health checks are: it tells no task, client or secret.
+
+    Args:
+        types: the task types that have series of their own.
+    """
+
+    def __init__(self, types: Iterable[str]) -> None:
+        metrics.know_types(types)
+        metrics.CONFIRM.expect()
+        for name in types:
+            metrics.ACCEPTED.expect(name)
+
+    @operation(
+        Operation(
+            "GET", "/metrics", "scrape", "Health", "The metrics, for Prometheus",
+            (Answer(200, "Every metric.", str, media_type="text/plain"),),
+            description="OpenMetrics when `Accept` asks for it. What each means: docs/reference/metrics.md.",
+        )
+    )  # fmt: skip
+    def scrape(self) -> Response:
+        """Every metric."""
+        body, content_type = metrics.render(flask.request.headers.get("Accept"))
+        return Response(body, content_type=content_type, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,66 @@
+"""``/v1/queues``: what waits where, for operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flask import Response
+
+from dispatch.broker.queue_stats import ManagementUnavailable, QueueView
+from dispatch.config import api_keys as keys
+from dispatch.gateway.admission.guard import Guard
+from dispatch.gateway.contract import models
+from dispatch.gateway.http.context import json_response
+from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.problems import Problem
+
+
+class QueueViews:
+    """The operations on queues.
+
+    Args:
+        snapshot: every queue as RabbitMQ's management API shows it, within 3 s.
+        guard: knows the depth to the second.
+    """
+
+    def __init__(self, snapshot: Callable[[], Sequence[QueueView]], guard: Guard) -> None:
+        self._snapshot = snapshot
+        self._guard = guard
+
+    @operation(
+        Operation(
+            "GET", "/v1/queues", "listQueues", "Queues", "The queues of the broker map",
+            (Answer(200, "Every queue; the numbers are some seconds old, see `asOf`.", models.QueueList, ("Cache-Control",)),),
+            scope=keys.QUEUES_READ,
+            problems=("broker-unavailable",),
+        )
+    )  # fmt: skip
+    def index(self) -> Response:
+        """Every queue, in the map's order."""
+        return json_response({"items": [self._shown(queue) for queue in self._look()]})
+
+    @operation(
+        Operation(
+            "GET", "/v1/queues/{name}", "getQueue", "Queues", "One queue",
+            (Answer(200, "The queue.", models.Queue, ("Cache-Control",)),),
+            scope=keys.QUEUES_READ,
+            problems=("not-found", "broker-unavailable"),
+        )
+    )  # fmt: skip
+    def get(self, name: str) -> Response:
+        """One queue."""
+        for queue in self._look():
+            if queue.name == name:
+                return json_response(self._shown(queue))
+        raise Problem("not-found", "There is no queue of that name. See /v1/queues.")
+
+    def _shown(self, queue: QueueView) -> dict[str, Any]:
+        body = queue.to_json()
+        return {**body, "guard": body["guard"] and {**body["guard"], "refusing": self._guard.full()}}
+
+    def _look(self) -> Sequence[QueueView]:
+        try:
+            return self._snapshot()
+        except ManagementUnavailable as exc:
+            raise Problem("broker-unavailable", "RabbitMQ's management API did not answer.", retry_after=2) from exc

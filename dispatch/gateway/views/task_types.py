@@ -1,0 +1,76 @@
+"""``/v1/task-types``: what can be submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Response
+
+import topology
+from dispatch.config import api_keys as keys
+from dispatch.gateway.contract import models
+from dispatch.gateway.http.context import json_response
+from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.problems import Problem
+from dispatch.protocol.retry import Rung
+from dispatch.tasktypes.registry import TaskType
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class TypeViews:
+    """The operations on task types.
+
+    Args:
+        types: by name.
+        ladder: every declared rung.
+    """
+
+    def __init__(self, types: Mapping[str, TaskType], ladder: Sequence[Rung]) -> None:
+        self._shown = {name: describe(task_type, ladder) for name, task_type in types.items()}
+
+    @operation(
+        Operation(
+            "GET", "/v1/task-types", "listTaskTypes", "Task types", "What can be submitted",
+            (Answer(200, "Every task type.", models.TaskTypeList),),
+            scope=keys.TASKS_READ,
+        )
+    )  # fmt: skip
+    def index(self) -> Response:
+        """Every task type, by name."""
+        return json_response({"items": list(self._shown.values())})
+
+    @operation(
+        Operation(
+            "GET", "/v1/task-types/{name}", "getTaskType", "Task types", "One task type",
+            (Answer(200, "The task type.", models.TaskType),),
+            scope=keys.TASKS_READ,
+            problems=("not-found",),
+        )
+    )  # fmt: skip
+    def get(self, name: str) -> Response:
+        """One task type."""
+        if name not in self._shown:
+            raise Problem("not-found", "There is no task type of that name. See /v1/task-types.")
+        return json_response(self._shown[name])
+
+
+def describe(task_type: TaskType, ladder: Sequence[Rung]) -> dict[str, Any]:
+    """A task type as the API shows it.
+
+    Args:
+        task_type: the type.
+        ladder: every declared rung; the type may climb only some of them.
+    """
+    rungs = [rung for rung in ladder if task_type.ladder is None or rung.name in task_type.ladder]
+    return {
+        "name": task_type.name,
+        "summary": task_type.summary,
+        "payloadSchema": {"$schema": _DIALECT, **task_type.payload.model_json_schema(by_alias=True)},
+        "ladder": [
+            {"name": rung.name, "seconds": rung.seconds, "queue": topology.rung_queue(rung.name)} for rung in rungs
+        ],
+        "maxAttempts": len(rungs) + 1,
+        "timeLimitSeconds": task_type.time_limit,
+    }

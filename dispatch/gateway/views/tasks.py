@@ -1,0 +1,267 @@
+"""``/v1/tasks``: submit, look, list."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Mapping
+
+import flask
+import structlog
+from flask import Response
+
+from dispatch.config import api_keys as keys
+from dispatch.errors import InDoubt, PublishError, StoreError
+from dispatch.gateway.admission.guard import Guard
+from dispatch.gateway.contract import models
+from dispatch.gateway.http import context, headers, jsonbody, validation
+from dispatch.gateway.http import long_poll as polling
+from dispatch.gateway.http.context import json_response
+from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.problems import FieldError, Problem
+from dispatch.gateway.ports import KnownKeys, Submits, Tasks
+from dispatch.gateway.submission import Accepted, Submission
+from dispatch.gateway.views import event_stream as streams
+from dispatch.protocol import record as records
+from dispatch.protocol.record import Record
+from dispatch.tasktypes.registry import TaskType
+from dispatch.telemetry import metrics
+
+_log = structlog.get_logger("dispatch.gateway")
+
+#: Seconds after which a place for a stream may be free.
+_STREAM_RETRY = 5
+
+
+class TaskViews:
+    """The operations on tasks.
+
+    Args:
+        tasks: the records.
+        submitter: accepts tasks.
+        types: the task types by name.
+        keys: says whether a request is a repeat.
+        guard: says whether the queue has room.
+        slots: places for requests that wait.
+        stream_slots: places for event streams.
+        result_ttl: seconds a record lives after its end.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: Tasks,
+        submitter: Submits,
+        types: Mapping[str, TaskType],
+        keys: KnownKeys,
+        guard: Guard,
+        slots: polling.Slots,
+        stream_slots: polling.Slots,
+        result_ttl: float,
+    ) -> None:
+        self._tasks = tasks
+        self._submitter = submitter
+        self._types = types
+        self._keys = keys
+        self._guard = guard
+        self._slots = slots
+        self._streams = stream_slots
+        self._result_ttl = result_ttl
+
+    @operation(
+        Operation(
+            "POST", "/v1/tasks", "submitTask", "Tasks", "Submit a task",
+            (
+                Answer(
+                    202, "Recorded, confirmed by the broker and routed: the task will reach SUCCESS or FAIL.",
+                    models.Task, ("Location", "Retry-After", "Idempotent-Replayed"),
+                ),
+            ),
+            scope=keys.TASKS_WRITE,
+            description="Any 4xx or 5xx but `publish-unconfirmed` means that the task never runs. "
+            "An `Idempotency-Key` makes repeating safe.",
+            body=models.SubmitBody,
+            headers=("Idempotency-Key",),
+            problems=(
+                "invalid-idempotency-key", "idempotency-key-in-progress", "idempotency-key-reused", "unknown-task-type",
+                "queue-depth-exceeded", "broker-unavailable", "publish-unroutable", "publish-unconfirmed",
+            ),
+        )
+    )  # fmt: skip
+    def submit(self) -> Response:
+        """Validate, admit, accept."""
+        submission = self._read()
+        self._admit(submission)
+        accepted = self._accept(submission)
+        record = accepted.record
+        if not accepted.replayed:
+            self._guard.accepted()
+            metrics.ACCEPTED.inc(metrics.type_label(record.type))
+        context.current().task_id = record.task_id
+        body = context.task_json(record)
+        more = {"Location": body["statusUrl"], "Retry-After": str(polling.retry_after(record) or 1)}
+        if accepted.replayed:
+            more["Idempotent-Replayed"] = "true"
+        return json_response(body, 202, more)
+
+    @operation(
+        Operation(
+            "GET", "/v1/tasks/{taskId}", "getTask", "Tasks", "Look at a task",
+            (
+                Answer(
+                    200, "As it is now.", models.Task,
+                    ("ETag", "Cache-Control", "Retry-After", "Preference-Applied"),
+                ),
+                Answer(304, "Unchanged.", None, ("ETag", "Cache-Control", "Retry-After", "Preference-Applied")),
+            ),
+            scope=keys.TASKS_READ,
+            description="`Prefer: wait=N` waits up to 20 s for the next change. An answer without `Preference-Applied` "
+            "did not wait, because too many others do: come back after `Retry-After` seconds.",
+            headers=("Prefer", "If-None-Match"),
+            problems=("task-not-found", "task-expired"),
+        )
+    )  # fmt: skip
+    def get(self, task_id: str) -> Response:
+        """One's own task, now or as soon as it changes."""
+        record = self._own(task_id)
+        known = flask.request.headers.get("If-None-Match")
+        more = {}
+        seconds = headers.preferred_wait(flask.request.headers.get("Prefer"))
+        if seconds:
+            record, applied = self._wait(record, known, seconds)
+            more = {"Preference-Applied": f"wait={seconds}"} if applied else {}
+        etag = polling.etag(record)
+        more |= {"ETag": f'"{etag}"'}
+        pause = polling.retry_after(record)
+        if pause is not None:
+            more["Retry-After"] = str(pause)
+        if headers.etag_matches(known, etag):
+            return Response(status=304, headers=more)
+        return json_response(context.task_json(record), headers=more)
+
+    @operation(
+        Operation(
+            "GET", "/v1/tasks", "listTasks", "Tasks", "List one's own tasks, newest first",
+            (Answer(200, "A page.", models.TaskList, ("Cache-Control",)),),
+            scope=keys.TASKS_READ,
+            description="With a filter a page may have fewer items than `limit` and still a `next`.",
+            query=models.TaskQuery,
+        )
+    )  # fmt: skip
+    def index(self) -> Response:
+        """A page of one's own tasks."""
+        query = validation.read_query(models.TaskQuery)
+        page = validation.page(
+            lambda: self._tasks.list(
+                principal=context.principal().id,
+                status=query.status,
+                state=query.state,
+                type=query.type,
+                limit=query.limit,
+                cursor=query.cursor,
+            )
+        )
+        return json_response({"items": [context.task_json(record) for record in page.items], "next": page.next})
+
+    @operation(
+        Operation(
+            "GET", "/v1/tasks/{taskId}/events", "listEvents", "Tasks", "The hops of a task, oldest first",
+            (
+                Answer(
+                    200, "Every hop so far; as a stream also those to come.", list[models.Event], ("Cache-Control",),
+                    also=streams.MEDIA_TYPE,
+                ),
+                Answer(204, "The stream of a task that has ended, to a client that has seen it all: don't come back."),
+            ),
+            scope=keys.TASKS_READ,
+            description="With `Accept: text/event-stream` a stream of server-sent events: `id` is the hop's `seq`, `event` "
+            "its `kind`, `data` the hop. It goes on after `Last-Event-ID` and closes when the task has ended.",
+            headers=("Last-Event-ID",),
+            problems=("task-not-found", "task-expired", "stream-capacity"),
+        )
+    )  # fmt: skip
+    def events(self, task_id: str) -> Response:
+        """What happened to one's own task."""
+        record = self._own(task_id)
+        wanted = flask.request.accept_mimetypes.best_match(["application/json", streams.MEDIA_TYPE])
+        return self._stream(record) if wanted == streams.MEDIA_TYPE else json_response(self._tasks.hops(record.task_id))
+
+    # --- the steps -------------------------------------------------------------------------------
+    def _read(self) -> Submission:
+        """What the client wants, or why it can't be."""
+        document = validation.read_object()
+        body = validation.parse(models.SubmitBody, document)
+        task_type = self._types.get(body.type) or self._unknown(body.type)
+        payload = validation.parse(task_type.payload, body.payload, "/payload")
+        try:
+            key = headers.idempotency_key(flask.request.headers.get("Idempotency-Key"))
+        except headers.InvalidIdempotencyKey as exc:
+            raise Problem("invalid-idempotency-key", str(exc)) from exc
+        return Submission(
+            principal=context.principal().id,
+            type=task_type,
+            payload=payload.model_dump(mode="json", by_alias=True, exclude_unset=True),  # what was left out stays out
+            fingerprint=jsonbody.fingerprint("POST", {"type": body.type, "payload": body.payload}),
+            key=key,
+            request_id=context.current().request_id,
+            traceparent=context.current().traceparent,
+        )
+
+    def _unknown(self, name: str) -> TaskType:
+        nearest = difflib.get_close_matches(name, self._types, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "See /v1/task-types."
+        error = FieldError("/type", f"There is no task type of that name. {hint}", "unknown_task_type")
+        raise Problem("unknown-task-type", error.detail, errors=[error], nearest=nearest)
+
+    def _admit(self, submission: Submission) -> None:
+        if self._guard.full():
+            repeat = submission.key is not None and self._keys.known(submission.principal, submission.key)
+            if not repeat:
+                raise self._guard.refusal()
+
+    def _accept(self, submission: Submission) -> Accepted:
+        try:
+            return self._submitter.submit(submission)
+        except (PublishError, StoreError):
+            raise
+        except Exception as exc:
+            # A 500 would promise that the task never runs. Nobody knows what a bug did, so say that.
+            _log.exception("submitting failed in an unforeseen way")
+            raise InDoubt from exc
+
+    def _wait(self, record: Record, known: str | None, seconds: int) -> tuple[Record, bool]:
+        """Wait for a change the client has not seen; without a place to wait, answer as it is."""
+        news = known is not None and not headers.etag_matches(known, polling.etag(record))
+        if news or record.state.terminal:
+            return record, True
+        if not self._slots.take():
+            return record, False
+        began = time.monotonic()
+        try:
+            changed = self._tasks.wait(record.task_id, record.revision, seconds, polling.leaving())
+        finally:
+            self._slots.leave()
+            context.current().waited = time.monotonic() - began
+        return changed or record, True
+
+    def _stream(self, record: Record) -> Response:
+        seen = streams.last_event(flask.request.headers.get("Last-Event-ID"))
+        if record.state.terminal and seen and all(hop["seq"] <= seen for hop in self._tasks.hops(record.task_id)):
+            return Response(status=204)
+        if not self._streams.take():
+            raise Problem("stream-capacity", retry_after=_STREAM_RETRY)
+        response = Response(streams.follow(self._tasks, record, seen, polling.leaving()), mimetype=streams.MEDIA_TYPE)
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+        response.call_on_close(self._streams.leave)
+        return response
+
+    def _own(self, task_id: str) -> Record:
+        """The principal's own task; another's is as good as none."""
+        context.current().task_id = task_id if records.is_task_id(task_id) else None
+        record = self._tasks.get(task_id) if records.is_task_id(task_id) else None
+        if record is not None and record.principal == context.principal().id:
+            return record
+        born = records.issued_at(task_id)
+        if record is None and born is not None and born < time.time() - self._result_ttl:
+            raise Problem("task-expired")
+        raise Problem("task-not-found")

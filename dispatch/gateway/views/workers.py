@@ -1,0 +1,36 @@
+"""``/v1/workers``: who works, for operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flask import Response
+
+from dispatch.config import api_keys as keys
+from dispatch.gateway.contract import models
+from dispatch.gateway.http.context import json_response
+from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.store.workers import Entry
+
+
+class WorkerViews:
+    """The operation on workers.
+
+    Args:
+        present: the workers that were heard of lately.
+    """
+
+    def __init__(self, present: Callable[[], Sequence[Entry]]) -> None:
+        self._present = present
+
+    @operation(
+        Operation(
+            "GET", "/v1/workers", "listWorkers", "Workers", "The workers that were heard of lately",
+            (Answer(200, "Every worker, by name.", models.WorkerList, ("Cache-Control",)),),
+            scope=keys.QUEUES_READ,
+            description="A worker says every 3 s that it is there; after 15 s of silence it is not listed any more.",
+        )
+    )  # fmt: skip
+    def index(self) -> Response:
+        """Every worker."""
+        return json_response({"items": [worker.to_json() for worker in self._present()]})

@@ -1,0 +1,1 @@
+"""Redis: the record of each task, its transitions, and the indexes over them."""

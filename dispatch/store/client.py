@@ -1,0 +1,254 @@
+"""One Redis, a master that Sentinels look after, or a Redis Cluster: commands go in, answers or redis-py's errors come out.
+
+With one server, or one master, a list of commands is one round trip. The keys of a list may lie on several nodes of a
+cluster: there an ordered list goes step by step, and one whose order does not matter to all nodes at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import parse_url
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import RedisClusterException
+from redis.exceptions import TimeoutError as Silent
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+
+from dispatch.config.redis_url import Address, Kind, parse
+
+Step = tuple[Any, ...]
+
+#: Seconds during which nobody tries again to find a cluster that did not answer.
+_PAUSE = 0.5
+
+
+class Client(Protocol):
+    """Thread-safe; connects when it is first used."""
+
+    def run(self, steps: Sequence[Step]) -> list[Any]:
+        """Commands in their order; their answers."""
+
+    def gather(self, steps: Sequence[Step]) -> list[Any]:
+        """Commands that do not depend on each other's order; their answers in the order of the commands."""
+
+    def pubsub(self) -> redis.client.PubSub:
+        """A subscription to be made."""
+
+    def memory(self) -> list[dict[str, Any]]:
+        """What each server that takes writes says about its memory."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+def connect(url: str, timeout: float) -> Client:
+    """A client for a URL; nothing is sent yet.
+
+    Args:
+        url: see `dispatch.config.redis_url`.
+        timeout: seconds for each answer of a server, and for connecting to it.
+
+    Returns:
+        The client.
+
+    Raises:
+        ValueError: the URL is none of ours.
+    """
+    address = parse(url)
+    if address.kind is Kind.CLUSTER:
+        return _Cluster(address, timeout)
+    return _Server(_master(address, timeout) if address.kind is Kind.SENTINEL else _single(address, timeout))
+
+
+def _options(timeout: float) -> dict[str, Any]:
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "decode_responses": True, "driver_info": None}
+
+
+def _once_more() -> Retry:
+    """One more try on a connection that a restart has closed; none after a silence: its outcome is unknown."""
+    return Retry(NoBackoff(), 1, supported_errors=(Disconnected,))
+
+
+def _single(address: Address, timeout: float) -> redis.Redis:
+    client: redis.Redis = redis.Redis.from_url(address.url, **_options(timeout), retry=_once_more(), retry_on_error=[])
+    return client
+
+
+def _own(address: Address) -> dict[str, Any]:
+    """The URL's credentials, database and options, as redis-py takes them."""
+    own = dict(parse_url(address.url))  # type: ignore[no-untyped-call]
+    tls = own.pop("connection_class", None) is not None
+    return {
+        **{name: value for name, value in own.items() if name not in ("host", "port")},
+        **({"ssl": True} if tls else {}),
+    }
+
+
+class _Disconnecting:
+    """redis-py keeps a connection to a Sentinel's master after a silence: a late answer would be the next command's."""
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        options.setdefault("disconnect_on_error", True)
+        return super().read_response(*args, **options)  # type: ignore[misc]
+
+
+class _MasterConnection(_Disconnecting, SentinelManagedConnection):
+    pass
+
+
+class _MasterTlsConnection(_Disconnecting, SentinelManagedSSLConnection):
+    pass
+
+
+def _master(address: Address, timeout: float) -> redis.Redis:
+    """The master, asked for at each connection; all Sentinels together get the time that one server gets."""
+    share = timeout / len(address.nodes)
+    own = _own(address)
+    tls = {name: value for name, value in own.items() if name.startswith("ssl")}
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        address.nodes,
+        sentinel_kwargs={
+            **tls,
+            **address.sentinel,
+            "socket_timeout": share,
+            "socket_connect_timeout": share,
+            "retry": Retry(NoBackoff(), 0),
+        },
+    )
+    client: redis.Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
+        address.service,
+        connection_class=_MasterTlsConnection if tls else _MasterConnection,
+        **own,
+        **_options(timeout),
+        retry=_once_more(),
+        retry_on_error=[],
+    )
+    return client
+
+
+class _Server:
+    """One server, or the one master.
+
+    Args:
+        client: redis-py's.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def run(self, steps: Sequence[Step]) -> list[Any]:
+        if len(steps) == 1:
+            return [self._redis.execute_command(*steps[0])]  # type: ignore[no-untyped-call]
+        pipe = self._redis.pipeline(transaction=False)
+        for step in steps:
+            pipe.execute_command(*step)  # type: ignore[no-untyped-call]
+        return pipe.execute()
+
+    gather = run
+
+    def pubsub(self) -> redis.client.PubSub:
+        subscription: redis.client.PubSub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        return subscription
+
+    def memory(self) -> list[dict[str, Any]]:
+        return self.run([("INFO", "memory")])
+
+    def close(self) -> None:
+        self._redis.close()
+
+
+class _Cluster:
+    """A Redis Cluster, looked up at the first use and after each disconnection.
+
+    Args:
+        address: some of its nodes.
+        timeout: seconds for each answer of a node.
+    """
+
+    def __init__(self, address: Address, timeout: float) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._found: Any = None
+        self._failed_at = -_PAUSE
+
+    def run(self, steps: Sequence[Step]) -> list[Any]:
+        cluster = self._cluster()
+        return [_patiently(lambda step=step: cluster.execute_command(*step)) for step in steps]
+
+    def gather(self, steps: Sequence[Step]) -> list[Any]:
+        cluster = self._cluster()
+
+        def whole() -> list[Any]:
+            pipe = cluster.pipeline()
+            for step in steps:
+                pipe.execute_command(*step)
+            answers: list[Any] = pipe.execute()
+            return answers
+
+        return _patiently(whole) if len(steps) > 1 else self.run(steps)
+
+    def pubsub(self) -> redis.client.PubSub:
+        subscription: redis.client.PubSub = self._cluster().pubsub(ignore_subscribe_messages=True)
+        return subscription
+
+    def memory(self) -> list[dict[str, Any]]:
+        cluster = self._cluster()
+        return [
+            _patiently(lambda node=node: cluster.execute_command("INFO", "memory", target_nodes=node))
+            for node in cluster.get_primaries()
+        ]
+
+    def close(self) -> None:
+        with self._lock:
+            if self._found is not None:
+                self._found.close()
+
+    def _cluster(self) -> Any:
+        with self._lock:
+            if self._found is None:
+                # Those who waited for the lock must not each wait for the same silent nodes.
+                if time.monotonic() - self._failed_at < _PAUSE:
+                    raise Disconnected("the Redis Cluster did not answer a moment ago")
+                try:
+                    self._found = self._look_up()
+                except RedisClusterException as exc:
+                    self._failed_at = time.monotonic()
+                    raise Disconnected(f"no node of the Redis Cluster answers: {exc}") from exc
+            return self._found
+
+    def _look_up(self) -> Any:
+        own = _own(self._address)
+        own.pop("db", None)
+        return RedisCluster(
+            startup_nodes=[ClusterNode(*node) for node in self._address.nodes],  # type: ignore[no-untyped-call]
+            # Slots without a node are the cluster's to answer for: those of others can be served.
+            require_full_coverage=False,
+            retry=Retry(NoBackoff(), 0),
+            **own,
+            # A node that is silent costs a wait, and then one for each silent node that is asked where the slots are.
+            **_options(self._timeout / 2),
+        )
+
+
+def _patiently(call: Any) -> Any:
+    """Once more after a disconnection, upon which redis-py has looked the cluster up anew; never after a silence."""
+    try:
+        return _translated(call)
+    except Disconnected:
+        return _translated(call)
+
+
+def _translated(call: Any) -> Any:
+    """redis-py's errors of a cluster as a whole are no RedisErrors; here no node could be asked: don't try again."""
+    try:
+        return call()
+    except RedisClusterException as exc:
+        raise Silent(str(exc)) from exc

@@ -1,0 +1,7 @@
+"""Task types: how a file in ``tasks/`` registers one, and what a handler is given."""
+
+from __future__ import annotations
+
+from dispatch.tasktypes.registry import Context, Log, Payload, Registry, Secret, TaskType, load, task
+
+__all__ = ["Context", "Log", "Payload", "Registry", "Secret", "TaskType", "load", "task"]

@@ -1,0 +1,1 @@
+"""One delivery in a worker: from the broker through a child to its acknowledgement."""

@@ -1,0 +1,130 @@
+"""What the worker's main process counts: it hears of every delivery, however its run ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Terminated
+
+import topology
+from dispatch.protocol.record import ACCEPTED_AT, QUEUED_AT, TRACEPARENT, Message
+from dispatch.protocol.retry import Dead, Decision, Failure, Retry
+from dispatch.store.claims import Answer
+from dispatch.telemetry import metrics, tracing
+from dispatch.worker.outcomes import AttemptFailed, Busy, Hold, Reroute, Settled
+
+#: Failures that are outcomes of their own, whatever is decided about them.
+_LOST = ("worker-lost", "time-limit")
+
+#: The exceptions by which Celery says that the child is gone.
+CHILD_GONE = (WorkerLostError, TimeLimitExceeded, Terminated)
+
+
+_OUTCOMES = ("succeeded", "retried", "parked", "dead", *_LOST)
+
+
+def expect_series(rungs: Iterable[str]) -> None:
+    """Have every series there from the start, so that a rate sees the first event."""
+    rungs = tuple(rungs)
+    for name in metrics.known_types():
+        for outcome in _OUTCOMES:
+            metrics.ATTEMPTS.expect(name, outcome)
+        for rung in rungs:
+            metrics.RETRIES.expect(name, rung)
+        metrics.DURATION.expect(name)
+        metrics.QUEUE_TIME.expect(name)
+    for answer in (*Answer, "UNKNOWN"):
+        metrics.CLAIMS.expect(str(answer))
+    for reason in metrics.DEAD_REASONS:
+        metrics.DEAD_LETTERS.expect(reason)
+    for action in ("rejected", "published", "resent", "lost"):
+        metrics.SWEEPS.expect(action)
+    for instrument in (metrics.LEASES_LOST, metrics.IN_FLIGHT, metrics.CONFIRM):
+        instrument.expect()
+
+
+class Run:
+    """One delivery in a child's hand.
+
+    Args:
+        message: the copy.
+    """
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self._type = metrics.type_label(message.type)
+        self.began = time.time()  #: epoch seconds
+        self._counted = False
+
+    def begin(self) -> None:
+        """A child has it."""
+        self.began, self._counted = time.time(), False
+
+    def succeeded(self) -> None:
+        """Its success is recorded; only the first word about a run counts."""
+        if not self._counted:
+            self._ended(Answer.RUN.value)
+            metrics.ATTEMPTS.inc(self._type, "succeeded")
+
+    def failed(self, error: object, fence: str) -> None:
+        """It ended in something else.
+
+        Args:
+            error: what.
+            fence: the run's, which is its span's id.
+        """
+        if self._counted:
+            return
+        if isinstance(error, CHILD_GONE):  # and the run's span with it
+            tracing.record(
+                f"run/{self._message.type}", self.began, time.time(), kind="consumer", span_id=fence,
+                parent=self._message.text(TRACEPARENT), failed=type(error).__name__,
+                attributes=tracing.messaging("process", self._message, topology.WORK_QUEUE),
+            )  # fmt: skip
+        answer = claim_answer(error)
+        if answer == Answer.RUN.value:
+            self._ended(answer)
+        else:
+            self._counted = True
+            metrics.CLAIMS.inc(answer)
+
+    def settled(self, failure: Failure, decision: Decision) -> None:
+        """What was decided about the failed attempt is carried out."""
+        outcome = "dead" if isinstance(decision, Dead) else "retried" if isinstance(decision, Retry) else "parked"
+        metrics.ATTEMPTS.inc(self._type, failure.type if failure.type in _LOST else outcome)
+        if not isinstance(decision, Dead):
+            metrics.RETRIES.inc(self._type, decision.rung.name)
+
+    def _ended(self, answer: str) -> None:
+        self._counted = True
+        metrics.CLAIMS.inc(answer)
+        trace = tracing.example(self._message.text(TRACEPARENT))
+        metrics.DURATION.observe(time.time() - self.began, self._type, trace=trace)
+        since = queued_since(self._message)
+        if since is not None:
+            metrics.QUEUE_TIME.observe(self.began - since, self._type, trace=trace)
+
+
+def claim_answer(error: object) -> str:
+    """What the claim said to a run that ended in an error."""
+    match error:
+        case Hold():
+            return "UNKNOWN"
+        case Busy():
+            return Answer.BUSY.value
+        case Reroute():
+            return Answer.ROUTE.value
+        case Settled():
+            return str(error.args[0])
+        case AttemptFailed() if error.failure.type == "worker-lost":
+            return Answer.LOST.value
+        case _:
+            return Answer.RUN.value
+
+
+def queued_since(message: Message) -> float | None:
+    """Epoch seconds since when a copy can have been in the work queue; None when it does not say."""
+    millis = message.number(QUEUED_AT) or message.number(ACCEPTED_AT)
+    return millis / 1_000 if millis else None

@@ -1,0 +1,1 @@
+"""Generators of docs and of the Postman collection; no product code."""

@@ -1,0 +1,288 @@
+"""The Postman collection: the seed's "Integration Results", as tests that run against a live stack.
+
+``python -m tools.postman > tests/system/postman/collection.json``. Methods, URLs and
+descriptions come from the OpenAPI document, and each step's status and problem type must be documented
+there, so the collection can't drift from the contract.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
+
+#: Looks at one task before the run gives up; each waits up to 20 s for a change.
+_LOOKS = 30
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One request, and what its answer must be."""
+
+    name: str
+    operation: str  #: operationId
+    status: int
+    checks: tuple[str, ...] = ()  #: JavaScript; `body` is the answer
+    body: Any = None  #: JSON, or text as it is
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    path: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    query: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    before: tuple[str, ...] = ()  #: JavaScript
+    problem: str = ""  #: slug
+
+
+def _echo(**payload: Any) -> dict[str, Any]:
+    return {"type": "echo", "payload": {"message": "hello", **payload}}
+
+
+def _equal(what: str, value: str) -> str:
+    return f'pm.test("{what}", () => pm.expect({what}).to.eql({value}));'
+
+
+def _poll(name: str, wanted: str, *checks: str) -> Step:
+    """Look at the task again and again until it has ended."""
+    return Step(
+        name, "getTask", 200,
+        (
+            'const looks = Number(pm.collectionVariables.get("looks") || 0) + 1;',
+            f'const ended = ["SUCCESS", "FAIL"].includes(body.status) || looks >= {_LOOKS};',
+            'pm.collectionVariables.set("looks", ended ? 0 : looks);',
+            f"if (!ended) {{ pm.execution.setNextRequest({json.dumps(name)}); return; }}",
+            _equal("body.status", f'"{wanted}"'), *checks,
+        ),
+        headers={"Prefer": "wait=20"}, path={"taskId": "{{taskId}}"},
+    )  # fmt: skip
+
+
+_KEEP = 'pm.collectionVariables.set("taskId", body.taskId);'
+_KNOWN = {"taskId": "{{taskId}}"}
+_OF_ID = 'pm.collectionVariables.get("taskId")'
+
+STEPS: Mapping[str, Sequence[Step]] = {
+    "Create and query": (
+        Step("Ready", "isReady", 200, (_equal("body.status", '"ok"'),)),
+        Step(
+            "Task types", "listTaskTypes", 200,
+            ('pm.test("echo is there", () => pm.expect(body.items.map((item) => item.name)).to.include("echo"));',),
+        ),
+        Step(
+            "Create task", "submitTask", 202,
+            (
+                _KEEP,
+                'pm.test("Location is the status URL", () => pm.expect(pm.response.headers.get("Location")).to.eql(body.statusUrl));',
+                'pm.test("Retry-After", () => pm.expect(Number(pm.response.headers.get("Retry-After"))).to.be.at.least(1));',
+                'pm.test("X-Request-Id is echoed", () => {',
+                '  pm.expect(pm.response.headers.get("X-Request-Id")).to.eql("postman-1");',
+                '  pm.expect(body.requestId).to.eql("postman-1");',
+                "});",
+                'pm.test("traceId", () => pm.expect(body.traceId).to.eql("4bf92f3577b34da6a3ce929d0e0e4736"));',
+            ),
+            _echo(),
+            {"X-Request-Id": "postman-1", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+        ),
+        _poll(
+            "Query task", "SUCCESS", _equal("body.result.message", '"hello"'), _equal("body.requestId", '"postman-1"'),
+            'pm.collectionVariables.set("etag", pm.response.headers.get("ETag"));',
+        ),
+        Step("Query unchanged task", "getTask", 304, headers={"If-None-Match": "{{etag}}"}, path=_KNOWN),
+        Step(
+            "Events of the task", "listEvents", 200,
+            ('pm.test("from accepted to succeeded", () => {',
+             "  const kinds = body.map((hop) => hop.kind);",
+             '  pm.expect(kinds[0]).to.eql("accepted");',
+             '  pm.expect(kinds).to.include.members(["published", "started", "succeeded"]);',
+             "});"),
+            path=_KNOWN,
+        ),
+        Step(
+            "List tasks", "listTasks", 200,
+            (f'pm.test("the task is listed", () => pm.expect(body.items.map((item) => item.taskId)).to.include({_OF_ID}));',),
+            query={"status": "SUCCESS", "type": "echo", "limit": "200"},
+        ),
+    ),
+    "Repeat safely": (
+        Step(
+            "Create task with a key", "submitTask", 202, (_KEEP,), _echo(), {"Idempotency-Key": "{{key}}"},
+            before=('pm.collectionVariables.set("key", pm.variables.replaceIn("{{$guid}}"));',),
+        ),
+        Step(
+            "Repeat it", "submitTask", 202,
+            (
+                _equal("body.taskId", _OF_ID),
+                'pm.test("it says so", () => pm.expect(pm.response.headers.get("Idempotent-Replayed")).to.eql("true"));',
+            ),
+            _echo(), {"Idempotency-Key": "{{key}}"},
+        ),
+        Step(
+            "Reuse the key for another task", "submitTask", 422, (), _echo(sleepSeconds=1), {"Idempotency-Key": "{{key}}"},
+            problem="idempotency-key-reused",
+        ),
+    ),
+    "Mistakes": (
+        Step(
+            "Bad body", "submitTask", 422,
+            ('pm.test("each has a pointer", () => {',
+             "  const pointers = body.errors.map((error) => error.pointer);",
+             '  pm.expect(pointers).to.have.members(["/payload/message", "/payload/colour"]);',
+             "});"),
+            {"type": "echo", "payload": {"message": 7, "colour": "red"}}, problem="validation-error",
+        ),
+        Step("Malformed JSON", "submitTask", 400, (), '{"type": "echo",', problem="malformed-json"),
+        Step(
+            "Unknown task type", "submitTask", 422, ('pm.test("nearest", () => pm.expect(body.nearest).to.include("echo"));',),
+            {"type": "ecko", "payload": {}}, problem="unknown-task-type",
+        ),
+        Step("Unusable key", "submitTask", 400, (), _echo(), {"Idempotency-Key": '"'}, problem="invalid-idempotency-key"),
+        Step(
+            "Unknown task", "getTask", 404, (), path={"taskId": "no-such-task"}, problem="task-not-found",
+            headers={"X-Request-Id": "postman-2"},
+        ),
+        Step("What the problem means", "getProblem", 200, (_equal("body.status", "404"),), path={"slug": "task-not-found"}),
+    ),
+    "Dead letters": (
+        Step("Create a task that fails for good", "submitTask", 202, (_KEEP,), _echo(permanent=True)),
+        _poll("Query it until it is dead", "FAIL", _equal("body.state", '"DEAD_LETTERED"')),
+        Step(
+            "List dead letters", "listDeadLetters", 200,
+            (f'pm.test("it is listed", () => pm.expect(body.items.map((item) => item.taskId)).to.include({_OF_ID}));',),
+            query={"type": "echo", "limit": "200"},
+        ),
+        Step(
+            "Look at the dead letter", "getDeadLetter", 200,
+            (_equal("body.deadReason", '"permanent"'), _equal("body.payload.permanent", "true")), path=_KNOWN,
+        ),
+        Step(
+            "Redrive it", "redriveDeadLetter", 202, (_equal("body.taskId", _OF_ID), _equal("body.cycle", "1")), path=_KNOWN,
+        ),
+        _poll("Query it until it is dead again", "FAIL", _equal("body.cycle", "1")),
+        Step(
+            "Count what a redrive of many would send", "redriveDeadLetters", 200,
+            ('pm.test("one at least", () => pm.expect(body.matched).to.be.at.least(1));',),
+            {"filter": {"type": "echo"}, "dryRun": True},
+        ),
+        Step("Discard it", "discardDeadLetter", 204, path=_KNOWN),
+        Step("It is gone", "getDeadLetter", 404, path=_KNOWN, problem="task-not-found"),
+    ),
+}  # fmt: skip
+
+
+def collection(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The collection.
+
+    Args:
+        document: the OpenAPI document.
+
+    Returns:
+        A Postman collection, format 2.1; variables `baseUrl` and `apiKey` are for its user to set.
+
+    Raises:
+        KeyError: a step uses what the document does not promise.
+    """
+    return {
+        "info": {
+            "name": document["info"]["title"],
+            "description": "Made by `python -m tools.postman` from the OpenAPI document. Run it in order.",
+            "schema": _SCHEMA,
+        },
+        "auth": {"type": "bearer", "bearer": [{"key": "token", "value": "{{apiKey}}", "type": "string"}]},
+        "variable": [{"key": "baseUrl", "value": "http://127.0.0.1:8080"}, {"key": "apiKey", "value": ""}],
+        "item": [
+            {"name": folder, "item": [_item(step, document) for step in steps]} for folder, steps in STEPS.items()
+        ],
+    }
+
+
+def _item(step: Step, document: Mapping[str, Any]) -> dict[str, Any]:
+    method, path, operation = _find(step.operation, document)
+    _check_documented(step, operation, document)
+    headers = {"X-Request-Id": "postman"} | dict(step.headers)
+    if step.body is not None:
+        headers["Content-Type"] = "application/json"
+    request: dict[str, Any] = {
+        "method": method.upper(),
+        "header": [{"key": name, "value": value} for name, value in headers.items()],
+        "url": _url(path, step),
+        "description": operation["summary"] + ".",
+    }
+    if step.body is not None:
+        raw = step.body if isinstance(step.body, str) else json.dumps(step.body, indent=2)
+        request["body"] = {"mode": "raw", "raw": raw, "options": {"raw": {"language": "json"}}}
+    events = [_event("test", _script(step))]
+    if step.before:
+        events.insert(0, _event("prerequest", step.before))
+    return {"name": step.name, "event": events, "request": request}
+
+
+def _find(operation_id: str, document: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if operation["operationId"] == operation_id:
+                return method, path, operation
+    raise KeyError(operation_id)
+
+
+def _check_documented(step: Step, operation: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    response = operation["responses"][str(step.status)]
+    if "$ref" in response:
+        response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    if step.problem and f"/problems/{step.problem}" not in json.dumps(response):
+        raise KeyError(f"{step.name}: {step.problem}")
+
+
+def _url(path: str, step: Step) -> dict[str, Any]:
+    parts = [f":{part[1:-1]}" if part.startswith("{") else part for part in path.strip("/").split("/")]
+    query = "&".join(f"{name}={value}" for name, value in step.query.items())
+    url: dict[str, Any] = {
+        "raw": "{{baseUrl}}/" + "/".join(parts) + (f"?{query}" if query else ""),
+        "host": ["{{baseUrl}}"],
+        "path": parts,
+    }
+    if step.query:
+        url["query"] = [{"key": name, "value": value} for name, value in step.query.items()]
+    if step.path:
+        url["variable"] = [{"key": name, "value": value} for name, value in step.path.items()]
+    return url
+
+
+def _script(step: Step) -> list[str]:
+    lines = [f'pm.test("status is {step.status}", () => pm.response.to.have.status({step.status}));']
+    identifier = step.headers.get("X-Request-Id", "postman")
+    lines.append(
+        'pm.test("the request id comes back", () => '
+        f'pm.expect(pm.response.headers.get("X-Request-Id")).to.eql("{identifier}"));'
+    )
+    if step.status not in {204, 304}:
+        lines.append("const body = pm.response.json();")
+    if step.problem:
+        lines += [
+            'pm.test("it is problem details", () => {',
+            '  pm.expect(pm.response.headers.get("Content-Type")).to.eql("application/problem+json");',
+            f'  pm.expect(body.type).to.eql("/problems/{step.problem}");',
+            f"  pm.expect(body.status).to.eql({step.status});",
+            f'  pm.expect(body.requestId).to.eql("{identifier}");',
+            "  pm.expect(body.traceId).to.match(/^[0-9a-f]{32}$/);",
+            "});",
+        ]
+    return [*lines, *step.checks]
+
+
+def _event(listen: str, lines: Sequence[str]) -> dict[str, Any]:
+    return {"listen": listen, "script": {"type": "text/javascript", "exec": list(lines)}}
+
+
+def main() -> None:
+    """Print the collection of the shipped task types."""
+    import tasks  # noqa: PLC0415 - only this command needs them
+    from dispatch import tasktypes  # noqa: PLC0415
+    from dispatch.gateway.application import document  # noqa: PLC0415
+
+    json.dump(collection(document(tasktypes.load(tasks))), sys.stdout, indent=1, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()
