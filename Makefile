@@ -16,7 +16,7 @@ ARGS ?=
 PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: help setup servers-installed promtool-installed demo up down restart status \
-	test test-unit test-integration test-system test-faults test-rabbitmq4 chaos check lint types imports fmt clean
+	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,8 +54,11 @@ test: setup promtool-installed ## every test, on real servers of their own
 test-unit: $(SYNCED) ## tests that touch no network
 	$(PYTEST) tests/unit $(ARGS)
 
-test-integration: setup promtool-installed ## tests on a real RabbitMQ and Redis
+test-integration: setup ## tests on a real RabbitMQ and Redis
 	$(PYTEST) tests/integration $(PARALLEL) $(ARGS)
+
+test-deploy: setup promtool-installed ## the compose file, the image, alerts and dashboards
+	$(PYTEST) tests/deploy $(PARALLEL) $(ARGS)
 
 test-system: setup ## tests of real processes from outside
 	$(PYTEST) tests/system $(PARALLEL) $(ARGS)
@@ -63,9 +66,9 @@ test-system: setup ## tests of real processes from outside
 test-faults: setup ## tests that kill, cut and fill
 	$(PYTEST) tests/faults $(PARALLEL) $(ARGS)
 
-test-rabbitmq4: setup ## integration and fault tests on RabbitMQ 4.3, brought from Debian's packages into .run/rabbitmq4
+test-rabbitmq4: setup promtool-installed ## deploy, integration and fault tests on RabbitMQ 4.3, brought from Debian packages into .run/rabbitmq4
 	@scripts/get-rabbitmq4.sh .run/rabbitmq4
-	source .run/rabbitmq4/env && $(PYTEST) tests/integration tests/faults $(PARALLEL) $(ARGS)
+	source .run/rabbitmq4/env && $(PYTEST) tests/deploy tests/integration tests/faults $(PARALLEL) $(ARGS)
 
 chaos: setup ## break a system of its own and see what it keeps: make chaos DURATION=120 SEED=7
 	@cd tests && ../$(PYTHON) -m support.chaos --seed $(or $(SEED),7) --duration $(or $(DURATION),60) --clients $(or $(CLIENTS),6) \

@@ -16,7 +16,7 @@ from dispatch.worker.run_metrics import Run, claim_answer, queued_since
 from support import deploy
 from support.gateway_fakes import World
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GATHERED = (metrics.QUEUE_MESSAGES, metrics.QUEUE_CONSUMERS, metrics.OLDEST, metrics.DRIFT, metrics.BUILD)
 
 

@@ -7,7 +7,7 @@ import pytest
 from dispatch.config.settings import Settings, load, reference
 from dispatch.errors import ConfigurationError
 
-DOCS = pathlib.Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+DOCS = pathlib.Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
 
 
 def problems(**environ):

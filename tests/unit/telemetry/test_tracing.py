@@ -11,7 +11,7 @@ from dispatch.protocol.record import Message
 from dispatch.telemetry import tracing
 from support.gateway_fakes import World, record
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 
 _IMPORTS = """

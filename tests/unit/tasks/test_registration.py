@@ -85,7 +85,7 @@ def test_importing_the_task_types_brings_in_no_framework_and_opens_no_client():
 
 
 def test_the_how_to_shows_code_that_registers_and_tests_that_pass():
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     handler, test = re.findall(r"```python\n(.*?)```", (root / "docs/how-to/add-a-task-type.md").read_text(), re.DOTALL)
     program = "\n".join(
         [

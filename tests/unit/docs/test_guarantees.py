@@ -7,12 +7,12 @@ import pytest
 
 from dispatch import crashpoints as faultpoints
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/explanation/guarantees.md").read_text()
 
 
 @pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"`(?:tests/)?((?:faults|integration|system|unit)/\w+\.py)", PAGE)))
+    "path", sorted(set(re.findall(r"`(?:tests/)?((?:deploy|faults|integration|system|unit)/[\w/]+\.py)", PAGE)))
 )
 def test_each_file_of_tests_is_there(path):
     assert (ROOT / "tests" / path).exists()

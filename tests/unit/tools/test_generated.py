@@ -14,7 +14,7 @@ from dispatch.gateway.http import problems
 from tools import http_reference as reference
 from tools import postman
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

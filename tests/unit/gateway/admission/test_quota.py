@@ -1,4 +1,4 @@
-"""A principal's share of requests: what its answers say. How it is counted: `integration/test_gateway_quota.py`."""
+"""A principal's share of requests: what its answers say. How it is counted: `integration/gateway/test_quota.py`."""
 
 import pytest
 
