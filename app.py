@@ -16,14 +16,14 @@ import structlog
 
 import dispatch.config.settings
 import tasks
-import topology
 from celery_app import create_celery
 from dispatch import tasktypes
+from dispatch.broker import provision
 from dispatch.broker import queue_stats as queues
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
-from dispatch.deadletters.service import DeadLetters
-from dispatch.gateway.admission.depth import BrokerGauge, DepthReader, ack_rate
+from dispatch.deadletters.service import DeadLetterService
+from dispatch.gateway.admission.depth import DepthGauge, DepthReader, ack_rate
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.admission.quota import Quota
 from dispatch.gateway.application import Parts, build
@@ -31,8 +31,8 @@ from dispatch.gateway.letters import LetterDesk
 from dispatch.gateway.replays import Replays
 from dispatch.gateway.submission import Submitter
 from dispatch.gateway.views.health import Readiness, broker_check, store_check
-from dispatch.store.tasks import Store
-from dispatch.store.workers import Roster
+from dispatch.store.tasks import TaskStore
+from dispatch.store.workers import WorkerRegistry
 from dispatch.telemetry import logs, tracing
 
 _PATIENCE = 2.0  #: seconds for connecting to the broker, and for each of its answers while declaring
@@ -57,18 +57,18 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
         celery.set_default()  # where the instrumentation looks a task up when its message is made
         recording.instrument_tasks()
     types = tasktypes.load(tasks)
-    store = Store(settings)
+    store = TaskStore(settings)
     publisher = Publisher(
         settings.broker("gateway"),
         timeout=settings.confirm_timeout,
         on_open=functools.partial(_declare, settings) if settings.apply_topology else None,
     )
-    verbs = DeadLetters(settings, store, publisher)
+    verbs = DeadLetterService(settings, store, publisher)
     replays = Replays(settings)
     guard = Guard(settings.queue_depth_limit)
     quota = Quota(settings)
-    roster = Roster(settings, timeout=settings.store_timeout)
-    reader = DepthReader(guard, BrokerGauge(settings), functools.partial(ack_rate, settings))
+    roster = WorkerRegistry(settings, timeout=settings.store_timeout)
+    reader = DepthReader(guard, DepthGauge(settings), functools.partial(ack_rate, settings))
     readiness = Readiness({"broker": broker_check(reader, publisher), "store": store_check(store)})
     app = build(
         Parts(
@@ -115,6 +115,6 @@ def _declare(settings: Settings, url: str) -> None:
     limits = {"read_timeout": _PATIENCE, "write_timeout": _PATIENCE}
     with kombu.Connection(url, connect_timeout=_PATIENCE, transport_options=limits) as connection:
         try:
-            topology.declare(connection, settings)
-        except (topology.TopologyConflict, topology.TopologyRefused) as exc:
+            provision.declare(connection, settings)
+        except (provision.TopologyConflict, provision.TopologyRefused) as exc:
             structlog.get_logger("dispatch.gateway").error("the broker map can't be applied", why=str(exc))

@@ -9,11 +9,11 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 import tasks
-import topology
 from dispatch import tasktypes
 from dispatch.broker.celery_task import DispatchTask
 from dispatch.broker.publisher import Publisher, hooked
 from dispatch.config.settings import Settings, load
+from dispatch.protocol import names
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logs
 from dispatch.worker.bootstrap import LocalRunner, install
@@ -54,9 +54,9 @@ def create_celery(settings: Settings) -> Celery:
 def configuration(settings: Settings) -> dict[str, Any]:
     """Celery's configuration; each line that isn't a name has its reason in docs/explanation/design-decisions.md."""
     work = Queue(
-        topology.WORK_QUEUE,
-        Exchange(topology.TASK_EXCHANGE, type="topic", no_declare=True),
-        routing_key=f"{topology.ROUTING_KEY}.#",
+        names.WORK_QUEUE,
+        Exchange(names.TASK_EXCHANGE, type="topic", no_declare=True),
+        routing_key=f"{names.ROUTING_KEY}.#",
         queue_arguments={"x-queue-type": "quorum"},  # Celery must see a quorum queue, or sets a global prefetch
         no_declare=True,
     )
@@ -72,10 +72,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "event_serializer": "json",
         "task_queues": [work],
         "task_create_missing_queues": False,
-        "task_default_queue": topology.WORK_QUEUE,
-        "task_default_exchange": topology.TASK_EXCHANGE,
+        "task_default_queue": names.WORK_QUEUE,
+        "task_default_exchange": names.TASK_EXCHANGE,
         "task_default_exchange_type": "topic",
-        "task_default_routing_key": topology.ROUTING_KEY,
+        "task_default_routing_key": names.ROUTING_KEY,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_ignore_result": True,  # the record is the result store

@@ -27,14 +27,17 @@ from typing import Any
 import redis
 from kombu import Connection
 
-import topology
 from app import create_app
+from dispatch.broker import provision
 from dispatch.broker.publisher import Publisher
 from dispatch.config import settings as configuration
 from dispatch.config.settings import Settings
 from dispatch.deadletters.walk import KNOWN
-from dispatch.protocol.record import ACCEPTED_AT, CYCLE, SEQ, Message, new_task_id
-from dispatch.store.handovers import Handovers, dead_copy
+from dispatch.protocol import names
+from dispatch.protocol.copies import dead_copy
+from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.message import ACCEPTED_AT, CYCLE, SEQ, Message
+from dispatch.store.handovers import Handovers
 from dispatch.store.keys import dead_key
 
 CHUNK, FEW = 1_000, 10
@@ -45,7 +48,7 @@ def main() -> None:
     many = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     settings = configuration.load(queue_depth_limit=10 * many)
     with Connection(settings.broker("admin")) as connection:
-        topology.declare(connection, settings)
+        provision.declare(connection, settings)
     ids = [new_task_id() for _ in range(many)]
     _said("posted", _timed(lambda: _post(settings, ids)), f"{many} letters")
     with _worker() as worker:
@@ -92,7 +95,7 @@ def _post(settings: Settings, ids: list[str]) -> None:
         until = time.monotonic() + 120
         chunk = ids[start : start + CHUNK]
         letters = [_letter(each, "drill" if each in ids[-FEW:] else "echo") for each in chunk]
-        for future in [link.publish(each, topology.DEAD_EXCHANGE, each.routing_key, until) for each in letters]:
+        for future in [link.publish(each, names.DEAD_EXCHANGE, each.routing_key, until) for each in letters]:
             future.result(120)
     publisher.close()
 
@@ -100,7 +103,7 @@ def _post(settings: Settings, ids: list[str]) -> None:
 def _letter(task_id: str, kind: str) -> Message:
     given = {"id": task_id, "task": kind, "retries": 1, CYCLE: 0, SEQ: 1, ACCEPTED_AT: int(time.time() * 1_000)}
     body = json.dumps([[{"message": "x" * 300}], {}, {}]).encode()
-    message = Message(body, given, routing_key=topology.routing_key(kind))
+    message = Message(body, given, routing_key=names.routing_key(kind))
     return dead_copy(message, "permanent", "echo-refused", "asked to fail for good").message
 
 

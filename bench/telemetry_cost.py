@@ -33,15 +33,15 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 from pydantic import SecretStr
 
-import topology
 from app import create_app
 from celery_app import create_celery
+from dispatch.broker import provision
 from dispatch.broker.publisher import Publisher
 from dispatch.config import settings as configuration
 from dispatch.config.settings import Settings
 from dispatch.gateway.submission import Submission, Submitter
-from dispatch.protocol.record import child_traceparent
-from dispatch.store.tasks import Store
+from dispatch.protocol.ids import child_traceparent
+from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import metrics, tracing
 
@@ -162,7 +162,7 @@ def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator
     """A worker of a variant; a function that feeds it a batch and says what each task of it took."""
     own = f"bench-{name.replace(' ', '').replace(',', '')}"
     settings = base.model_copy(update={"redis_prefix": f"{own}:", "broker_url": SecretStr(_vhost(base, own))})
-    topology.apply(settings)
+    provision.apply(settings)
     environ = {**os.environ, "DISPATCH_REDIS_PREFIX": settings.redis_prefix, "REMAP_SIGTERM": "SIGQUIT"}
     environ["DISPATCH_BROKER_URL"] = settings.broker("worker")
     if on & {"traces", "unsampled"}:
@@ -173,7 +173,7 @@ def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator
     words += ["-n", f"{own}-{time.time_ns()}@bench"]
     code = f"{shim}import sys\nsys.argv = {words!r}\nfrom celery.__main__ import main\nmain()"
     quiet = subprocess.DEVNULL
-    store, publisher = Store(settings), Publisher(settings.broker("gateway"))
+    store, publisher = TaskStore(settings), Publisher(settings.broker("gateway"))
     celery = create_celery(settings)
     submitter = Submitter(settings, store, publisher, celery)
     with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=quiet, stderr=quiet) as worker:  # noqa: S603
@@ -195,7 +195,7 @@ def _vhost(base: Settings, name: str) -> str:
     return urlunsplit(parts._replace(path=f"/{name}"))
 
 
-def _feed(submitter: Submitter, store: Store, task_type: TaskType, pid: int, flags: str) -> float:
+def _feed(submitter: Submitter, store: TaskStore, task_type: TaskType, pid: int, flags: str) -> float:
     """CPU µs of the worker for each of a batch of tasks."""
     began = _cpu(pid)
     ids = []

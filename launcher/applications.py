@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import amqp.exceptions
 import kombu
 
-import topology
+from dispatch.broker import provision
 from dispatch.config.settings import Settings
 from launcher.layout import ROOT
 from launcher.processes import PROBE_TIMEOUT, START, Spec, all_of, http_probe
@@ -128,11 +128,11 @@ def _answers_control(url: str, pidbox: str) -> Callable[[str], str | None]:
         options = {"connect_timeout": PROBE_TIMEOUT, "read_timeout": PROBE_TIMEOUT, "write_timeout": PROBE_TIMEOUT}
         try:
             with kombu.Connection(url, transport_options=options) as connection:
-                topology.connect(connection)
+                provision.connect(connection)
                 connection.default_channel.queue_declare(queue, passive=True)
         except amqp.exceptions.ResourceLocked:
             return None  # it is there, and exclusive to the worker
-        except (topology.BrokerUnreachable, amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError) as exc:
+        except (provision.BrokerUnreachable, amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError) as exc:
             return f"{queue} is not there: {exc}"
         return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import kombu
 
-import topology
+from dispatch.broker import provision
 from dispatch.config.settings import PREFIX, Settings, load
 from launcher import applications, procfs, rabbitmq, redis
 from launcher.errors import LaunchError
@@ -203,8 +203,8 @@ def _check_broker(url: str) -> None:
     """An external broker must answer and have its vhost: the launcher makes none in a server that isn't its own."""
     try:
         with kombu.Connection(url, connect_timeout=3) as connection:
-            topology.connect(connection)
-    except topology.BrokerUnreachable as exc:
+            provision.connect(connection)
+    except provision.BrokerUnreachable as exc:
         raise LaunchError(f"{PREFIX}BROKER_URL {_shown(url)} does not answer, or has no such vhost: {exc}") from exc
 
 

@@ -20,7 +20,7 @@ _LOOKS = 30
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Step:
+class PostmanStep:
     """One request, and what its answer must be."""
 
     name: str
@@ -43,9 +43,9 @@ def _equal(what: str, value: str) -> str:
     return f'pm.test("{what}", () => pm.expect({what}).to.eql({value}));'
 
 
-def _poll(name: str, wanted: str, *checks: str) -> Step:
+def _poll(name: str, wanted: str, *checks: str) -> PostmanStep:
     """Look at the task again and again until it has ended."""
-    return Step(
+    return PostmanStep(
         name, "getTask", 200,
         (
             'const looks = Number(pm.collectionVariables.get("looks") || 0) + 1;',
@@ -62,14 +62,14 @@ _KEEP = 'pm.collectionVariables.set("taskId", body.taskId);'
 _KNOWN = {"taskId": "{{taskId}}"}
 _OF_ID = 'pm.collectionVariables.get("taskId")'
 
-STEPS: Mapping[str, Sequence[Step]] = {
+STEPS: Mapping[str, Sequence[PostmanStep]] = {
     "Create and query": (
-        Step("Ready", "isReady", 200, (_equal("body.status", '"ok"'),)),
-        Step(
+        PostmanStep("Ready", "isReady", 200, (_equal("body.status", '"ok"'),)),
+        PostmanStep(
             "Task types", "listTaskTypes", 200,
             ('pm.test("echo is there", () => pm.expect(body.items.map((item) => item.name)).to.include("echo"));',),
         ),
-        Step(
+        PostmanStep(
             "Create task", "submitTask", 202,
             (
                 _KEEP,
@@ -88,8 +88,8 @@ STEPS: Mapping[str, Sequence[Step]] = {
             "Query task", "SUCCESS", _equal("body.result.message", '"hello"'), _equal("body.requestId", '"postman-1"'),
             'pm.collectionVariables.set("etag", pm.response.headers.get("ETag"));',
         ),
-        Step("Query unchanged task", "getTask", 304, headers={"If-None-Match": "{{etag}}"}, path=_KNOWN),
-        Step(
+        PostmanStep("Query unchanged task", "getTask", 304, headers={"If-None-Match": "{{etag}}"}, path=_KNOWN),
+        PostmanStep(
             "Events of the task", "listEvents", 200,
             ('pm.test("from accepted to succeeded", () => {',
              "  const kinds = body.map((hop) => hop.kind);",
@@ -98,18 +98,18 @@ STEPS: Mapping[str, Sequence[Step]] = {
              "});"),
             path=_KNOWN,
         ),
-        Step(
+        PostmanStep(
             "List tasks", "listTasks", 200,
             (f'pm.test("the task is listed", () => pm.expect(body.items.map((item) => item.taskId)).to.include({_OF_ID}));',),
             query={"status": "SUCCESS", "type": "echo", "limit": "200"},
         ),
     ),
     "Repeat safely": (
-        Step(
+        PostmanStep(
             "Create task with a key", "submitTask", 202, (_KEEP,), _echo(), {"Idempotency-Key": "{{key}}"},
             before=('pm.collectionVariables.set("key", pm.variables.replaceIn("{{$guid}}"));',),
         ),
-        Step(
+        PostmanStep(
             "Repeat it", "submitTask", 202,
             (
                 _equal("body.taskId", _OF_ID),
@@ -117,13 +117,13 @@ STEPS: Mapping[str, Sequence[Step]] = {
             ),
             _echo(), {"Idempotency-Key": "{{key}}"},
         ),
-        Step(
+        PostmanStep(
             "Reuse the key for another task", "submitTask", 422, (), _echo(sleepSeconds=1), {"Idempotency-Key": "{{key}}"},
             problem="idempotency-key-reused",
         ),
     ),
     "Mistakes": (
-        Step(
+        PostmanStep(
             "Bad body", "submitTask", 422,
             ('pm.test("each has a pointer", () => {',
              "  const pointers = body.errors.map((error) => error.pointer);",
@@ -131,41 +131,41 @@ STEPS: Mapping[str, Sequence[Step]] = {
              "});"),
             {"type": "echo", "payload": {"message": 7, "colour": "red"}}, problem="validation-error",
         ),
-        Step("Malformed JSON", "submitTask", 400, (), '{"type": "echo",', problem="malformed-json"),
-        Step(
+        PostmanStep("Malformed JSON", "submitTask", 400, (), '{"type": "echo",', problem="malformed-json"),
+        PostmanStep(
             "Unknown task type", "submitTask", 422, ('pm.test("nearest", () => pm.expect(body.nearest).to.include("echo"));',),
             {"type": "ecko", "payload": {}}, problem="unknown-task-type",
         ),
-        Step("Unusable key", "submitTask", 400, (), _echo(), {"Idempotency-Key": '"'}, problem="invalid-idempotency-key"),
-        Step(
+        PostmanStep("Unusable key", "submitTask", 400, (), _echo(), {"Idempotency-Key": '"'}, problem="invalid-idempotency-key"),
+        PostmanStep(
             "Unknown task", "getTask", 404, (), path={"taskId": "no-such-task"}, problem="task-not-found",
             headers={"X-Request-Id": "postman-2"},
         ),
-        Step("What the problem means", "getProblem", 200, (_equal("body.status", "404"),), path={"slug": "task-not-found"}),
+        PostmanStep("What the problem means", "getProblem", 200, (_equal("body.status", "404"),), path={"slug": "task-not-found"}),
     ),
     "Dead letters": (
-        Step("Create a task that fails for good", "submitTask", 202, (_KEEP,), _echo(permanent=True)),
+        PostmanStep("Create a task that fails for good", "submitTask", 202, (_KEEP,), _echo(permanent=True)),
         _poll("Query it until it is dead", "FAIL", _equal("body.state", '"DEAD_LETTERED"')),
-        Step(
+        PostmanStep(
             "List dead letters", "listDeadLetters", 200,
             (f'pm.test("it is listed", () => pm.expect(body.items.map((item) => item.taskId)).to.include({_OF_ID}));',),
             query={"type": "echo", "limit": "200"},
         ),
-        Step(
+        PostmanStep(
             "Look at the dead letter", "getDeadLetter", 200,
             (_equal("body.deadReason", '"permanent"'), _equal("body.payload.permanent", "true")), path=_KNOWN,
         ),
-        Step(
+        PostmanStep(
             "Redrive it", "redriveDeadLetter", 202, (_equal("body.taskId", _OF_ID), _equal("body.cycle", "1")), path=_KNOWN,
         ),
         _poll("Query it until it is dead again", "FAIL", _equal("body.cycle", "1")),
-        Step(
+        PostmanStep(
             "Count what a redrive of many would send", "redriveDeadLetters", 200,
             ('pm.test("one at least", () => pm.expect(body.matched).to.be.at.least(1));',),
             {"filter": {"type": "echo"}, "dryRun": True},
         ),
-        Step("Discard it", "discardDeadLetter", 204, path=_KNOWN),
-        Step("It is gone", "getDeadLetter", 404, path=_KNOWN, problem="task-not-found"),
+        PostmanStep("Discard it", "discardDeadLetter", 204, path=_KNOWN),
+        PostmanStep("It is gone", "getDeadLetter", 404, path=_KNOWN, problem="task-not-found"),
     ),
 }  # fmt: skip
 
@@ -196,7 +196,7 @@ def collection(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _item(step: Step, document: Mapping[str, Any]) -> dict[str, Any]:
+def _item(step: PostmanStep, document: Mapping[str, Any]) -> dict[str, Any]:
     method, path, operation = _find(step.operation, document)
     _check_documented(step, operation, document)
     headers = {"X-Request-Id": "postman"} | dict(step.headers)
@@ -225,7 +225,7 @@ def _find(operation_id: str, document: Mapping[str, Any]) -> tuple[str, str, Map
     raise KeyError(operation_id)
 
 
-def _check_documented(step: Step, operation: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+def _check_documented(step: PostmanStep, operation: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     response = operation["responses"][str(step.status)]
     if "$ref" in response:
         response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
@@ -233,7 +233,7 @@ def _check_documented(step: Step, operation: Mapping[str, Any], document: Mappin
         raise KeyError(f"{step.name}: {step.problem}")
 
 
-def _url(path: str, step: Step) -> dict[str, Any]:
+def _url(path: str, step: PostmanStep) -> dict[str, Any]:
     parts = [f":{part[1:-1]}" if part.startswith("{") else part for part in path.strip("/").split("/")]
     query = "&".join(f"{name}={value}" for name, value in step.query.items())
     url: dict[str, Any] = {
@@ -248,7 +248,7 @@ def _url(path: str, step: Step) -> dict[str, Any]:
     return url
 
 
-def _script(step: Step) -> list[str]:
+def _script(step: PostmanStep) -> list[str]:
     lines = [f'pm.test("status is {step.status}", () => pm.response.to.have.status({step.status}));']
     identifier = step.headers.get("X-Request-Id", "postman")
     lines.append(

@@ -7,7 +7,7 @@ from typing import Any
 from celery import Task
 
 from dispatch.errors import DispatchError
-from dispatch.protocol.record import new_task_id
+from dispatch.protocol.ids import new_task_id
 from dispatch.telemetry import tracing
 from dispatch.worker.outcomes import AttemptFailed
 
@@ -30,7 +30,7 @@ class DispatchTask(Task):
     """A task whose deliveries go through our router; see `dispatch.worker.router`."""
 
     abstract = True
-    Request = "dispatch.worker.router:RoutedRequest"
+    Request = "dispatch.worker.router:DeliveryRequest"
     acks_late = True
     reject_on_worker_lost = True
     ignore_result = True

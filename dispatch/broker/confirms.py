@@ -3,7 +3,7 @@
 py-amqp waits for *any* ack on a channel; here each publish has a future of its own, found by its delivery tag.
 The locked writer and the one reader share a socket, so nobody may set a timeout on it after the handshake:
 reads wait in ``select``, writes are bounded by ``SO_SNDTIMEO``, and a stuck connection is ended by shutting its
-socket down from outside (`Link.kill`).
+socket down from outside (`ConfirmingConnection.kill`).
 
 Source of the rules: RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"; for an unroutable mandatory
 message the broker sends ``basic.return`` before ``basic.ack``.
@@ -27,7 +27,7 @@ from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection
 
 from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, Unroutable
-from dispatch.protocol.record import RETRY_QUEUE, Message
+from dispatch.protocol.message import RETRY_QUEUE, Message
 
 #: Seconds the socket may refuse to take bytes before the connection is given up.
 WRITE_TIMEOUT = 1.0
@@ -48,7 +48,7 @@ class _Pending:
     returned: Unroutable | None = None
 
 
-class Link:
+class ConfirmingConnection:
     """A connection, from its first packet to its end; a new one is made for each.
 
     Args:

@@ -12,7 +12,6 @@ Such a message is never published again from here; the broker itself moves it to
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import json
 import math
@@ -22,16 +21,7 @@ from typing import Any
 from amqp import basic_message, method_framing, serialization
 from amqp.spec import Basic
 
-from dispatch.protocol.record import (
-    DEAD_ID,
-    DEAD_REASON,
-    LAST_ERROR,
-    MAX_MESSAGE,
-    TOO_LARGE,
-    UNREADABLE,
-    Message,
-    is_task_id,
-)
+from dispatch.protocol.message import MAX_MESSAGE, TOO_LARGE, UNREADABLE, Message
 
 #: Where a foreign message's ``compression`` header goes: kombu would decompress the body, however large it gets.
 COMPRESSION = "x-compression"
@@ -50,8 +40,6 @@ _BEGINNING = 1_000
 
 _INT64 = range(-(2**63), 2**63)
 
-#: How RabbitMQ calls the reasons, and how we do.
-_REASONS = {"delivery_limit": "delivery-limit", "maxlen": "queue-full", "rejected": "rejected", "expired": "expired"}
 
 _decode_properties = serialization.decode_properties_basic
 
@@ -109,32 +97,6 @@ def wire_message(message: Any) -> Message:
         correlation_id=properties.get("correlation_id"),
         routing_key=(message.delivery_info or {}).get("routing_key") or "",
     )
-
-
-def death(message: Message) -> str:
-    """Why a letter is dead: the router's word, otherwise the broker's about the last queue it died in."""
-    if TOO_LARGE in message.headers:
-        return "too-large"  # nobody but the broker could have moved it
-    said = message.text(DEAD_REASON)
-    if said:
-        return said
-    deaths = message.headers.get("x-death")
-    latest = deaths[0].get("reason") if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else None
-    reason = str(message.headers.get("x-last-death-reason") or latest or "unknown")
-    return _REASONS.get(reason, reason)
-
-
-def readable(message: Message) -> Message:
-    """The letter with an id and only numbers where we count: what the broker dead-lettered was never checked."""
-    changes: dict[str, Any] = {}
-    if not is_task_id(message.headers.get("id")):
-        changes[DEAD_ID] = message.letter_id
-    if TOO_LARGE in message.headers:
-        changes[LAST_ERROR] = f"the body has {message.headers[TOO_LARGE]}"
-    for header in ("x-cycle", "x-seq"):
-        value = message.number(header)
-        changes[header] = value if 0 <= value < 2**53 else 0
-    return dataclasses.replace(message, headers={**message.headers, **changes})
 
 
 def sendable(headers: Mapping[Any, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import topology
 from dispatch.broker.management import policy_body, vhost
 from dispatch.config.settings import PREFIX, Settings
 from dispatch.errors import ConfigurationError
+from dispatch.protocol import names
 
 #: What Celery itself declares, writes and reads: remote control, its replies, events.
 CELERY = r"(.+\.)?(reply\.)?celery\.pidbox|celeryev(\..+)?"
@@ -25,7 +26,7 @@ CELERY = r"(.+\.)?(reply\.)?celery\.pidbox|celeryev(\..+)?"
 NOTHING = "^$"
 
 #: The routing keys that reach the work queue, as its binding has them.
-ROUTED = f"^{re.escape(topology.ROUTING_KEY)}(\\..+)?$"
+ROUTED = f"^{re.escape(names.ROUTING_KEY)}(\\..+)?$"
 
 
 def only(*names: str, also: str = "") -> str:
@@ -50,15 +51,15 @@ ROLES = (
     Role(
         "gateway",
         "publishes tasks, asks for the work queue's depth; consumes nothing",
-        write=only(topology.TASK_EXCHANGE, topology.WORK_QUEUE),
-        topic=((topology.TASK_EXCHANGE, ROUTED),),
+        write=only(names.TASK_EXCHANGE, names.WORK_QUEUE),
+        topic=((names.TASK_EXCHANGE, ROUTED),),
     ),
     Role(
         "worker",
         "consumes the work queue and the dead tap, publishes to the rungs and the DLX, clears stale letters",
         configure=only(also=CELERY),
-        write=only(topology.RETRY_EXCHANGE, topology.DEAD_EXCHANGE, also=CELERY),
-        read=only(topology.WORK_QUEUE, topology.DEAD_TAP, topology.DEAD_QUEUE, also=CELERY),
+        write=only(names.RETRY_EXCHANGE, names.DEAD_EXCHANGE, also=CELERY),
+        read=only(names.WORK_QUEUE, names.DEAD_TAP, names.DEAD_QUEUE, also=CELERY),
     ),
     Role(
         "monitor",
@@ -71,16 +72,16 @@ ROLES = (
     Role(
         "replay",
         "reads the DLQ and sends letters and lost tasks again",
-        write=only(topology.TASK_EXCHANGE, topology.DEAD_QUEUE),
-        read=only(topology.DEAD_QUEUE),
-        topic=((topology.TASK_EXCHANGE, ROUTED),),
+        write=only(names.TASK_EXCHANGE, names.DEAD_QUEUE),
+        read=only(names.DEAD_QUEUE),
+        topic=((names.TASK_EXCHANGE, ROUTED),),
     ),
     Role(
         "admin",
         "applies the topology, sets policies, migrates queues",
-        configure=f"^{re.escape(topology.PREFIX)}.*$",
-        write=f"^{re.escape(topology.PREFIX)}.*$",
-        read=f"^{re.escape(topology.PREFIX)}.*$",
+        configure=f"^{re.escape(names.PREFIX)}.*$",
+        write=f"^{re.escape(names.PREFIX)}.*$",
+        read=f"^{re.escape(names.PREFIX)}.*$",
         tags=("policymaker", "monitoring"),
     ),
 )

@@ -48,7 +48,7 @@ def vhost(settings: Settings) -> str:
     return unquote(name or "/")
 
 
-class _Server:
+class _ManagementNode:
     """The management API of one node.
 
     Args:
@@ -77,7 +77,7 @@ class Management:
     """
 
     def __init__(self, settings: Settings, budget: float = BUDGET) -> None:
-        self._servers = [_Server(url) for url in settings.management_url.get_secret_value().split(";")]
+        self._servers = [_ManagementNode(url) for url in settings.management_url.get_secret_value().split(";")]
         self._deadline = time.monotonic() + budget
         self.vhost = vhost(settings)
 
@@ -154,7 +154,9 @@ class Management:
             return parsed
         raise self._error(server.name, status, parsed, path)
 
-    def _exchange(self, server: _Server, method: str, path: tuple[str, ...], body: str | None) -> tuple[int, bytes]:
+    def _exchange(
+        self, server: _ManagementNode, method: str, path: tuple[str, ...], body: str | None
+    ) -> tuple[int, bytes]:
         self._limit(server)
         url = "/".join([server.path, *(quote(part, safe="") for part in path)])
         server.connection.request(method, url, body, server.headers)
@@ -166,7 +168,7 @@ class Management:
         response.read()  # so that the connection can be used again
         return response.status, b"".join(chunks)
 
-    def _limit(self, server: _Server) -> None:
+    def _limit(self, server: _ManagementNode) -> None:
         """Bound the next wait, and leave the other nodes their share of the time."""
         left = min(CALL, (self._deadline - time.monotonic()) / len(self._servers))
         if left <= 0:

@@ -15,10 +15,10 @@ from typing import Any
 from kombu import Connection, Producer
 from kombu.serialization import dumps
 
-import topology
-from dispatch.broker.confirms import Link
+from dispatch.broker.confirms import ConfirmingConnection
 from dispatch.errors import InDoubt, NotSent
-from dispatch.protocol.record import Message
+from dispatch.protocol import names
+from dispatch.protocol.message import Message
 from dispatch.telemetry import tracing
 
 #: Seconds without any confirm after which the broker counts as silent: new publishes are not written.
@@ -53,7 +53,7 @@ class Publisher:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._on_open = on_open
-        self._link: Link | None = None
+        self._link: ConfirmingConnection | None = None
         self._attempts = 0
         self._patience = REFUSED
         self._stop = threading.Event()
@@ -115,7 +115,7 @@ class Publisher:
         if self._keeper is not None and self._pid == os.getpid():
             self._keeper.join(1.0)
 
-    def _usable_link(self, deadline: float) -> Link:
+    def _usable_link(self, deadline: float) -> ConfirmingConnection:
         self.start()
         # A short wait spans a reconnect; a broker that is away must not hold every thread for the whole timeout.
         until = min(deadline, time.monotonic() + self._connect_timeout / 2)
@@ -156,7 +156,7 @@ class Publisher:
     def _connect(self) -> None:
         url = self._urls[self._attempts % len(self._urls)]
         self._attempts += 1
-        link = Link(url, connect_timeout=self._connect_timeout, on_open=self._on_open)
+        link = ConfirmingConnection(url, connect_timeout=self._connect_timeout, on_open=self._on_open)
         link.start()
         deadline = time.monotonic() + 5 * self._connect_timeout
         while not (link.opened.is_set() or link.closed.is_set() or self._stop.is_set()):
@@ -168,7 +168,7 @@ class Publisher:
             self._link = link
             self._changed.notify_all()
 
-    def _watch(self, link: Link) -> None:
+    def _watch(self, link: ConfirmingConnection) -> None:
         """Give up a connection on which the broker went silent or refuses everything; an alarm is neither, it says so."""
         if not link.blocked and link.oldest() > max(SILENT, self._timeout) + SILENT:
             link.kill(InDoubt("RabbitMQ stopped confirming"))
@@ -203,7 +203,7 @@ class _HookedProducer(Producer):  # type: ignore[misc]
             correlation_id=options.get("correlation_id"),
             routing_key=routing_key or "",
         )
-        return self._send(message, getattr(exchange, "name", exchange) or topology.TASK_EXCHANGE, routing_key or "")
+        return self._send(message, getattr(exchange, "name", exchange) or names.TASK_EXCHANGE, routing_key or "")
 
     def close(self) -> None:
         """Nothing to close: the publisher is another's."""
@@ -243,8 +243,8 @@ def dispatch(
         task_id=task_id,
         headers=dict(headers),
         producer=hooked(send),
-        exchange=topology.TASK_EXCHANGE,
-        routing_key=topology.routing_key(task.name),
+        exchange=names.TASK_EXCHANGE,
+        routing_key=names.routing_key(task.name),
         retry=False,
         mandatory=True,
         declare=[],

@@ -15,7 +15,8 @@ import topology
 from dispatch.broker.management import Management, ManagementUnavailable
 from dispatch.broker.model import BrokerMap, Difference, differences
 from dispatch.config.settings import Settings
-from dispatch.protocol.record import timestamp
+from dispatch.protocol import names
+from dispatch.protocol.ids import timestamp
 
 __all__ = ["Depth", "ManagementUnavailable", "QueueView", "depth", "snapshot"]
 
@@ -95,9 +96,9 @@ def snapshot(settings: Settings) -> list[QueueView]:
         stats = {queue["name"]: queue for queue in management.queue_stats()}
         live = management.live(list(stats.values()))
     wanted = topology.broker_map(settings)
-    drift = differences(wanted, live, topology.PREFIX)
+    drift = differences(wanted, live, names.PREFIX)
     ours = [queue.name for queue in wanted.queues]
-    left = [name for name in sorted(stats) if name.startswith(topology.PREFIX) and name not in ours]
+    left = [name for name in sorted(stats) if name.startswith(names.PREFIX) and name not in ours]
     now = round(time.time() * 1_000)
     views = [_view(name, stats.get(name, {}), live, drift, now, extra=name in left) for name in [*ours, *left]]
     return [_guarded(view, settings.queue_depth_limit) if view.role == "work" else view for view in views]
@@ -129,7 +130,7 @@ def _view(
         dead_letter_exchange=arguments.get("x-dead-letter-exchange"),
         max_length=limits.get("max-length"),
         guard=None,
-        delivery_limit=None if (limit := limits.get("delivery-limit")) == topology.UNLIMITED else limit,
+        delivery_limit=None if (limit := limits.get("delivery-limit")) == names.UNLIMITED else limit,
         policy=policy.name if policy else None,
         bindings=tuple(
             {"exchange": binding.exchange, "routingKey": binding.routing_key, "headers": dict(binding.arguments)}
@@ -142,10 +143,10 @@ def _view(
 
 def _role(name: str) -> str:
     roles = {
-        topology.WORK_QUEUE: "work",
-        topology.LEASE_QUEUE: "lease",
-        topology.DEAD_TAP: "dead-tap",
-        topology.DEAD_QUEUE: "dead-letters",
+        names.WORK_QUEUE: "work",
+        names.LEASE_QUEUE: "lease",
+        names.DEAD_TAP: "dead-tap",
+        names.DEAD_QUEUE: "dead-letters",
     }
     return roles.get(name, "rung")
 

@@ -14,11 +14,14 @@ import click
 
 from dispatch.broker.publisher import Publisher
 from dispatch.config import settings as configuration
-from dispatch.deadletters.service import DeadLetters, Filter, Job, Outcome, without_secrets
+from dispatch.deadletters.service import BulkRedriveJob, DeadLetterService, RedriveOutcome, without_secrets
 from dispatch.deadletters.walk import discard_all, redrive_all
 from dispatch.errors import DispatchError
-from dispatch.protocol.record import LAST_ERROR_TYPE, Message, Record, timestamp
-from dispatch.store.tasks import Store
+from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.ids import timestamp
+from dispatch.protocol.message import LAST_ERROR_TYPE, Message
+from dispatch.protocol.record import Record
+from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.registry import registry
 
 P = ParamSpec("P")
@@ -48,12 +51,12 @@ def _reported(command: Callable[P, None]) -> Callable[P, None]:
 
 
 @contextlib.contextmanager
-def _desk() -> Iterator[tuple[configuration.Settings, Store, DeadLetters]]:
+def _desk() -> Iterator[tuple[configuration.Settings, TaskStore, DeadLetterService]]:
     settings = configuration.load()
-    store = Store(settings, timeout=2.0)
+    store = TaskStore(settings, timeout=2.0)
     publisher = Publisher(settings.broker("replay"), timeout=settings.publish_timeout)
     try:
-        yield settings, store, DeadLetters(settings, store, publisher)
+        yield settings, store, DeadLetterService(settings, store, publisher)
     finally:
         publisher.close()
         store.close()
@@ -73,7 +76,7 @@ def dlq() -> None:
 def list_letters(type_: str | None, error_type: str | None, limit: int, as_json: bool) -> None:
     """Dead letters, newest first."""
     with _desk() as (_, _, letters):
-        found = itertools.islice(letters.matching(Filter(type_, error_type)), limit)
+        found = itertools.islice(letters.matching(DeadLetterFilter(type_, error_type)), limit)
         if as_json:
             for record in found:  # one by one: there may be very many
                 click.echo(json.dumps(_summary(record)))
@@ -138,7 +141,7 @@ def redrive(
             click.echo(f"{letters.count(wanted, most=limit)} letters would be redriven")
             return
         with letters.turn(PATIENCE) as turn:
-            sent = redrive_all(settings, letters, turn, Job(wanted, limit, rate, _me()), shown=_redriven)
+            sent = redrive_all(settings, letters, turn, BulkRedriveJob(wanted, limit, rate, _me()), shown=_redriven)
     click.echo(f"{sent} redriven")
     if not sent and task_id:
         raise SystemExit(1)
@@ -163,13 +166,13 @@ def discard(task_id: str | None, type_: str | None, error_type: str | None, ever
         raise SystemExit(1)
 
 
-def _wanted(task_id: str | None, type_: str | None, error_type: str | None, everything: bool) -> Filter:
+def _wanted(task_id: str | None, type_: str | None, error_type: str | None, everything: bool) -> DeadLetterFilter:
     given = [name for name, value in (("TASK_ID", task_id), ("--type/--error-type", type_ or error_type)) if value]
     if everything:
         given.append("--all")
     if len(given) != 1:
         raise click.UsageError("say which letters: one of TASK_ID, --type/--error-type, --all")
-    return Filter(type_, error_type, task_id)
+    return DeadLetterFilter(type_, error_type, task_id)
 
 
 def _me() -> str:
@@ -188,13 +191,13 @@ def _summary(record: Record) -> dict[str, Any]:
 
 
 _SAID = {
-    Outcome.STALE: "stale, removed",
-    Outcome.LIVE: "kept: a worker runs it",
-    Outcome.TOO_LARGE: "kept: too large, discard it",
+    RedriveOutcome.STALE: "stale, removed",
+    RedriveOutcome.LIVE: "kept: a worker runs it",
+    RedriveOutcome.TOO_LARGE: "kept: too large, discard it",
 }
 
 
-def _redriven(letter: Message, outcome: Outcome) -> None:
+def _redriven(letter: Message, outcome: RedriveOutcome) -> None:
     click.echo(f"{letter.letter_id}  {_SAID.get(outcome, f'sent, cycle {letter.cycle + 1}')}")
 
 

@@ -27,7 +27,7 @@ def new(name: str | None, granted: str) -> None:
     pepper = os.environ.get(f"{PREFIX}API_KEY_PEPPER") or secrets.token_urlsafe(32)
     try:
         text = keys.token(name or secrets.token_hex(4), keys.new_secret())
-        entry = keys.Entry(keys.key_id(text) or "", keys.digest(pepper, text), keys.scopes(granted))
+        entry = keys.ApiKey(keys.key_id(text) or "", keys.digest(pepper, text), keys.scopes(granted))
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from exc
     configured = [*filter(None, os.environ.get(f"{PREFIX}API_KEYS", "").split(",")), str(entry)]

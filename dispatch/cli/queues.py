@@ -13,7 +13,7 @@ import click
 from dispatch.broker.queue_stats import QueueView, snapshot
 from dispatch.config import settings as configuration
 from dispatch.errors import DispatchError
-from dispatch.protocol.record import timestamp
+from dispatch.protocol.ids import timestamp
 
 #: Clears the terminal and goes to its upper left corner.
 _CLEAR = "\x1b[2J\x1b[H"

@@ -11,6 +11,7 @@ import click
 
 import topology as broker
 from dispatch.broker import definitions as files
+from dispatch.broker import provision
 from dispatch.broker.definitions import ROLES
 from dispatch.broker.model import BrokerMap, Difference
 from dispatch.config import settings as configuration
@@ -46,7 +47,7 @@ def _reported(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except DispatchError as exc:
             click.echo(f"topology: {exc}", err=True)
-            raise SystemExit(1 if isinstance(exc, broker.TopologyConflict) else 2) from exc
+            raise SystemExit(1 if isinstance(exc, provision.TopologyConflict) else 2) from exc
 
     return run
 
@@ -61,7 +62,7 @@ def topology() -> None:
 @_reported
 def plan(*, as_json: bool) -> None:
     """What differs from the live broker, and what `apply` would do about it. Changes nothing."""
-    found = broker.plan(configuration.load())
+    found = provision.plan(configuration.load())
     if as_json:
         _echo_json([difference.to_json() for difference in found])
     else:
@@ -73,7 +74,7 @@ def plan(*, as_json: bool) -> None:
 @_reported
 def apply(*, as_json: bool) -> None:
     """Create what is missing and set the policies. Deletes nothing; on a conflict it changes nothing at all."""
-    done = broker.apply(configuration.load())
+    done = provision.apply(configuration.load())
     if as_json:
         _echo_json([difference.to_json() for difference in done])
     else:
@@ -86,7 +87,7 @@ def apply(*, as_json: bool) -> None:
 @_reported
 def verify(*, as_json: bool, strict: bool) -> None:
     """Exit with 1 on drift, 0 without, 2 when the broker could not be asked."""
-    report = broker.verify(configuration.load())
+    report = provision.verify(configuration.load())
     if as_json:
         _echo_json(report.to_json())
     else:

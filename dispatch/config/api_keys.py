@@ -29,7 +29,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class ApiKey:
     """One configured key."""
 
     id: str  #: the principal; two entries may share it while a secret is being replaced
@@ -96,7 +96,7 @@ def scopes(text: str) -> frozenset[str]:
     return names
 
 
-def parse(text: str) -> Entry:
+def parse(text: str) -> ApiKey:
     """Read one entry of ``DISPATCH_API_KEYS``.
 
     Args:
@@ -114,4 +114,7 @@ def parse(text: str) -> Entry:
         raise ValueError("the id must be 1-32 lower-case letters, digits and inner '-'")
     if not _DIGEST.fullmatch(hashed):
         raise ValueError("the HMAC must be 64 lower-case hex digits (a key itself must not be configured)")
-    return Entry(name, hashed, scopes(granted))
+    return ApiKey(name, hashed, scopes(granted))
+
+
+LOCAL = "local"  #: the principal when no API keys are configured

@@ -24,7 +24,7 @@ _DEFAULT_PORTS = {"": 6_379, SENTINEL: 26_379, CLUSTER: 6_379}
 _OF_SENTINELS = "sentinel_"
 
 
-class Kind(enum.Enum):
+class RedisKind(enum.Enum):
     """What a URL names."""
 
     SINGLE = enum.auto()
@@ -36,7 +36,7 @@ class Kind(enum.Enum):
 class Address:
     """A URL, taken apart."""
 
-    kind: Kind
+    kind: RedisKind
     url: str = dataclasses.field(repr=False)  #: of one server, for redis-py: credentials, database and options
     nodes: tuple[tuple[str, int], ...] = ()  #: Sentinels, or some nodes of the cluster
     service: str = ""  #: the master's name among the Sentinels
@@ -63,7 +63,7 @@ def parse(text: str) -> Address:
     parts = urlsplit(text)
     if not plus:
         _check_single(text, parts.path if scheme == "unix" else parts.hostname)
-        return Address(Kind.SINGLE, text)
+        return Address(RedisKind.SINGLE, text)
     credentials, at, hosts = parts.netloc.rpartition("@")
     nodes = tuple(_node(host, _DEFAULT_PORTS[plus + kind]) for host in hosts.split(","))
     service, _, database = parts.path.strip("/").partition("/") if plus + kind == SENTINEL else ("", "", parts.path)
@@ -79,7 +79,7 @@ def parse(text: str) -> Address:
     }
     place = f"{credentials}{at}{_shown(nodes[0])}"
     url = urlunsplit((tls, place, f"/{database.strip('/') or '0'}", urlencode(options), ""))
-    return Address(Kind.SENTINEL if service else Kind.CLUSTER, url, nodes, service, sentinel)
+    return Address(RedisKind.SENTINEL if service else RedisKind.CLUSTER, url, nodes, service, sentinel)
 
 
 def _check_single(text: str, place: str | None) -> None:

@@ -31,8 +31,8 @@ ANSWER_WITHIN = 5.0
 
 Ladder = Annotated[tuple[Rung, ...], NoDecode]
 Names = Annotated[tuple[str, ...], NoDecode]
-Secret = Annotated[SecretStr | None, Field(repr=False)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
+OptionalSecret = Annotated[SecretStr | None, Field(repr=False)]
+PortNumber = Annotated[int, Field(ge=0, le=65_535)]
 
 
 class Settings(BaseSettings):
@@ -60,17 +60,19 @@ class Settings(BaseSettings):
         SecretStr("amqp://guest:guest@127.0.0.1:5672/robot"),
         description="RabbitMQ; several URLs separated by `;` are tried in turn.",
     )
-    gateway_broker_url: Secret = Field(
+    gateway_broker_url: OptionalSecret = Field(
         None, description="The gateway's own user (write to the task exchange only). Default: `broker_url`."
     )
-    worker_broker_url: Secret = Field(None, description="The workers' own user. Default: `broker_url`.")
-    monitor_broker_url: Secret = Field(
+    worker_broker_url: OptionalSecret = Field(None, description="The workers' own user. Default: `broker_url`.")
+    monitor_broker_url: OptionalSecret = Field(
         None, description="Flower's and `celery inspect`'s own user. Default: `broker_url`."
     )
-    replay_broker_url: Secret = Field(
+    replay_broker_url: OptionalSecret = Field(
         None, description="The user that reads the DLQ and sends letters again. Default: `broker_url`."
     )
-    admin_broker_url: Secret = Field(None, description="The user that applies the topology. Default: `broker_url`.")
+    admin_broker_url: OptionalSecret = Field(
+        None, description="The user that applies the topology. Default: `broker_url`."
+    )
     management_url: SecretStr = Field(
         SecretStr("http://guest:guest@127.0.0.1:15672"),
         description="RabbitMQ's management API; several URLs separated by `;` are tried in turn.",
@@ -131,7 +133,7 @@ class Settings(BaseSettings):
 
     # --- gateway ---------------------------------------------------------------------------------
     http_host: str = Field("127.0.0.1", description="Address the gateway binds. A non-loopback one needs `api_keys`.")
-    http_port: Port = Field(8_080, description="Port of the gateway; 0 lets `make up` choose a free one.")
+    http_port: PortNumber = Field(8_080, description="PortNumber of the gateway; 0 lets `make up` choose a free one.")
     http_workers: int = Field(2, ge=1, le=64, description="Gateway processes.")
     http_threads: int = Field(16, ge=2, le=256, description="Threads of each gateway process.")
     max_body: int = Field(
@@ -149,7 +151,9 @@ class Settings(BaseSettings):
         description="`<id>:<hmac>:<scope>+<scope>`, comma-separated; made by `dispatch keys new`. Empty: open, on loopback only.",
         repr=False,
     )
-    api_key_pepper: Secret = Field(None, description="Secret of the keys' HMAC; needed with `api_keys`.")
+    api_key_pepper: OptionalSecret = Field(
+        None, description="OptionalSecret of the keys' HMAC; needed with `api_keys`."
+    )
     confirm_timeout: float = Field(2.0, gt=0, le=2.5, description="Seconds the gateway waits for the broker's confirm.")
     store_timeout: float = Field(0.6, gt=0, le=0.75, description="Seconds the gateway waits for each Redis answer.")
     idempotency_retry: float = Field(
@@ -173,8 +177,8 @@ class Settings(BaseSettings):
         description="RabbitMQ's `consumer_timeout`, seconds; task types that could outlast it refuse to start.",
     )
     worker_metrics_host: str = Field("127.0.0.1", description="Address on which a worker serves its metrics.")
-    worker_metrics_port: Port = Field(
-        0, description="Port on which a worker serves its metrics; 0 is off, but `make up` chooses one."
+    worker_metrics_port: PortNumber = Field(
+        0, description="PortNumber on which a worker serves its metrics; 0 is off, but `make up` chooses one."
     )
     sweep_interval: float = Field(5.0, gt=0, description="Seconds between two looks of the sweeper.")
     sweep_margin: float = Field(
@@ -196,17 +200,17 @@ class Settings(BaseSettings):
 
     # --- the launcher (`make up`) ----------------------------------------------------------------
     run_dir: str = Field(".run", description="Directory of the launcher's data, logs and `env` file.")
-    rabbitmq_port: Port = Field(0, description="AMQP port of the private RabbitMQ; 0 chooses a free one.")
-    rabbitmq_management_port: Port = Field(
+    rabbitmq_port: PortNumber = Field(0, description="AMQP port of the private RabbitMQ; 0 chooses a free one.")
+    rabbitmq_management_port: PortNumber = Field(
         0, description="Management port of the private RabbitMQ; 0 chooses a free one."
     )
-    redis_port: Port = Field(0, description="Port of the private Redis; 0 chooses a free one.")
-    flower_port: Port = Field(0, description="Port of Flower; 0 chooses a free one.")
+    redis_port: PortNumber = Field(0, description="PortNumber of the private Redis; 0 chooses a free one.")
+    flower_port: PortNumber = Field(0, description="PortNumber of Flower; 0 chooses a free one.")
     flower_host: str = Field(
         "127.0.0.1", description="Address Flower binds. A non-loopback one needs `flower_basic_auth`."
     )
-    flower_basic_auth: Secret = Field(None, description="`user:password` for Flower.")
-    simulator_port: Port = Field(0, description="Port of the robot simulator; 0 chooses a free one.")
+    flower_basic_auth: OptionalSecret = Field(None, description="`user:password` for Flower.")
+    simulator_port: PortNumber = Field(0, description="PortNumber of the robot simulator; 0 chooses a free one.")
 
     @pydantic.field_validator("ladder", mode="before")
     @classmethod

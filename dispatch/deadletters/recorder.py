@@ -15,13 +15,15 @@ from typing import Any
 
 from kombu import Connection, Consumer, Queue
 
-import topology
-from dispatch.broker.decoding import death, readable, wire_message
+from dispatch.broker import provision
+from dispatch.broker.decoding import wire_message
 from dispatch.config.settings import Settings
 from dispatch.crashpoints import reach
 from dispatch.errors import StoreUnavailable
-from dispatch.protocol.record import TRACEPARENT, Message
-from dispatch.store.handovers import Burial, Handovers
+from dispatch.protocol import names
+from dispatch.protocol.dead_letters import death, readable
+from dispatch.protocol.message import TRACEPARENT, Message
+from dispatch.store.handovers import DeadLetterAnswer, Handovers
 from dispatch.telemetry import logger, metrics, task_log, tracing
 
 log = logger("dispatch.deadtap")
@@ -33,7 +35,7 @@ PREFETCH, MAX_WAITING = 100, 50
 LOOK_AGAIN, RECONNECT = 1.0, 1.0
 
 
-class DeadTap:
+class DeadLetterRecorder:
     """Reads the tap on a thread and a connection of its own.
 
     Args:
@@ -68,11 +70,11 @@ class DeadTap:
 
     def _read(self) -> None:
         with Connection(self._settings.broker("worker"), heartbeat=20, connect_timeout=4) as connection:
-            topology.connect(connection)
+            provision.connect(connection)
             self._listen(connection)
 
     def _listen(self, connection: Connection) -> None:
-        queue = Queue(topology.DEAD_TAP, no_declare=True)
+        queue = Queue(names.DEAD_TAP, no_declare=True)
         with Consumer(connection, [queue], accept=None, auto_declare=False, prefetch_count=PREFETCH) as consumer:
             consumer.on_message = self._on_message
             while not self._stop.is_set():
@@ -95,8 +97,8 @@ class DeadTap:
         for message in due:
             self._on_message(message)
 
-    def _bury(self, letter: Message, reason: str) -> Burial:
-        told = tracing.messaging("process", letter, topology.DEAD_TAP, reason=reason)
+    def _bury(self, letter: Message, reason: str) -> DeadLetterAnswer:
+        told = tracing.messaging("process", letter, names.DEAD_TAP, reason=reason)
         with tracing.span("dead letter", kind="consumer", parent=letter.text(TRACEPARENT), attributes=told):
             return self._handovers.bury(
                 letter, expired=reason == "expired", reason=reason, max_attempts=self._max_attempts(letter.type)
@@ -115,9 +117,9 @@ class DeadTap:
             log.exception("letter can't be recorded; it stays in the DLQ", task_id=letter.task_id)
             message.ack()
             return True
-        if burial is Burial.BUSY:
+        if burial is DeadLetterAnswer.BUSY:
             return False
-        if burial in (Burial.OK, Burial.DONE):
+        if burial in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
             metrics.DEAD_LETTERS.inc(metrics.one_of(reason, metrics.DEAD_REASONS))
         reach("tap.recorded")
         task_log(letter).info("letter", reason=reason, record=burial.value)

@@ -21,28 +21,19 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import topology
-from dispatch.broker.decoding import death
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, InDoubt, PublishError, StoreError
-from dispatch.protocol.record import (
-    CYCLE,
-    LAST_ERROR_TYPE,
-    LAST_SPAN,
-    SEQ,
-    TOO_LARGE,
-    TRACEPARENT,
-    Copy,
-    Message,
-    Record,
-    State,
-)
-from dispatch.store.handovers import Handovers, Word, redriven_copy
+from dispatch.protocol import names
+from dispatch.protocol.copies import redriven_copy
+from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.message import CYCLE, LAST_SPAN, SEQ, TOO_LARGE, TRACEPARENT, Copy, Message
+from dispatch.protocol.record import Record
+from dispatch.store.handovers import DecisionAnswer, Handovers
 from dispatch.store.keys import jobs_key, walk_key
 from dispatch.store.scripts import Scripts
-from dispatch.store.tasks import Store
+from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.registry import TaskType, secrets_of, veiled
 from dispatch.telemetry import logs, tracing
 
@@ -50,7 +41,7 @@ from dispatch.telemetry import logs, tracing
 TURN, TURN_PAUSE = 15.0, 0.2
 
 
-class NoSuchLetter(DispatchError):
+class NoSuchDeadLetter(DispatchError):
     """There is no dead letter of this task."""
 
 
@@ -70,11 +61,11 @@ class TooLarge(DispatchError):
     """The letter is larger than workers take: it can only be discarded."""
 
 
-class Occupied(DispatchError):
+class WalkInProgress(DispatchError):
     """Somebody else walks through the dead letters at the moment: try again later."""
 
 
-class Outcome(enum.StrEnum):
+class RedriveOutcome(enum.StrEnum):
     """What became of a letter that was to be redriven."""
 
     SENT = "sent"  #: its next cycle has begun
@@ -84,27 +75,10 @@ class Outcome(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Filter:
-    """Which letters are meant; None means any."""
-
-    type: str | None = None
-    error_type: str | None = None
-    task_id: str | None = None
-
-    def matches(self, letter: Message) -> bool:
-        """Whether a letter in the DLQ is meant."""
-        return (
-            (self.type is None or letter.type == self.type)
-            and (self.error_type is None or (letter.text(LAST_ERROR_TYPE) or death(letter)) == self.error_type)
-            and (self.task_id is None or letter.letter_id == self.task_id)
-        )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Job:
+class BulkRedriveJob:
     """A redrive of many letters that an operator asked for; the workers' janitor does it."""
 
-    filter: Filter
+    filter: DeadLetterFilter
     limit: int
     rate: float  #: letters a second
     by: str
@@ -114,13 +88,13 @@ class Job:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Job:
+    def from_json(cls, text: str) -> BulkRedriveJob:
         """The inverse of `to_json`."""
         data = json.loads(text)
-        return cls(Filter(**data["filter"]), data["limit"], data["rate"], data["by"])
+        return cls(DeadLetterFilter(**data["filter"]), data["limit"], data["rate"], data["by"])
 
 
-class Turn:
+class WalkLock:
     """The right to walk through the DLQ: letters in one walker's hand are invisible to every other.
 
     Args:
@@ -138,13 +112,13 @@ class Turn:
         """Wait for it.
 
         Raises:
-            Occupied: not within ``patience`` seconds.
+            WalkInProgress: not within ``patience`` seconds.
             StoreUnavailable: Redis did not answer.
         """
         deadline = time.monotonic() + patience
         while not self._say(TURN):
             if time.monotonic() >= deadline:
-                raise Occupied
+                raise WalkInProgress
             time.sleep(TURN_PAUSE)
         self._kept = time.monotonic()
 
@@ -152,13 +126,13 @@ class Turn:
         """A sign of life; call it again and again.
 
         Raises:
-            Occupied: it came too late, another walks.
+            WalkInProgress: it came too late, another walks.
             StoreUnavailable: Redis did not answer.
         """
         if time.monotonic() - self._kept < TURN / 3:
             return
         if not self._say(TURN):
-            raise Occupied
+            raise WalkInProgress
         self._kept = time.monotonic()
 
     def give_up(self) -> None:
@@ -171,7 +145,7 @@ class Turn:
         return bool(self._scripts.run(step)[0] == "OK")
 
 
-class DeadLetters:
+class DeadLetterService:
     """Redrive and discard.
 
     Args:
@@ -180,7 +154,7 @@ class DeadLetters:
         publisher: may write to the task exchange.
     """
 
-    def __init__(self, settings: Settings, store: Store, publisher: Publisher) -> None:
+    def __init__(self, settings: Settings, store: TaskStore, publisher: Publisher) -> None:
         self._store = store
         self._publisher = publisher
         self._handovers = Handovers(settings, timeout=settings.store_timeout)
@@ -192,11 +166,11 @@ class DeadLetters:
         """A dead letter's record.
 
         Raises:
-            NoSuchLetter: the task isn't known or isn't dead.
+            NoSuchDeadLetter: the task isn't known or isn't dead.
         """
         record = self._store.get(task_id)
         if record is None or not record.buried:
-            raise NoSuchLetter(f"there is no dead letter of task {task_id}")
+            raise NoSuchDeadLetter(f"there is no dead letter of task {task_id}")
         return record
 
     def redrive(self, task_id: str, *, by: str) -> Record:
@@ -210,7 +184,7 @@ class DeadLetters:
             The record in its next cycle.
 
         Raises:
-            NoSuchLetter: the task isn't known.
+            NoSuchDeadLetter: the task isn't known.
             NotDead: it is not a dead letter (any more).
             TooLarge: nobody could take it.
             PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
@@ -218,20 +192,20 @@ class DeadLetters:
         """
         record = self._store.get(task_id)
         if record is None or record.message is None or record.discarded:
-            raise NoSuchLetter(f"there is no dead letter of task {task_id}")
+            raise NoSuchDeadLetter(f"there is no dead letter of task {task_id}")
         if not record.buried and record.before_redrive is None:
             raise NotDead(record)
         cycle = record.cycle - 1 if record.before_redrive is not None else record.cycle
         seq = record.decided_seq if record.before_redrive is not None and record.decided_seq is not None else record.seq
         letter = self._linked(record.message.with_headers(**{CYCLE: cycle, SEQ: seq}))
         match self.redrive_letter(letter, by=by):
-            case Outcome.SENT:
+            case RedriveOutcome.SENT:
                 return self._store.get(task_id) or record
-            case Outcome.TOO_LARGE:
+            case RedriveOutcome.TOO_LARGE:
                 raise TooLarge
         raise NotDead(self._store.get(task_id) or record)
 
-    def redrive_letter(self, letter: Message, *, by: str) -> Outcome:
+    def redrive_letter(self, letter: Message, *, by: str) -> RedriveOutcome:
         """Start the next cycle of a letter, wherever it was found.
 
         Args:
@@ -246,21 +220,21 @@ class DeadLetters:
             StoreUnavailable: unknown; ask again.
         """
         if TOO_LARGE in letter.headers:
-            return Outcome.TOO_LARGE
+            return RedriveOutcome.TOO_LARGE
         asked = tracing.current()  # of whoever asks: a request with a trace of its own
-        told = tracing.messaging("send", letter, topology.DEAD_QUEUE, by=by)
+        told = tracing.messaging("send", letter, names.DEAD_QUEUE, by=by)
         with tracing.span(
             f"redrive {letter.type}", parent=letter.text(TRACEPARENT), links=[asked.traceparent], attributes=told
         ) as span:
             asked.link(span.traceparent)
             return self._redrive(letter, by)
 
-    def _redrive(self, letter: Message, by: str) -> Outcome:
+    def _redrive(self, letter: Message, by: str) -> RedriveOutcome:
         fresh = redriven_copy(letter)
         fresh = dataclasses.replace(fresh, message=tracing.stamped(fresh.message))
         decided = self._handovers.redrive(letter, fresh, by=by, max_attempts=self._max_attempts)
         if decided.copy is None:
-            return Outcome.LIVE if decided.word is Word.BUSY else Outcome.STALE
+            return RedriveOutcome.LIVE if decided.word is DecisionAnswer.BUSY else RedriveOutcome.STALE
         copy = decided.copy
         reach("redrive.recorded")
         try:
@@ -273,20 +247,20 @@ class DeadLetters:
         reach("redrive.published")
         self._handovers.finish_redrive(copy)
         reach("redrive.finished")
-        return Outcome.SENT
+        return RedriveOutcome.SENT
 
     def discard(self, task_id: str, *, by: str) -> None:
         """Give a dead letter up: the task stays FAIL, its record expires, its letter leaves the DLQ.
 
         Raises:
-            NoSuchLetter: there is none.
+            NoSuchDeadLetter: there is none.
             StoreUnavailable: unknown; ask again.
         """
         if not self._handovers.discard(task_id, by=by):
-            raise NoSuchLetter(f"there is no dead letter of task {task_id}")
+            raise NoSuchDeadLetter(f"there is no dead letter of task {task_id}")
 
     # --- many ----------------------------------------------------------------------------------------
-    def matching(self, wanted: Filter) -> Iterator[Record]:
+    def matching(self, wanted: DeadLetterFilter) -> Iterator[Record]:
         """The dead letters that a filter means, page by page."""
         if wanted.task_id is not None:
             record = self._store.get(wanted.task_id)
@@ -300,7 +274,7 @@ class DeadLetters:
             if cursor is None:
                 return
 
-    def count(self, wanted: Filter, *, most: int) -> int:
+    def count(self, wanted: DeadLetterFilter, *, most: int) -> int:
         """How many dead letters a filter means now; ``most`` ends the count."""
         found = 0
         for _ in self.matching(wanted):
@@ -309,7 +283,7 @@ class DeadLetters:
                 break
         return found
 
-    def request(self, job: Job) -> int:
+    def request(self, job: BulkRedriveJob) -> int:
         """Have the workers redrive many letters; survives the death of whoever asked.
 
         Returns:
@@ -324,33 +298,33 @@ class DeadLetters:
         return found
 
     @contextlib.contextmanager
-    def turn(self, patience: float = 0.0) -> Iterator[Turn]:
+    def turn(self, patience: float = 0.0) -> Iterator[WalkLock]:
         """The right to walk through the DLQ, while the block lasts.
 
         Args:
             patience: seconds to wait for it.
 
         Raises:
-            Occupied: somebody else has it.
+            WalkInProgress: somebody else has it.
             StoreUnavailable: Redis did not answer.
         """
-        turn = Turn(self._jobs, self._walk_key)
+        turn = WalkLock(self._jobs, self._walk_key)
         turn.take(patience)
         try:
             yield turn
         finally:
             turn.give_up()
 
-    def next_job(self) -> Job | None:
+    def next_job(self) -> BulkRedriveJob | None:
         """The oldest job, which stays in the list until `finish_job`: a worker may die over it."""
         text = self._jobs.run(("LINDEX", self._jobs_key, 0))[0]
-        return Job.from_json(text) if text else None
+        return BulkRedriveJob.from_json(text) if text else None
 
-    def finish_job(self, job: Job) -> None:
+    def finish_job(self, job: BulkRedriveJob) -> None:
         """A job is done."""
         self._jobs.run(("LREM", self._jobs_key, 1, job.to_json()))
 
-    def shorten_job(self, job: Job, sent: int) -> None:
+    def shorten_job(self, job: BulkRedriveJob, sent: int) -> None:
         """A job was interrupted: what is left of it waits. A crash in between would leave it there twice, never lost."""
         left = dataclasses.replace(job, limit=job.limit - sent)
         self._jobs.run(("LPUSH", self._jobs_key, left.to_json()), ("LREM", self._jobs_key, -1, job.to_json()))
@@ -389,20 +363,3 @@ def without_secrets(body: Any, known: TaskType | None) -> Any:
     if known is None or not texts:
         return body
     return logs.hidden([[veiled(known.payload, payload, logs.REDACTED), *more], *rest], texts)
-
-
-def is_stale(letter: Message, record: Record | None) -> bool:
-    """Whether a letter in the DLQ is of no use any more. Pure.
-
-    A letter without a record is kept: Redis may have been wiped, and the letter is all there is.
-    """
-    if record is None:
-        return False
-    if record.cycle > letter.cycle:
-        # Its redrive is recorded; the letter goes only after the confirm.
-        return record.before_redrive is None
-    if record.cycle < letter.cycle:
-        return False
-    if record.seq > letter.seq:
-        return True  # an extra copy: the task lives on, or lies here, in a later one
-    return record.discarded or record.state in (State.SUCCEEDED, State.CANCELLED, State.REJECTED)

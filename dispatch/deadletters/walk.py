@@ -1,7 +1,7 @@
 """Walk through the DLQ once: take letters out or leave them, without loading them all.
 
 Letters that stay are held unacked until the end of the walk, by delivery tag alone, and then go back; RabbitMQ does
-not promise their order. One walk at a time (`dispatch.deadletters.service.Turn`): what one holds, another would not see.
+not promise their order. One walk at a time (`dispatch.deadletters.service.WalkLock`): what one holds, another would not see.
 A crash in the middle returns every letter that was not taken out.
 """
 
@@ -17,14 +17,16 @@ from typing import Any
 from amqp.exceptions import AMQPError
 from kombu import Connection
 
-import topology
-from dispatch.broker.decoding import death, readable, wire_message
+from dispatch.broker import provision
+from dispatch.broker.decoding import wire_message
 from dispatch.config.settings import Settings
-from dispatch.deadletters.service import DeadLetters, Filter, Job, Occupied, Outcome, Turn, is_stale
+from dispatch.deadletters.service import BulkRedriveJob, DeadLetterService, RedriveOutcome, WalkInProgress, WalkLock
 from dispatch.errors import DispatchError, StoreUnavailable
-from dispatch.protocol.record import DEAD_ID, TOO_LARGE, Message
-from dispatch.store.handovers import Burial, Handovers
-from dispatch.store.tasks import Store
+from dispatch.protocol import names
+from dispatch.protocol.dead_letters import DeadLetterFilter, death, is_stale, readable
+from dispatch.protocol.message import DEAD_ID, TOO_LARGE, Message
+from dispatch.store.handovers import DeadLetterAnswer, Handovers
+from dispatch.store.tasks import TaskStore
 from dispatch.telemetry import logger
 
 log = logger("dispatch.letterbox")
@@ -48,7 +50,7 @@ class Stop(Exception):
     """Raised by a visitor: the walk is over, this letter stays."""
 
 
-def walk(settings: Settings, turn: Turn, visit: Callable[[Message], bool], *, rate: float = 0.0) -> int:
+def walk(settings: Settings, turn: WalkLock, visit: Callable[[Message], bool], *, rate: float = 0.0) -> int:
     """Show every letter to a visitor.
 
     Args:
@@ -64,7 +66,7 @@ def walk(settings: Settings, turn: Turn, visit: Callable[[Message], bool], *, ra
         Exception: what the visitor or the connection raised; letters not taken out are back in the queue.
     """
     with Connection(settings.broker("replay"), heartbeat=30, connect_timeout=4) as connection:
-        topology.connect(connection)
+        provision.connect(connection)
         return _Walk(connection, turn).through(visit, 1 / rate if rate > 0 else 0.0)
 
 
@@ -77,7 +79,7 @@ class _Hand:
         self._held: dict[int, None] = {}  # every tag not acked, in order
         self.arrived: collections.deque[Any] = collections.deque()
         self.kept = 0  #: letters that were shown and stay
-        self._tag: str | None = self._channel.basic_consume(topology.DEAD_QUEUE, callback=self._take)
+        self._tag: str | None = self._channel.basic_consume(names.DEAD_QUEUE, callback=self._take)
 
     def _take(self, raw: Any) -> None:
         message = self._channel.message_to_python(raw)
@@ -90,7 +92,7 @@ class _Hand:
         return self._count()
 
     def _count(self) -> int:
-        return int(self._channel.queue_declare(topology.DEAD_QUEUE, passive=True).message_count)
+        return int(self._channel.queue_declare(names.DEAD_QUEUE, passive=True).message_count)
 
     def ack(self, message: Any) -> None:
         message.ack()
@@ -109,7 +111,7 @@ class _Hand:
 
 
 class _Walk:
-    def __init__(self, connection: Connection, turn: Turn) -> None:
+    def __init__(self, connection: Connection, turn: WalkLock) -> None:
         self._connection = connection
         self._turn = turn
         self._hands: list[_Hand] = []
@@ -133,7 +135,7 @@ class _Walk:
 
     def _letters(self) -> Iterator[tuple[_Hand, Any]]:
         """At most as many letters as waited at the start: new ones are for the next walk."""
-        queue = self._connection.default_channel.queue_declare(topology.DEAD_QUEUE, passive=True)
+        queue = self._connection.default_channel.queue_declare(names.DEAD_QUEUE, passive=True)
         left = queue.message_count
         while left > 0:
             hand = _Hand(self._connection)
@@ -178,11 +180,11 @@ class _Walk:
 
 def redrive_all(
     settings: Settings,
-    letters: DeadLetters,
-    turn: Turn,
-    job: Job,
+    letters: DeadLetterService,
+    turn: WalkLock,
+    job: BulkRedriveJob,
     *,
-    shown: Callable[[Message, Outcome], None] = lambda _letter, _outcome: None,
+    shown: Callable[[Message, RedriveOutcome], None] = lambda _letter, _outcome: None,
 ) -> int:
     """Redrive what a job's filter means, by walking through the DLQ; works also with Redis wiped.
 
@@ -205,9 +207,9 @@ def redrive_all(
         if not job.filter.matches(letter):
             return False
         outcome = letters.redrive_letter(_named(letter), by=job.by)
-        sent += outcome is Outcome.SENT
+        sent += outcome is RedriveOutcome.SENT
         shown(letter, outcome)
-        return outcome in (Outcome.SENT, Outcome.STALE)
+        return outcome in (RedriveOutcome.SENT, RedriveOutcome.STALE)
 
     walk(settings, turn, visit, rate=job.rate)
     return sent
@@ -215,9 +217,9 @@ def redrive_all(
 
 def discard_all(
     settings: Settings,
-    letters: DeadLetters,
-    turn: Turn,
-    wanted: Filter,
+    letters: DeadLetterService,
+    turn: WalkLock,
+    wanted: DeadLetterFilter,
     *,
     by: str,
     shown: Callable[[Message], None] = lambda _letter: None,
@@ -247,7 +249,7 @@ def discard_all(
 
 
 def clear_stale(
-    settings: Settings, store: Store, handovers: Handovers, turn: Turn, missed: dict[str, int] | None = None
+    settings: Settings, store: TaskStore, handovers: Handovers, turn: WalkLock, missed: dict[str, int] | None = None
 ) -> int:
     """Take out the letters of tasks that were redriven or discarded, and second copies of the same letter.
 
@@ -302,7 +304,7 @@ def _still_missed(unseen: set[str], missed: dict[str, int]) -> set[str]:
     return set(missed)
 
 
-def record_all(settings: Settings, store: Store, handovers: Handovers, turn: Turn, *, max_attempts: int) -> int:
+def record_all(settings: Settings, store: TaskStore, handovers: Handovers, turn: WalkLock, *, max_attempts: int) -> int:
     """Record the letters that have no record: Redis has lost its data, and the tap's copies are gone long since.
 
     Args:
@@ -324,7 +326,7 @@ def record_all(settings: Settings, store: Store, handovers: Handovers, turn: Tur
         if store.get(letter.task_id) is None:
             reason = death(letter)
             burial = handovers.bury(letter, expired=reason == "expired", reason=reason, max_attempts=max_attempts)
-            recorded += burial is Burial.OK
+            recorded += burial is DeadLetterAnswer.OK
         return False
 
     walk(settings, turn, visit)
@@ -346,10 +348,10 @@ class Janitor:
         letters: redrives.
     """
 
-    def __init__(self, settings: Settings, letters: DeadLetters) -> None:
+    def __init__(self, settings: Settings, letters: DeadLetterService) -> None:
         self._settings = settings
         self._letters = letters
-        self._store = Store(settings, timeout=1.0)
+        self._store = TaskStore(settings, timeout=1.0)
         self._handovers = Handovers(settings)
         self._missed: dict[str, int] = {}
 
@@ -371,26 +373,26 @@ class Janitor:
                 job = self._letters.next_job()
                 if job is not None:
                     self._do(job, turn)
-        except Occupied:
+        except WalkInProgress:
             log.debug("somebody else walks through the dead letters")
 
-    def _record_all(self, turn: Turn) -> None:
+    def _record_all(self, turn: WalkLock) -> None:
         attempts = len(self._settings.ladder) + 1
         recorded = record_all(self._settings, self._store, self._handovers, turn, max_attempts=attempts)
         if recorded:
             log.warning("letters without a record recorded again", count=recorded)
 
-    def _do(self, job: Job, turn: Turn) -> None:
-        outcomes: list[Outcome] = []
+    def _do(self, job: BulkRedriveJob, turn: WalkLock) -> None:
+        outcomes: list[RedriveOutcome] = []
         try:
             redrive_all(
                 self._settings, self._letters, turn, job, shown=lambda _letter, outcome: outcomes.append(outcome)
             )
         except Exception as exc:
-            sent = outcomes.count(Outcome.SENT)
+            sent = outcomes.count(RedriveOutcome.SENT)
             log.warning("redrive of many interrupted", reason=repr(exc), sent=sent, by=job.by)
             if sent:
                 self._letters.shorten_job(job, sent)
             raise
-        log.info("redrive of many done", sent=outcomes.count(Outcome.SENT), by=job.by)
+        log.info("redrive of many done", sent=outcomes.count(RedriveOutcome.SENT), by=job.by)
         self._letters.finish_job(job)

@@ -13,22 +13,22 @@ from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.contract import openapi
-from dispatch.gateway.errors import Faults
+from dispatch.gateway.errors import ErrorHandlers
 from dispatch.gateway.http import access_log as access
 from dispatch.gateway.http import context
 from dispatch.gateway.http.auth import Keyring
 from dispatch.gateway.http.long_poll import Slots
 from dispatch.gateway.http.operations import Operation, Spend, contracts, register
 from dispatch.gateway.ports import KnownKeys, Letters, Submits, Tasks
-from dispatch.gateway.views.dead_letters import LetterViews
+from dispatch.gateway.views.dead_letters import DeadLetterViews
 from dispatch.gateway.views.docs import DocsViews, serve_static
 from dispatch.gateway.views.health import HealthViews, Readiness
 from dispatch.gateway.views.metrics import MetricViews
 from dispatch.gateway.views.queues import QueueViews
-from dispatch.gateway.views.task_types import TypeViews
+from dispatch.gateway.views.task_types import TaskTypeViews
 from dispatch.gateway.views.tasks import TaskViews
 from dispatch.gateway.views.workers import WorkerViews
-from dispatch.store.workers import Entry
+from dispatch.store.workers import WorkerInfo
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import tracing
 
@@ -47,12 +47,12 @@ class Parts:
     spend: Spend
     readiness: Readiness
     queues: Callable[[], Sequence[QueueView]]
-    workers: Callable[[], Sequence[Entry]]
+    workers: Callable[[], Sequence[WorkerInfo]]
 
 
 def operations() -> list[Operation]:
     """Every operation's contract."""
-    groups = (TaskViews, TypeViews, LetterViews, QueueViews, WorkerViews, HealthViews, MetricViews, DocsViews)
+    groups = (TaskViews, TaskTypeViews, DeadLetterViews, QueueViews, WorkerViews, HealthViews, MetricViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
 
 
@@ -82,7 +82,7 @@ def build(parts: Parts) -> flask.Flask:
         recording.instrument_app(app)  # first of all, so that its span is there when the context begins
     app.before_request(context.begin)
     app.after_request(access.finish)
-    Faults(parts.guard, parts.settings.idempotency_retry).install(app)
+    ErrorHandlers(parts.guard, parts.settings.idempotency_retry).install(app)
     docs = DocsViews()
     register(app, [*_views(parts), docs], keyring, parts.spend)
     serve_static(app)
@@ -103,8 +103,8 @@ def _views(parts: Parts) -> list[object]:
             stream_slots=Slots(settings.http_threads),
             result_ttl=settings.result_ttl,
         ),
-        TypeViews(parts.types, settings.ladder),
-        LetterViews(parts.letters, parts.types),
+        TaskTypeViews(parts.types, settings.ladder),
+        DeadLetterViews(parts.letters, parts.types),
         QueueViews(parts.queues, parts.guard),
         WorkerViews(parts.workers),
         HealthViews(parts.readiness),

@@ -9,7 +9,7 @@ import structlog
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from dispatch.deadletters.service import NoSuchLetter, NotDead, TooLarge
+from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
 from dispatch.errors import Nacked, NotSent, PublishError, StoreUnavailable, Unroutable
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.http import context, problems
@@ -31,7 +31,7 @@ _HTTP = {
 }
 
 
-class Faults:
+class ErrorHandlers:
     """Makes problems of errors.
 
     Args:
@@ -50,7 +50,7 @@ class Faults:
         app.register_error_handler(StoreUnavailable, self._store)
         app.register_error_handler(KeyInProgress, self._in_progress)
         app.register_error_handler(KeyReused, self._reused)
-        app.register_error_handler(NoSuchLetter, self._no_letter)
+        app.register_error_handler(NoSuchDeadLetter, self._no_letter)
         app.register_error_handler(NotDead, self._not_dead)
         app.register_error_handler(TooLarge, self._too_large)
         app.register_error_handler(HTTPException, _http)
@@ -90,7 +90,7 @@ class Faults:
         del exc
         return context.problem_response(Problem("idempotency-key-reused"))
 
-    def _no_letter(self, exc: NoSuchLetter) -> Response:
+    def _no_letter(self, exc: NoSuchDeadLetter) -> Response:
         del exc
         return context.problem_response(Problem("task-not-found", "There is no dead letter of that task."))
 

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatch.deadletters.service import DeadLetters, Filter, Job, without_secrets
+from dispatch.deadletters.service import BulkRedriveJob, DeadLetterService, without_secrets
+from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.record import Record
-from dispatch.store.tasks import Page, Store
+from dispatch.store.tasks import Page, TaskStore
 from dispatch.tasktypes.registry import TaskType
 
 
@@ -20,12 +21,12 @@ class LetterDesk:
         verbs: redrive and discard.
     """
 
-    def __init__(self, store: Store, verbs: DeadLetters) -> None:
+    def __init__(self, store: TaskStore, verbs: DeadLetterService) -> None:
         self._store = store
         self._verbs = verbs
 
     def get(self, task_id: str) -> Record:
-        """A record whose letter lies in the DLQ; raises NoSuchLetter."""
+        """A record whose letter lies in the DLQ; raises NoSuchDeadLetter."""
         return self._verbs.find(task_id)
 
     def list(self, *, type: str | None, error_type: str | None, limit: int, cursor: str | None) -> Page:
@@ -42,13 +43,13 @@ class LetterDesk:
 
     def count(self, *, type: str | None, error_type: str | None, limit: int) -> int:
         """How many match, at most the limit."""
-        return self._verbs.count(Filter(type, error_type), most=limit)
+        return self._verbs.count(DeadLetterFilter(type, error_type), most=limit)
 
     def request_bulk(
         self, *, type: str | None, error_type: str | None, limit: int, rate_per_second: float, by: str
     ) -> int:
         """Have the workers send many again; how many match now."""
-        return self._verbs.request(Job(Filter(type, error_type), limit, rate_per_second, by))
+        return self._verbs.request(BulkRedriveJob(DeadLetterFilter(type, error_type), limit, rate_per_second, by))
 
 
 def payload(record: Record, types: Mapping[str, TaskType]) -> Any:

@@ -13,7 +13,7 @@ Hops = list[dict[str, Any]]  #: API.md, "Events"
 
 
 class Tasks(Protocol):
-    """Reads records; `dispatch.store.tasks.Store` is one. Each raises StoreUnavailable."""
+    """Reads records; `dispatch.store.tasks.TaskStore` is one. Each raises StoreUnavailable."""
 
     def get(self, task_id: str) -> Record | None:
         """One record."""
@@ -55,16 +55,16 @@ class Letters(Protocol):
     """The operator's verbs over dead letters; `dispatch.gateway.letters.LetterDesk` is one."""
 
     def get(self, task_id: str) -> Record:
-        """A record whose letter lies in the DLQ; raises NoSuchLetter."""
+        """A record whose letter lies in the DLQ; raises NoSuchDeadLetter."""
 
     def list(self, *, type: str | None, error_type: str | None, limit: int, cursor: str | None) -> Page:
         """A page of dead letters, newest first; ValueError on a bad cursor."""
 
     def redrive(self, task_id: str, *, by: str) -> Record:
-        """Send one again; raises NoSuchLetter, NotDead, TooLarge, PublishError."""
+        """Send one again; raises NoSuchDeadLetter, NotDead, TooLarge, PublishError."""
 
     def discard(self, task_id: str, *, by: str) -> None:
-        """Drop one; raises NoSuchLetter."""
+        """Drop one; raises NoSuchDeadLetter."""
 
     def count(self, *, type: str | None, error_type: str | None, limit: int) -> int:
         """How many match, at most the limit."""

@@ -16,26 +16,15 @@ from typing import Any
 
 from celery import Celery
 
-import topology
 from dispatch.broker.publisher import Publisher, dispatch
 from dispatch.config.settings import Settings
 from dispatch.crashpoints import reach
 from dispatch.errors import InDoubt, NotSent, PublishError, StoreError
-from dispatch.protocol.record import (
-    ACCEPTED_AT,
-    ATTEMPT,
-    CYCLE,
-    PRINCIPAL,
-    REQUEST_ID,
-    SEQ,
-    TRACEPARENT,
-    ErrorInfo,
-    Message,
-    Record,
-    State,
-    new_task_id,
-)
-from dispatch.store.tasks import Hold, Store
+from dispatch.protocol import names
+from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.message import ACCEPTED_AT, ATTEMPT, CYCLE, PRINCIPAL, REQUEST_ID, SEQ, TRACEPARENT, Message
+from dispatch.protocol.record import ErrorInfo, Record, State
+from dispatch.store.tasks import KeyState, TaskStore
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logger, metrics
 
@@ -73,7 +62,7 @@ class Submitter:
         celery: the app whose tasks are published.
     """
 
-    def __init__(self, settings: Settings, store: Store, publisher: Publisher, celery: Celery) -> None:
+    def __init__(self, settings: Settings, store: TaskStore, publisher: Publisher, celery: Celery) -> None:
         self._settings = settings
         self._store = store
         self._publisher = publisher
@@ -103,14 +92,14 @@ class Submitter:
             reservation = self._reserve(submission, submission.key, task_id)
             reach("submit.key-reserved")
             task_id = reservation.task_id
-            if reservation.hold is Hold.REPLAY:
+            if reservation.hold is KeyState.REPLAY:
                 record = self._store.get(task_id)
                 if record is not None and record.state is not State.REJECTED:
                     return Accepted(record, replayed=True)
                 # The record's time is over, so the key's is too: this request is a new one.
                 self._store.release_key(submission.principal, submission.key, task_id)
                 return self.submit(submission)
-            if reservation.hold is Hold.ADOPT:
+            if reservation.hold is KeyState.ADOPT:
                 cut_off = self._store.get(task_id) is not None
         attempt = _Attempt(self, submission, task_id, cut_off=cut_off)
         self._publish(attempt)
@@ -172,7 +161,7 @@ class Submitter:
             revision=2,
             created_at=now,
             updated_at=now,
-            queue=topology.WORK_QUEUE,
+            queue=names.WORK_QUEUE,
             request_id=submission.request_id,
             traceparent=submission.traceparent,
         )
@@ -196,7 +185,7 @@ class Submitter:
         """Record the confirm."""
         return self._store.mark_published(
             message,
-            queue=topology.WORK_QUEUE,
+            queue=names.WORK_QUEUE,
             max_attempts=self.max_attempts(submission.type),
             key=submission.key,
             **about,

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client.core import Metric
 
-import topology
+from dispatch.broker import provision
 from dispatch.broker import queue_stats as queues
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
 from dispatch.errors import DispatchError
+from dispatch.protocol import names
 from dispatch.protocol.record import Record, State
 from dispatch.store.keys import dead_key, waiting_key
 from dispatch.store.scripts import Scripts, pairs, words
-from dispatch.store.tasks import Store
+from dispatch.store.tasks import TaskStore
 from dispatch.telemetry import logger, metrics
 
 log = logger("dispatch.queuewatch")
@@ -42,7 +43,7 @@ class Seen:
     samples: dict[tuple[str, ...], float]
 
 
-class QueueWatch:
+class QueueMetrics:
     """Looks at the queues on a thread; a Prometheus collector.
 
     Args:
@@ -51,7 +52,7 @@ class QueueWatch:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = Store(settings, timeout=1.0)
+        self._store = TaskStore(settings, timeout=1.0)
         self._redis = Scripts(settings, timeout=1.0, names=("unlist_key",))
         self._seen: dict[str, tuple[tuple[str, str, tuple[str, ...]], Seen]] = {}
         self._compared = 0.0
@@ -108,13 +109,13 @@ class QueueWatch:
 
     def _look_at_ages(self) -> None:
         now = time.time() * 1_000
-        ages = {topology.WORK_QUEUE: self._oldest_waiting(now), topology.DEAD_QUEUE: self._oldest_dead()}
+        ages = {names.WORK_QUEUE: self._oldest_waiting(now), names.DEAD_QUEUE: self._oldest_dead()}
         self._keep(
             metrics.OLDEST, {(queue,): max(0.0, now - since) / 1_000 if since else 0.0 for queue, since in ages.items()}
         )
 
     def _compare(self) -> None:
-        self._keep(metrics.DRIFT, {(): float(topology.verify(self._settings).drift)})
+        self._keep(metrics.DRIFT, {(): float(provision.verify(self._settings).drift)})
 
     def _keep(self, described: tuple[str, str, tuple[str, ...]], samples: dict[tuple[str, ...], float]) -> None:
         self._seen[described[0]] = described, Seen(time.monotonic(), samples)

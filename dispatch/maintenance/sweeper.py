@@ -14,9 +14,11 @@ from typing import Any
 from dispatch.config.settings import Settings
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, StoreUnavailable
-from dispatch.protocol.record import Copy, ErrorInfo, Record, State
-from dispatch.store.handovers import Handovers, resent_copy
-from dispatch.store.tasks import Store
+from dispatch.protocol.copies import resent_copy
+from dispatch.protocol.message import Copy
+from dispatch.protocol.record import ErrorInfo, Record, State
+from dispatch.store.handovers import Handovers
+from dispatch.store.tasks import TaskStore
 from dispatch.telemetry import logger, metrics
 
 log = logger("dispatch.sweeper")
@@ -55,10 +57,10 @@ class Resend:
     """The broker has lost it: no queue could have held it so long."""
 
 
-Step = Forget | LookAt | Reject | Publish | Resend
+SweepStep = Forget | LookAt | Reject | Publish | Resend
 
 
-def next_step(record: Record | None, *, leased: bool, now: float, settings: Settings) -> Step:
+def next_step(record: Record | None, *, leased: bool, now: float, settings: Settings) -> SweepStep:
     """What to do about a task. Pure.
 
     Args:
@@ -97,7 +99,7 @@ class Sweeper:
     def __init__(self, settings: Settings, *, send: Callable[[Copy], Any]) -> None:
         self._settings = settings
         self._send = send
-        self._store = Store(settings, timeout=1.0)
+        self._store = TaskStore(settings, timeout=1.0)
         self._handovers = Handovers(settings)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)

@@ -26,7 +26,7 @@ class Rung:
     seconds: float  #: how long a message waits there; frozen at the queue's declaration
 
 
-class Kind(enum.StrEnum):
+class FailureKind(enum.StrEnum):
     """What sort of failure an attempt ended in."""
 
     PERMANENT = "permanent"  #: the handler said that trying again can't help
@@ -39,7 +39,7 @@ class Kind(enum.StrEnum):
 class Failure:
     """A failed attempt, as plain values that survive pickling, JSON and AMQP headers."""
 
-    kind: Kind
+    kind: FailureKind
     type: str  #: machine-readable, e.g. ``upstream-timeout`` or ``ValueError``
     message: str  #: for people
     retry_after: float | None = None  #: seconds the other side asked for
@@ -47,7 +47,7 @@ class Failure:
     @property
     def retryable(self) -> bool:
         """Whether another attempt may help."""
-        return self.kind is not Kind.PERMANENT
+        return self.kind is not FailureKind.PERMANENT
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ def decide(failure: Failure, attempt: int, ladder: Sequence[Rung], deadline: flo
     Returns:
         `Retry`, `Park` or `Dead`.
     """
-    if failure.kind is Kind.PERMANENT:
+    if failure.kind is FailureKind.PERMANENT:
         return Dead("permanent")
-    if failure.kind in (Kind.THROTTLED, Kind.OUTAGE):
+    if failure.kind in (FailureKind.THROTTLED, FailureKind.OUTAGE):
         return _park(failure, attempt, ladder, deadline, now)
     if attempt > len(ladder):
         return Dead("retries-exhausted")

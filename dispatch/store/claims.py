@@ -22,8 +22,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatch.config.settings import Settings
-from dispatch.protocol.record import Copy, Message, State, trace_id
-from dispatch.store.client import Step
+from dispatch.protocol.ids import trace_id
+from dispatch.protocol.message import Copy, Message
+from dispatch.protocol.record import State
+from dispatch.store.client import RedisCommand
 from dispatch.store.keys import due_key, index_key, task_keys, waiting_key
 from dispatch.store.scripts import Scripts
 from dispatch.telemetry import tracing
@@ -35,7 +37,7 @@ SCRIPTS = ("claim", "complete", "progress", "renew", "release")
 FIRST_LOOK = 5.0
 
 
-class Answer(enum.StrEnum):
+class ClaimAnswer(enum.StrEnum):
     """What the record says to a copy that wants to run."""
 
     RUN = "RUN"  #: it may; the fence is set
@@ -64,7 +66,7 @@ class Ticket:
 class Claimed:
     """The answer, and for ROUTE the decided copy."""
 
-    answer: Answer
+    answer: ClaimAnswer
     copy: Copy | None = None
 
 
@@ -104,7 +106,7 @@ def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
     return json.dumps({"kind": kind, **shown, **({"spanId": span} if span else {})}, separators=(",", ":"))
 
 
-def recreate(scripts: Scripts, prefix: str, message: Message, step: Step, *more: Step) -> Any:
+def recreate(scripts: Scripts, prefix: str, message: Message, step: RedisCommand, *more: RedisCommand) -> Any:
     """Run a transition that recreates a record that Redis lost, with what the record needs beside itself.
 
     The sweeper's reminder comes first, and lies ahead, so that no sweeper looks before the record is there. The indexes
@@ -127,13 +129,13 @@ def recreate(scripts: Scripts, prefix: str, message: Message, step: Step, *more:
     now = time.time()
     born = message.number("x-accepted-at") or int(now * 1_000)
     indexes = [index_key(prefix, whose) for whose in (None, message.text("x-principal") or "")]
-    first: list[Step] = [("ZADD", due_key(prefix), "NX", now + FIRST_LOOK, message.task_id)]
+    first: list[RedisCommand] = [("ZADD", due_key(prefix), "NX", now + FIRST_LOOK, message.task_id)]
     first += [("ZADD", index, born, message.task_id) for index in indexes]
     after = [relisted(index, born, message.task_id) for index in indexes]
     return scripts.run(*first, step, *after, *more)[len(first)]
 
 
-def relisted(index: str, at: int, task_id: str) -> Step:
+def relisted(index: str, at: int, task_id: str) -> RedisCommand:
     """List a task whose record has just come back.
 
     Who walks over the list may have found no record a moment ago, and drops the entry with the score that he saw.
@@ -187,8 +189,8 @@ class Claims:
         if answer[0] == "MISSING":
             again = self._scripts.step("claim", keys, *arguments, seed(message, max_attempts))
             answer = recreate(self._scripts, self._prefix, message, again)
-        kind = Answer(answer[0])
-        return Claimed(kind, Copy.from_json(answer[1]) if kind is Answer.ROUTE else None)
+        kind = ClaimAnswer(answer[0])
+        return Claimed(kind, Copy.from_json(answer[1]) if kind is ClaimAnswer.ROUTE else None)
 
     def complete(self, message: Message, ticket: Ticket, result: Mapping[str, Any], max_attempts: int) -> bool:
         """Record SUCCESS and drop the lease.
@@ -272,6 +274,6 @@ class Claims:
         """Close the connections."""
         self._scripts.close()
 
-    def _renewal(self, ticket: Ticket, message: Message, fields: str) -> Step:
+    def _renewal(self, ticket: Ticket, message: Message, fields: str) -> RedisCommand:
         keys = task_keys(self._prefix, message.task_id)
         return self._scripts.step("renew", keys, ticket.owner, ticket.fence, self._lease, fields)

@@ -21,9 +21,9 @@ from redis.exceptions import TimeoutError as Silent
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from dispatch.config.redis_url import Address, Kind, parse
+from dispatch.config.redis_url import Address, RedisKind, parse
 
-Step = tuple[Any, ...]
+RedisCommand = tuple[Any, ...]
 
 #: Seconds during which nobody tries again to find a cluster that did not answer.
 _PAUSE = 0.5
@@ -32,10 +32,10 @@ _PAUSE = 0.5
 class Client(Protocol):
     """Thread-safe; connects when it is first used."""
 
-    def run(self, steps: Sequence[Step]) -> list[Any]:
+    def run(self, steps: Sequence[RedisCommand]) -> list[Any]:
         """Commands in their order; their answers."""
 
-    def gather(self, steps: Sequence[Step]) -> list[Any]:
+    def gather(self, steps: Sequence[RedisCommand]) -> list[Any]:
         """Commands that do not depend on each other's order; their answers in the order of the commands."""
 
     def pubsub(self) -> redis.client.PubSub:
@@ -62,9 +62,9 @@ def connect(url: str, timeout: float) -> Client:
         ValueError: the URL is none of ours.
     """
     address = parse(url)
-    if address.kind is Kind.CLUSTER:
+    if address.kind is RedisKind.CLUSTER:
         return _Cluster(address, timeout)
-    return _Server(_master(address, timeout) if address.kind is Kind.SENTINEL else _single(address, timeout))
+    return _SingleServer(_master(address, timeout) if address.kind is RedisKind.SENTINEL else _single(address, timeout))
 
 
 def _options(timeout: float) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _master(address: Address, timeout: float) -> redis.Redis:
     return client
 
 
-class _Server:
+class _SingleServer:
     """One server, or the one master.
 
     Args:
@@ -143,7 +143,7 @@ class _Server:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def run(self, steps: Sequence[Step]) -> list[Any]:
+    def run(self, steps: Sequence[RedisCommand]) -> list[Any]:
         if len(steps) == 1:
             return [self._redis.execute_command(*steps[0])]  # type: ignore[no-untyped-call]
         pipe = self._redis.pipeline(transaction=False)
@@ -179,11 +179,11 @@ class _Cluster:
         self._found: Any = None
         self._failed_at = -_PAUSE
 
-    def run(self, steps: Sequence[Step]) -> list[Any]:
+    def run(self, steps: Sequence[RedisCommand]) -> list[Any]:
         cluster = self._cluster()
         return [_patiently(lambda step=step: cluster.execute_command(*step)) for step in steps]
 
-    def gather(self, steps: Sequence[Step]) -> list[Any]:
+    def gather(self, steps: Sequence[RedisCommand]) -> list[Any]:
         cluster = self._cluster()
 
         def whole() -> list[Any]:

@@ -18,26 +18,20 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import topology
-from dispatch.broker.decoding import death
 from dispatch.config.settings import Settings
-from dispatch.protocol.record import (
-    ATTEMPT,
-    CYCLE,
+from dispatch.protocol import names
+from dispatch.protocol.copies import _now
+from dispatch.protocol.dead_letters import HOPELESS, death
+from dispatch.protocol.message import (
     DEAD_REASON,
-    FAILED_AT,
     LAST_ERROR,
     LAST_ERROR_TYPE,
     MAX_ERROR,
-    QUEUED_AT,
-    RETRY_QUEUE,
-    SEQ,
     Copy,
     Message,
-    Record,
-    State,
 )
-from dispatch.protocol.retry import LEASE_RUNG, Dead, Decision, Failure, Retry
+from dispatch.protocol.record import Record, State
+from dispatch.protocol.retry import Dead, Decision, Failure, Retry
 from dispatch.store.claims import Ticket, hop, recreate, relisted, seed
 from dispatch.store.keys import dead_key, due_key, known_key, stale_key, task_keys, waiting_key
 from dispatch.store.scripts import Scripts, pairs, words
@@ -45,95 +39,11 @@ from dispatch.store.scripts import Scripts, pairs, words
 SCRIPTS = ("decide", "hand_over", "bury", "redrive", "undo_redrive", "discard", "resend", "forget", "settle_letters")
 
 
-#: Reasons of letters that would die again.
-HOPELESS = frozenset({"permanent", "undecodable", "malformed", "too-large", "unknown-type"})
-
-
 # --- pure: the next copy -------------------------------------------------------------------------
-def next_copy(message: Message, failure: Failure, decision: Decision, failed_at: int) -> Copy:
-    """The copy that a decision asks for.
-
-    Args:
-        message: the copy whose attempt failed.
-        failure: how.
-        decision: what happens next.
-        failed_at: epoch milliseconds.
-
-    Returns:
-        The copy: body untouched, next seq, for `Retry` also the next attempt.
-    """
-    about = {
-        SEQ: message.seq + 1,
-        LAST_ERROR_TYPE: failure.type,
-        LAST_ERROR: failure.message[:MAX_ERROR],
-        FAILED_AT: failed_at,
-        "retries": message.attempt,
-    }
-    key = message.routing_key or topology.routing_key(message.type)
-    if isinstance(decision, Dead):
-        dead = message.with_headers(RETRY_QUEUE, **about, **{DEAD_REASON: decision.reason})
-        return Copy(dead, topology.DEAD_EXCHANGE, key, topology.DEAD_QUEUE)
-    attempt = message.attempt + isinstance(decision, Retry)
-    rung = decision.rung.name
-    queued = failed_at + int(decision.rung.seconds * 1_000)
-    waiting = message.with_headers(DEAD_REASON, **about, **{ATTEMPT: attempt, RETRY_QUEUE: rung, QUEUED_AT: queued})
-    return Copy(waiting, topology.RETRY_EXCHANGE, key, topology.rung_queue(rung))
-
-
-def parked_copy(message: Message) -> Copy:
-    """The same copy for the lease queue: no attempt and no seq is used up."""
-    key = message.routing_key or topology.routing_key(message.type)
-    return Copy(message.with_headers(**{RETRY_QUEUE: LEASE_RUNG}), topology.RETRY_EXCHANGE, key, topology.LEASE_QUEUE)
-
-
-def dead_copy(message: Message, reason: str, error_type: str, error: str, dead_id: str | None = None) -> Copy:
-    """A letter for a message that no handler can run: as it came, with the reason."""
-    about: dict[str, Any] = {
-        DEAD_REASON: reason,
-        LAST_ERROR_TYPE: error_type,
-        LAST_ERROR: error[:MAX_ERROR],
-        FAILED_AT: _now(),
-    }
-    if dead_id:
-        about["x-dead-id"] = dead_id
-    key = message.routing_key or topology.ROUTING_KEY
-    return Copy(message.with_headers(RETRY_QUEUE, **about), topology.DEAD_EXCHANGE, key, topology.DEAD_QUEUE)
-
-
-def redriven_copy(letter: Message) -> Copy:
-    """The first copy of a letter's next cycle: same task id, same trace, next seq, first attempt."""
-    fresh = letter.with_headers(
-        RETRY_QUEUE,
-        DEAD_REASON,
-        LAST_ERROR,
-        LAST_ERROR_TYPE,
-        FAILED_AT,
-        **{CYCLE: letter.cycle + 1, SEQ: letter.seq + 1, ATTEMPT: 1, "retries": 0, QUEUED_AT: _now()},
-    )
-    key = letter.routing_key or topology.routing_key(letter.type)
-    return Copy(fresh, topology.TASK_EXCHANGE, key, topology.WORK_QUEUE)
-
-
-def resent_copy(record: Record) -> Copy | None:
-    """The copy for a task that the broker lost: next seq, same attempt; None without its message."""
-    if record.message is None:
-        return None
-    attempt = max(1, (record.copy_attempt if record.state is State.RETRY_WAIT else None) or record.attempt)
-    again = record.message.with_headers(
-        RETRY_QUEUE,
-        DEAD_REASON,
-        **{CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1, QUEUED_AT: _now()},
-    )
-    key = again.routing_key or topology.routing_key(record.type)
-    return Copy(again, topology.TASK_EXCHANGE, key, topology.WORK_QUEUE)
-
-
-def _now() -> int:
-    return int(time.time() * 1_000)
 
 
 # --- the transitions -----------------------------------------------------------------------------
-class Word(enum.StrEnum):
+class DecisionAnswer(enum.StrEnum):
     """What a transition of a hand-over answers."""
 
     OK = "OK"  #: recorded
@@ -146,11 +56,11 @@ class Word(enum.StrEnum):
 class Decided:
     """The answer to a decision, and the copy to publish unless it was refused."""
 
-    word: Word
+    word: DecisionAnswer
     copy: Copy | None
 
 
-class Burial(enum.StrEnum):
+class DeadLetterAnswer(enum.StrEnum):
     """What the record says to a letter that the dead tap saw."""
 
     OK = "OK"  #: it is FAIL now
@@ -233,8 +143,8 @@ class Handovers:
         """
         message = copy.message
         task_id = message.task_id
-        dead = copy.exchange == topology.DEAD_EXCHANGE
-        queued = copy.exchange == topology.TASK_EXCHANGE
+        dead = copy.exchange == names.DEAD_EXCHANGE
+        queued = copy.exchange == names.TASK_EXCHANGE
         note = hop("dead-lettered", message, reason=message.text(DEAD_REASON)) if dead else ""
         state = State.DEAD_LETTERED.value if dead else ""
         step = self._scripts.step(
@@ -255,7 +165,7 @@ class Handovers:
         else:
             self._scripts.run(step, ("ZADD", waiting_key(self._prefix), _now() + int(wait * 1_000), task_id))
 
-    def bury(self, letter: Message, *, expired: bool, reason: str, max_attempts: int) -> Burial:
+    def bury(self, letter: Message, *, expired: bool, reason: str, max_attempts: int) -> DeadLetterAnswer:
         """Record what the dead tap saw.
 
         Args:
@@ -275,7 +185,7 @@ class Handovers:
         text = letter.text(LAST_ERROR) or f"dead-lettered by the broker: {reason}"
         keys, retryable = task_keys(self._prefix, letter.task_id), int(reason not in HOPELESS)
         note = hop("dead-lettered", letter, reason=reason)
-        arguments = (letter.cycle, letter.seq, state.value, reason, error, text, retryable, topology.DEAD_QUEUE, note)
+        arguments = (letter.cycle, letter.seq, state.value, reason, error, text, retryable, names.DEAD_QUEUE, note)
         died = ("ZADD", dead_key(self._prefix), "NX", _now(), letter.task_id)
         answer = self._scripts.run(died, self._scripts.step("bury", keys, *arguments, ""))[1]
         if answer == "MISSING":
@@ -283,10 +193,10 @@ class Handovers:
             # Once more, afterwards: a list drops an entry that has no record yet.
             listed = relisted(dead_key(self._prefix), _now(), letter.task_id)
             answer = recreate(self._scripts, self._prefix, letter, step, listed)
-        burial = Burial(answer)
-        if burial in (Burial.OK, Burial.DONE):
+        burial = DeadLetterAnswer(answer)
+        if burial in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
             self._scripts.run(self._no_longer_waits(letter.task_id))
-        elif burial is not Burial.BUSY:  # nobody needs the letter: the janitor looks at it
+        elif burial is not DeadLetterAnswer.BUSY:  # nobody needs the letter: the janitor looks at it
             self._scripts.run(self._mark(letter.task_id))
         return burial
 
@@ -312,15 +222,15 @@ class Handovers:
         stale = self._mark(task_id)
         watch = self._watch(task_id, time.time() + self._grace)
         answer = self._scripts.run(watch, stale, self._scripts.step("redrive", keys, *arguments))[2]
-        if answer[0] in ("MISSING", Word.REFUSED):
+        if answer[0] in ("MISSING", DecisionAnswer.REFUSED):
             # A letter that outlived its record, or that the dead tap has not seen yet: first the record says so.
             reason = death(letter)
             burial = self.bury(letter, expired=reason == "expired", reason=reason, max_attempts=max_attempts)
-            if burial is Burial.BUSY:
-                return Decided(Word.BUSY, None)
-            if burial is Burial.OK:
+            if burial is DeadLetterAnswer.BUSY:
+                return Decided(DecisionAnswer.BUSY, None)
+            if burial is DeadLetterAnswer.OK:
                 answer = self._scripts.run(self._scripts.step("redrive", keys, *arguments))[0]
-        if answer[0] == Word.OK:
+        if answer[0] == DecisionAnswer.OK:
             # Before the publish: later, the next cycle may have died already, and it is the next death that is listed.
             # A crash before this leaves an entry that no list shows, since its record is not dead.
             self._scripts.run(("ZREM", dead_key(self._prefix), task_id))
@@ -425,6 +335,6 @@ class Handovers:
 
 
 def _decided(answer: list[str]) -> Decided:
-    if answer[0] == Word.REFUSED:
-        return Decided(Word.REFUSED, None)
-    return Decided(Word(answer[0]), Copy.from_json(answer[1]))
+    if answer[0] == DecisionAnswer.REFUSED:
+        return Decided(DecisionAnswer.REFUSED, None)
+    return Decided(DecisionAnswer(answer[0]), Copy.from_json(answer[1]))

@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from dispatch.config.settings import Settings
 from dispatch.errors import StoreError, StoreUnavailable
 from dispatch.store import client as redisclient
-from dispatch.store.client import Step
+from dispatch.store.client import RedisCommand
 from dispatch.telemetry import tracing
 
 #: Seconds during which calls fail at once after Redis did not answer one: a silent Redis must not eat up threads.
@@ -56,7 +56,7 @@ class Script:
         self.source = _source(name)
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, keys: Sequence[str], *args: str | float) -> Step:
+    def __call__(self, keys: Sequence[str], *args: str | float) -> RedisCommand:
         """The command that runs it."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
 
@@ -78,11 +78,11 @@ class Scripts:
         self._sources = {script.sha: script.source for script in self._scripts.values()}
         self._client = redisclient.connect(settings.redis_url.get_secret_value(), timeout)
 
-    def step(self, name: str, keys: Sequence[str], *args: str | float) -> Step:
+    def step(self, name: str, keys: Sequence[str], *args: str | float) -> RedisCommand:
         """A script's run, for `run`."""
         return self._scripts[name](keys, *args)
 
-    def run(self, *steps: Step) -> list[Any]:
+    def run(self, *steps: RedisCommand) -> list[Any]:
         """Run commands in order, in one round trip; in a Redis Cluster, in one each.
 
         Args:
@@ -98,7 +98,7 @@ class Scripts:
         with self._span(steps):
             return self._ask(lambda: self._with_scripts(self._client.run, steps))
 
-    def gather(self, *steps: Step) -> list[Any]:
+    def gather(self, *steps: RedisCommand) -> list[Any]:
         """Run commands whose order does not matter; as `run` otherwise, and one round trip in a cluster, too."""
         with self._span(steps):
             return self._ask(lambda: self._with_scripts(self._client.gather, steps))
@@ -150,7 +150,9 @@ class Scripts:
         self._open_until = 0.0
         return answers
 
-    def _with_scripts(self, send: Callable[[Sequence[Step]], list[Any]], steps: Sequence[Step]) -> list[Any]:
+    def _with_scripts(
+        self, send: Callable[[Sequence[RedisCommand]], list[Any]], steps: Sequence[RedisCommand]
+    ) -> list[Any]:
         try:
             return send(steps)
         except NoScriptError:
@@ -158,11 +160,11 @@ class Scripts:
             # safe to say twice, so the whole list goes again.
             return send([self._spelt_out(step) for step in steps])
 
-    def _spelt_out(self, step: Step) -> Step:
+    def _spelt_out(self, step: RedisCommand) -> RedisCommand:
         command, *words = step
         return ("EVAL", self._sources[words[0]], *words[1:]) if command == "EVALSHA" else step
 
-    def _span(self, steps: Sequence[Step]) -> contextlib.AbstractContextManager[Any]:
+    def _span(self, steps: Sequence[RedisCommand]) -> contextlib.AbstractContextManager[Any]:
         """Named for the transitions, or for the commands where there is none."""
         if not tracing.enabled():
             return tracing.NO_SPAN

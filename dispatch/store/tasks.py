@@ -6,7 +6,7 @@ Crash windows of accepting, in order (the sweeper's part is in `dispatch.mainten
 
 - after the key: its repeat adopts the same task id once `idempotency_retry` has passed;
 - after the record: unpublished, so the sweeper rejects it; a repeat of the key publishes it;
-- after the publish, before `Store.mark_published`: a worker's claim proves that it was published; unclaimed, the
+- after the publish, before `TaskStore.mark_published`: a worker's claim proves that it was published; unclaimed, the
   sweeper rejects it and the late copy finds CANCELLED; the client has had no 202.
 """
 
@@ -24,7 +24,9 @@ from typing import Any
 
 from dispatch.config.settings import Settings
 from dispatch.errors import StoreError
-from dispatch.protocol.record import ErrorInfo, Message, Record, State, timestamp
+from dispatch.protocol.ids import timestamp
+from dispatch.protocol.message import Message
+from dispatch.protocol.record import ErrorInfo, Record, State
 from dispatch.store.claims import hop, recreate, seed
 from dispatch.store.keys import dead_key, due_key, idempotency_key, index_key, task_keys, waiting_key
 from dispatch.store.scripts import Scripts, pairs, words
@@ -51,7 +53,7 @@ class KeyReused(StoreError):
     """The Idempotency-Key was used with another request: choose a new one."""
 
 
-class Hold(enum.StrEnum):
+class KeyState(enum.StrEnum):
     """What reserving an Idempotency-Key found."""
 
     NEW = "NEW"  #: nobody has used it
@@ -63,7 +65,7 @@ class Hold(enum.StrEnum):
 class Reservation:
     """A reserved Idempotency-Key."""
 
-    hold: Hold
+    hold: KeyState
     task_id: str
 
 
@@ -82,7 +84,7 @@ class StoreHealth:
     noeviction: bool  #: False: Redis may drop records under memory pressure, which breaks P1 and P3
 
 
-class Store:
+class TaskStore:
     """The records. Thread-safe.
 
     Args:
@@ -122,7 +124,7 @@ class Store:
             raise KeyReused
         if found == "BUSY":
             raise KeyInProgress(wait / 1_000)
-        return Reservation(Hold(found), holder)
+        return Reservation(KeyState(found), holder)
 
     def release_key(self, principal: str, key: str, task_id: str) -> None:
         """Free a key whose task was refused; only if that task still holds it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from dispatch.config.settings import Settings
 from dispatch.errors import StoreError
-from dispatch.protocol.record import timestamp
+from dispatch.protocol.ids import timestamp
 from dispatch.store.keys import roster_key
 from dispatch.store.scripts import Scripts
 from dispatch.telemetry import logger
@@ -25,7 +25,7 @@ BEAT, GONE = 3.0, 15.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class WorkerInfo:
     """A worker, as it was when it last said so."""
 
     name: str
@@ -55,7 +55,7 @@ class Entry:
         }
 
 
-class Roster:
+class WorkerRegistry:
     """Reads and writes the list. Thread-safe.
 
     Args:
@@ -67,7 +67,7 @@ class Roster:
         self._key = roster_key(settings.redis_prefix)
         self._redis = Scripts(settings, timeout=timeout, names=("roster_key",))
 
-    def beat(self, entry: Entry) -> None:
+    def beat(self, entry: WorkerInfo) -> None:
         """A sign of life.
 
         Raises:
@@ -84,7 +84,7 @@ class Roster:
         """
         self._say(name, "")
 
-    def present(self) -> list[Entry]:
+    def present(self) -> list[WorkerInfo]:
         """The workers that were heard of lately, by name.
 
         Raises:
@@ -104,17 +104,17 @@ class Roster:
         self._redis.run(self._redis.step("roster_key", [self._key], name, text, int(GONE * 4_000)))
 
 
-def _entry(text: str) -> Entry | None:
+def _entry(text: str) -> WorkerInfo | None:
     """What a worker of this release or another has written, as far as it says what we show."""
     try:
         said = json.loads(text)
         said["seen_at"] = said["seenAt"]
-        return Entry(**{field.name: said[field.name] for field in dataclasses.fields(Entry)})
+        return WorkerInfo(**{field.name: said[field.name] for field in dataclasses.fields(WorkerInfo)})
     except (ValueError, TypeError, KeyError):
         return None
 
 
-class Presence:
+class Heartbeat:
     """Gives a worker's signs of life on a thread of its own.
 
     Args:
@@ -122,8 +122,8 @@ class Presence:
         look: how the worker is now.
     """
 
-    def __init__(self, settings: Settings, look: Callable[[], Entry]) -> None:
-        self._roster = Roster(settings, timeout=1.0)
+    def __init__(self, settings: Settings, look: Callable[[], WorkerInfo]) -> None:
+        self._roster = WorkerRegistry(settings, timeout=1.0)
         self._look = look
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)

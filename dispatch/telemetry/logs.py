@@ -19,7 +19,8 @@ import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, merge_contextvars
 from structlog.types import Processor
 
-from dispatch.protocol.record import Message, trace_id
+from dispatch.protocol.ids import trace_id
+from dispatch.protocol.message import Message
 from dispatch.telemetry import tracing
 
 #: What a secret becomes, and the shortest text that is looked for: a shorter one would garble every line.

@@ -16,7 +16,7 @@ log = logger("dispatch.metrics")
 BIND_AGAIN = 1.0
 
 
-class Port:
+class MetricsServer:
     """Serves metrics on threads; without the port the worker works all the same.
 
     Args:

@@ -27,7 +27,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, T
 from opentelemetry.trace.status import Status, StatusCode
 
 from dispatch import __version__
-from dispatch.telemetry.tracing import Attributes, Kind, Span
+from dispatch.telemetry.tracing import Attributes, Span, SpanRole
 
 _KINDS = {
     "internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT,
@@ -116,7 +116,7 @@ class Otel:
         return _Live(span) if span.get_span_context().is_valid else Span()
 
     def begin(
-        self, name: str, kind: Kind, parent: str | None, links: Sequence[str | None], attributes: Attributes,
+        self, name: str, kind: SpanRole, parent: str | None, links: Sequence[str | None], attributes: Attributes,
         *, span_id: str | None = None, start: float | None = None, end: float | None = None,
     ) -> Span:  # fmt: skip
         """See `dispatch.telemetry.tracing.Backend`."""

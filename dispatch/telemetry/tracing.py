@@ -28,9 +28,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 from dispatch.errors import ConfigurationError
-from dispatch.protocol.record import LAST_SPAN, TRACEPARENT, Message, trace_id
+from dispatch.protocol.ids import trace_id
+from dispatch.protocol.message import LAST_SPAN, TRACEPARENT, Message
 
-Kind = Literal["internal", "client", "producer", "consumer"]
+SpanRole = Literal["internal", "client", "producer", "consumer"]
 
 EXPORTERS = ("otlp", "console", "none")
 
@@ -76,7 +77,7 @@ class Backend(Protocol):
     def begin(
         self,
         name: str,
-        kind: Kind,
+        kind: SpanRole,
         parent: str | None,
         links: Sequence[str | None],
         attributes: Attributes,
@@ -169,7 +170,7 @@ def current() -> Span:
 def span(
     name: str,
     *,
-    kind: Kind = "internal",
+    kind: SpanRole = "internal",
     parent: str | None = None,
     links: Sequence[str | None] = (),
     attributes: Attributes | None = None,
@@ -208,7 +209,7 @@ def record(
     end: float,
     *,
     parent: str | None,
-    kind: Kind = "internal",
+    kind: SpanRole = "internal",
     span_id: str | None = None,
     attributes: Attributes | None = None,
     failed: str = "",

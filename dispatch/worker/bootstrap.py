@@ -26,23 +26,23 @@ from celery.signals import (
 )
 from celery.worker import state
 
-import topology
 from dispatch import __version__
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
-from dispatch.deadletters.recorder import DeadTap
-from dispatch.deadletters.service import DeadLetters
+from dispatch.deadletters.recorder import DeadLetterRecorder
+from dispatch.deadletters.service import DeadLetterService
 from dispatch.deadletters.walk import Janitor
 from dispatch.errors import ConfigurationError, DispatchError
-from dispatch.maintenance.queue_metrics import QueueWatch
+from dispatch.maintenance.queue_metrics import QueueMetrics
 from dispatch.maintenance.sweeper import Sweeper
-from dispatch.protocol.record import Copy
+from dispatch.protocol import names
+from dispatch.protocol.message import Copy
 from dispatch.protocol.retry import Rung
-from dispatch.store.tasks import Store
-from dispatch.store.workers import Entry, Presence
+from dispatch.store.tasks import TaskStore
+from dispatch.store.workers import Heartbeat, WorkerInfo
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logger, logs, metrics, tracing
-from dispatch.telemetry.metrics_server import Port
+from dispatch.telemetry.metrics_server import MetricsServer
 from dispatch.worker.outcomes import FENCE
 from dispatch.worker.patches.shutdown import Shutdown
 from dispatch.worker.router import Plan, Router
@@ -111,8 +111,8 @@ class Keeper:
         self._publisher = Publisher(settings.broker("replay"), timeout=settings.publish_timeout)
         self._router = router
         self._sweeper = Sweeper(settings, send=self._send)
-        self._tap = DeadTap(settings, max_attempts=lambda name: router.plan(name).max_attempts)
-        letters = DeadLetters(settings, Store(settings, timeout=1.0), self._publisher)
+        self._tap = DeadLetterRecorder(settings, max_attempts=lambda name: router.plan(name).max_attempts)
+        letters = DeadLetterService(settings, TaskStore(settings, timeout=1.0), self._publisher)
         self._janitor = Janitor(settings, letters)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tidy, name="janitor", daemon=True)
@@ -133,7 +133,7 @@ class Keeper:
 
     def _send(self, copy: Copy) -> None:
         """Each user may write to its own exchanges only: a sweeper's copy may go to any of the three."""
-        if copy.exchange == topology.TASK_EXCHANGE:
+        if copy.exchange == names.TASK_EXCHANGE:
             self._publisher.publish(copy.message, copy.exchange, copy.routing_key)
         else:
             self._router.send(copy)
@@ -156,9 +156,9 @@ class DispatchStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._keeper: Keeper | None = None
-        self._watch: QueueWatch | None = None
-        self._port: Port | None = None
-        self._presence: Presence | None = None
+        self._watch: QueueMetrics | None = None
+        self._port: MetricsServer | None = None
+        self._presence: Heartbeat | None = None
 
     def start(self, parent: Any) -> None:
         """Start before the consumer does."""
@@ -168,16 +168,16 @@ class DispatchStep(bootsteps.StartStopStep):
         app.dispatch_router.start()
         self._keeper = Keeper(app.dispatch_settings, app.dispatch_router)
         self._keeper.start()
-        self._presence = Presence(app.dispatch_settings, functools.partial(_look, parent, int(time.time() * 1_000)))
+        self._presence = Heartbeat(app.dispatch_settings, functools.partial(_look, parent, int(time.time() * 1_000)))
         self._presence.start()
         if app.dispatch_settings.worker_metrics_port:
             self._serve_metrics(app.dispatch_settings)
 
     def _serve_metrics(self, settings: Settings) -> None:
         expect_series(rung.name for rung in settings.ladder)
-        self._watch = QueueWatch(settings)
+        self._watch = QueueMetrics(settings)
         self._watch.start()
-        self._port = Port(settings.worker_metrics_host, settings.worker_metrics_port, [self._watch])
+        self._port = MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, [self._watch])
         self._port.start()
         worker_process_init.connect(self._leave_port)
 
@@ -201,9 +201,9 @@ class DispatchStep(bootsteps.StartStopStep):
     terminate = stop
 
 
-def _look(worker: Any, started: int) -> Entry:
+def _look(worker: Any, started: int) -> WorkerInfo:
     """A worker as its main process sees it now."""
-    return Entry(
+    return WorkerInfo(
         name=worker.hostname,
         host=socket.gethostname(),
         pid=os.getpid(),

@@ -13,11 +13,12 @@ from typing import Any
 import kombu
 from celery.worker.consumer import Consumer
 
-import topology
+from dispatch.broker import provision
 from dispatch.broker.decoding import COMPRESSION, wire_message
 from dispatch.config.settings import Settings
 from dispatch.errors import DispatchError
-from dispatch.protocol.record import ACCEPTED_AT, QUEUED_AT, TOO_LARGE, UNREADABLE, Message, is_task_id
+from dispatch.protocol.ids import is_task_id
+from dispatch.protocol.message import ACCEPTED_AT, QUEUED_AT, TOO_LARGE, UNREADABLE, Message
 from dispatch.telemetry import logger, logs
 from dispatch.worker.router import Router
 
@@ -189,7 +190,7 @@ class DispatchConsumer(Consumer):
         settings: Settings = self.app.dispatch_settings
         if settings.apply_topology:
             with self.ensure_connected(self.app.connection_for_read(heartbeat=0)) as connection:
-                topology.declare(connection, settings)
+                provision.declare(connection, settings)
         return super().connect()
 
     def register_with_event_loop(self, hub: Any) -> None:

@@ -20,7 +20,7 @@ log = logger("dispatch.crew")
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 
 
-class Crew:
+class RetryingExecutor:
     """Runs jobs on a few threads; a job that meets an outage is tried again later, for ever.
 
     A job holds its message unacked meanwhile, so there are never more of them than the prefetch.
@@ -87,7 +87,7 @@ class Crew:
                 self.submit(job, after=LONGEST_PAUSE, pause=LONGEST_PAUSE)
 
 
-class Loop:
+class LoopBridge:
     """Calls functions on the worker's event loop from other threads.
 
     `hub.call_soon` alone would wait for the next poll, up to a second when idle; a pipe wakes the loop at once.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dispatch.config.settings import Settings
 from dispatch.crashpoints import reach
 from dispatch.errors import StoreError
-from dispatch.protocol.record import Message
+from dispatch.protocol.message import Message
 from dispatch.store.claims import Claims, Ticket
 from dispatch.telemetry import logger, metrics
 

@@ -9,30 +9,30 @@ from __future__ import annotations
 from celery.exceptions import Ignore
 
 from dispatch.errors import PermanentError, RetryableError, TaskError, Throttled
-from dispatch.protocol.record import MAX_ERROR, MAX_ERROR_TYPE, Copy
-from dispatch.protocol.retry import Failure, Kind
+from dispatch.protocol.message import MAX_ERROR, MAX_ERROR_TYPE, Copy
+from dispatch.protocol.retry import Failure, FailureKind
 
 #: Headers in which the main process tells a child whose delivery it runs; never on the wire.
 OWNER, FENCE, WIRE = "dispatch-owner", "dispatch-fence", "dispatch-wire"
 
 
-class Handback(Ignore):
+class Outcome(Ignore):
     """Celery's tracer must not judge it: the main process decides."""
 
 
-class Hold(Handback):
+class ClaimUnanswered(Outcome):
     """Redis did not answer at the claim: keep the delivery and try again later, never run unclaimed."""
 
 
-class Busy(Handback):
+class LeaseTaken(Outcome):
     """Another delivery holds the lease or has taken over: park the copy on the lease queue."""
 
 
-class Settled(Handback):
+class NothingToDo(Outcome):
     """The copy is done, cancelled or stale: ack it. Its argument is the claim's answer."""
 
 
-class Reroute(Handback):
+class DecidedBefore(Outcome):
     """The copy failed and was decided before: publish what was decided. Its argument is that `Copy` as JSON."""
 
     @property
@@ -53,7 +53,7 @@ class AttemptFailed(Exception):
     def failure(self) -> Failure:
         """The failure."""
         kind, type_, message, retry_after = self.args
-        return Failure(Kind(kind), type_, message, retry_after)
+        return Failure(FailureKind(kind), type_, message, retry_after)
 
     def __str__(self) -> str:
         return f"{self.args[1]}: {self.args[2]}"
@@ -65,12 +65,12 @@ def failure_of(error: BaseException) -> Failure:
     name = (error.type if isinstance(error, TaskError) else type(error).__name__)[:MAX_ERROR_TYPE]
     match error:
         case PermanentError():
-            return Failure(Kind.PERMANENT, name, text)
+            return Failure(FailureKind.PERMANENT, name, text)
         case Throttled():
-            return Failure(Kind.THROTTLED, name, text, error.retry_after)
+            return Failure(FailureKind.THROTTLED, name, text, error.retry_after)
         case RetryableError():
-            return Failure(Kind.RETRYABLE, name, text, error.retry_after)
+            return Failure(FailureKind.RETRYABLE, name, text, error.retry_after)
         case TaskError():
-            return Failure(Kind.RETRYABLE, name, text)
+            return Failure(FailureKind.RETRYABLE, name, text)
         case _:
-            return Failure(Kind.RETRYABLE, name, text or name)
+            return Failure(FailureKind.RETRYABLE, name, text or name)

@@ -1,6 +1,6 @@
 """The worker's main process: carry out what became of a delivery, then ack it.
 
-`RoutedRequest` hears how the child's run ended (result, exception, time limit, lost child) and hands a job to the
+`DeliveryRequest` hears how the child's run ended (result, exception, time limit, lost child) and hands a job to the
 `Router`'s crew: record the decision → publish the next copy, confirmed → hand over → ack. The job keeps its message
 in hand and tries again while Redis or RabbitMQ is away; it never requeues for that and never runs the handler again.
 
@@ -21,20 +21,32 @@ from celery.exceptions import Terminated
 from celery.worker import state
 from celery.worker.request import Request
 
-import topology
 from dispatch.broker.decoding import wire_message
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, PublishError, StoreError
-from dispatch.protocol.record import ACCEPTED_AT, MAX_TRACEBACK, TRACEPARENT, Copy, Message, is_task_id
-from dispatch.protocol.retry import Dead, Failure, Kind, Park, Retry, Rung, decide
+from dispatch.protocol import names
+from dispatch.protocol.copies import dead_copy, next_copy, parked_copy
+from dispatch.protocol.ids import is_task_id
+from dispatch.protocol.message import ACCEPTED_AT, MAX_TRACEBACK, TRACEPARENT, Copy, Message
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung, decide
 from dispatch.store.claims import Claims, Ticket
-from dispatch.store.handovers import Handovers, Word, dead_copy, next_copy, parked_copy
+from dispatch.store.handovers import DecisionAnswer, Handovers
 from dispatch.telemetry import logger, metrics, task_log, tracing
-from dispatch.worker.executor import Crew, Loop
+from dispatch.worker.executor import LoopBridge, RetryingExecutor
 from dispatch.worker.leases import Leases
-from dispatch.worker.outcomes import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Reroute, Settled, failure_of
+from dispatch.worker.outcomes import (
+    FENCE,
+    OWNER,
+    WIRE,
+    AttemptFailed,
+    ClaimUnanswered,
+    DecidedBefore,
+    LeaseTaken,
+    NothingToDo,
+    failure_of,
+)
 from dispatch.worker.run_metrics import Run
 
 log = logger("dispatch.router")
@@ -83,9 +95,9 @@ class Router:
         self._publisher = publisher
         self._handovers = Handovers(settings)
         self._claims = Claims(settings)
-        self._crew = Crew(min(8, settings.prefetch))
+        self._crew = RetryingExecutor(min(8, settings.prefetch))
         self.leases = Leases(settings)
-        self.loop = Loop()
+        self.loop = LoopBridge()
 
     def start(self) -> None:
         """Start threads and connections."""
@@ -123,7 +135,7 @@ class Router:
         decided = self._handovers.decide(
             job.message, job.ticket, copy, job.failure, job.decision, max_attempts=max_attempts
         )
-        return parked_copy(job.message) if decided.word is Word.REFUSED or not decided.copy else decided.copy
+        return parked_copy(job.message) if decided.word is DecisionAnswer.REFUSED or not decided.copy else decided.copy
 
     def send(self, copy: Copy) -> None:
         """Publish a copy, confirmed."""
@@ -195,7 +207,7 @@ class Settlement:
             f"route {message.type}",
             parent=tracing.sibling(message.text(TRACEPARENT), ticket.fence),
             attributes=tracing.messaging(
-                "settle", message, topology.WORK_QUEUE, error=failure.type, decided=_said(decision)
+                "settle", message, names.WORK_QUEUE, error=failure.type, decided=_said(decision)
             ),
         )
 
@@ -225,7 +237,7 @@ class Settlement:
         )
 
 
-class RoutedRequest(Request):
+class DeliveryRequest(Request):
     """A delivery in the main process. Celery calls the ``on_*`` methods on its event loop's thread."""
 
     acknowledged: bool
@@ -290,13 +302,13 @@ class RoutedRequest(Request):
             case _ if gone and (self._already_cancelled or state.should_terminate is not None):
                 # We stopped the child (connection lost, cold shutdown): the broker delivers the message again.
                 self._do(lambda: self.router.release(self.wire, self.ticket, self.delivery_queue), ack=False)
-            case Hold():
+            case ClaimUnanswered():
                 self._hold()
-            case Settled():
+            case NothingToDo():
                 self.acknowledge()
-            case Busy():
+            case LeaseTaken():
                 self._do(lambda: self.router.send(parked_copy(self.wire)))
-            case Reroute():
+            case DecidedBefore():
                 self._do(lambda: self._reroute(error.copy))
             case _:
                 self._fail(_failure(error), str(exc_info.traceback or "")[-MAX_TRACEBACK:])
@@ -373,8 +385,8 @@ def _failure(error: BaseException) -> Failure:
         case AttemptFailed():
             return error.failure
         case TimeLimitExceeded():
-            return Failure(Kind.RETRYABLE, "time-limit", f"the attempt took longer than {error.args[0]} s")
+            return Failure(FailureKind.RETRYABLE, "time-limit", f"the attempt took longer than {error.args[0]} s")
         case WorkerLostError() | Terminated() | SystemExit() | KeyboardInterrupt():
-            return Failure(Kind.RETRYABLE, "worker-lost", f"the worker process ended in the middle: {error}")
+            return Failure(FailureKind.RETRYABLE, "worker-lost", f"the worker process ended in the middle: {error}")
         case _:
             return failure_of(error)

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Terminated
 
-import topology
-from dispatch.protocol.record import ACCEPTED_AT, QUEUED_AT, TRACEPARENT, Message
+from dispatch.protocol import names
+from dispatch.protocol.message import ACCEPTED_AT, QUEUED_AT, TRACEPARENT, Message
 from dispatch.protocol.retry import Dead, Decision, Failure, Retry
-from dispatch.store.claims import Answer
+from dispatch.store.claims import ClaimAnswer
 from dispatch.telemetry import metrics, tracing
-from dispatch.worker.outcomes import AttemptFailed, Busy, Hold, Reroute, Settled
+from dispatch.worker.outcomes import AttemptFailed, ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
 
 #: Failures that are outcomes of their own, whatever is decided about them.
 _LOST = ("worker-lost", "time-limit")
@@ -35,7 +35,7 @@ def expect_series(rungs: Iterable[str]) -> None:
             metrics.RETRIES.expect(name, rung)
         metrics.DURATION.expect(name)
         metrics.QUEUE_TIME.expect(name)
-    for answer in (*Answer, "UNKNOWN"):
+    for answer in (*ClaimAnswer, "UNKNOWN"):
         metrics.CLAIMS.expect(str(answer))
     for reason in metrics.DEAD_REASONS:
         metrics.DEAD_LETTERS.expect(reason)
@@ -65,7 +65,7 @@ class Run:
     def succeeded(self) -> None:
         """Its success is recorded; only the first word about a run counts."""
         if not self._counted:
-            self._ended(Answer.RUN.value)
+            self._ended(ClaimAnswer.RUN.value)
             metrics.ATTEMPTS.inc(self._type, "succeeded")
 
     def failed(self, error: object, fence: str) -> None:
@@ -81,10 +81,10 @@ class Run:
             tracing.record(
                 f"run/{self._message.type}", self.began, time.time(), kind="consumer", span_id=fence,
                 parent=self._message.text(TRACEPARENT), failed=type(error).__name__,
-                attributes=tracing.messaging("process", self._message, topology.WORK_QUEUE),
+                attributes=tracing.messaging("process", self._message, names.WORK_QUEUE),
             )  # fmt: skip
         answer = claim_answer(error)
-        if answer == Answer.RUN.value:
+        if answer == ClaimAnswer.RUN.value:
             self._ended(answer)
         else:
             self._counted = True
@@ -110,18 +110,18 @@ class Run:
 def claim_answer(error: object) -> str:
     """What the claim said to a run that ended in an error."""
     match error:
-        case Hold():
+        case ClaimUnanswered():
             return "UNKNOWN"
-        case Busy():
-            return Answer.BUSY.value
-        case Reroute():
-            return Answer.ROUTE.value
-        case Settled():
+        case LeaseTaken():
+            return ClaimAnswer.BUSY.value
+        case DecidedBefore():
+            return ClaimAnswer.ROUTE.value
+        case NothingToDo():
             return str(error.args[0])
         case AttemptFailed() if error.failure.type == "worker-lost":
-            return Answer.LOST.value
+            return ClaimAnswer.LOST.value
         case _:
-            return Answer.RUN.value
+            return ClaimAnswer.RUN.value
 
 
 def queued_since(message: Message) -> float | None:

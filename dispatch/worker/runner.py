@@ -17,11 +17,12 @@ from typing import Any
 
 import pydantic
 
-import topology
 from dispatch.config.settings import Settings
 from dispatch.crashpoints import reach
 from dispatch.errors import PermanentError, StoreError
-from dispatch.protocol.record import (
+from dispatch.protocol import names
+from dispatch.protocol.ids import child_traceparent, trace_id
+from dispatch.protocol.message import (
     ACCEPTED_AT,
     FAILED_AT,
     LAST_SPAN,
@@ -30,14 +31,22 @@ from dispatch.protocol.record import (
     RETRY_QUEUE,
     TRACEPARENT,
     Message,
-    child_traceparent,
-    trace_id,
 )
-from dispatch.protocol.retry import LEASE_RUNG, Failure, Kind
-from dispatch.store.claims import Answer, Claims, Ticket
+from dispatch.protocol.retry import LEASE_RUNG, Failure, FailureKind
+from dispatch.store.claims import ClaimAnswer, Claims, Ticket
 from dispatch.tasktypes.registry import Log, TaskType, secrets_of
 from dispatch.telemetry import logs, task_log, tracing
-from dispatch.worker.outcomes import FENCE, OWNER, WIRE, AttemptFailed, Busy, Hold, Reroute, Settled, failure_of
+from dispatch.worker.outcomes import (
+    FENCE,
+    OWNER,
+    WIRE,
+    AttemptFailed,
+    ClaimUnanswered,
+    DecidedBefore,
+    LeaseTaken,
+    NothingToDo,
+    failure_of,
+)
 
 #: Seconds: a time in a header that lies further back is a stranger's.
 _LONGEST_WAIT = 40 * 86_400.0
@@ -120,7 +129,7 @@ class Runner:
             The recorded result, without the payload's secrets: Celery shows it in events.
 
         Raises:
-            Handback: the delivery isn't finished here; the main process knows what to do.
+            Outcome: the delivery isn't finished here; the main process knows what to do.
             AttemptFailed: the handler failed.
         """
         message: Message = request.get(WIRE)
@@ -137,19 +146,19 @@ class Runner:
         try:
             claimed = self._claims.claim(message, ticket, max_attempts)
         except StoreError as exc:
-            raise Hold(str(exc)) from exc
+            raise ClaimUnanswered(str(exc)) from exc
         match claimed.answer:
-            case Answer.RUN:
+            case ClaimAnswer.RUN:
                 pass
-            case Answer.LOST:
+            case ClaimAnswer.LOST:
                 text = f"the worker was lost {self._settings.lost_runs} times during this attempt"
-                raise AttemptFailed.of(Failure(Kind.RETRYABLE, "worker-lost", text))
-            case Answer.ROUTE if claimed.copy is not None:
-                raise Reroute(claimed.copy.to_json())
-            case Answer.BUSY:
-                raise Busy(message.task_id)
+                raise AttemptFailed.of(Failure(FailureKind.RETRYABLE, "worker-lost", text))
+            case ClaimAnswer.ROUTE if claimed.copy is not None:
+                raise DecidedBefore(claimed.copy.to_json())
+            case ClaimAnswer.BUSY:
+                raise LeaseTaken(message.task_id)
             case answer:
-                raise Settled(answer.value)
+                raise NothingToDo(answer.value)
         _show(message)
         context = RunContext(message, ticket, self._claims, self._settings)
         reach("run.claimed")
@@ -178,12 +187,14 @@ class Runner:
                     return
             except StoreError as exc:
                 if time.monotonic() + pause >= until:
-                    failure = Failure(Kind.OUTAGE, "store-unavailable", f"the result could not be recorded: {exc}")
+                    failure = Failure(
+                        FailureKind.OUTAGE, "store-unavailable", f"the result could not be recorded: {exc}"
+                    )
                     raise AttemptFailed.of(failure) from exc
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
             else:
-                raise Busy(message.task_id)  # the fence refused: another run has taken over
+                raise LeaseTaken(message.task_id)  # the fence refused: another run has taken over
 
 
 @contextlib.contextmanager
@@ -203,15 +214,15 @@ def _show(message: Message) -> None:
         return
     parent, now = message.text(TRACEPARENT), time.time()
     run = tracing.current()
-    run.set(tracing.messaging("process", message, topology.WORK_QUEUE))
+    run.set(tracing.messaging("process", message, names.WORK_QUEUE))
     if message.text(LAST_SPAN):
         run.link(tracing.sibling(parent, message.text(LAST_SPAN)))
     queued = (message.number(QUEUED_AT) or message.number(ACCEPTED_AT)) / 1_000
     failed, rung = message.number(FAILED_AT) / 1_000, message.text(RETRY_QUEUE)
     if rung and rung != LEASE_RUNG and now - _LONGEST_WAIT < failed <= queued:
-        tracing.record(f"wait {topology.rung_queue(rung)}", failed, min(queued, now), parent=parent)
+        tracing.record(f"wait {names.rung_queue(rung)}", failed, min(queued, now), parent=parent)
     if now - _LONGEST_WAIT < queued:
-        tracing.record(f"wait {topology.WORK_QUEUE}", queued, now, parent=parent)
+        tracing.record(f"wait {names.WORK_QUEUE}", queued, now, parent=parent)
 
 
 def call_handler(task_type: TaskType, payload: Any, context: Any) -> dict[str, Any]:

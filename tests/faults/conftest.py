@@ -7,6 +7,6 @@ from support.worker import bench
 
 @pytest.fixture
 def desk(settings):
-    """Store, publisher and submitter in the test's own vhost."""
+    """TaskStore, publisher and submitter in the test's own vhost."""
     with bench(settings) as made:
         yield made

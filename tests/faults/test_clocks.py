@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-import topology
-from dispatch.protocol.record import FAILED_AT, State
+from dispatch.protocol import names
+from dispatch.protocol.message import FAILED_AT
+from dispatch.protocol.record import State
 from dispatch.store.keys import task_keys
 from dispatch.store.scripts import Scripts
 from support.clock import Clock
@@ -49,7 +50,7 @@ def test_a_workers_clock_may_jump_and_nothing_is_early_lost_or_twice(desk, clock
         climbs = [desk.submit("echo", {"message": "x", "failTimes": 3}) for _ in range(3)]
         clock.jump(JUMPS[0] * HOURS)
         dies = [desk.submit("echo", {"message": "x", "permanent": True}) for _ in range(3)]
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == len(dies), 20, "each dead task has its letter")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == len(dies), 20, "each dead task has its letter")
         waiting = iter(itertools.cycle(JUMPS))
 
         def all_ended():
@@ -57,7 +58,7 @@ def test_a_workers_clock_may_jump_and_nothing_is_early_lost_or_twice(desk, clock
             return all(desk.store.get(task_id).state.terminal for task_id in (*slow, *climbs, *dies))
 
         eventually(all_ended, 60, "every task ends", interval=0.3)
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == len(dies), 20, "each dead task has its letter")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == len(dies), 20, "each dead task has its letter")
         desk.drained()
         assert worker.process.poll() is None
 

@@ -11,8 +11,8 @@ import uuid
 import pytest
 from pydantic import SecretStr
 
-import topology
 from dispatch.errors import DispatchError
+from dispatch.protocol import names
 from dispatch.protocol.record import State
 from support.cluster import running_cluster
 from support.waiting import eventually
@@ -31,13 +31,13 @@ def cluster():
 
 @pytest.fixture
 def desk(cluster, settings):
-    """Store, publisher and submitter on the cluster's three URLs."""
+    """TaskStore, publisher and submitter on the cluster's three URLs."""
     changes = {
         "broker_url": SecretStr(cluster.broker_url),
         "management_url": SecretStr(cluster.management_url),
     }
     with bench(settings.model_copy(update=changes)) as made:
-        eventually(lambda: cluster.online(topology.WORK_QUEUE) == 3, 20, "the work queue has three members")
+        eventually(lambda: cluster.online(names.WORK_QUEUE) == 3, 20, "the work queue has three members")
         yield made
 
 
@@ -114,7 +114,7 @@ def _longest_silence(records):
 def test_the_leader_of_the_work_queue_is_killed_under_load_and_nothing_is_lost(desk, cluster, capsys):
     with running_worker(desk.settings) as worker, Load(desk) as load:
         load.reach(BEFORE)
-        leader = cluster.leader(topology.WORK_QUEUE)
+        leader = cluster.leader(names.WORK_QUEUE)
         leader.kill()
         load.reach(len(load.accepted) + AFTER)
         load.stop()
@@ -127,11 +127,11 @@ def test_the_leader_of_the_work_queue_is_killed_under_load_and_nothing_is_lost(d
 
         leader.start()
         eventually(cluster.whole, 60, "the node is back")
-        eventually(lambda: cluster.online(topology.WORK_QUEUE) == 3, 30, "and takes part again")
+        eventually(lambda: cluster.online(names.WORK_QUEUE) == 3, 30, "and takes part again")
         later = desk.finished(desk.submit("echo", {"message": "later"}))
 
     assert later.state is State.SUCCEEDED
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
     with capsys.disabled():
         sys.stdout.write(
             f"\nRabbitMQ {cluster.version()}: leader {leader.node.name} killed; {len(records)} accepted, 0 lost; "

@@ -4,11 +4,11 @@ import multiprocessing
 
 import pytest
 
-import topology
-from dispatch import crashpoints as faultpoints
+from dispatch import crashpoints
 from dispatch.broker.publisher import Publisher
-from dispatch.deadletters.service import DeadLetters
+from dispatch.deadletters.service import DeadLetterService
 from dispatch.maintenance.sweeper import Sweeper
+from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.store.handovers import Handovers
 from dispatch.store.tasks import KeyInProgress
@@ -22,8 +22,8 @@ def fault(monkeypatch, tmp_path):
     marker = tmp_path / "died-here"
 
     def arm(point):
-        assert point in faultpoints.POINTS
-        monkeypatch.setenv(faultpoints.VARIABLE, f"{point}={marker}")
+        assert point in crashpoints.POINTS
+        monkeypatch.setenv(crashpoints.VARIABLE, f"{point}={marker}")
         return marker.exists
 
     return arm
@@ -104,7 +104,7 @@ def test_a_worker_dies_and_the_task_succeeds_once(desk, fault, point):
     assert record.state is State.SUCCEEDED
     assert (record.attempt, hops.count("started")) == OUTCOMES[point]
     assert hops.count("succeeded") == 1
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
 
 
 @pytest.mark.parametrize("point", ["route.decided", "route.published", "route.handed-over"])
@@ -113,7 +113,7 @@ def test_a_worker_dies_handing_a_failure_over_and_no_attempt_runs_twice(desk, fa
     with running_worker(desk.settings), running_worker(desk.settings):
         task_id = desk.submit("echo", {"message": "x", "failTimes": 1})
         record = desk.finished(task_id, 40)
-        desk.drained(topology.rung_queue("1m"), topology.LEASE_QUEUE, topology.WORK_QUEUE)
+        desk.drained(names.rung_queue("1m"), names.LEASE_QUEUE, names.WORK_QUEUE)
         hops = desk.hops(task_id)
 
     assert reached()
@@ -128,8 +128,8 @@ def test_a_worker_dies_burying_a_task_and_one_letter_is_left(desk, fault, point)
         task_id = desk.submit("echo", {"message": "x", "permanent": True})
         record = desk.finished(task_id, 40)
         eventually(reached, 10, "a process died there")
-        desk.drained(topology.DEAD_TAP, topology.LEASE_QUEUE, topology.WORK_QUEUE)
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 20, "one letter is left")
+        desk.drained(names.DEAD_TAP, names.LEASE_QUEUE, names.WORK_QUEUE)
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "one letter is left")
 
     assert record.state is State.DEAD_LETTERED
     assert record.dead_reason == "permanent"
@@ -152,7 +152,7 @@ def test_a_worker_dies_renewing_its_leases_and_the_task_succeeds_once(desk, faul
 # --- redrive and sweeper -------------------------------------------------------------------------------
 def _redrive(settings, task_id):
     with bench(settings) as desk:
-        DeadLetters(settings, desk.store, desk.publisher).redrive(task_id, by="test")
+        DeadLetterService(settings, desk.store, desk.publisher).redrive(task_id, by="test")
 
 
 @pytest.mark.parametrize("point", ["redrive.recorded", "redrive.published", "redrive.finished"])
@@ -190,7 +190,7 @@ def _sweep(settings, task_id):
 @pytest.mark.parametrize("point", ["sweep.recorded", "sweep.published"])
 def test_a_sweeper_dies_sending_a_lost_task_again_and_it_runs_once(desk, fault, point):
     task_id = desk.submit("echo", {"message": "x"})
-    desk.purge(topology.WORK_QUEUE)
+    desk.purge(names.WORK_QUEUE)
     reached = fault(point)
     process = multiprocessing.get_context("spawn").Process(target=_sweep, args=(desk.settings, task_id))
     process.start()

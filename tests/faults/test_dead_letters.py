@@ -11,13 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from kombu import Connection
 
-import topology
 from dispatch.broker.publisher import Publisher
-from dispatch.deadletters.service import DeadLetters, Filter, Job, NotDead, Occupied
+from dispatch.deadletters.service import BulkRedriveJob, DeadLetterService, NotDead, WalkInProgress
 from dispatch.deadletters.walk import MISSES, Janitor, clear_stale, redrive_all, walk
 from dispatch.errors import InDoubt, NotSent, PublishError
-from dispatch.protocol.record import ACCEPTED_AT, CYCLE, SEQ, Message, State, new_task_id
-from dispatch.store.handovers import Handovers, dead_copy, redriven_copy
+from dispatch.protocol import names
+from dispatch.protocol.copies import dead_copy, redriven_copy
+from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.message import ACCEPTED_AT, CYCLE, SEQ, Message
+from dispatch.protocol.record import State
+from dispatch.store.handovers import Handovers
 from support.proxy import DOWN, UP, Proxy
 from support.waiting import eventually
 from support.worker import ROOT, environment, running_worker
@@ -28,7 +32,7 @@ PAYLOAD = {"message": "x"}
 @pytest.fixture
 def letters(desk):
     """The operator's verbs."""
-    made = DeadLetters(desk.settings, desk.store, desk.publisher)
+    made = DeadLetterService(desk.settings, desk.store, desk.publisher)
     yield made
     made.close()
 
@@ -40,14 +44,12 @@ def _letter(type="echo", error="boom", payload=None, **headers):
         ACCEPTED_AT: int(time.time() * 1_000), **headers,
     }  # fmt: skip
     body = json.dumps([[payload or PAYLOAD], {}, {}]).encode()
-    return dead_copy(
-        Message(body, given, routing_key=topology.routing_key(type)), "permanent", error, "it broke"
-    ).message
+    return dead_copy(Message(body, given, routing_key=names.routing_key(type)), "permanent", error, "it broke").message
 
 
 def _post(desk, letters):
     for letter in letters:
-        desk.publisher.publish(letter, topology.DEAD_EXCHANGE, letter.routing_key)
+        desk.publisher.publish(letter, names.DEAD_EXCHANGE, letter.routing_key)
 
 
 def _bury(desk, letters):
@@ -76,7 +78,7 @@ def test_a_redriven_letter_runs_in_its_next_cycle_with_the_same_id_and_trace(des
     with running_worker(desk.settings):
         task_id = desk.submit("echo", {"message": "x", "permanent": True})
         dead = desk.finished(task_id)
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 10, "the letter is there")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 10, "the letter is there")
         record = letters.redrive(task_id, by="me")
         again = eventually(
             lambda: (found := desk.store.get(task_id)).state is State.DEAD_LETTERED and found.cycle == 1 and found, 20
@@ -100,7 +102,7 @@ def test_a_letter_of_a_task_that_has_since_succeeded_is_not_redriven(desk, lette
     with running_worker(desk.settings):
         letters.redrive(letter.task_id, by="me")
         desk.finished(letter.task_id)
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 0, 20, "both letters are gone")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 0, 20, "both letters are gone")
         with pytest.raises(NotDead):
             letters.redrive(letter.task_id, by="me")
         desk.drained()
@@ -108,7 +110,7 @@ def test_a_letter_of_a_task_that_has_since_succeeded_is_not_redriven(desk, lette
     output = _dlq(desk, "redrive", letter.task_id, code=1)
 
     assert "stale, removed" in output
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
     assert desk.hops(letter.task_id).count("succeeded") == 1
 
 
@@ -119,7 +121,7 @@ def test_a_broker_that_refuses_a_redrive_leaves_the_letter_and_one_that_is_silen
     with Proxy.to(desk.settings.broker("replay")) as proxy:
         publisher = Publisher(proxy.url, timeout=1)
         eventually(publisher.ready, 10, "connected")
-        verbs = DeadLetters(desk.settings, desk.store, publisher)
+        verbs = DeadLetterService(desk.settings, desk.store, publisher)
         proxy.hold(DOWN)
         with pytest.raises(InDoubt):
             verbs.redrive(silent.task_id, by="me")
@@ -159,8 +161,8 @@ def test_a_second_copy_of_a_letter_that_comes_after_a_refused_redrive_is_taken_o
         handovers.undo_redrive(copy)  # the broker was away for that, too
         eventually(lambda: not handovers.stale_letters(), 20, "the janitor has looked, and found one letter")
         _post(desk, [letter])
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 2, 10, "both are there")
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 20, "the second one is taken out")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 2, 10, "both are there")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "the second one is taken out")
         desk.drained()
     handovers.close()
 
@@ -180,7 +182,7 @@ def test_a_redrive_that_died_in_the_middle_is_finished_by_the_workers(desk):
     handovers.close()
     with running_worker(desk.settings):
         records = [desk.finished(letter.task_id, 30) for letter in (unpublished, published)]
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 0, 20, "the letters are gone")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 0, 20, "the letters are gone")
         desk.drained()
 
     assert [(record.state, record.cycle, record.error) for record in records] == [(State.SUCCEEDED, 1, None)] * 2
@@ -222,7 +224,7 @@ def test_the_command_lists_shows_redrives_and_discards(desk):
     assert [letter.task_id for letter in desk.letters()] == [nobody.task_id]
     assert desk.state(bad.task_id) is State.DEAD_LETTERED
     assert "no dead letter of task" in _dlq(desk, "show", bad.task_id, code=2)
-    assert desk.depth(topology.WORK_QUEUE) == 1
+    assert desk.depth(names.WORK_QUEUE) == 1
 
 
 def test_letters_whose_records_are_gone_or_late_are_redriven_all_the_same(desk, letters):
@@ -230,14 +232,14 @@ def test_letters_whose_records_are_gone_or_late_are_redriven_all_the_same(desk, 
     task_id = desk.submit("echo", PAYLOAD)
     late = dead_copy(desk.message(task_id), "expired", "expired", "too late").message  # no tap has seen it
     _post(desk, [without_record, late])
-    desk.purge(topology.WORK_QUEUE)
+    desk.purge(names.WORK_QUEUE)
     with letters.turn() as turn:
-        sent = redrive_all(desk.settings, letters, turn, Job(Filter(), 10, 0, "me"))
+        sent = redrive_all(desk.settings, letters, turn, BulkRedriveJob(DeadLetterFilter(), 10, 0, "me"))
 
     assert sent == 2
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
     assert [desk.store.get(each).cycle for each in (task_id, without_record.task_id)] == [1, 1]
-    assert desk.depth(topology.WORK_QUEUE) == 2
+    assert desk.depth(names.WORK_QUEUE) == 2
 
 
 def test_a_letter_that_is_not_the_last_word_on_a_task_that_runs_stays(desk, letters):
@@ -246,11 +248,11 @@ def test_a_letter_that_is_not_the_last_word_on_a_task_that_runs_stays(desk, lett
         desk.wait_for(task_id, State.RUNNING)
         _post(desk, [dead_copy(desk.message(task_id), "expired", "expired", "too late").message])
         with letters.turn(10) as turn:
-            sent = redrive_all(desk.settings, letters, turn, Job(Filter(), 10, 0, "me"))
-        kept = desk.depth(topology.DEAD_QUEUE)
+            sent = redrive_all(desk.settings, letters, turn, BulkRedriveJob(DeadLetterFilter(), 10, 0, "me"))
+        kept = desk.depth(names.DEAD_QUEUE)
         record = desk.finished(task_id)
         # The tap sees that the task has succeeded without it, and the janitor takes it out.
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 0, 20, "the letter is gone")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 0, 20, "the letter is gone")
 
     assert (sent, kept) == (0, 1)
     assert record.state is State.SUCCEEDED
@@ -258,7 +260,7 @@ def test_a_letter_that_is_not_the_last_word_on_a_task_that_runs_stays(desk, lett
 
 def test_one_walks_at_a_time_and_the_others_say_so(desk, letters):
     _post(desk, [_letter()])
-    with letters.turn(), pytest.raises(Occupied), letters.turn(0.3):
+    with letters.turn(), pytest.raises(WalkInProgress), letters.turn(0.3):
         pass
     with letters.turn() as turn:
         seen = []
@@ -272,11 +274,11 @@ def test_a_job_is_done_by_one_of_many_workers_to_its_limit_and_in_order(desk, le
     _post(desk, many)
     _bury(desk, many)
     with running_worker(desk.settings), running_worker(desk.settings):
-        found = letters.request(Job(Filter(type="echo"), 20, 0, "me"))
+        found = letters.request(BulkRedriveJob(DeadLetterFilter(type="echo"), 20, 0, "me"))
         for letter in many[:20]:
             desk.wait_for(letter.task_id, State.SUCCEEDED, 40)
         eventually(lambda: letters.next_job() is None, 20, "the job is done")
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 10, 20, "the others stay")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 10, 20, "the others stay")
         desk.drained()
 
     assert found == 20
@@ -291,9 +293,9 @@ def test_a_job_that_was_interrupted_goes_on_with_what_is_left_of_its_limit(desk)
     with Proxy.to(desk.settings.broker("replay")) as proxy:
         publisher = Publisher(proxy.url, timeout=1)
         eventually(publisher.ready, 10, "connected")
-        verbs = DeadLetters(desk.settings, desk.store, publisher)
+        verbs = DeadLetterService(desk.settings, desk.store, publisher)
         janitor = Janitor(desk.settings, verbs)
-        verbs.request(Job(Filter(), 12, 0, "me"))
+        verbs.request(BulkRedriveJob(DeadLetterFilter(), 12, 0, "me"))
 
         def fifth(direction, data):
             if direction == UP and many[5].task_id.encode() in data:
@@ -333,7 +335,7 @@ def test_a_redrive_by_type_walks_past_all_others_and_leaves_them(desk):
     assert output.endswith("100 redriven\n")
     assert [line.split()[0] for line in output.splitlines()[:-1]] == [letter.task_id for letter in meant]
     assert sorted(letter.task_id for letter in desk.letters()) == sorted(letter.task_id for letter in others)
-    assert desk.depth(topology.WORK_QUEUE) == 100
+    assert desk.depth(names.WORK_QUEUE) == 100
     assert seconds < 60, f"{MANY} letters walked, 100 redriven in {seconds:.1f} s"
 
 
@@ -341,15 +343,15 @@ def test_a_redrive_that_is_killed_in_the_middle_loses_and_doubles_nothing(desk):
     many = [_letter() for _ in range(300)]
     _post_many(desk, many)
     process = _celery(desk, "redrive", "--all", start_new_session=True)
-    eventually(lambda: desk.depth(topology.WORK_QUEUE) > 50, 30, "it is in the middle", interval=0.005)
+    eventually(lambda: desk.depth(names.WORK_QUEUE) > 50, 30, "it is in the middle", interval=0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    done = desk.depth(topology.WORK_QUEUE)
-    eventually(lambda: desk.depth(topology.DEAD_QUEUE) >= len(many) - done - 1, 10, "its letters are back")
+    done = desk.depth(names.WORK_QUEUE)
+    eventually(lambda: desk.depth(names.DEAD_QUEUE) >= len(many) - done - 1, 10, "its letters are back")
     _dlq(desk, "redrive", "--all")
     with running_worker(desk.settings):
         states = {desk.finished(letter.task_id, 60).state for letter in many}
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 0, 20, "every letter is gone")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 0, 20, "every letter is gone")
         desk.drained()
 
     assert done < len(many)
@@ -360,10 +362,10 @@ def test_a_redrive_that_is_killed_in_the_middle_loses_and_doubles_nothing(desk):
 
 def _post_many(desk, letters):
     """Without waiting for each confirm."""
-    desk.publisher.publish(letters[0], topology.DEAD_EXCHANGE, letters[0].routing_key)
+    desk.publisher.publish(letters[0], names.DEAD_EXCHANGE, letters[0].routing_key)
     link = desk.publisher._link
     until = time.monotonic() + 60
-    futures = [link.publish(letter, topology.DEAD_EXCHANGE, letter.routing_key, until) for letter in letters[1:]]
+    futures = [link.publish(letter, names.DEAD_EXCHANGE, letter.routing_key, until) for letter in letters[1:]]
     for future in futures:
         future.result(60)
 
@@ -378,7 +380,7 @@ def test_a_letter_that_somebody_holds_while_the_janitor_walks_is_taken_out_later
 
     with letters.turn() as turn:
         with Connection(desk.settings.broker("admin")) as connection:
-            held = connection.default_channel.basic_get(topology.DEAD_QUEUE)  # as the management UI does
+            held = connection.default_channel.basic_get(names.DEAD_QUEUE)  # as the management UI does
             taken = [clear_stale(desk.settings, desk.store, handovers, turn, missed)]
         taken.append(clear_stale(desk.settings, desk.store, handovers, turn, missed))
         marked = [handovers.stale_letters()]
@@ -416,5 +418,5 @@ def test_a_redrive_that_is_confirmed_behind_the_walks_back_gets_its_letter_taken
 
     assert taken == [0, 1]
     assert handovers.stale_letters() == {}
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
     handovers.close()

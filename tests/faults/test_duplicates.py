@@ -3,7 +3,7 @@
 import os
 import signal
 
-import topology
+from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.store.handovers import Handovers
 from support.waiting import eventually
@@ -16,7 +16,7 @@ def test_extra_copies_wait_while_the_task_runs_and_run_nothing_after_it(desk):
         retried = desk.submit("echo", {"message": "x", "failTimes": 2})
         desk.wait_for(slow, State.RUNNING)
         desk.send_again(desk.message(slow))
-        eventually(lambda: desk.depth(topology.LEASE_QUEUE) == 1, 10, "the copy is parked")
+        eventually(lambda: desk.depth(names.LEASE_QUEUE) == 1, 10, "the copy is parked")
         desk.wait_for(retried, State.RETRY_WAIT)
         desk.send_again(desk.message(retried))  # of the attempt that has failed: it cuts no rung short
         good = desk.submit("echo", {"message": "x"})

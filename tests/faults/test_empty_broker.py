@@ -7,9 +7,11 @@ import pytest
 from pydantic import SecretStr
 
 import topology
+from dispatch.broker import provision
 from dispatch.broker.management import vhost
 from dispatch.broker.publisher import Publisher
 from dispatch.maintenance.sweeper import Sweeper
+from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.store.handovers import Handovers
 from support.cluster import running_cluster
@@ -59,11 +61,11 @@ def _works_as_before(desk):
     climbs = desk.submit("echo", {"message": "x", "failTimes": 1})
     dies = desk.submit("echo", {"message": "x", "permanent": True})
     states = [desk.finished(task_id).state for task_id in (good, climbs, dies)]
-    eventually(lambda: desk.depth(topology.DEAD_TAP) == 0, 20, "the tap is read")
+    eventually(lambda: desk.depth(names.DEAD_TAP) == 0, 20, "the tap is read")
 
     assert states == [State.SUCCEEDED, State.SUCCEEDED, State.DEAD_LETTERED]
-    assert desk.depth(topology.DEAD_QUEUE) == 1
-    assert topology.verify(desk.settings).drift == 0
+    assert desk.depth(names.DEAD_QUEUE) == 1
+    assert provision.verify(desk.settings).drift == 0
 
 
 def test_a_gateway_without_workers_makes_the_queues_anew(servers, desk):
@@ -81,10 +83,10 @@ def test_queues_that_are_deleted_come_back_and_so_do_their_tasks(servers, desk):
     with gateway(desk.settings) as client, running_worker(desk.settings) as worker:
         tasks = [desk.submit("echo", SLOW) for _ in range(20)]
         waits = desk.submit("echo", {"message": "x", "failTimes": 1})
-        eventually(lambda: desk.depth(topology.WORK_QUEUE) == 0, 20, "the worker has them in hand")
+        eventually(lambda: desk.depth(names.WORK_QUEUE) == 0, 20, "the worker has them in hand")
         _delete_queues(servers, desk)
         eventually(lambda: _accepted(client), 20, "tasks are accepted again")
-        eventually(lambda: desk.consumers(topology.WORK_QUEUE) == 1, 30, "the worker consumes again")
+        eventually(lambda: desk.consumers(names.WORK_QUEUE) == 1, 30, "the worker consumes again")
         with _impatient_sweeper(desk) as sweep:
             eventually(lambda: sweep([*tasks, waits]), 60, "what was lost has come back")
         states = {desk.store.get(task_id).state for task_id in [*tasks, waits]}
@@ -119,7 +121,7 @@ def test_a_broker_whose_data_is_gone_gets_map_and_tasks_back(settings, lonely):
         member.start()
         eventually(lonely.whole, 60, "RabbitMQ is back")
         eventually(lambda: _accepted(client), 30, "tasks are accepted again")
-        eventually(lambda: desk.consumers(topology.WORK_QUEUE) == 1, 40, "the worker consumes again")
+        eventually(lambda: desk.consumers(names.WORK_QUEUE) == 1, 40, "the worker consumes again")
         with _impatient_sweeper(desk) as sweep:
             eventually(lambda: sweep(tasks), 60, "what was lost has come back")
         states = {desk.store.get(task_id).state for task_id in tasks}

@@ -6,8 +6,9 @@ import signal
 import time
 import uuid
 
-import topology
-from dispatch.protocol.record import DEAD_REASON, LAST_ERROR_TYPE, MAX_ERROR, State
+from dispatch.protocol import names
+from dispatch.protocol.message import DEAD_REASON, LAST_ERROR_TYPE, MAX_ERROR
+from dispatch.protocol.record import State
 from support.waiting import eventually
 from support.worker import running_worker
 
@@ -49,7 +50,7 @@ def test_a_process_without_memory_or_that_dies_costs_one_attempt_and_nobody_else
     failures = {task_id: _failures(desk, task_id) for task_id in bad}
     assert all(len(each) == 1 and set(each) <= bad[task_id] for task_id, each in failures.items()), failures
     assert {(each.state, each.attempt) for each in [*others, after]} == {(State.SUCCEEDED, 1)}
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
 
 
 def test_children_that_die_again_and_again_stop_nobody_else_and_their_tasks_climb_to_the_dlq(desk):
@@ -58,7 +59,7 @@ def test_children_that_die_again_and_again_stop_nobody_else_and_their_tasks_clim
         good = [desk.submit("echo", {"message": "x"}) for _ in range(20)]
         records = [desk.finished(task_id, 60) for task_id in good]
         dead = [desk.finished(task_id, 90) for task_id in bad]
-        desk.drained(topology.WORK_QUEUE, topology.LEASE_QUEUE, topology.DEAD_TAP)
+        desk.drained(names.WORK_QUEUE, names.LEASE_QUEUE, names.DEAD_TAP)
         letters = desk.letters()
 
         assert worker.process.poll() is None
@@ -116,7 +117,7 @@ def test_a_failure_with_very_much_to_say_is_cut_short_everywhere(desk):
         ids = [_drill(desk, drill) for drill in ("rant", "rave")]
         records = [desk.finished(task_id, 60) for task_id in ids]
         good = desk.finished(desk.submit("echo", {"message": "x"}))
-        desk.drained(topology.DEAD_TAP)
+        desk.drained(names.DEAD_TAP)
         longest = max(len(line) for line in worker.text().splitlines())
 
         assert worker.process.poll() is None

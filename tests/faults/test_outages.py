@@ -7,7 +7,7 @@ import signal
 import redis
 from pydantic import SecretStr
 
-import topology
+from dispatch.protocol import names
 from dispatch.protocol.record import State
 from support.proxy import DOWN, Proxy
 from support.waiting import eventually
@@ -82,7 +82,7 @@ def test_a_failure_waits_in_hand_until_redis_can_record_it(desk):
         desk.wait_for(task_id, State.RUNNING)
         proxy.hold(DOWN)
         eventually(lambda: "settlement waits" in worker.text(), 20, "the settlement waits")
-        waiting = [desk.depth(topology.rung_queue(rung.name)) for rung in settings.ladder]
+        waiting = [desk.depth(names.rung_queue(rung.name)) for rung in settings.ladder]
         proxy.release()
         record = desk.finished(task_id, 30)
 
@@ -113,7 +113,7 @@ def test_a_wiped_redis_costs_no_task(desk):
     assert all(record.result["message"] == "x" and record.message is not None for record in records.values())
     assert records[waiting].attempt == 4
     assert listed == set(queued) & living.keys()
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
 
 
 def _each(records, attribute):
@@ -135,7 +135,7 @@ def test_a_cut_connection_loses_nothing_and_counts_nothing(desk):
         proxy.cut()
         records = [desk.finished(task_id, 40) for task_id in [*running, *queued]]
         dead = [desk.finished(task_id, 40) for task_id in hopeless]
-        desk.drained(topology.WORK_QUEUE, topology.LEASE_QUEUE, topology.DEAD_TAP)
+        desk.drained(names.WORK_QUEUE, names.LEASE_QUEUE, names.DEAD_TAP)
 
         assert worker.process.poll() is None
     assert {record.state for record in records} == {State.SUCCEEDED}
@@ -195,10 +195,8 @@ def test_a_broker_that_refuses_for_a_while_gets_the_retry_later_and_the_handler_
 def test_one_worker_holds_exactly_forty_of_a_full_backlog(desk):
     ids = [desk.submit("echo", _slow(1)) for _ in range(60)]
     with running_worker(desk.settings):
-        eventually(
-            lambda: desk.depth(topology.WORK_QUEUE) == 20, 10, lambda: f"{desk.depth(topology.WORK_QUEUE)} ready"
-        )
-        desk.purge(topology.WORK_QUEUE)  # what is not in its hand
+        eventually(lambda: desk.depth(names.WORK_QUEUE) == 20, 10, lambda: f"{desk.depth(names.WORK_QUEUE)} ready")
+        desk.purge(names.WORK_QUEUE)  # what is not in its hand
         for task_id in ids[:40]:
             desk.finished(task_id, 40)
         held = [task_id for task_id in ids if desk.state(task_id) is State.SUCCEEDED]

@@ -8,9 +8,11 @@ import uuid
 
 import amqp
 
-import topology
-from dispatch.protocol.record import DEAD_REASON, LAST_ERROR_TYPE, State
-from dispatch.protocol.record import UNREADABLE as UNREADABLE_HEADER
+from dispatch.broker import provision
+from dispatch.protocol import names
+from dispatch.protocol.message import DEAD_REASON, LAST_ERROR_TYPE
+from dispatch.protocol.message import UNREADABLE as UNREADABLE_HEADER
+from dispatch.protocol.record import State
 from support.waiting import eventually
 from support.worker import running_worker
 
@@ -135,7 +137,7 @@ def test_each_poison_message_ends_in_the_dlq_once_with_its_reason(desk):
     with running_worker(desk.settings) as worker:
         for number, (what, (body, headers, properties, _)) in enumerate(POISON.items(), 1):
             desk.send(body, headers, **properties)
-            eventually(lambda number=number: desk.depth(topology.DEAD_QUEUE) == number, 20, what)
+            eventually(lambda number=number: desk.depth(names.DEAD_QUEUE) == number, 20, what)
         good = desk.submit("echo", PAYLOAD)
         recorded = eventually(lambda: len(page := _dead(desk)) == len(POISON) and page, 20, "all are recorded")
 
@@ -159,7 +161,7 @@ def test_headers_that_cannot_be_read_or_written_end_in_the_dlq_too(desk):
     with running_worker(desk.settings) as worker:
         for number, (what, table) in enumerate(UNREADABLE.items(), 1):
             _send_raw(desk, table)
-            eventually(lambda number=number: desk.depth(topology.DEAD_QUEUE) == number, 20, what)
+            eventually(lambda number=number: desk.depth(names.DEAD_QUEUE) == number, 20, what)
         good = desk.submit("echo", PAYLOAD)
 
         assert desk.finished(good).state is State.SUCCEEDED
@@ -181,12 +183,12 @@ def test_poison_between_good_tasks_stops_nothing_and_leaves_nothing_behind(desk)
     with running_worker(desk.settings) as worker:
         states = {desk.finished(task_id, 40).state for task_id in good}
         desk.drained()
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == poison, 20, "every poison message is a letter")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == poison, 20, "every poison message is a letter")
         eventually(lambda: len(_dead(desk)) == poison, 20, "and is recorded")
 
         assert states == {State.SUCCEEDED}
         assert _alive(worker)
-        eventually(lambda: desk.depth(topology.DEAD_TAP) == 0, 10, "the tap is read")
+        eventually(lambda: desk.depth(names.DEAD_TAP) == 0, 10, "the tap is read")
 
 
 #: A valid task with things in its headers and its body that must not steer the run.
@@ -231,16 +233,16 @@ def test_a_payload_is_data_whatever_its_names(desk):
 
 def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
     settings = desk.settings.model_copy(update={"queue_ttl": 0.5})
-    topology.apply_policies(settings)
+    provision.apply_policies(settings)
     for body, headers, properties, _ in POISON.values():
         desk.send(body, headers, **properties)
     for table in UNREADABLE.values():
         _send_raw(desk, table)
     poison = len(POISON) + len(UNREADABLE)
-    eventually(lambda: desk.depth(topology.DEAD_QUEUE) == poison, 20, "all have expired")
+    eventually(lambda: desk.depth(names.DEAD_QUEUE) == poison, 20, "all have expired")
     ids = {letter.letter_id for letter in desk.letters()}
     with running_worker(desk.settings) as worker:
-        eventually(lambda: desk.depth(topology.DEAD_TAP) == 0, 20, "the tap is read")
+        eventually(lambda: desk.depth(names.DEAD_TAP) == 0, 20, "the tap is read")
         eventually(lambda: {record.task_id for record in _dead(desk)} == ids, 20, "all are recorded")
 
         assert _alive(worker)
@@ -256,6 +258,6 @@ def test_poison_without_an_id_that_is_delivered_again_leaves_one_letter(desk):
         for _ in range(2):  # as after a kill between publish and ack
             desk.send(_body(), _headers(id=...))
         eventually(lambda: "AGAIN" in worker.text(), 20, "the tap has seen both letters")
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 20, "the second letter is taken out")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "the second letter is taken out")
 
     assert [letter.letter_id for letter in desk.letters()] == [record.task_id for record in _dead(desk)]

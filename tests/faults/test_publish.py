@@ -9,13 +9,15 @@ import pytest
 from kombu import Connection
 from pydantic import SecretStr
 
-import topology
+from dispatch.broker import provision
 from dispatch.broker.publisher import Publisher
 from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, StoreUnavailable, Unroutable
 from dispatch.gateway.submission import Submitter
-from dispatch.protocol.record import State, new_task_id
+from dispatch.protocol import names
+from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.record import State
 from dispatch.store.scripts import Script
-from dispatch.store.tasks import KeyInProgress, Store
+from dispatch.store.tasks import KeyInProgress, TaskStore
 from support.proxy import DOWN, UP, Proxy
 from support.waiting import eventually
 from support.worker import running_worker
@@ -30,7 +32,7 @@ def gateway(desk, *, broker=None, redis=None):
     if redis is not None:
         settings = settings.model_copy(update={"redis_url": SecretStr(redis.url)})
     url = settings.broker("gateway") if broker is None else broker.url
-    store, publisher = Store(settings), Publisher(url, timeout=settings.confirm_timeout)
+    store, publisher = TaskStore(settings), Publisher(url, timeout=settings.confirm_timeout)
     publisher.start()
     try:
         yield Submitter(settings, store, publisher, desk.celery)
@@ -64,12 +66,12 @@ def _rejected(desk):
 
 @contextlib.contextmanager
 def _unbound(desk):
-    key = f"{topology.ROUTING_KEY}.#"
+    key = f"{names.ROUTING_KEY}.#"
     with Connection(desk.settings.broker("admin")) as connection:
         channel = connection.default_channel
-        channel.queue_unbind(topology.WORK_QUEUE, topology.TASK_EXCHANGE, key)
+        channel.queue_unbind(names.WORK_QUEUE, names.TASK_EXCHANGE, key)
         yield
-        channel.queue_bind(topology.WORK_QUEUE, topology.TASK_EXCHANGE, key)
+        channel.queue_bind(names.WORK_QUEUE, names.TASK_EXCHANGE, key)
 
 
 def test_what_was_refused_never_runs_and_its_key_is_free(desk):
@@ -80,7 +82,7 @@ def test_what_was_refused_never_runs_and_its_key_is_free(desk):
         proxy.refuse()
         with gateway(desk, broker=proxy) as submitter:
             _, not_sent = _refused(desk, NotSent, key="not-sent", submitter=submitter)
-    topology.apply_policies(full)
+    provision.apply_policies(full)
     accepted = []
     with pytest.raises(Nacked):  # the limit of a quorum queue is soft
         accepted.extend(desk.submit("echo", PAYLOAD) for _ in range(50))
@@ -120,7 +122,7 @@ def test_a_silent_broker_leaves_one_task_in_doubt_and_then_is_left_alone(desk):
     assert max(later) < 1.5
     assert [record.state for record in records] == [State.SUCCEEDED] * 2
     assert [desk.hops(each).count("started") for each in (first, task_id)] == [1, 1]
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
 
 
 def test_a_refusal_of_the_repeated_key_leaves_the_doubt_and_its_task_runs_once(desk):
@@ -158,16 +160,16 @@ def _accepted(desk, submitter, **options):
 def test_a_missing_exchange_is_named_and_the_publisher_heals_by_itself(desk):
     def mend(url):
         with Connection(url) as connection:
-            topology.declare(connection, desk.settings)
+            provision.declare(connection, desk.settings)
 
     message = desk.message(desk.submit("echo", PAYLOAD))
     publisher = Publisher(desk.settings.broker("gateway"), timeout=2, on_open=mend)
     try:
-        publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+        publisher.publish(message, names.TASK_EXCHANGE, message.routing_key)
         with Connection(desk.settings.broker("admin")) as connection:
-            connection.default_channel.exchange_delete(topology.TASK_EXCHANGE)
+            connection.default_channel.exchange_delete(names.TASK_EXCHANGE)
         with pytest.raises(Unroutable, match=r"no exchange 'robot\.task\.topic'"):
-            publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+            publisher.publish(message, names.TASK_EXCHANGE, message.routing_key)
 
         assert eventually(lambda: _published(publisher, message), 15, "the exchange is back") > 0
     finally:
@@ -176,15 +178,15 @@ def test_a_missing_exchange_is_named_and_the_publisher_heals_by_itself(desk):
 
 def _published(publisher, message):
     try:
-        return publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+        return publisher.publish(message, names.TASK_EXCHANGE, message.routing_key)
     except PublishError:
         return 0
 
 
 def test_many_threads_hear_each_its_own_verdict(desk):
     message = desk.message(desk.submit("echo", PAYLOAD))
-    desk.purge(topology.WORK_QUEUE)
-    ways = [(topology.TASK_EXCHANGE, message.routing_key), (topology.TASK_EXCHANGE, "nowhere")]
+    desk.purge(names.WORK_QUEUE)
+    ways = [(names.TASK_EXCHANGE, message.routing_key), (names.TASK_EXCHANGE, "nowhere")]
 
     def publish(thread):
         said = []
@@ -202,7 +204,7 @@ def test_many_threads_hear_each_its_own_verdict(desk):
     confirmed = verdicts.count((message.routing_key, "confirmed"))
 
     assert confirmed + verdicts.count(("nowhere", "Unroutable")) == 1_600
-    assert desk.depth(topology.WORK_QUEUE) == confirmed > 1_000
+    assert desk.depth(names.WORK_QUEUE) == confirmed > 1_000
 
 
 #: What may happen to Redis at a step of a submission.

@@ -9,13 +9,13 @@ import time
 import pytest
 from pydantic import SecretStr
 
-import topology
 from dispatch.config.settings import ANSWER_WITHIN
-from dispatch.deadletters.service import DeadLetters
+from dispatch.deadletters.service import DeadLetterService
 from dispatch.errors import DispatchError, StoreUnavailable
 from dispatch.gateway.views.health import store_check
+from dispatch.protocol import names
 from dispatch.protocol.record import State
-from dispatch.store.tasks import Hold
+from dispatch.store.tasks import KeyState
 from support import redises
 from support.waiting import eventually
 from support.worker import bench, running_worker
@@ -37,14 +37,17 @@ def _one_of_each(desk):
     assert died.state is State.DEAD_LETTERED
     assert [record.task_id for record in desk.store.dead_letters().items] == [dies]
 
-    letters = DeadLetters(desk.settings, desk.store, desk.publisher)
+    letters = DeadLetterService(desk.settings, desk.store, desk.publisher)
     letters.redrive(dies, by="me")
     eventually(lambda: desk.store.get(dies).cycle == 1 and desk.store.get(dies).buried, 20, "it dies again")
-    eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 20, "the first letter goes")
+    eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "the first letter goes")
     letters.close()
 
     assert {record.task_id for record in desk.store.list(principal="local").items} == {climbs, dies}
-    assert desk.store.reserve_key("local", "climbs", str({"message": "x", "failTimes": 1}), "other").hold is Hold.REPLAY
+    assert (
+        desk.store.reserve_key("local", "climbs", str({"message": "x", "failTimes": 1}), "other").hold
+        is KeyState.REPLAY
+    )
     assert desk.hops(climbs).count("succeeded") == 1
     return climbs
 

@@ -5,8 +5,8 @@ import contextlib
 import pytest
 from pydantic import SecretStr
 
-import topology
 from dispatch.deadletters.walk import KNOWN
+from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.store.handovers import Handovers
 from support import redises
@@ -48,7 +48,7 @@ def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
     with bench(own) as desk, gateway(own) as client, running_worker(own) as worker:
         dead = desk.submit("echo", {"message": "x", "permanent": True})
         desk.finished(dead)
-        desk.drained(topology.DEAD_TAP)
+        desk.drained(names.DEAD_TAP)
         waiting = desk.submit("echo", {"message": "x", "failTimes": 2})
         desk.wait_for(waiting, State.RETRY_WAIT)
         # Every child has one: so none of them ends, and is forgotten, in the moment before the loss.
@@ -61,7 +61,7 @@ def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
         new = eventually(lambda: _accepted(client), 30, "a new task is accepted")
         for task_id in [*ids, new]:
             eventually(lambda task_id=task_id: desk.state(task_id) is State.SUCCEEDED, 60, f"{task_id} goes on")
-        desk.drained(topology.LEASE_QUEUE, topology.WORK_QUEUE, *(topology.rung_queue(r.name) for r in own.ladder))
+        desk.drained(names.LEASE_QUEUE, names.WORK_QUEUE, *(names.rung_queue(r.name) for r in own.ladder))
         eventually(lambda: _known(own), 20, "the letters are recorded again")
         listed = client.get("/v1/dead-letters").json["items"]
         again = client.post(f"/v1/dead-letters/{dead}/redrive")
@@ -82,7 +82,7 @@ def test_a_janitor_that_dies_over_its_walk_leaves_it_to_the_next(own, server):
         with running_worker(own):
             dead = desk.submit("echo", {"message": "x", "permanent": True})
             desk.finished(dead)
-            desk.drained(topology.DEAD_TAP)
+            desk.drained(names.DEAD_TAP)
         _flush(server)
         with contextlib.closing(Handovers(own)) as handovers:
             handovers.say_known("a walk that is not over")

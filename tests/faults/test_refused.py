@@ -6,12 +6,12 @@ import time
 import pytest
 from kombu import Connection
 
-import topology
 from dispatch.broker import publisher as module
 from dispatch.broker.management import Management
 from dispatch.broker.model import Policy
 from dispatch.broker.publisher import Publisher
 from dispatch.errors import Nacked, NotSent
+from dispatch.protocol import names
 from support.waiting import eventually
 
 PAYLOAD = {"message": "x"}
@@ -24,7 +24,7 @@ def full(desk):
     def limit(messages):
         definition = {"max-length": messages}
         with Management(desk.settings) as management:
-            management.set_policy(Policy("zz-full", f"^{topology.WORK_QUEUE}$", definition, 99, "queues"))
+            management.set_policy(Policy("zz-full", f"^{names.WORK_QUEUE}$", definition, 99, "queues"))
 
     limit(1)
     eventually(lambda: _nacked(desk), 10, "the queue is full")
@@ -51,7 +51,7 @@ def _fresh(desk):
 
 def _verdict(publisher, message):
     try:
-        publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+        publisher.publish(message, names.TASK_EXCHANGE, message.routing_key)
     except (Nacked, NotSent) as exc:  # InDoubt would fail the test
         return type(exc)
     return None
@@ -59,7 +59,7 @@ def _verdict(publisher, message):
 
 def _message(desk):
     with Connection(desk.settings.broker("admin")) as connection:
-        connection.default_channel.queue_purge(topology.WORK_QUEUE)
+        connection.default_channel.queue_purge(names.WORK_QUEUE)
     return desk.message(desk.submit("echo", PAYLOAD))
 
 
@@ -79,7 +79,7 @@ def test_a_connection_that_is_only_refused_is_replaced_without_a_doubt(desk, ful
 def test_a_connection_that_has_taken_messages_stays_when_the_queue_is_full(desk, full):
     message = _message(desk)
     with Connection(desk.settings.broker("admin")) as connection:
-        connection.default_channel.queue_purge(topology.WORK_QUEUE)
+        connection.default_channel.queue_purge(names.WORK_QUEUE)
     with _fresh(desk) as (publisher, opened):
         eventually(lambda: _verdict(publisher, message) is None, 10, "it takes one")
         eventually(lambda: _verdict(publisher, message) is Nacked, 10, "the queue is full")

@@ -5,12 +5,13 @@ from urllib.parse import urlsplit
 from kombu import Connection
 from pydantic import SecretStr
 
-import topology
-from dispatch.broker import definitions
+from dispatch.broker import definitions, provision
+from dispatch.protocol import names
+from dispatch.protocol.copies import next_copy
 from dispatch.protocol.record import State
-from dispatch.protocol.retry import Failure, Kind, Retry
+from dispatch.protocol.retry import Failure, FailureKind, Retry
 from dispatch.store.claims import Claims, Ticket
-from dispatch.store.handovers import Handovers, next_copy
+from dispatch.store.handovers import Handovers
 from dispatch.telemetry import metrics
 from support.sweeping import sweeping
 from support.waiting import eventually
@@ -21,7 +22,7 @@ def _unpublished(desk):
     """A record whose gateway died before it could publish."""
     task_id = desk.submit("echo", {"message": "x"})
     message = desk.message(task_id)
-    desk.purge(topology.WORK_QUEUE)
+    desk.purge(names.WORK_QUEUE)
     prefix = desk.settings.redis_prefix
     desk.store._scripts.run(("DEL", f"{prefix}task:{{{task_id}}}", f"{prefix}hops:{{{task_id}}}"))
     desk.store.accept(message, max_attempts=4, key=None)
@@ -60,12 +61,12 @@ SOON = {"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5}
 
 def test_a_broker_that_lost_its_queue_gets_the_task_back_once_however_many_sweep(desk):
     once, twice, late = (desk.submit("echo", {"message": "x"}) for _ in range(3))
-    desk.purge(topology.WORK_QUEUE)
+    desk.purge(names.WORK_QUEUE)
     with sweeping(desk, 4, **SOON) as sweep:
         eventually(lambda: sweep(once) or "resent" in desk.hops(once), 20, "it is sent again")
-        sent = desk.depth(topology.WORK_QUEUE)
+        sent = desk.depth(names.WORK_QUEUE)
         for time in (1, 2):
-            desk.purge(topology.WORK_QUEUE)
+            desk.purge(names.WORK_QUEUE)
             eventually(lambda time=time: sweep(twice) or desk.hops(twice).count("resent") == time, 20, "again")
         desk.send_again(desk.message(once))  # nothing was lost, the first copies were only slow
         desk.send_again(desk.message(late))
@@ -85,7 +86,7 @@ def test_a_retry_that_the_broker_lost_comes_back_as_the_attempt_that_it_was(desk
     with running_worker(desk.settings):
         task_id = desk.submit("echo", {"message": "w", "failTimes": 1})
         desk.wait_for(task_id, State.RETRY_WAIT)
-        desk.purge(topology.rung_queue("1m"))
+        desk.purge(names.rung_queue("1m"))
         with sweeping(desk, **SOON) as sweep:
             eventually(lambda: sweep(task_id) or desk.state(task_id) is not State.RETRY_WAIT, 20, "it is sent again")
         record = desk.finished(task_id)
@@ -95,13 +96,13 @@ def test_a_retry_that_the_broker_lost_comes_back_as_the_attempt_that_it_was(desk
 
 def test_what_the_broker_itself_gives_up_says_why(desk):
     changes = {"queue_ttl": 3.0, "delivery_limit": 2}
-    topology.apply_policies(desk.settings.model_copy(update=changes))
+    provision.apply_policies(desk.settings.model_copy(update=changes))
     returned = desk.submit("echo", {"message": "x"})
     with Connection(desk.settings.broker("admin")) as connection:
         for _ in range(3):  # as if three consumers had died over it
             connection.default_channel.basic_reject(_get(connection).delivery_tag, requeue=True)
     late = desk.submit("echo", {"message": "x"})
-    eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 2, 20, "the broker dead-letters both")
+    eventually(lambda: desk.depth(names.DEAD_QUEUE) == 2, 20, "the broker dead-letters both")
     with running_worker(desk.settings):
         records = [desk.finished(task_id) for task_id in (returned, late)]
     letters = desk.store.dead_letters().items
@@ -115,7 +116,7 @@ def test_what_the_broker_itself_gives_up_says_why(desk):
 
 
 def _get(connection):
-    return eventually(lambda: connection.default_channel.basic_get(topology.WORK_QUEUE), 5, "it is there")
+    return eventually(lambda: connection.default_channel.basic_get(names.WORK_QUEUE), 5, "it is there")
 
 
 def test_with_least_privilege_a_decided_retry_is_still_sent_by_the_sweeper(desk, servers):
@@ -145,11 +146,11 @@ def test_with_least_privilege_a_decided_retry_is_still_sent_by_the_sweeper(desk,
 
 def _die_after_the_decision(desk, task_id):
     """A worker and its broker's copy are gone, only the decision is recorded."""
-    desk.purge(topology.WORK_QUEUE)
+    desk.purge(names.WORK_QUEUE)
     message, ticket = desk.message(task_id), Ticket("owner", "fence", "w@gone")
     claims, handovers = Claims(desk.settings), Handovers(desk.settings)
     claims.claim(message, ticket, 4)
-    failure, decision = Failure(Kind.RETRYABLE, "boom", "it broke"), Retry(desk.settings.ladder[0])
+    failure, decision = Failure(FailureKind.RETRYABLE, "boom", "it broke"), Retry(desk.settings.ladder[0])
     copy = next_copy(message, failure, decision, 1)
     handovers.decide(message, ticket, copy, failure, decision, max_attempts=4)
     claims.close()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import topology
-from dispatch import crashpoints as faultpoints
+from dispatch import crashpoints
 from dispatch.errors import NotSent
+from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.store.tasks import KeyInProgress
 from support.sweeping import sweeping
@@ -35,7 +35,7 @@ def stopped(desk, monkeypatch, tmp_path):
 
         def start(point):
             marker = tmp_path / "stopped-here"
-            monkeypatch.setenv(faultpoints.VARIABLE, f"{point}@STOP={marker}")
+            monkeypatch.setenv(crashpoints.VARIABLE, f"{point}@STOP={marker}")
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
             process = context.Process(target=_gateway, args=(desk.settings, theirs))
@@ -43,7 +43,7 @@ def stopped(desk, monkeypatch, tmp_path):
             stack.callback(process.join, 10)
             stack.callback(process.kill)
             eventually(lambda: marker.exists() and _stops(process.pid), 60, "it stops there")
-            monkeypatch.delenv(faultpoints.VARIABLE)
+            monkeypatch.delenv(crashpoints.VARIABLE)
 
             def go_on():
                 os.kill(process.pid, signal.SIGCONT)
@@ -101,7 +101,7 @@ def test_a_gateway_that_goes_on_after_its_client_came_back_is_one_task(desk, sto
         answer = go_on()
         sweep(task_id)
         desk.send_again(desk.message(task_id))
-    copies = desk.depth(topology.WORK_QUEUE)
+    copies = desk.depth(names.WORK_QUEUE)
     with running_worker(desk.settings):
         record = desk.finished(task_id)
         desk.drained()

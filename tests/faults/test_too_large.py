@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from amqp.exceptions import PreconditionFailed
 
-import topology
-from dispatch.deadletters.service import DeadLetters, Filter, Job, TooLarge
+from dispatch.deadletters.service import BulkRedriveJob, DeadLetterService, TooLarge
 from dispatch.deadletters.walk import discard_all, redrive_all
-from dispatch.protocol.record import MAX_MESSAGE, TOO_LARGE, State
+from dispatch.protocol import names
+from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.message import MAX_MESSAGE, TOO_LARGE
+from dispatch.protocol.record import State
 from support.waiting import eventually
 from support.worker import ROOT, environment, running_worker
 
@@ -72,7 +74,7 @@ def test_forty_large_messages_fill_no_memory_and_stop_nobody(desk):
         desk.send(_body(MAX_MESSAGE), largest)  # as large as a body may be
         good = desk.finished(desk.submit("echo", {"message": "x"}), 60)
         ran = desk.finished(largest["id"], 60)
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == len(taken), 60, "every one of them is a letter")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == len(taken), 60, "every one of them is a letter")
         eventually(lambda: len(_dead(desk)) == len(taken), 60, "and is recorded")
         grown = _peak(worker.process.pid) - before
 
@@ -100,18 +102,18 @@ def test_a_large_letter_is_shown_kept_by_a_redrive_and_can_be_discarded(desk):
         for end in (b"1", b"2"):  # without an id, and the same but for its last byte
             desk.send(_body(MAX_MESSAGE + 2) + end, _headers(id=...))
         eventually(lambda: len(_dead(desk)) == 6, 60, "all are recorded")
-        eventually(lambda: desk.depth(topology.DEAD_TAP) == 0, 20, "the tap is read")
-    verbs = DeadLetters(desk.settings, desk.store, desk.publisher)
+        eventually(lambda: desk.depth(names.DEAD_TAP) == 0, 20, "the tap is read")
+    verbs = DeadLetterService(desk.settings, desk.store, desk.publisher)
     large = next(record.task_id for record in _dead(desk) if record.dead_reason == "too-large")
     listed = _celery(desk, "list", "--error-type", "too-large", "--json").stdout
     shown = json.loads(_celery(desk, "show", large).stdout)
     with pytest.raises(TooLarge):
         verbs.redrive(large, by="me")
     with verbs.turn(20) as turn:
-        sent = redrive_all(desk.settings, verbs, turn, Job(Filter(), 10, 0, "me"))
+        sent = redrive_all(desk.settings, verbs, turn, BulkRedriveJob(DeadLetterFilter(), 10, 0, "me"))
     kept = sorted(map(_reported, desk.letters()))
     with verbs.turn(20) as turn:
-        gone = discard_all(desk.settings, verbs, turn, Filter(error_type="too-large"), by="me")
+        gone = discard_all(desk.settings, verbs, turn, DeadLetterFilter(error_type="too-large"), by="me")
     verbs.close()
 
     assert len(listed.splitlines()) == 5
@@ -120,4 +122,4 @@ def test_a_large_letter_is_shown_kept_by_a_redrive_and_can_be_discarded(desk):
     assert len(shown["message"]["body"]) < 2_000
     assert (sent, desk.store.get(small).cycle) == (1, 1)
     assert kept == sorted([*sizes, MAX_MESSAGE + 3, MAX_MESSAGE + 3])
-    assert (gone, desk.depth(topology.DEAD_QUEUE)) == (5, 0)
+    assert (gone, desk.depth(names.DEAD_QUEUE)) == (5, 0)

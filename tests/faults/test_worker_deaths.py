@@ -5,7 +5,7 @@ import signal
 
 from pydantic import SecretStr
 
-import topology
+from dispatch.protocol import names
 from dispatch.protocol.record import State
 from support.proxy import Proxy
 from support.waiting import eventually
@@ -29,7 +29,7 @@ def test_a_killed_child_costs_one_attempt_and_the_task_succeeds(desk):
     assert record.state is State.SUCCEEDED
     assert record.attempt == 2
     assert failures == ["worker-lost"]
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
 
 
 def test_a_killed_machine_costs_no_attempt_and_another_worker_takes_over(desk):
@@ -47,14 +47,14 @@ def test_a_killed_machine_costs_no_attempt_and_another_worker_takes_over(desk):
 
 
 def test_an_orphaned_child_may_finish_and_its_task_does_not_run_again(desk):
-    with running_worker(desk.settings) as first, running_worker(desk.settings, "-Q", topology.WORK_QUEUE):
+    with running_worker(desk.settings) as first, running_worker(desk.settings, "-Q", names.WORK_QUEUE):
         task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 1})
         eventually(lambda: _runs(desk, task_id), 10, "the task runs")
         runner = desk.store.get(task_id).worker
         if runner in first.text():
             os.kill(first.process.pid, signal.SIGKILL)
         record = desk.finished(task_id)
-        eventually(lambda: desk.depth(topology.LEASE_QUEUE) == desk.depth(topology.WORK_QUEUE) == 0, 10, "drained")
+        eventually(lambda: desk.depth(names.LEASE_QUEUE) == desk.depth(names.WORK_QUEUE) == 0, 10, "drained")
 
     assert record.state is State.SUCCEEDED
     assert desk.hops(task_id).count("succeeded") == 1
@@ -86,7 +86,7 @@ def test_a_deploy_under_load_loses_nothing_and_ends_in_time(desk):
 
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert {record.attempt for record in records} == {1}
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
 
 
 def test_a_deploy_in_the_middle_of_a_fork_ends_in_time_and_loses_nothing(desk, tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_a_deploy_in_the_middle_of_a_fork_ends_in_time_and_loses_nothing(desk, t
 
     assert "Traceback" not in said
     assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
-    assert desk.depth(topology.DEAD_QUEUE) == 0
+    assert desk.depth(names.DEAD_QUEUE) == 0
 
 
 def test_a_worker_without_its_broker_ends_in_time(desk):

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 import topology
+from dispatch.broker import provision
 from support.waiting import eventually
 
 ROOT = Path(topology.__file__).parent
@@ -22,7 +23,7 @@ TINY_APP = "import os, celery; app = celery.Celery('tiny', broker=os.environ['DI
 
 @pytest.fixture
 def applied(settings):
-    topology.apply(settings)
+    provision.apply(settings)
     return settings
 
 

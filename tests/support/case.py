@@ -2,13 +2,15 @@
 
 import redis
 
-from dispatch.protocol.record import Message, new_task_id
-from dispatch.protocol.retry import Dead, Failure, Kind, Retry
-from dispatch.store.claims import Answer, Claims, Ticket
-from dispatch.store.handovers import Handovers, next_copy
-from dispatch.store.tasks import Store
+from dispatch.protocol.copies import next_copy
+from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.message import Message
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Retry
+from dispatch.store.claims import ClaimAnswer, Claims, Ticket
+from dispatch.store.handovers import Handovers
+from dispatch.store.tasks import TaskStore
 
-FAILURE = Failure(Kind.RETRYABLE, "boom", "it broke")
+FAILURE = Failure(FailureKind.RETRYABLE, "boom", "it broke")
 
 
 class Case:
@@ -18,7 +20,7 @@ class Case:
         self.settings = settings
         self.claims = Claims(settings)
         self.handovers = Handovers(settings)
-        self.store = Store(settings)
+        self.store = TaskStore(settings)
         self.redis = redis.Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
         self.prefix = settings.redis_prefix
         self.message = Message(
@@ -49,7 +51,7 @@ class Case:
 
     def run(self, message=None):
         ticket = self.ticket()
-        assert self.claim(message, ticket).answer is Answer.RUN
+        assert self.claim(message, ticket).answer is ClaimAnswer.RUN
         return ticket
 
     def lapse(self):

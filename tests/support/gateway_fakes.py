@@ -9,16 +9,16 @@ import flask
 import pydantic
 
 from dispatch.broker.queue_stats import QueueView
-from dispatch.config import settings
-from dispatch.deadletters.service import NoSuchLetter
+from dispatch.config import api_keys, settings
+from dispatch.deadletters.service import NoSuchDeadLetter
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.application import Parts, build
 from dispatch.gateway.submission import Accepted, Submission
 from dispatch.gateway.views.health import Readiness
-from dispatch.protocol import record as records
+from dispatch.protocol import ids
 from dispatch.protocol.record import Record, State
 from dispatch.store.tasks import Page
-from dispatch.store.workers import Entry
+from dispatch.store.workers import WorkerInfo
 from dispatch.tasktypes.registry import Payload, TaskType
 
 
@@ -44,9 +44,9 @@ def record(**changes: Any) -> Record:
     """A queued task of the local principal."""
     now = int(time.time() * 1_000)
     plain = Record(
-        task_id=records.new_task_id(),
+        task_id=ids.new_task_id(),
         type="greet",
-        principal=records.LOCAL,
+        principal=api_keys.LOCAL,
         state=State.QUEUED,
         cycle=0,
         seq=0,
@@ -129,7 +129,7 @@ class FakeDesk:
 
     def get(self, task_id: str) -> Record:
         if task_id not in self.held:
-            raise NoSuchLetter
+            raise NoSuchDeadLetter
         return self.held[task_id]
 
     def list(self, **wanted: Any) -> Page:
@@ -173,7 +173,7 @@ class World:
     )
     spend: Callable[[str], Mapping[str, str]] = lambda _: {}
     queues: Callable[[], list[QueueView]] = list
-    workers: Callable[[], list[Entry]] = list
+    workers: Callable[[], list[WorkerInfo]] = list
     types: Mapping[str, TaskType] = dataclasses.field(default_factory=lambda: {"greet": GREET, "robot.tidy": TIDY})
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -31,7 +31,7 @@ class Uncontained:
         self.base = base
         self.key = keys.token("fleet-a", keys.new_secret())
         scopes = keys.scopes("+".join(keys.SCOPES))
-        entry = keys.Entry(keys.key_id(self.key), keys.digest(PEPPER, self.key), scopes)
+        entry = keys.ApiKey(keys.key_id(self.key), keys.digest(PEPPER, self.key), scopes)
         self.services = deploy.compose(
             DISPATCH_API_KEYS=str(entry), DISPATCH_API_KEY_PEPPER=PEPPER, FLOWER_BASIC_AUTH="operator:secret"
         )["services"]

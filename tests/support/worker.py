@@ -18,14 +18,17 @@ import psutil
 from kombu import Connection
 from pydantic import SecretStr
 
-import topology
 from celery_app import create_celery
+from dispatch.broker import provision
 from dispatch.broker.decoding import wire_message
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.gateway.submission import Submission, Submitter
-from dispatch.protocol.record import Message, Record, State, child_traceparent
-from dispatch.store.tasks import Store
+from dispatch.protocol import names
+from dispatch.protocol.ids import child_traceparent
+from dispatch.protocol.message import Message
+from dispatch.protocol.record import Record, State
+from dispatch.store.tasks import TaskStore
 from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -116,14 +119,14 @@ def running_worker(
 
 
 class Bench:
-    """Store, publisher and submitter on a test's settings."""
+    """TaskStore, publisher and submitter on a test's settings."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.celery = create_celery(settings)
         with Connection(settings.broker("admin")) as connection:
-            topology.declare(connection, settings)
-        self.store = Store(settings)
+            provision.declare(connection, settings)
+        self.store = TaskStore(settings)
         self.publisher = Publisher(settings.broker("gateway"), timeout=settings.confirm_timeout)
         self.submitter = Submitter(settings, self.store, self.publisher, self.celery)
 
@@ -164,7 +167,7 @@ class Bench:
 
     def drained(self, *queues: str, timeout: float = 20) -> None:
         """Wait until these queues are empty; the work queue and the lease queue by default."""
-        for queue in queues or (topology.LEASE_QUEUE, topology.WORK_QUEUE):
+        for queue in queues or (names.LEASE_QUEUE, names.WORK_QUEUE):
             eventually(lambda queue=queue: self.depth(queue) == 0, timeout, f"{queue} is empty")
 
     def send(self, body: bytes, headers: dict[str, Any] | None = None, **properties: Any) -> None:
@@ -174,12 +177,12 @@ class Bench:
             given["application_headers"] = headers
         self.send_raw(amqp.Message(body, **{name: value for name, value in given.items() if value is not None}))
 
-    def send_raw(self, message: amqp.Message, routing_key: str = f"{topology.ROUTING_KEY}.echo") -> None:
+    def send_raw(self, message: amqp.Message, routing_key: str = f"{names.ROUTING_KEY}.echo") -> None:
         """Publish a py-amqp message."""
         with Connection(self.settings.broker("admin")) as connection:
             channel = connection.default_channel
             channel.confirm_select()
-            channel.basic_publish_confirm(message, topology.TASK_EXCHANGE, routing_key)
+            channel.basic_publish_confirm(message, names.TASK_EXCHANGE, routing_key)
 
     def message(self, task_id: str, **headers: Any) -> Message:
         """A task's first message, with other headers."""
@@ -188,9 +191,9 @@ class Bench:
 
     def send_again(self, message: Message) -> None:
         """Publish a copy of a task's message to the work queue."""
-        self.publisher.publish(message, topology.TASK_EXCHANGE, message.routing_key)
+        self.publisher.publish(message, names.TASK_EXCHANGE, message.routing_key)
 
-    def letters(self, queue: str = topology.DEAD_QUEUE) -> list[Message]:
+    def letters(self, queue: str = names.DEAD_QUEUE) -> list[Message]:
         """What lies in the DLQ, in its order; it stays there."""
         found = []
         with Connection(self.settings.broker("admin")) as connection:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 import topology
+from dispatch.broker import provision
 from dispatch.broker.model import Action, Binding, BrokerMap, Exchange, Policy, Queue, Verdict, differences
 from dispatch.config import settings as configuration
+from dispatch.protocol import names
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def wanted(settings):
 
 
 def found(wanted, **changes):
-    return differences(wanted, dataclasses.replace(wanted, **changes), topology.PREFIX)
+    return differences(wanted, dataclasses.replace(wanted, **changes), names.PREFIX)
 
 
 def replaced(items, name, **changes):
@@ -96,14 +98,14 @@ def test_the_limits_of_the_work_queue_are_a_policy(wanted, settings):
 
 @pytest.mark.parametrize("queue", ["robot.task.q.v2", "xrobot.task.q", "robotxtask.q", "robot.task.dlq"])
 def test_the_work_queues_policy_governs_no_other_queue(wanted, queue):
-    policy = next(policy for policy in wanted.policies if policy.name == topology.WORK_POLICY)
+    policy = next(policy for policy in wanted.policies if policy.name == names.WORK_POLICY)
 
     assert not policy.governs(queue)
 
 
 @pytest.mark.parametrize("queue", ["robot.retry.q.1m", "robot.retry.q.lease", "robot.task.dlq", "robot.task.dead.q"])
 def test_queues_that_keep_messages_have_no_delivery_limit_worth_the_name(wanted, queue):
-    assert wanted.policy_of(queue).definition == {"delivery-limit": topology.UNLIMITED}
+    assert wanted.policy_of(queue).definition == {"delivery-limit": names.UNLIMITED}
 
 
 def test_the_same_map_as_found_has_no_differences(wanted):
@@ -191,7 +193,7 @@ def test_a_binding_that_feeds_our_queue_from_elsewhere_is_noted(wanted):
 def test_an_empty_vhost_misses_everything(wanted):
     empty = BrokerMap((), (), (), ())
 
-    missing = differences(wanted, empty, topology.PREFIX)
+    missing = differences(wanted, empty, names.PREFIX)
 
     assert len(missing) == 3 + 7 + 7 + 2
 
@@ -206,7 +208,7 @@ def test_an_empty_vhost_misses_everything(wanted):
     ],
 )
 def test_a_conflict_says_what_to_do(kind, name, detail, way):
-    text = topology.conflict(kind, name, detail)
+    text = provision.conflict(kind, name, detail)
 
     assert detail in text
     assert way in text
@@ -214,8 +216,8 @@ def test_a_conflict_says_what_to_do(kind, name, detail, way):
 
 
 def test_routing_keys_and_queues_follow_from_names():
-    assert topology.routing_key("robot.clean") == "robot.task.dispatch.robot.clean"
-    assert topology.rung_queue("5m") == "robot.retry.q.5m"
+    assert names.routing_key("robot.clean") == "robot.task.dispatch.robot.clean"
+    assert names.rung_queue("5m") == "robot.retry.q.5m"
 
 
 def test_no_name_of_the_map_is_written_a_second_time_in_the_code():

@@ -11,6 +11,7 @@ from dispatch.broker import definitions as files
 from dispatch.cli import topology as topology_cli
 from dispatch.config import settings as configuration
 from dispatch.errors import ConfigurationError
+from dispatch.protocol import names
 from launcher import rabbitmq
 
 ROOT = Path(topology.__file__).parent
@@ -89,9 +90,9 @@ def test_a_password_is_hashed_as_rabbitmqs_documentation_shows():
 def test_a_publisher_may_use_the_routing_keys_of_task_types_only(role):
     ((exchange, pattern),) = ROLES[role].topic
 
-    assert exchange == topology.TASK_EXCHANGE
-    assert re.search(pattern, topology.routing_key("robot.clean"))
-    assert re.search(pattern, topology.ROUTING_KEY)
+    assert exchange == names.TASK_EXCHANGE
+    assert re.search(pattern, names.routing_key("robot.clean"))
+    assert re.search(pattern, names.ROUTING_KEY)
     assert not re.search(pattern, "robot.task.dispatcher")
     assert not re.search(pattern, "robotXtask.dispatch.echo")
 

@@ -12,11 +12,12 @@ import amqp.exceptions
 import kombu
 import structlog
 
-import topology
+from dispatch.broker import provision
 from dispatch.broker import queue_stats as queues
 from dispatch.broker.management import Management, ManagementUnavailable
 from dispatch.config.settings import Settings
 from dispatch.gateway.admission.guard import FRESH, Guard
+from dispatch.protocol import names
 from dispatch.telemetry import metrics
 
 INTERVAL = 1.0  #: seconds between two looks
@@ -37,7 +38,7 @@ class Gauge(Protocol):
         """Let go of the connection; never raises."""
 
 
-class BrokerGauge:
+class DepthGauge:
     """Reads the work queue's depth by a passive declaration, on a connection of its own.
 
     The connection never publishes, so a memory alarm does not block it; it has no heartbeat, since each read
@@ -59,9 +60,9 @@ class BrokerGauge:
     def read(self) -> int:
         """Ready messages."""
         if self._channel is None:
-            topology.connect(self._connection)
+            provision.connect(self._connection)
             self._channel = self._connection.channel()
-        return queues.depth(self._channel, topology.WORK_QUEUE).ready
+        return queues.depth(self._channel, names.WORK_QUEUE).ready
 
     def close(self) -> None:
         """Drop the connection; the next read makes a new one."""
@@ -81,7 +82,7 @@ def ack_rate(settings: Settings) -> float | None:
     """
     try:
         with Management(settings, budget=_RATE_BUDGET) as management:
-            queue = management.get("queues", management.vhost, topology.WORK_QUEUE)
+            queue = management.get("queues", management.vhost, names.WORK_QUEUE)
     except ManagementUnavailable:
         return None
     rate: float | None = queue.get("message_stats", {}).get("ack_details", {}).get("rate")
@@ -181,5 +182,5 @@ class DepthReader:
 def _reason(exc: Exception) -> str:
     """What to log. Not the broker URL: it has a password."""
     if isinstance(exc, amqp.exceptions.NotFound):
-        return f"{topology.WORK_QUEUE} is missing: run `celery -A celery_app topology apply`"
+        return f"{names.WORK_QUEUE} is missing: run `celery -A celery_app topology apply`"
     return type(exc).__name__

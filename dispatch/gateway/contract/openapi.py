@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from dispatch import __version__
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import headers, problems
-from dispatch.gateway.http.operations import Answer, Operation
+from dispatch.gateway.http.operations import Operation, ResponseSpec
 from dispatch.tasktypes.registry import TaskType
 
 _REF = "#/components/schemas/{model}"
@@ -38,7 +38,7 @@ REQUEST_HEADERS: Mapping[str, dict[str, Any]] = {
         "schema": _TEXT,
         "example": "rq-0002",
     },
-    "traceparent": {"description": "W3C Trace Context; continued when valid.", "schema": _TEXT},
+    "traceparent": {"description": "W3C Trace RequestContext; continued when valid.", "schema": _TEXT},
 }
 
 RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
@@ -253,7 +253,7 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
     return inlined
 
 
-def _answer(answer: Answer, refs: Refs, always: Sequence[str]) -> dict[str, Any]:
+def _answer(answer: ResponseSpec, refs: Refs, always: Sequence[str]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "description": answer.description,
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in (*always, *answer.headers)},
@@ -289,7 +289,7 @@ def _several(found: Sequence[str], refs: Refs) -> dict[str, Any]:
     }
 
 
-def _problem(kind: problems.Kind, refs: Refs) -> dict[str, Any]:
+def _problem(kind: problems.ProblemKind, refs: Refs) -> dict[str, Any]:
     names = ["X-Request-Id"]
     if kind.status in {429, 503} or kind.slug == "idempotency-key-in-progress":
         names.append("Retry-After")

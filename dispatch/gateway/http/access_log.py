@@ -9,7 +9,7 @@ import structlog
 from flask import Response
 
 from dispatch.gateway.http import operations
-from dispatch.gateway.http.context import Context
+from dispatch.gateway.http.context import RequestContext
 from dispatch.telemetry import metrics, tracing
 
 _log = structlog.get_logger("dispatch.access")
@@ -26,7 +26,7 @@ _SUBMIT = "submitTask"
 
 def finish(response: Response) -> Response:
     """Complete and log a response; runs after every request, failed ones included."""
-    context: Context | None = flask.g.get("context")
+    context: RequestContext | None = flask.g.get("context")
     request = flask.request
     if context is not None:
         response.headers["X-Request-Id"] = context.request_id
@@ -46,7 +46,7 @@ def finish(response: Response) -> Response:
     return response
 
 
-def _count(context: Context, response: Response) -> None:
+def _count(context: RequestContext, response: Response) -> None:
     rule = flask.request.url_rule
     route = operations.template(rule.endpoint) if rule is not None else None
     method = metrics.one_of(flask.request.method, _METHODS)
@@ -59,7 +59,7 @@ def _count(context: Context, response: Response) -> None:
         metrics.REFUSED.inc(context.problem)
 
 
-def _write(context: Context, response: Response) -> None:
+def _write(context: RequestContext, response: Response) -> None:
     _log.info(
         "request",
         method=flask.request.method,

@@ -8,15 +8,15 @@ from urllib.parse import urlsplit
 
 import flask
 
+from dispatch.config import api_keys
 from dispatch.config import api_keys as keys
 from dispatch.config.settings import PREFIX, Settings, is_loopback
 from dispatch.errors import ConfigurationError
 from dispatch.gateway.http.context import Principal
 from dispatch.gateway.http.problems import Problem
-from dispatch.protocol import record as records
 
-_EVERYTHING = Principal(records.LOCAL, frozenset(keys.SCOPES))
-_NOBODY = keys.Entry("nobody", "0" * 64, frozenset())
+_EVERYTHING = Principal(api_keys.LOCAL, frozenset(keys.SCOPES))
+_NOBODY = keys.ApiKey("nobody", "0" * 64, frozenset())
 _CHALLENGE = 'Bearer realm="robot-dispatch"'
 
 
@@ -28,9 +28,9 @@ class Keyring:
         pepper: of their HMAC.
     """
 
-    def __init__(self, entries: tuple[keys.Entry, ...], pepper: str) -> None:
+    def __init__(self, entries: tuple[keys.ApiKey, ...], pepper: str) -> None:
         self._pepper = pepper
-        self._entries: dict[str, list[keys.Entry]] = {}
+        self._entries: dict[str, list[keys.ApiKey]] = {}
         for entry in entries:
             self._entries.setdefault(entry.id, []).append(entry)
 
@@ -41,7 +41,7 @@ class Keyring:
         Raises:
             ConfigurationError: every entry that is not usable, by its place; never its text.
         """
-        entries: list[keys.Entry] = []
+        entries: list[keys.ApiKey] = []
         problems: list[str] = []
         for number, text in enumerate(settings.api_keys, 1):
             try:
@@ -82,7 +82,7 @@ class Keyring:
             raise Problem("unauthenticated", headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'})
         return Principal(entry.id, entry.scopes)
 
-    def _find(self, token: str) -> keys.Entry | None:
+    def _find(self, token: str) -> keys.ApiKey | None:
         """The entry of a key. An unknown id costs as much as a wrong secret, so timing tells nothing."""
         candidates = self._entries.get(keys.key_id(token) or "", [_NOBODY])
         digest = keys.digest(self._pepper, token)

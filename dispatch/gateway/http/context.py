@@ -14,7 +14,7 @@ from flask import Response
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from dispatch.gateway.http import headers, problems
-from dispatch.protocol import record as records
+from dispatch.protocol import ids
 from dispatch.protocol.record import Record
 from dispatch.telemetry import logs, tracing
 
@@ -28,7 +28,7 @@ class Principal:
 
 
 @dataclasses.dataclass(slots=True)
-class Context:
+class RequestContext:
     """One request's context."""
 
     request_id: str
@@ -45,11 +45,11 @@ class Context:
 def begin() -> None:
     """Open the context; runs before every request."""
     given = flask.request.headers
-    traceparent = tracing.current().traceparent or records.child_traceparent(given.get("traceparent"))
-    context = Context(
+    traceparent = tracing.current().traceparent or ids.child_traceparent(given.get("traceparent"))
+    context = RequestContext(
         request_id=headers.request_id(given.get("X-Request-Id")),
         traceparent=traceparent,
-        trace_id=records.trace_id(traceparent) or "",
+        trace_id=ids.trace_id(traceparent) or "",
         started=time.monotonic(),
     )
     flask.g.context = context
@@ -57,9 +57,9 @@ def begin() -> None:
     bind_contextvars(request_id=context.request_id, **logs.trace_fields(traceparent))
 
 
-def current() -> Context:
+def current() -> RequestContext:
     """The context of the request in hand."""
-    context: Context = flask.g.context
+    context: RequestContext = flask.g.context
     return context
 
 
@@ -71,7 +71,7 @@ def principal() -> Principal:
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with JSON.
+    """ResponseSpec with JSON.
 
     Args:
         value: JSON-ready.
@@ -92,7 +92,7 @@ def task_json(record: Record) -> dict[str, Any]:
 
 
 def problem_response(problem: problems.Problem) -> Response:
-    """Answer with problem details (RFC 9457), tied to the request in hand."""
+    """ResponseSpec with problem details (RFC 9457), tied to the request in hand."""
     context = current()
     context.problem = problem.kind.slug
     body = problem.body() | {

@@ -28,7 +28,7 @@ _templates: dict[str, str] = {}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class ResponseSpec:
     """A successful answer."""
 
     status: int
@@ -48,7 +48,7 @@ class Operation:
     id: str  #: operationId
     tag: str
     summary: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ResponseSpec, ...]
     scope: str | None = None  #: None: anybody may
     description: str = ""
     body: Any = None  #: pydantic model of the request body

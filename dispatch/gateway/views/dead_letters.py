@@ -8,23 +8,23 @@ from typing import Any
 from flask import Response
 
 from dispatch.config import api_keys as keys
-from dispatch.deadletters.service import NoSuchLetter
+from dispatch.deadletters.service import NoSuchDeadLetter
 from dispatch.errors import InDoubt
 from dispatch.gateway import letters
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import context, validation
 from dispatch.gateway.http.context import json_response
-from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.ports import Letters
-from dispatch.protocol import record as records
+from dispatch.protocol import ids
 from dispatch.protocol.record import Record
 from dispatch.tasktypes.registry import TaskType
 
 _REPEAT = 2  #: seconds after which a redrive in doubt may be repeated
 
 
-class LetterViews:
+class DeadLetterViews:
     """The operations on dead letters.
 
     Args:
@@ -39,7 +39,7 @@ class LetterViews:
     @operation(
         Operation(
             "GET", "/v1/dead-letters", "listDeadLetters", "Dead letters", "List everybody's dead letters, newest first",
-            (Answer(200, "A page.", models.DeadLetterList, ("Cache-Control",)),),
+            (ResponseSpec(200, "A page.", models.DeadLetterList, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             query=models.LetterQuery,
         )
@@ -57,7 +57,7 @@ class LetterViews:
     @operation(
         Operation(
             "GET", "/v1/dead-letters/{taskId}", "getDeadLetter", "Dead letters", "Look at a dead letter",
-            (Answer(200, "The letter, with its payload.", models.DeadLetterDetail, ("Cache-Control",)),),
+            (ResponseSpec(200, "The letter, with its payload.", models.DeadLetterDetail, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             problems=("task-not-found",),
         )
@@ -70,7 +70,7 @@ class LetterViews:
     @operation(
         Operation(
             "POST", "/v1/dead-letters/{taskId}/redrive", "redriveDeadLetter", "Dead letters", "Send a dead letter again",
-            (Answer(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.Task, ("Location",)),),
+            (ResponseSpec(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.Task, ("Location",)),),
             scope=keys.DEADLETTERS_WRITE,
             body=models.NoBody, body_required=False,
             problems=(
@@ -93,8 +93,8 @@ class LetterViews:
         Operation(
             "POST", "/v1/dead-letters/redrive", "redriveDeadLetters", "Dead letters", "Send many dead letters again",
             (
-                Answer(202, "The workers will send them again.", models.BulkAnswer),
-                Answer(200, "A dry run: only counted.", models.BulkAnswer),
+                ResponseSpec(202, "The workers will send them again.", models.BulkAnswer),
+                ResponseSpec(200, "A dry run: only counted.", models.BulkAnswer),
             ),
             scope=keys.DEADLETTERS_WRITE,
             description="The request is stored, so that it goes on when a worker dies on the way.",
@@ -116,7 +116,7 @@ class LetterViews:
     @operation(
         Operation(
             "DELETE", "/v1/dead-letters/{taskId}", "discardDeadLetter", "Dead letters", "Drop a dead letter",
-            (Answer(204, "It is gone; the task's record stays for its time."),),
+            (ResponseSpec(204, "It is gone; the task's record stays for its time."),),
             scope=keys.DEADLETTERS_WRITE,
             problems=("task-not-found",),
         )
@@ -133,7 +133,7 @@ def show(record: Record) -> dict[str, Any]:
 
 
 def _checked(task_id: str) -> str:
-    if not records.is_task_id(task_id):
-        raise NoSuchLetter
+    if not ids.is_task_id(task_id):
+        raise NoSuchDeadLetter
     context.current().task_id = task_id
     return task_id

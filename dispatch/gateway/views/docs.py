@@ -15,8 +15,8 @@ from flask import Response
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import problems
 from dispatch.gateway.http.context import json_response
-from dispatch.gateway.http.operations import Answer, Operation, operation
-from dispatch.gateway.http.problems import Kind, Problem
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
+from dispatch.gateway.http.problems import Problem, ProblemKind
 
 STATIC = pathlib.Path(__file__).parents[1] / "static"
 
@@ -67,7 +67,7 @@ class DocsViews:
     @operation(
         Operation(
             "GET", "/openapi.json", "getOpenApi", "About", "This document",
-            (Answer(200, "OpenAPI 3.1.", dict[str, Any]),),
+            (ResponseSpec(200, "OpenAPI 3.1.", dict[str, Any]),),
         )
     )  # fmt: skip
     def openapi(self) -> Response:
@@ -77,7 +77,7 @@ class DocsViews:
     @operation(
         Operation(
             "GET", "/docs", "getDocs", "About", "This document, for people",
-            (Answer(200, "A page that needs no other server.", str, media_type="text/html"),),
+            (ResponseSpec(200, "A page that needs no other server.", str, media_type="text/html"),),
         )
     )  # fmt: skip
     def docs(self) -> Response:
@@ -87,7 +87,7 @@ class DocsViews:
     @operation(
         Operation(
             "GET", "/problems/{slug}", "getProblem", "About", "What a problem type means",
-            (Answer(200, "The explanation; HTML for browsers.", models.ProblemPage),),
+            (ResponseSpec(200, "The explanation; HTML for browsers.", models.ProblemPage),),
             problems=("not-found",),
         )
     )  # fmt: skip
@@ -117,7 +117,7 @@ def serve_static(app: flask.Flask) -> None:
     app.add_url_rule("/docs/<path:name>", "static", static, methods=["GET"])
 
 
-def _page(kind: Kind) -> str:
+def _page(kind: ProblemKind) -> str:
     others = ", ".join(f'<a href="{other.type}">{other.slug}</a>' for other in problems.KINDS.values())
     text = {name: html.escape(getattr(kind, name)) for name in ("slug", "title", "meaning", "remedy")}
     return _PROBLEM.format(status=kind.status, others=others, **text)

@@ -13,7 +13,7 @@ from flask import Response
 from dispatch.errors import StoreUnavailable
 from dispatch.gateway.contract import models
 from dispatch.gateway.http.context import json_response
-from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.store.tasks import StoreHealth
 
@@ -42,7 +42,7 @@ class Ready(Protocol):
 
 
 class Pings(Protocol):
-    """Asks Redis how it is; `dispatch.store.tasks.Store` does."""
+    """Asks Redis how it is; `dispatch.store.tasks.TaskStore` does."""
 
     def ping(self) -> StoreHealth:
         """Raises StoreUnavailable when it does not answer."""
@@ -132,7 +132,7 @@ class HealthViews:
     @operation(
         Operation(
             "GET", "/livez", "isAlive", "Health", "Whether the process answers; touches nothing",
-            (Answer(200, "It does.", models.Alive),),
+            (ResponseSpec(200, "It does.", models.Alive),),
         )
     )  # fmt: skip
     def livez(self) -> Response:
@@ -142,7 +142,7 @@ class HealthViews:
     @operation(
         Operation(
             "GET", "/readyz", "isReady", "Health", "Whether tasks can be accepted",
-            (Answer(200, "They can.", models.Ready),),
+            (ResponseSpec(200, "They can.", models.Ready),),
             description="Asks RabbitMQ and Redis, 500 ms each, and remembers the verdict for a second. "
             "503 names what is down in `checks`.",
             problems=("broker-unavailable", "store-unavailable"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import flask
 from flask import Response
 
-from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.telemetry import metrics
 
 
@@ -27,7 +27,7 @@ class MetricViews:
     @operation(
         Operation(
             "GET", "/metrics", "scrape", "Health", "The metrics, for Prometheus",
-            (Answer(200, "Every metric.", str, media_type="text/plain"),),
+            (ResponseSpec(200, "Every metric.", str, media_type="text/plain"),),
             description="OpenMetrics when `Accept` asks for it. What each means: docs/reference/metrics.md.",
         )
     )  # fmt: skip

@@ -12,7 +12,7 @@ from dispatch.config import api_keys as keys
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.contract import models
 from dispatch.gateway.http.context import json_response
-from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 
 
@@ -31,7 +31,7 @@ class QueueViews:
     @operation(
         Operation(
             "GET", "/v1/queues", "listQueues", "Queues", "The queues of the broker map",
-            (Answer(200, "Every queue; the numbers are some seconds old, see `asOf`.", models.QueueList, ("Cache-Control",)),),
+            (ResponseSpec(200, "Every queue; the numbers are some seconds old, see `asOf`.", models.QueueList, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
             problems=("broker-unavailable",),
         )
@@ -43,7 +43,7 @@ class QueueViews:
     @operation(
         Operation(
             "GET", "/v1/queues/{name}", "getQueue", "Queues", "One queue",
-            (Answer(200, "The queue.", models.Queue, ("Cache-Control",)),),
+            (ResponseSpec(200, "The queue.", models.Queue, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
             problems=("not-found", "broker-unavailable"),
         )

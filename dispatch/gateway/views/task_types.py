@@ -7,19 +7,19 @@ from typing import Any
 
 from flask import Response
 
-import topology
 from dispatch.config import api_keys as keys
 from dispatch.gateway.contract import models
 from dispatch.gateway.http.context import json_response
-from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
+from dispatch.protocol import names
 from dispatch.protocol.retry import Rung
 from dispatch.tasktypes.registry import TaskType
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-class TypeViews:
+class TaskTypeViews:
     """The operations on task types.
 
     Args:
@@ -33,7 +33,7 @@ class TypeViews:
     @operation(
         Operation(
             "GET", "/v1/task-types", "listTaskTypes", "Task types", "What can be submitted",
-            (Answer(200, "Every task type.", models.TaskTypeList),),
+            (ResponseSpec(200, "Every task type.", models.TaskTypeList),),
             scope=keys.TASKS_READ,
         )
     )  # fmt: skip
@@ -44,7 +44,7 @@ class TypeViews:
     @operation(
         Operation(
             "GET", "/v1/task-types/{name}", "getTaskType", "Task types", "One task type",
-            (Answer(200, "The task type.", models.TaskType),),
+            (ResponseSpec(200, "The task type.", models.TaskType),),
             scope=keys.TASKS_READ,
             problems=("not-found",),
         )
@@ -69,7 +69,7 @@ def describe(task_type: TaskType, ladder: Sequence[Rung]) -> dict[str, Any]:
         "summary": task_type.summary,
         "payloadSchema": {"$schema": _DIALECT, **task_type.payload.model_json_schema(by_alias=True)},
         "ladder": [
-            {"name": rung.name, "seconds": rung.seconds, "queue": topology.rung_queue(rung.name)} for rung in rungs
+            {"name": rung.name, "seconds": rung.seconds, "queue": names.rung_queue(rung.name)} for rung in rungs
         ],
         "maxAttempts": len(rungs) + 1,
         "timeLimitSeconds": task_type.time_limit,

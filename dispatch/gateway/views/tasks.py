@@ -17,12 +17,12 @@ from dispatch.gateway.contract import models
 from dispatch.gateway.http import context, headers, jsonbody, validation
 from dispatch.gateway.http import long_poll as polling
 from dispatch.gateway.http.context import json_response
-from dispatch.gateway.http.operations import Answer, Operation, operation
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.ports import KnownKeys, Submits, Tasks
 from dispatch.gateway.submission import Accepted, Submission
 from dispatch.gateway.views import event_stream as streams
-from dispatch.protocol import record as records
+from dispatch.protocol import ids
 from dispatch.protocol.record import Record
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import metrics
@@ -72,7 +72,7 @@ class TaskViews:
         Operation(
             "POST", "/v1/tasks", "submitTask", "Tasks", "Submit a task",
             (
-                Answer(
+                ResponseSpec(
                     202, "Recorded, confirmed by the broker and routed: the task will reach SUCCESS or FAIL.",
                     models.Task, ("Location", "Retry-After", "Idempotent-Replayed"),
                 ),
@@ -108,11 +108,11 @@ class TaskViews:
         Operation(
             "GET", "/v1/tasks/{taskId}", "getTask", "Tasks", "Look at a task",
             (
-                Answer(
+                ResponseSpec(
                     200, "As it is now.", models.Task,
                     ("ETag", "Cache-Control", "Retry-After", "Preference-Applied"),
                 ),
-                Answer(304, "Unchanged.", None, ("ETag", "Cache-Control", "Retry-After", "Preference-Applied")),
+                ResponseSpec(304, "Unchanged.", None, ("ETag", "Cache-Control", "Retry-After", "Preference-Applied")),
             ),
             scope=keys.TASKS_READ,
             description="`Prefer: wait=N` waits up to 20 s for the next change. An answer without `Preference-Applied` "
@@ -142,7 +142,7 @@ class TaskViews:
     @operation(
         Operation(
             "GET", "/v1/tasks", "listTasks", "Tasks", "List one's own tasks, newest first",
-            (Answer(200, "A page.", models.TaskList, ("Cache-Control",)),),
+            (ResponseSpec(200, "A page.", models.TaskList, ("Cache-Control",)),),
             scope=keys.TASKS_READ,
             description="With a filter a page may have fewer items than `limit` and still a `next`.",
             query=models.TaskQuery,
@@ -167,11 +167,11 @@ class TaskViews:
         Operation(
             "GET", "/v1/tasks/{taskId}/events", "listEvents", "Tasks", "The hops of a task, oldest first",
             (
-                Answer(
+                ResponseSpec(
                     200, "Every hop so far; as a stream also those to come.", list[models.Event], ("Cache-Control",),
                     also=streams.MEDIA_TYPE,
                 ),
-                Answer(204, "The stream of a task that has ended, to a client that has seen it all: don't come back."),
+                ResponseSpec(204, "The stream of a task that has ended, to a client that has seen it all: don't come back."),
             ),
             scope=keys.TASKS_READ,
             description="With `Accept: text/event-stream` a stream of server-sent events: `id` is the hop's `seq`, `event` "
@@ -257,11 +257,11 @@ class TaskViews:
 
     def _own(self, task_id: str) -> Record:
         """The principal's own task; another's is as good as none."""
-        context.current().task_id = task_id if records.is_task_id(task_id) else None
-        record = self._tasks.get(task_id) if records.is_task_id(task_id) else None
+        context.current().task_id = task_id if ids.is_task_id(task_id) else None
+        record = self._tasks.get(task_id) if ids.is_task_id(task_id) else None
         if record is not None and record.principal == context.principal().id:
             return record
-        born = records.issued_at(task_id)
+        born = ids.issued_at(task_id)
         if record is None and born is not None and born < time.time() - self._result_ttl:
             raise Problem("task-expired")
         raise Problem("task-not-found")

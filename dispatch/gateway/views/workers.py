@@ -9,8 +9,8 @@ from flask import Response
 from dispatch.config import api_keys as keys
 from dispatch.gateway.contract import models
 from dispatch.gateway.http.context import json_response
-from dispatch.gateway.http.operations import Answer, Operation, operation
-from dispatch.store.workers import Entry
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
+from dispatch.store.workers import WorkerInfo
 
 
 class WorkerViews:
@@ -20,13 +20,13 @@ class WorkerViews:
         present: the workers that were heard of lately.
     """
 
-    def __init__(self, present: Callable[[], Sequence[Entry]]) -> None:
+    def __init__(self, present: Callable[[], Sequence[WorkerInfo]]) -> None:
         self._present = present
 
     @operation(
         Operation(
             "GET", "/v1/workers", "listWorkers", "Workers", "The workers that were heard of lately",
-            (Answer(200, "Every worker, by name.", models.WorkerList, ("Cache-Control",)),),
+            (ResponseSpec(200, "Every worker, by name.", models.WorkerList, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
             description="A worker says every 3 s that it is there; after 15 s of silence it is not listed any more.",
         )

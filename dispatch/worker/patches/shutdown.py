@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatch.telemetry import logger
-from dispatch.worker.executor import Loop
+from dispatch.worker.executor import LoopBridge
 
 log = logger("dispatch.shutdown")
 
@@ -35,7 +35,7 @@ class Shutdown:
         loop: calls functions between two turns.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: LoopBridge) -> None:
         self._loop = loop
         self._handler: Callable[[], Any] | None = None
         self.begun = False  #: nothing more is taken from now on

@@ -6,8 +6,10 @@ import pytest
 from pydantic import SecretStr
 
 import topology
+from dispatch.broker import provision
 from dispatch.broker.management import ManagementRefused, ManagementUnavailable, VhostMissing, vhost
 from dispatch.broker.model import Action, Verdict
+from dispatch.protocol import names
 from support.waiting import eventually
 
 RETURNED = 312
@@ -34,7 +36,7 @@ def confirmed(settings):
 
 @pytest.fixture
 def applied(settings):
-    topology.apply(settings)
+    provision.apply(settings)
     return settings
 
 
@@ -53,9 +55,9 @@ def kinds(found):
 
 # --- the verbs -----------------------------------------------------------------------------------
 def test_an_empty_vhost_is_planned_applied_and_then_verified(settings):
-    planned = topology.plan(settings)
-    done = topology.apply(settings)
-    report = topology.verify(settings)
+    planned = provision.plan(settings)
+    done = provision.apply(settings)
+    report = provision.verify(settings)
 
     assert done == planned
     assert len(planned) == 3 + 7 + 7 + 2
@@ -65,9 +67,9 @@ def test_an_empty_vhost_is_planned_applied_and_then_verified(settings):
 
 def test_declaring_again_changes_nothing(applied):
     with kombu.Connection(applied.broker("worker")) as connection:
-        topology.declare(connection, applied)
+        provision.declare(connection, applied)
 
-    assert topology.plan(applied) == []
+    assert provision.plan(applied) == []
 
 
 def test_several_broker_urls_are_tried_in_turn(settings):
@@ -75,78 +77,78 @@ def test_several_broker_urls_are_tried_in_turn(settings):
     dead = f"amqp://127.0.0.1:1/{alive.rpartition('/')[2]}"
     both = settings.model_copy(update={"admin_broker_url": SecretStr(f"{dead};{dead};{alive}")})
 
-    topology.apply(both)
+    provision.apply(both)
 
-    assert topology.plan(settings) == []
+    assert provision.plan(settings) == []
 
 
 def test_without_the_management_api_the_queues_are_declared_and_a_warning_is_logged(settings, caplog):
     alone = settings.model_copy(update={"management_url": SecretStr("http://127.0.0.1:1")})
 
     with kombu.Connection(settings.broker("worker")) as connection:
-        topology.declare(connection, alone)
+        provision.declare(connection, alone)
 
     assert "policies not applied" in caplog.text
-    assert kinds(topology.plan(settings)) == [("policy", Verdict.MISSING, Action.CREATE)] * 2
+    assert kinds(provision.plan(settings)) == [("policy", Verdict.MISSING, Action.CREATE)] * 2
 
 
 def test_a_deleted_queue_is_drift_and_is_created_again_with_its_binding(applied, channel):
-    channel.queue_delete(topology.LEASE_QUEUE)
+    channel.queue_delete(names.LEASE_QUEUE)
 
-    found = topology.plan(applied)
-    topology.apply(applied)
+    found = provision.plan(applied)
+    provision.apply(applied)
 
     assert kinds(found) == [("queue", Verdict.MISSING, Action.CREATE), ("binding", Verdict.MISSING, Action.CREATE)]
-    assert topology.plan(applied) == []
+    assert provision.plan(applied) == []
 
 
 def test_a_deleted_binding_is_drift_and_is_created_again(applied, channel):
-    channel.queue_unbind(topology.WORK_QUEUE, topology.TASK_EXCHANGE, f"{topology.ROUTING_KEY}.#")
+    channel.queue_unbind(names.WORK_QUEUE, names.TASK_EXCHANGE, f"{names.ROUTING_KEY}.#")
 
-    found = topology.plan(applied)
-    topology.apply(applied)
+    found = provision.plan(applied)
+    provision.apply(applied)
 
     assert kinds(found) == [("binding", Verdict.MISSING, Action.CREATE)]
-    assert topology.plan(applied) == []
+    assert provision.plan(applied) == []
 
 
 def test_a_deleted_exchange_is_drift_and_is_created_again(applied, channel):
-    channel.exchange_delete(topology.RETRY_EXCHANGE)
+    channel.exchange_delete(names.RETRY_EXCHANGE)
 
-    found = topology.plan(applied)
-    topology.apply(applied)
+    found = provision.plan(applied)
+    provision.apply(applied)
 
     assert [each.kind for each in found] == ["exchange"] + ["binding"] * 4
-    assert topology.plan(applied) == []
+    assert provision.plan(applied) == []
 
 
 def test_changed_settings_update_the_policy(applied):
     tighter = applied.model_copy(update={"queue_ttl": 60.0})
 
-    found = topology.plan(tighter)
-    topology.apply(tighter)
+    found = provision.plan(tighter)
+    provision.apply(tighter)
 
     assert kinds(found) == [("policy", Verdict.DIFFERS, Action.UPDATE)]
     assert found[0].detail == "message-ttl is 3600000, the map says 60000"
-    assert topology.plan(tighter) == []
+    assert provision.plan(tighter) == []
 
 
 def test_what_an_operator_added_is_noted_kept_and_no_drift(applied, channel):
     channel.queue_declare("robot.clean.q", durable=True, auto_delete=False)
-    channel.queue_bind("robot.clean.q", topology.TASK_EXCHANGE, topology.routing_key("robot.clean"))
+    channel.queue_bind("robot.clean.q", names.TASK_EXCHANGE, names.routing_key("robot.clean"))
 
-    report = topology.verify(applied)
-    done = topology.apply(applied)
+    report = provision.verify(applied)
+    done = provision.apply(applied)
 
     assert {each.verdict for each in report.differences} == {Verdict.EXTRA}
     assert (report.drift, done) == (0, [])
-    assert topology.verify(applied).differences == report.differences
+    assert provision.verify(applied).differences == report.differences
 
 
 def test_an_old_rung_that_is_no_longer_in_the_ladder_is_noted(applied):
     shorter = applied.model_copy(update={"ladder": applied.ladder[:2]})
 
-    report = topology.verify(shorter)
+    report = provision.verify(shorter)
 
     assert report.drift == 0
     assert "robot.retry.q.30m" in [each.name for each in report.differences]
@@ -154,45 +156,45 @@ def test_an_old_rung_that_is_no_longer_in_the_ladder_is_noted(applied):
 
 # --- conflicts -----------------------------------------------------------------------------------
 def test_a_rung_of_another_wait_is_explained_and_nothing_is_changed(applied, channel):
-    channel.queue_delete(topology.DEAD_TAP)
+    channel.queue_delete(names.DEAD_TAP)
     slower = applied.model_copy(update={"ladder": (topology.Rung("1m", 7.0),)})
 
-    with pytest.raises(topology.TopologyConflict, match=r"x-message-ttl is 1000, the map says 7000.*DISPATCH_LADDER"):
-        topology.apply(slower)
+    with pytest.raises(provision.TopologyConflict, match=r"x-message-ttl is 1000, the map says 7000.*DISPATCH_LADDER"):
+        provision.apply(slower)
 
-    assert ("queue", topology.DEAD_TAP) in [(each.kind, each.name) for each in topology.plan(slower)]
+    assert ("queue", names.DEAD_TAP) in [(each.kind, each.name) for each in provision.plan(slower)]
 
 
 def test_over_amqp_alone_a_conflict_is_explained_as_well(settings, channel):
-    channel.queue_declare(topology.WORK_QUEUE, durable=True, auto_delete=False)
+    channel.queue_declare(names.WORK_QUEUE, durable=True, auto_delete=False)
 
     with (
         kombu.Connection(settings.broker("worker")) as connection,
-        pytest.raises(topology.TopologyConflict, match=r"x-.*robot\.task\.q\.v2.*migrate-a-queue"),
+        pytest.raises(provision.TopologyConflict, match=r"x-.*robot\.task\.q\.v2.*migrate-a-queue"),
     ):
-        topology.declare(connection, settings)
+        provision.declare(connection, settings)
 
 
 def test_an_exchange_of_another_type_is_explained_over_amqp(settings, channel):
-    channel.exchange_declare(topology.RETRY_EXCHANGE, "direct", durable=True, auto_delete=False)
+    channel.exchange_declare(names.RETRY_EXCHANGE, "direct", durable=True, auto_delete=False)
 
     with (
         kombu.Connection(settings.broker("worker")) as connection,
-        pytest.raises(topology.TopologyConflict, match=r"'type'.*stop the gateway"),
+        pytest.raises(provision.TopologyConflict, match=r"'type'.*stop the gateway"),
     ):
-        topology.declare(connection, settings)
+        provision.declare(connection, settings)
 
 
 def test_a_queue_is_migrated_as_the_guide_says_while_messages_come_in(applied, channel, confirmed):
-    old, new, key = topology.WORK_QUEUE, f"{topology.WORK_QUEUE}.v2", f"{topology.ROUTING_KEY}.#"
+    old, new, key = names.WORK_QUEUE, f"{names.WORK_QUEUE}.v2", f"{names.ROUTING_KEY}.#"
     arguments = dict(topology.queues(applied)[0].arguments)
-    send(confirmed, topology.TASK_EXCHANGE, body="before")
+    send(confirmed, names.TASK_EXCHANGE, body="before")
 
     channel.queue_declare(new, durable=True, auto_delete=False, arguments=arguments)
-    channel.queue_bind(new, topology.TASK_EXCHANGE, key)
-    send(confirmed, topology.TASK_EXCHANGE, body="during")
-    channel.queue_unbind(old, topology.TASK_EXCHANGE, key)
-    send(confirmed, topology.TASK_EXCHANGE, body="after")
+    channel.queue_bind(new, names.TASK_EXCHANGE, key)
+    send(confirmed, names.TASK_EXCHANGE, body="during")
+    channel.queue_unbind(old, names.TASK_EXCHANGE, key)
+    send(confirmed, names.TASK_EXCHANGE, body="after")
 
     assert [get(channel, old).body for _ in range(2)] == ["before", "during"]
     assert channel.queue_declare(old, passive=True).message_count == 0
@@ -205,7 +207,7 @@ def test_a_management_api_that_is_away_is_one_clear_line(settings):
     away = settings.model_copy(update={"management_url": SecretStr("http://127.0.0.1:1")})
 
     with pytest.raises(ManagementUnavailable, match=r"at 127\.0\.0\.1:1 did not answer"):
-        topology.plan(away)
+        provision.plan(away)
 
 
 def test_a_wrong_password_is_one_clear_line_without_the_password(settings):
@@ -213,7 +215,7 @@ def test_a_wrong_password_is_one_clear_line_without_the_password(settings):
     wrong = settings.model_copy(update={"management_url": SecretStr(url)})
 
     with pytest.raises(ManagementRefused) as caught:
-        topology.plan(wrong)
+        provision.plan(wrong)
 
     assert "refused this user" in str(caught.value)
     assert "s3cret" not in str(caught.value)
@@ -224,7 +226,7 @@ def test_a_missing_vhost_is_one_clear_line(settings):
     nowhere = settings.model_copy(update={"broker_url": SecretStr(url)})
 
     with pytest.raises(VhostMissing, match="-nowhere"):
-        topology.plan(nowhere)
+        provision.plan(nowhere)
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "stranger:wrong@{host}"])
@@ -233,8 +235,8 @@ def test_a_broker_that_lets_nobody_in_is_one_clear_line_without_the_password(set
     url = f"amqp://{place.format(host=host)}/{vhost(settings)}"
     away = settings.model_copy(update={"admin_broker_url": SecretStr(url)})
 
-    with pytest.raises(topology.BrokerUnreachable, match="DISPATCH_BROKER_URL") as caught:
-        topology.apply(away)
+    with pytest.raises(provision.BrokerUnreachable, match="DISPATCH_BROKER_URL") as caught:
+        provision.apply(away)
 
     assert "wrong" not in str(caught.value)
 
@@ -242,10 +244,10 @@ def test_a_broker_that_lets_nobody_in_is_one_clear_line_without_the_password(set
 # --- what the map does ---------------------------------------------------------------------------
 @pytest.mark.usefixtures("applied")
 def test_a_retry_comes_back_after_its_wait_with_its_own_routing_key(channel, confirmed):
-    send(confirmed, topology.RETRY_EXCHANGE, **{"retry-queue": "1m"})
+    send(confirmed, names.RETRY_EXCHANGE, **{"retry-queue": "1m"})
 
-    assert channel.queue_declare(topology.rung_queue("1m"), passive=True).message_count == 1
-    back = get(channel, topology.WORK_QUEUE)
+    assert channel.queue_declare(names.rung_queue("1m"), passive=True).message_count == 1
+    back = get(channel, names.WORK_QUEUE)
 
     assert back.delivery_info["routing_key"] == "robot.task.dispatch.echo"
     assert back.headers["x-death"][0]["queue"] == "robot.retry.q.1m"
@@ -253,18 +255,18 @@ def test_a_retry_comes_back_after_its_wait_with_its_own_routing_key(channel, con
 
 @pytest.mark.usefixtures("applied")
 def test_a_parked_copy_comes_back_from_the_lease_queue(channel, confirmed):
-    send(confirmed, topology.RETRY_EXCHANGE, **{"retry-queue": "lease"})
+    send(confirmed, names.RETRY_EXCHANGE, **{"retry-queue": "lease"})
 
-    assert get(channel, topology.WORK_QUEUE).delivery_info["routing_key"] == "robot.task.dispatch.echo"
+    assert get(channel, names.WORK_QUEUE).delivery_info["routing_key"] == "robot.task.dispatch.echo"
 
 
 @pytest.mark.usefixtures("applied")
 @pytest.mark.parametrize(
     ("exchange", "key", "headers"),
     [
-        (topology.RETRY_EXCHANGE, "robot.task.dispatch.echo", {"retry-queue": "2h"}),
-        (topology.RETRY_EXCHANGE, "robot.task.dispatch.echo", {}),
-        (topology.TASK_EXCHANGE, "robot.other", {}),
+        (names.RETRY_EXCHANGE, "robot.task.dispatch.echo", {"retry-queue": "2h"}),
+        (names.RETRY_EXCHANGE, "robot.task.dispatch.echo", {}),
+        (names.TASK_EXCHANGE, "robot.other", {}),
     ],
     ids=["an unknown rung", "no rung", "an unknown key"],
 )
@@ -277,48 +279,48 @@ def test_what_no_queue_is_bound_for_is_returned(confirmed, exchange, key, header
 
 @pytest.mark.usefixtures("applied")
 def test_a_letter_of_any_routing_key_reaches_the_dlq_and_the_dead_tap(channel, confirmed):
-    send(confirmed, topology.DEAD_EXCHANGE, "some.key", body="poison")
+    send(confirmed, names.DEAD_EXCHANGE, "some.key", body="poison")
 
-    assert get(channel, topology.DEAD_QUEUE).body == get(channel, topology.DEAD_TAP).body == "poison"
+    assert get(channel, names.DEAD_QUEUE).body == get(channel, names.DEAD_TAP).body == "poison"
 
 
 def test_work_that_waits_too_long_expires_to_the_dlq_and_the_dead_tap(settings, channel, confirmed):
-    topology.apply(settings.model_copy(update={"queue_ttl": 0.2}))
+    provision.apply(settings.model_copy(update={"queue_ttl": 0.2}))
 
-    send(confirmed, topology.TASK_EXCHANGE)
-    letters = [get(channel, queue) for queue in (topology.DEAD_QUEUE, topology.DEAD_TAP)]
+    send(confirmed, names.TASK_EXCHANGE)
+    letters = [get(channel, queue) for queue in (names.DEAD_QUEUE, names.DEAD_TAP)]
 
     assert [letter.headers["x-death"][0]["reason"] for letter in letters] == ["expired", "expired"]
     assert letters[0].delivery_info["routing_key"] == "robot.task.dispatch.echo"
 
 
 def test_a_full_work_queue_refuses(settings, confirmed):
-    topology.apply(settings.model_copy(update={"queue_depth_limit": 1}))
+    provision.apply(settings.model_copy(update={"queue_depth_limit": 1}))
 
     def fill():
         for _ in range(50):  # the limit of a quorum queue is soft
-            send(confirmed, topology.TASK_EXCHANGE)
+            send(confirmed, names.TASK_EXCHANGE)
 
     with pytest.raises(amqp.exceptions.MessageNacked):
         fill()
 
 
 def test_a_message_that_is_delivered_too_often_goes_to_the_dlq(settings, channel, confirmed):
-    topology.apply(settings.model_copy(update={"delivery_limit": 2}))
-    send(confirmed, topology.TASK_EXCHANGE)
+    provision.apply(settings.model_copy(update={"delivery_limit": 2}))
+    send(confirmed, names.TASK_EXCHANGE)
 
     for _ in range(3):
-        channel.basic_reject(eventually(lambda: channel.basic_get(topology.WORK_QUEUE), 5).delivery_tag, requeue=True)
+        channel.basic_reject(eventually(lambda: channel.basic_get(names.WORK_QUEUE), 5).delivery_tag, requeue=True)
 
-    assert get(channel, topology.DEAD_QUEUE).headers["x-death"][0]["reason"] == "delivery_limit"
+    assert get(channel, names.DEAD_QUEUE).headers["x-death"][0]["reason"] == "delivery_limit"
 
 
 @pytest.mark.usefixtures("applied")
 def test_a_letter_in_the_dlq_may_be_looked_at_as_often_as_one_likes(channel, confirmed):
-    send(confirmed, topology.DEAD_EXCHANGE)
+    send(confirmed, names.DEAD_EXCHANGE)
 
     for _ in range(40):  # RabbitMQ 4.x would drop it at the 21st without the policy
-        letter = eventually(lambda: channel.basic_get(topology.DEAD_QUEUE), 5)
+        letter = eventually(lambda: channel.basic_get(names.DEAD_QUEUE), 5)
         channel.basic_reject(letter.delivery_tag, requeue=True)
 
-    assert get(channel, topology.DEAD_QUEUE).body == "{}"
+    assert get(channel, names.DEAD_QUEUE).body == "{}"

@@ -9,8 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 import topology
+from dispatch.broker import provision
 from dispatch.broker import queue_stats as queues
 from dispatch.broker.management import Management
+from dispatch.protocol import names
 from support.waiting import eventually
 
 #: Seconds within which RabbitMQ's statistics must have caught up; they are collected every five by default.
@@ -19,7 +21,7 @@ CAUGHT_UP = 12
 
 @pytest.fixture
 def applied(settings):
-    topology.apply(settings)
+    provision.apply(settings)
     return settings
 
 
@@ -32,7 +34,7 @@ def channel(applied):
 
 def send(channel, exchange, **headers):
     message = amqp.Message("{}", application_headers=headers, delivery_mode=2)
-    channel.basic_publish(message, exchange, topology.routing_key("echo"))
+    channel.basic_publish(message, exchange, names.routing_key("echo"))
 
 
 def view(settings, name):
@@ -41,18 +43,18 @@ def view(settings, name):
 
 def test_the_depth_is_exact_at_once(channel):
     for _ in range(3):
-        send(channel, topology.TASK_EXCHANGE)
+        send(channel, names.TASK_EXCHANGE)
 
-    assert queues.depth(channel, topology.WORK_QUEUE) == queues.Depth(ready=3, consumers=0)
+    assert queues.depth(channel, names.WORK_QUEUE) == queues.Depth(ready=3, consumers=0)
 
 
 def test_unacknowledged_messages_and_consumers_are_told_apart(channel):
     for _ in range(3):
-        send(channel, topology.TASK_EXCHANGE)
+        send(channel, names.TASK_EXCHANGE)
     channel.basic_qos(0, 2, False)
-    channel.basic_consume(topology.WORK_QUEUE, callback=lambda _: None)
+    channel.basic_consume(names.WORK_QUEUE, callback=lambda _: None)
 
-    eventually(lambda: queues.depth(channel, topology.WORK_QUEUE) == queues.Depth(1, 1), 5)
+    eventually(lambda: queues.depth(channel, names.WORK_QUEUE) == queues.Depth(1, 1), 5)
 
 
 def test_the_depth_of_a_queue_that_is_not_there_is_a_404(channel):
@@ -80,13 +82,13 @@ def test_a_view_says_what_is_bound_where_it_goes_and_what_limits_it(applied):
 
 def test_the_statistics_show_what_waits_what_is_in_hand_and_what_cannot_come_back(applied, channel):
     for _ in range(3):
-        send(channel, topology.TASK_EXCHANGE)
-    channel.basic_get(topology.WORK_QUEUE)
-    send(channel, topology.RETRY_EXCHANGE, **{"retry-queue": "1m"})
-    channel.exchange_delete(topology.TASK_EXCHANGE)  # the retry will find no way back
+        send(channel, names.TASK_EXCHANGE)
+    channel.basic_get(names.WORK_QUEUE)
+    send(channel, names.RETRY_EXCHANGE, **{"retry-queue": "1m"})
+    channel.exchange_delete(names.TASK_EXCHANGE)  # the retry will find no way back
 
     def caught_up():
-        work, rung = view(applied, topology.WORK_QUEUE), view(applied, topology.rung_queue("1m"))
+        work, rung = view(applied, names.WORK_QUEUE), view(applied, names.rung_queue("1m"))
         assert (work.ready, work.unacked, work.total) == (2, 1, 3)
         assert (rung.ready, rung.unacked, rung.dead_lettering) == (0, 0, 1)
         return work
@@ -95,9 +97,9 @@ def test_the_statistics_show_what_waits_what_is_in_hand_and_what_cannot_come_bac
 
 
 def test_a_queue_that_is_missing_has_no_numbers_and_says_so(applied, channel):
-    channel.queue_delete(topology.DEAD_TAP)
+    channel.queue_delete(names.DEAD_TAP)
 
-    tap = view(applied, topology.DEAD_TAP)
+    tap = view(applied, names.DEAD_TAP)
 
     assert (tap.ready, tap.consumers, tap.ttl, tap.bindings) == (None, None, None, ())
     assert "queue robot.task.dead.q: not there" in tap.drift

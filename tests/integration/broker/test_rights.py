@@ -5,17 +5,18 @@ import kombu
 import pytest
 from pydantic import SecretStr
 
-import topology
 from dispatch.broker import definitions as files
+from dispatch.broker import provision
 from dispatch.broker.management import Management, ManagementRefused, vhost
 from dispatch.config import settings as configuration
+from dispatch.protocol import names
 from support import servers as shared
 from support.waiting import eventually
 
 ROLES = [role.name for role in files.ROLES]
-EXCHANGES = (topology.TASK_EXCHANGE, topology.RETRY_EXCHANGE, topology.DEAD_EXCHANGE)
-QUEUES = (topology.WORK_QUEUE, topology.rung_queue("1m"), topology.DEAD_TAP, topology.DEAD_QUEUE)
-KEY = topology.routing_key("echo")
+EXCHANGES = (names.TASK_EXCHANGE, names.RETRY_EXCHANGE, names.DEAD_EXCHANGE)
+QUEUES = (names.WORK_QUEUE, names.rung_queue("1m"), names.DEAD_TAP, names.DEAD_QUEUE)
+KEY = names.routing_key("echo")
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +67,16 @@ def depth_of(queue):
 
 
 def test_the_definitions_make_the_whole_map(loaded):
-    assert topology.plan(loaded) == []
+    assert provision.plan(loaded) == []
 
 
 @pytest.mark.parametrize(
     ("role", "exchanges", "queues"),
     [
-        ("gateway", {topology.TASK_EXCHANGE}, set()),
-        ("worker", {topology.RETRY_EXCHANGE, topology.DEAD_EXCHANGE}, set(QUEUES) - {topology.rung_queue("1m")}),
+        ("gateway", {names.TASK_EXCHANGE}, set()),
+        ("worker", {names.RETRY_EXCHANGE, names.DEAD_EXCHANGE}, set(QUEUES) - {names.rung_queue("1m")}),
         ("monitor", set(), set()),
-        ("replay", {topology.TASK_EXCHANGE}, {topology.DEAD_QUEUE}),
+        ("replay", {names.TASK_EXCHANGE}, {names.DEAD_QUEUE}),
         ("admin", set(EXCHANGES), set(QUEUES)),
     ],
 )
@@ -90,23 +91,23 @@ def test_a_role_publishes_and_reads_only_what_it_needs(loaded, role, exchanges, 
 @pytest.mark.parametrize("role", ["gateway", "worker", "monitor", "replay"])
 def test_no_daily_role_may_purge_delete_or_declare_what_is_ours(loaded, role):
     acts = [
-        lambda channel: channel.queue_delete(topology.DEAD_QUEUE),
-        lambda channel: channel.exchange_delete(topology.TASK_EXCHANGE),
+        lambda channel: channel.queue_delete(names.DEAD_QUEUE),
+        lambda channel: channel.exchange_delete(names.TASK_EXCHANGE),
         lambda channel: channel.queue_declare("robot.new.q", durable=True, auto_delete=False),
-        lambda channel: channel.queue_unbind(topology.WORK_QUEUE, topology.TASK_EXCHANGE, f"{topology.ROUTING_KEY}.#"),
+        lambda channel: channel.queue_unbind(names.WORK_QUEUE, names.TASK_EXCHANGE, f"{names.ROUTING_KEY}.#"),
         lambda channel: channel.basic_publish(amqp.Message("{}"), "amq.topic", KEY),
-        *([lambda channel: channel.queue_purge(topology.DEAD_QUEUE)] if role in ("gateway", "monitor") else []),
+        *([lambda channel: channel.queue_purge(names.DEAD_QUEUE)] if role in ("gateway", "monitor") else []),
     ]
 
     assert [allowed(loaded, role, act) for act in acts] == [False] * len(acts)
 
 
 def test_the_gateway_may_ask_for_the_work_queues_depth(loaded):
-    assert allowed(loaded, "gateway", depth_of(topology.WORK_QUEUE))
+    assert allowed(loaded, "gateway", depth_of(names.WORK_QUEUE))
 
 
 def test_the_gateway_and_replay_may_use_no_other_routing_keys(loaded):
-    astray = publish_to(topology.TASK_EXCHANGE, "robot.task.other")
+    astray = publish_to(names.TASK_EXCHANGE, "robot.task.other")
 
     assert [allowed(loaded, role, astray) for role in ("gateway", "replay")] == [False, False]
 
@@ -114,22 +115,22 @@ def test_the_gateway_and_replay_may_use_no_other_routing_keys(loaded):
 def test_the_admin_may_apply_the_topology_and_change_a_policy(loaded):
     admin = managed_by("admin", loaded)
     with kombu.Connection(admin.broker("admin")) as connection, connection.channel() as channel:
-        channel.queue_delete(topology.DEAD_TAP)
+        channel.queue_delete(names.DEAD_TAP)
 
-    done = topology.apply(admin.model_copy(update={"queue_ttl": 77.0}))
-    topology.apply(admin)
+    done = provision.apply(admin.model_copy(update={"queue_ttl": 77.0}))
+    provision.apply(admin)
 
     assert [each.kind for each in done] == ["queue", "binding", "policy"]
-    assert topology.plan(admin) == []
+    assert provision.plan(admin) == []
 
 
 def test_the_monitor_may_verify_and_look_but_set_no_policy(loaded):
     monitor = managed_by("monitor", loaded)
     changed = monitor.model_copy(update={"queue_ttl": 77.0})
 
-    assert topology.plan(monitor) == []
+    assert provision.plan(monitor) == []
     with pytest.raises(ManagementRefused):
-        topology.apply_policies(changed)
+        provision.apply_policies(changed)
 
 
 @pytest.mark.parametrize("role", ["gateway", "worker", "replay"])
@@ -141,16 +142,16 @@ def test_the_other_roles_may_not_use_the_management_api(loaded, role):
 def test_a_role_that_may_not_declare_is_told_what_to_do(loaded):
     with (
         kombu.Connection(loaded.broker("gateway")) as connection,
-        pytest.raises(topology.TopologyRefused, match="DISPATCH_APPLY_TOPOLOGY=false"),
+        pytest.raises(provision.TopologyRefused, match="DISPATCH_APPLY_TOPOLOGY=false"),
     ):
-        topology.declare(connection, loaded)
+        provision.declare(connection, loaded)
 
 
 def test_loading_the_definitions_again_keeps_the_messages(loaded, servers):
     with kombu.Connection(loaded.broker("admin")) as connection, connection.channel() as channel:
-        before = depth_of(topology.DEAD_QUEUE)(channel).message_count
-        publish_to(topology.DEAD_EXCHANGE)(channel)
+        before = depth_of(names.DEAD_QUEUE)(channel).message_count
+        publish_to(names.DEAD_EXCHANGE)(channel)
         with servers.management() as api:
             api.post("/api/definitions", json=files.definitions(loaded, users=True)).raise_for_status()
 
-        eventually(lambda: depth_of(topology.DEAD_QUEUE)(channel).message_count == before + 1, 5, "the message is gone")
+        eventually(lambda: depth_of(names.DEAD_QUEUE)(channel).message_count == before + 1, 5, "the message is gone")

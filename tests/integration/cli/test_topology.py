@@ -4,9 +4,9 @@ import kombu
 import pytest
 from click.testing import CliRunner
 
-import topology
 from dispatch.cli.topology import topology as command
 from dispatch.config import settings as configuration
+from dispatch.protocol import names
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def run(settings, monkeypatch):
 
 def declare_another_work_queue(settings):
     with kombu.Connection(settings.broker("admin")) as connection:
-        connection.default_channel.queue_declare(topology.WORK_QUEUE, durable=True, auto_delete=False)
+        connection.default_channel.queue_declare(names.WORK_QUEUE, durable=True, auto_delete=False)
 
 
 def test_plan_lists_what_apply_would_create(run):

@@ -6,10 +6,11 @@ import time
 import pytest
 from kombu import Connection
 
-import topology
+from dispatch.broker import provision
 from dispatch.broker.management import Management
 from dispatch.gateway.admission.depth import DepthReader
 from dispatch.gateway.contract import models
+from dispatch.protocol import names
 from support.gateway_fakes import problem
 from support.gateway_live import gateway
 from support.waiting import eventually
@@ -28,7 +29,7 @@ def channel(settings):
     return Connection(settings.broker("admin"))
 
 
-def depth(settings, queue=topology.WORK_QUEUE):
+def depth(settings, queue=names.WORK_QUEUE):
     with channel(settings) as connection:
         return connection.default_channel.queue_declare(queue, passive=True).message_count
 
@@ -179,7 +180,7 @@ def test_the_guard_shuts_over_the_limit_and_says_when_to_come_back(settings):
         assert (repeated.status_code, repeated.headers["Idempotent-Replayed"]) == (202, "true")
 
         with channel(settings) as connection:
-            connection.default_channel.queue_purge(topology.WORK_QUEUE)
+            connection.default_channel.queue_purge(names.WORK_QUEUE)
         eventually(lambda: client.post("/v1/tasks", json=BODY).status_code == 202, 5)
 
 
@@ -202,15 +203,13 @@ def test_the_brokers_own_limit_is_the_same_429(settings, monkeypatch):
 
 def test_without_a_binding_the_task_is_refused_and_its_key_is_free(client, settings):
     with channel(settings) as connection:
-        connection.default_channel.queue_unbind(
-            topology.WORK_QUEUE, topology.TASK_EXCHANGE, f"{topology.ROUTING_KEY}.#"
-        )
+        connection.default_channel.queue_unbind(names.WORK_QUEUE, names.TASK_EXCHANGE, f"{names.ROUTING_KEY}.#")
         headers = {"Idempotency-Key": "abc"}
         answer = client.post("/v1/tasks", json=BODY, headers=headers)
         problem(answer, 503, "publish-unroutable")
         assert answer.headers["Retry-After"] == "10"
 
-        topology.declare(connection, settings)
+        provision.declare(connection, settings)
     again = client.post("/v1/tasks", json=BODY, headers=headers)
     assert (again.status_code, again.headers.get("Idempotent-Replayed")) == (202, None)
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from kombu import Connection
 
-import topology
+from dispatch.broker import provision
 from dispatch.config.settings import ANSWER_WITHIN
 from support.gateway_fakes import problem
 from support.gateway_live import gateway
@@ -26,7 +26,7 @@ def within(seconds):
 @pytest.fixture
 def broker(settings):
     with Connection(settings.broker("admin")) as connection:
-        topology.declare(connection, settings)
+        provision.declare(connection, settings)
     with Proxy.to(settings.broker("gateway")) as proxy:
         yield proxy
 

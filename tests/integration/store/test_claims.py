@@ -2,10 +2,11 @@
 
 import pytest
 
+from dispatch.protocol.copies import redriven_copy
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead, Park
-from dispatch.store.claims import Answer
-from dispatch.store.handovers import Word, redriven_copy
+from dispatch.store.claims import ClaimAnswer
+from dispatch.store.handovers import DecisionAnswer
 from support.waiting import eventually
 
 
@@ -42,15 +43,15 @@ def test_a_finished_task_answers_done_to_any_copy_of_its_cycle_or_an_earlier_one
 
     answers = {case.claim(case.copy(seq=seq, cycle=cycle)).answer for seq in (0, 1, 2, 9) for cycle in (0, 1)}
 
-    assert answers == {Answer.DONE}
+    assert answers == {ClaimAnswer.DONE}
     assert case.record().state is State.SUCCEEDED
 
 
 def test_a_dead_letter_answers_done_until_it_is_redriven(case):
     letter = case.die()
 
-    assert case.claim().answer is Answer.DONE
-    assert case.claim(letter).answer is Answer.DONE
+    assert case.claim().answer is ClaimAnswer.DONE
+    assert case.claim(letter).answer is ClaimAnswer.DONE
 
 
 def test_a_copy_of_a_later_cycle_than_the_record_runs_and_brings_the_cycle(case):
@@ -65,7 +66,7 @@ def test_a_rejected_task_never_runs(case):
     case.store.accept(case.message, max_attempts=4, key=None)
     case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), key=None)
 
-    assert case.claim().answer is Answer.CANCELLED
+    assert case.claim().answer is ClaimAnswer.CANCELLED
     assert case.record().state is State.REJECTED
 
 
@@ -75,9 +76,9 @@ def test_an_older_copy_is_stale_once_a_later_one_has_taken_over(case):
     copy = case.decide(ticket).copy
     case.handovers.hand_over(copy, owner=ticket.owner)
 
-    assert case.claim().answer is Answer.STALE
-    assert case.claim(copy.message).answer is Answer.RUN
-    assert case.claim().answer is Answer.STALE
+    assert case.claim().answer is ClaimAnswer.STALE
+    assert case.claim(copy.message).answer is ClaimAnswer.RUN
+    assert case.claim().answer is ClaimAnswer.STALE
 
 
 def test_a_copy_whose_failure_is_decided_gets_the_decided_copy_also_while_the_lease_lives(case):
@@ -86,7 +87,7 @@ def test_a_copy_whose_failure_is_decided_gets_the_decided_copy_also_while_the_le
 
     for _ in range(2):
         claimed = case.claim()
-        assert (claimed.answer, claimed.copy) == (Answer.ROUTE, decided)
+        assert (claimed.answer, claimed.copy) == (ClaimAnswer.ROUTE, decided)
         case.lapse()
 
 
@@ -94,7 +95,7 @@ def test_another_owner_is_busy_while_the_lease_lives(case):
     case.accept()
     first = case.run()
 
-    assert case.claim().answer is Answer.BUSY
+    assert case.claim().answer is ClaimAnswer.BUSY
     assert case.record().state is State.RUNNING
     assert case.claims.complete(case.message, first, {}, 4)
 
@@ -105,7 +106,7 @@ def test_the_same_ticket_may_ask_again_and_again_and_nothing_is_counted(case):
 
     answers = [case.claim(ticket=ticket).answer for _ in range(5)]
 
-    assert answers == [Answer.RUN] * 5
+    assert answers == [ClaimAnswer.RUN] * 5
     assert (case.record().lost_runs, case.record().attempt) == (0, 1)
 
 
@@ -113,7 +114,7 @@ def test_a_claim_whose_answer_was_lost_counts_no_lost_run_even_after_its_lease(c
     case.accept()
     owner = "the-delivery"
     for _ in range(4):  # held: Redis was away for longer than the lease, each time after the claim was written
-        assert case.claim(ticket=case.ticket(owner)).answer is Answer.RUN
+        assert case.claim(ticket=case.ticket(owner)).answer is ClaimAnswer.RUN
         case.lapse()
 
     assert case.record().lost_runs == 0
@@ -128,8 +129,8 @@ def test_each_lapsed_lease_counts_and_the_third_is_a_failed_attempt(case):
         ticket = case.ticket()
         answers.append(case.claim(ticket=ticket).answer)
 
-    assert answers == [Answer.RUN, Answer.RUN, Answer.LOST]
-    assert case.decide(ticket).word is Word.OK
+    assert answers == [ClaimAnswer.RUN, ClaimAnswer.RUN, ClaimAnswer.LOST]
+    assert case.decide(ticket).word is DecisionAnswer.OK
     assert case.record().lost_runs == 0
 
 
@@ -151,9 +152,9 @@ def test_the_handed_over_copy_is_busy_until_its_hand_over_or_the_lease_is_over(c
     ticket = case.run()
     copy = case.decide(ticket).copy
 
-    assert case.claim(copy.message).answer is Answer.BUSY
+    assert case.claim(copy.message).answer is ClaimAnswer.BUSY
     case.handovers.hand_over(copy, owner=ticket.owner)
-    assert case.claim(copy.message).answer is Answer.RUN
+    assert case.claim(copy.message).answer is ClaimAnswer.RUN
 
 
 def test_a_copy_mends_a_hand_over_that_was_never_recorded(case):
@@ -174,7 +175,7 @@ def test_a_zombie_is_refused_whatever_it_says(case):
     holder = case.run()
 
     assert not case.claims.complete(case.message, zombie, {"from": "zombie"}, 4)
-    assert case.decide(zombie).word is Word.REFUSED
+    assert case.decide(zombie).word is DecisionAnswer.REFUSED
     case.claims.progress(case.task_id, zombie.fence, {"percent": 99, "message": "zombie"})
     case.claims.release(case.message, zombie, "q")
     assert case.claims.renew({zombie: (case.message, 4)}) == [zombie]
@@ -219,7 +220,7 @@ def test_a_decision_is_made_once_and_a_repeat_gets_the_first_one(case):
     first = case.decide(ticket)
     second = case.decide(ticket, Dead("permanent"))
 
-    assert (first.word, second.word) == (Word.OK, Word.ROUTE)
+    assert (first.word, second.word) == (DecisionAnswer.OK, DecisionAnswer.ROUTE)
     assert second.copy == first.copy
     assert case.kinds().count("failed") == 1
 
@@ -258,7 +259,7 @@ def test_renewal_keeps_a_lease_and_takes_up_one_that_lapsed_unnoticed(case):
     case.lapse()
 
     assert case.claims.renew({ticket: (case.message, 4)}) == []
-    assert case.claim().answer is Answer.BUSY
+    assert case.claim().answer is ClaimAnswer.BUSY
 
 
 def test_renewal_brings_back_a_record_that_redis_lost(case):
@@ -269,7 +270,7 @@ def test_renewal_brings_back_a_record_that_redis_lost(case):
 
     assert case.record().state is State.RUNNING
     assert case.store.list(principal="ada").items[0].task_id == case.task_id
-    assert case.claim().answer is Answer.BUSY
+    assert case.claim().answer is ClaimAnswer.BUSY
     assert case.claims.complete(case.message, ticket, {"a": 1}, 4)
 
 
@@ -314,7 +315,7 @@ def test_a_wiped_task_whose_attempt_fails_comes_back_decided(case):
     case.wipe()
     decided = case.decide(ticket)
 
-    assert decided.word is Word.OK
+    assert decided.word is DecisionAnswer.OK
     assert (case.record().state, case.record().attempt) == (State.RETRY_WAIT, 1)
 
 

@@ -5,9 +5,11 @@ import contextlib
 import pytest
 
 from dispatch.errors import StoreUnavailable
-from dispatch.protocol.record import ErrorInfo, State, new_task_id
+from dispatch.protocol.copies import dead_copy, redriven_copy
+from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead
-from dispatch.store.handovers import Burial, Word, dead_copy, redriven_copy
+from dispatch.store.handovers import DeadLetterAnswer, DecisionAnswer
 
 
 def test_the_tap_agrees_with_the_router_in_either_order(case):
@@ -18,7 +20,7 @@ def test_the_tap_agrees_with_the_router_in_either_order(case):
     case.handovers.hand_over(copy, owner=ticket.owner)
     second = case.handovers.bury(copy.message, expired=False, reason="permanent", max_attempts=4)
 
-    assert (first, second) == (Burial.OK, Burial.AGAIN)
+    assert (first, second) == (DeadLetterAnswer.OK, DeadLetterAnswer.AGAIN)
     assert case.record().state is State.DEAD_LETTERED
     assert case.kinds().count("dead-lettered") == 1
 
@@ -27,7 +29,7 @@ def test_the_first_letter_of_a_death_is_kept_and_any_further_one_is_looked_at(ca
     letter = case.die()
     burials = [case.handovers.bury(letter, expired=False, reason="permanent", max_attempts=4) for _ in range(2)]
 
-    assert burials == [Burial.DONE, Burial.AGAIN]
+    assert burials == [DeadLetterAnswer.DONE, DeadLetterAnswer.AGAIN]
     assert set(case.handovers.stale_letters()) == {case.task_id}
 
 
@@ -38,13 +40,13 @@ def test_an_expired_copy_does_not_bury_a_task_that_lives_on(case):
         return case.handovers.bury(message, expired=True, reason="expired", max_attempts=4)
 
     ticket = case.run()
-    assert bury(case.message) is Burial.BUSY
+    assert bury(case.message) is DeadLetterAnswer.BUSY
     copy = case.decide(ticket).copy
-    assert bury(case.message) is Burial.STALE
+    assert bury(case.message) is DeadLetterAnswer.STALE
     case.handovers.hand_over(copy, owner=ticket.owner)
-    assert bury(case.message) is Burial.STALE
+    assert bury(case.message) is DeadLetterAnswer.STALE
     case.claims.complete(copy.message, case.run(copy.message), {}, 4)
-    assert bury(copy.message) is Burial.OLD
+    assert bury(copy.message) is DeadLetterAnswer.OLD
     assert set(case.handovers.stale_letters()) == {case.task_id}
 
 
@@ -53,7 +55,7 @@ def test_a_letter_that_the_tap_has_not_seen_yet_can_be_redriven(case):
     letter = dead_copy(case.message, "expired", "expired", "too late").message
     decided = case.handovers.redrive(letter, redriven_copy(letter), by="me", max_attempts=4)
 
-    assert decided.word is Word.OK
+    assert decided.word is DecisionAnswer.OK
     assert decided.copy.message.cycle == 1
     assert case.kinds()[-2:] == ["dead-lettered", "redriven"]
 
@@ -63,7 +65,7 @@ def test_a_letter_whose_task_runs_is_not_redriven(case):
     case.run()
     decided = case.handovers.redrive(case.message, redriven_copy(case.message), by="me", max_attempts=4)
 
-    assert decided.word is Word.BUSY
+    assert decided.word is DecisionAnswer.BUSY
     assert case.record().state is State.RUNNING
 
 
@@ -73,9 +75,9 @@ def test_a_redrive_is_decided_once_and_may_be_taken_back(case):
     words = [case.handovers.redrive(letter, copy, by="me", max_attempts=4).word for copy in copies]
     case.handovers.undo_redrive(copies[0])
 
-    assert words == [Word.OK, Word.ROUTE]
+    assert words == [DecisionAnswer.OK, DecisionAnswer.ROUTE]
     assert (case.record().state, case.record().cycle) == (State.DEAD_LETTERED, 0)
-    assert case.handovers.redrive(letter, copies[0], by="me", max_attempts=4).word is Word.OK
+    assert case.handovers.redrive(letter, copies[0], by="me", max_attempts=4).word is DecisionAnswer.OK
 
 
 def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
@@ -185,7 +187,7 @@ def test_a_redrive_whose_taking_back_is_cut_off_goes_on_or_is_taken_back_again(c
         case.handovers.undo_redrive(copy)
 
     assert case.listed() == []
-    assert case.handovers.redrive(letter, copy, by="me", max_attempts=4).word is Word.ROUTE
+    assert case.handovers.redrive(letter, copy, by="me", max_attempts=4).word is DecisionAnswer.ROUTE
     case.handovers.undo_redrive(copy)
     assert case.listed() == [case.task_id]
 
@@ -222,7 +224,7 @@ def test_a_discarded_letter_expires_and_is_never_redriven(case):
 
     assert case.handovers.discard(case.task_id, by="me")
     assert 0 < case.redis.pttl(f"{case.prefix}task:{{{case.task_id}}}") <= case.settings.result_ttl * 1_000
-    assert case.handovers.redrive(letter, redriven_copy(letter), by="me", max_attempts=4).word is Word.REFUSED
+    assert case.handovers.redrive(letter, redriven_copy(letter), by="me", max_attempts=4).word is DecisionAnswer.REFUSED
     assert case.store.dead_letters().items == []
 
 

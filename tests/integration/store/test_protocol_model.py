@@ -12,17 +12,20 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from dispatch.protocol.record import ErrorInfo, Message, State, new_task_id
-from dispatch.protocol.retry import Dead, Failure, Kind, Retry
-from dispatch.store.claims import Answer, Claims, Ticket
-from dispatch.store.handovers import Burial, Handovers, Word, next_copy, redriven_copy
+from dispatch.protocol.copies import next_copy, redriven_copy
+from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.message import Message
+from dispatch.protocol.record import ErrorInfo, State
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Retry
+from dispatch.store.claims import ClaimAnswer, Claims, Ticket
+from dispatch.store.handovers import DeadLetterAnswer, DecisionAnswer, Handovers
 from dispatch.store.keys import task_keys
 from dispatch.store.scripts import Scripts
-from dispatch.store.tasks import Store
+from dispatch.store.tasks import TaskStore
 
 TERMINAL = {"SUCCEEDED", "DEAD_LETTERED", "EXPIRED", "CANCELLED", "REJECTED"}
 BURIED = {"DEAD_LETTERED", "EXPIRED"}
-FAILURE = Failure(Kind.RETRYABLE, "some-error", "it failed")
+FAILURE = Failure(FailureKind.RETRYABLE, "some-error", "it failed")
 REFUSED = ErrorInfo("broker-unavailable", "refused", retryable=True)
 ATTEMPTS = 4
 LOST_RUNS = 3
@@ -116,7 +119,7 @@ class Protocol(RuleBasedStateMachine):
         ticket = Ticket(owner, f"fence-{number}", "w")
         answer = self.claims.claim(copy, ticket, ATTEMPTS).answer
         expected = self._claimed(copy, ticket)
-        if answer in (Answer.RUN, Answer.LOST):
+        if answer in (ClaimAnswer.RUN, ClaimAnswer.LOST):
             self.tickets.append((ticket, copy))
 
         assert answer == expected
@@ -125,15 +128,15 @@ class Protocol(RuleBasedStateMachine):
         self._recreated(copy)
         m, cycle, seq = self.model, copy.cycle, copy.seq
         if m.state in {"CANCELLED", "REJECTED"} and m.cycle >= cycle:
-            return Answer.CANCELLED
+            return ClaimAnswer.CANCELLED
         if m.cycle > cycle or (m.cycle == cycle and m.state in TERMINAL):
-            return Answer.DONE
+            return ClaimAnswer.DONE
         if m.cycle == cycle and m.seq > seq:
-            return Answer.STALE
+            return ClaimAnswer.STALE
         if m.cycle == cycle and m.decided == seq:
-            return Answer.ROUTE
+            return ClaimAnswer.ROUTE
         if self.lease not in (None, ticket.owner):
-            return Answer.BUSY
+            return ClaimAnswer.BUSY
         same = m.cycle == cycle and m.seq == seq
         died = same and m.fence is not None and self.lease is None and m.owner != ticket.owner
         m.lost = m.lost + died if same else 0
@@ -141,7 +144,7 @@ class Protocol(RuleBasedStateMachine):
         m.state, m.cycle, m.seq, m.published = "RUNNING", cycle, seq, True
         m.owner, m.fence, m.decided, self.lease = ticket.owner, ticket.fence, None, ticket.owner
         m.before = None
-        return Answer.LOST if lost else Answer.RUN
+        return ClaimAnswer.LOST if lost else ClaimAnswer.RUN
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data())
@@ -172,11 +175,11 @@ class Protocol(RuleBasedStateMachine):
             self.model.fence = ticket.fence
         m = self.model
         if m.decided is not None and m.decided == copy.seq:
-            expected = Word.ROUTE
+            expected = DecisionAnswer.ROUTE
         elif m.fence != ticket.fence or m.seq != copy.seq:
-            expected = Word.REFUSED
+            expected = DecisionAnswer.REFUSED
         else:
-            expected = Word.OK
+            expected = DecisionAnswer.OK
             m.decided, m.decision_dead, m.fence, m.lost = copy.seq, dead, None, 0
             if not dead:
                 m.state = "RETRY_WAIT"
@@ -264,19 +267,19 @@ class Protocol(RuleBasedStateMachine):
         m.state, m.cycle, m.seq, m.published = "DEAD_LETTERED", letter.cycle, letter.seq, True
         m.decided = m.fence = m.owner = m.before = None
         m.discarded, m.letters = False, 1
-        return Burial.OK
+        return DeadLetterAnswer.OK
 
     def _objection(self, m, letter):
         """Why the record doesn't take a letter's word; None when it does."""
-        busy = Burial.BUSY if self.lease and (m.cycle < letter.cycle or m.decided is None) else None
+        busy = DeadLetterAnswer.BUSY if self.lease and (m.cycle < letter.cycle or m.decided is None) else None
         if m.cycle != letter.cycle:
-            return Burial.OLD if m.cycle > letter.cycle else busy
+            return DeadLetterAnswer.OLD if m.cycle > letter.cycle else busy
         if m.state in TERMINAL:
             if m.state not in BURIED:
-                return Burial.OLD
+                return DeadLetterAnswer.OLD
             m.letters += 1
-            return Burial.AGAIN if m.letters > 1 else Burial.DONE
-        return Burial.STALE if m.seq > letter.seq or m.decided == letter.seq else busy
+            return DeadLetterAnswer.AGAIN if m.letters > 1 else DeadLetterAnswer.DONE
+        return DeadLetterAnswer.STALE if m.seq > letter.seq or m.decided == letter.seq else busy
 
     @precondition(lambda self: self.letters)
     @rule(data=st.data())
@@ -284,11 +287,11 @@ class Protocol(RuleBasedStateMachine):
         letter = data.draw(st.sampled_from(self.letters))
         decided = self.handovers.redrive(letter, redriven_copy(letter), by="op", max_attempts=ATTEMPTS)
         expected = self._redriven(letter)
-        if expected is Word.REFUSED:  # the record may not know yet that the task is dead: first it is told
+        if expected is DecisionAnswer.REFUSED:  # the record may not know yet that the task is dead: first it is told
             burial = self._buried(letter)
-            if burial is Burial.BUSY:
-                expected = Word.BUSY
-            elif burial is Burial.OK:
+            if burial is DeadLetterAnswer.BUSY:
+                expected = DecisionAnswer.BUSY
+            elif burial is DeadLetterAnswer.OK:
                 expected = self._redriven(letter)
         if decided.copy is not None:
             self.pending.append((decided.copy, ""))
@@ -298,14 +301,14 @@ class Protocol(RuleBasedStateMachine):
     def _redriven(self, letter):
         m = self.model
         if m is None:
-            return Word.REFUSED
+            return DecisionAnswer.REFUSED
         if m.before is not None and m.cycle == letter.cycle + 1 and m.decided is not None:
-            return Word.ROUTE
+            return DecisionAnswer.ROUTE
         if m.state in BURIED and not m.discarded and (m.cycle, m.seq) == (letter.cycle, letter.seq):
             m.before, m.state, m.cycle, m.decided, m.lost = m.state, "SCHEDULED", m.cycle + 1, letter.seq, 0
             m.letters = 0
-            return Word.OK
-        return Word.REFUSED
+            return DecisionAnswer.OK
+        return DecisionAnswer.REFUSED
 
     @rule()
     def discard(self):
@@ -347,7 +350,7 @@ class Protocol(RuleBasedStateMachine):
 
 def test_the_scripts_do_what_the_table_says(settings):
     roomy = settings.model_copy(update={"lease": 3_600.0, "lost_runs": LOST_RUNS})
-    store, claims, handovers = Store(roomy), Claims(roomy), Handovers(roomy)
+    store, claims, handovers = TaskStore(roomy), Claims(roomy), Handovers(roomy)
     redis = Scripts(roomy, timeout=5.0, names=())
     desk = (store, claims, handovers, redis, settings.redis_prefix, settings.ladder)
     try:

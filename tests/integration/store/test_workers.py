@@ -4,17 +4,17 @@ import pytest
 
 from dispatch.store.keys import roster_key
 from dispatch.store.scripts import Scripts
-from dispatch.store.workers import Entry, Roster
+from dispatch.store.workers import WorkerInfo, WorkerRegistry
 from support.gateway_live import gateway
 from support.waiting import eventually
 from support.worker import running_worker
 
-ENTRY = Entry("w@a", "a", 7, "0.1.0", 2, 1, 3, {"echo": 5}, started_at=1_795_500_000_000)
+ENTRY = WorkerInfo("w@a", "a", 7, "0.1.0", 2, 1, 3, {"echo": 5}, started_at=1_795_500_000_000)
 
 
 @pytest.fixture
 def roster(settings):
-    made = Roster(settings, timeout=2.0)
+    made = WorkerRegistry(settings, timeout=2.0)
     yield made
     made.close()
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from dispatch.maintenance.queue_metrics import QueueWatch
+from dispatch.maintenance.queue_metrics import QueueMetrics
 from dispatch.protocol.record import State
 from support.gateway_live import running_gateway
 from support.ports import free_port
@@ -80,7 +80,7 @@ def test_a_worker_tells_how_its_tasks_went(settings):
 
 
 def test_the_oldest_message_is_the_oldest_task_that_waits(settings):
-    watch = QueueWatch(settings)
+    watch = QueueMetrics(settings)
 
     def age(queue="robot.task.q"):
         watch.look()
@@ -103,7 +103,7 @@ def test_the_oldest_message_is_the_oldest_task_that_waits(settings):
 
 
 def test_a_task_that_was_never_published_does_not_wait_for_ever(settings):
-    watch = QueueWatch(settings)
+    watch = QueueMetrics(settings)
     with bench(settings) as made:
         task_id = made.submit("echo", {"message": "x"})
         made.store._scripts.run(("DEL", made.store._keys(task_id)[0]))

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-import topology
+from dispatch.protocol import names
 from dispatch.protocol.record import State
 from support.waiting import eventually
 from support.worker import bench, running_worker
@@ -59,7 +59,7 @@ def test_an_exhausted_task_is_fail_and_its_letter_says_why(desk):
     with running_worker(desk.settings):
         task_id = desk.submit("echo", {"message": "never", "failTimes": 99})
         record = desk.finished(task_id)
-        eventually(lambda: desk.depth(topology.DEAD_QUEUE) == 1, 5, "the letter is in the DLQ")
+        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 5, "the letter is in the DLQ")
 
     assert record.state is State.DEAD_LETTERED
     assert record.attempt == 4

@@ -4,7 +4,7 @@ from celery import Celery
 from celery.app.trace import trace_task
 
 from dispatch.broker.celery_task import DispatchTask
-from dispatch.protocol.retry import Failure, Kind
+from dispatch.protocol.retry import Failure, FailureKind
 from dispatch.worker.outcomes import AttemptFailed
 
 
@@ -13,7 +13,7 @@ def test_a_failure_carries_its_traceback_as_text_only():
 
     @app.task(name="breaks", shared=False)
     def breaks():
-        raise AttemptFailed.of(Failure(Kind.RETRYABLE, "broken", "it broke"))
+        raise AttemptFailed.of(Failure(FailureKind.RETRYABLE, "broken", "it broke"))
 
     app.finalize()
     info = trace_task(breaks, "an-id", [], {}, {"id": "an-id", "delivery_info": {}}, app=app).retval

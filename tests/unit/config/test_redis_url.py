@@ -2,22 +2,22 @@
 
 import pytest
 
-from dispatch.config.redis_url import Address, Kind, parse
+from dispatch.config.redis_url import Address, RedisKind, parse
 from dispatch.store import client as redisclient
 
 
 @pytest.mark.parametrize(
     ("text", "kind", "url", "nodes", "service"),
     [
-        ("redis://h:1/3", Kind.SINGLE, "redis://h:1/3", (), ""),
-        ("unix:///run/redis.sock", Kind.SINGLE, "unix:///run/redis.sock", (), ""),
+        ("redis://h:1/3", RedisKind.SINGLE, "redis://h:1/3", (), ""),
+        ("unix:///run/redis.sock", RedisKind.SINGLE, "unix:///run/redis.sock", (), ""),
         (
-            "redis+sentinel://a:1,b/robots/2", Kind.SENTINEL, "redis://a:1/2", (("a", 1), ("b", 26_379)), "robots",
+            "redis+sentinel://a:1,b/robots/2", RedisKind.SENTINEL, "redis://a:1/2", (("a", 1), ("b", 26_379)), "robots",
         ),
-        ("redis+sentinel://[::1]:1/robots", Kind.SENTINEL, "redis://[::1]:1/0", (("::1", 1),), "robots"),
-        ("redis+cluster://a:1,b", Kind.CLUSTER, "redis://a:1/0", (("a", 1), ("b", 6_379)), ""),
+        ("redis+sentinel://[::1]:1/robots", RedisKind.SENTINEL, "redis://[::1]:1/0", (("::1", 1),), "robots"),
+        ("redis+cluster://a:1,b", RedisKind.CLUSTER, "redis://a:1/0", (("a", 1), ("b", 6_379)), ""),
         (
-            "rediss+cluster://me:s%40d@a:1,b:2/0?ssl_ca_certs=%2Fca.pem", Kind.CLUSTER,
+            "rediss+cluster://me:s%40d@a:1,b:2/0?ssl_ca_certs=%2Fca.pem", RedisKind.CLUSTER,
             "rediss://me:s%40d@a:1/0?ssl_ca_certs=%2Fca.pem", (("a", 1), ("b", 2)), "",
         ),
     ],

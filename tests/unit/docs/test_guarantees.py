@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatch import crashpoints as faultpoints
+from dispatch import crashpoints
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/explanation/guarantees.md").read_text()
@@ -24,4 +24,4 @@ def test_each_test_is_there(name):
 
 
 def test_each_fault_point_has_its_line():
-    assert re.findall(r"\| `([a-z.-]+)` \|", PAGE) == list(faultpoints.POINTS)
+    assert re.findall(r"\| `([a-z.-]+)` \|", PAGE) == list(crashpoints.POINTS)

@@ -4,20 +4,21 @@ import dataclasses
 
 import pytest
 
-import topology
 from dispatch.config.settings import load
 from dispatch.deadletters.recorder import death, readable
-from dispatch.deadletters.service import Filter, is_stale
 from dispatch.errors import PermanentError, RetryableError, Throttled
 from dispatch.maintenance.sweeper import Forget, LookAt, Publish, Reject, Resend, next_step
-from dispatch.protocol.record import Message, Record, State
-from dispatch.protocol.retry import Dead, Failure, Kind, Park, Retry, Rung
-from dispatch.store.handovers import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
+from dispatch.protocol import names
+from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
+from dispatch.protocol.dead_letters import DeadLetterFilter, is_stale
+from dispatch.protocol.message import Message
+from dispatch.protocol.record import Record, State
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
 from dispatch.worker.outcomes import AttemptFailed, failure_of
 
 SETTINGS = load({})
 RUNG = Rung("5m", 300)
-FAILURE = Failure(Kind.RETRYABLE, "upstream-timeout", "no answer")
+FAILURE = Failure(FailureKind.RETRYABLE, "upstream-timeout", "no answer")
 MESSAGE = Message(
     b"[[{}],{},{}]",
     {"id": "t", "task": "robot.clean", "x-cycle": 0, "x-seq": 3, "x-attempt": 2, "x-death": [1], "traceparent": "tp"},
@@ -33,7 +34,7 @@ def record(**changes):
 def test_a_retry_is_the_next_seq_and_the_next_attempt_on_its_rung():
     copy = next_copy(MESSAGE, FAILURE, Retry(RUNG), 5)
 
-    assert (copy.exchange, copy.queue) == (topology.RETRY_EXCHANGE, "robot.retry.q.5m")
+    assert (copy.exchange, copy.queue) == (names.RETRY_EXCHANGE, "robot.retry.q.5m")
     assert copy.routing_key == MESSAGE.routing_key
     assert copy.message.body == MESSAGE.body
     assert copy.message.headers == {
@@ -51,7 +52,7 @@ def test_parking_on_a_rung_uses_up_no_attempt():
 def test_a_dead_copy_carries_its_reason():
     copy = next_copy(MESSAGE, FAILURE, Dead("permanent"), 5)
 
-    assert (copy.exchange, copy.queue) == (topology.DEAD_EXCHANGE, topology.DEAD_QUEUE)
+    assert (copy.exchange, copy.queue) == (names.DEAD_EXCHANGE, names.DEAD_QUEUE)
     assert copy.message.headers["x-dead-reason"] == "permanent"
     assert "retry-queue" not in copy.message.headers
 
@@ -59,14 +60,14 @@ def test_a_dead_copy_carries_its_reason():
 def test_parking_behind_a_lease_changes_neither_seq_nor_attempt():
     copy = parked_copy(MESSAGE)
 
-    assert (copy.message.seq, copy.message.attempt, copy.queue) == (3, 2, topology.LEASE_QUEUE)
+    assert (copy.message.seq, copy.message.attempt, copy.queue) == (3, 2, names.LEASE_QUEUE)
 
 
 def test_a_redrive_is_the_next_cycle_of_the_same_task_and_trace():
     letter = next_copy(MESSAGE, FAILURE, Dead("permanent"), 5).message
     copy = redriven_copy(letter)
 
-    assert copy.exchange == topology.TASK_EXCHANGE
+    assert copy.exchange == names.TASK_EXCHANGE
     assert (copy.message.task_id, copy.message.cycle, copy.message.seq, copy.message.attempt) == ("t", 1, 5, 1)
     assert copy.message.headers["traceparent"] == "tp"
     assert not any(name.startswith(("x-last", "x-dead", "x-failed")) for name in copy.message.headers)
@@ -133,11 +134,11 @@ def test_a_letter_leaves_the_dlq_only_when_its_task_has_moved_on(kept, stale):
 def test_a_filter_means_what_all_its_parts_mean():
     letter = MESSAGE.with_headers(**{"x-last-error-type": "upstream-timeout"})
 
-    assert Filter().matches(letter)
-    assert Filter("robot.clean", "upstream-timeout", "t").matches(letter)
-    assert not Filter("echo").matches(letter)
-    assert not Filter(error_type="other").matches(letter)
-    assert not Filter(task_id="u").matches(letter)
+    assert DeadLetterFilter().matches(letter)
+    assert DeadLetterFilter("robot.clean", "upstream-timeout", "t").matches(letter)
+    assert not DeadLetterFilter("echo").matches(letter)
+    assert not DeadLetterFilter(error_type="other").matches(letter)
+    assert not DeadLetterFilter(task_id="u").matches(letter)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +165,11 @@ def test_an_unreadable_letter_becomes_readable():
 @pytest.mark.parametrize(
     ("error", "kind", "name"),
     [
-        (PermanentError("no", type="bad-order"), Kind.PERMANENT, "bad-order"),
-        (RetryableError("later", retry_after=3), Kind.RETRYABLE, "retryable"),
-        (Throttled("busy"), Kind.THROTTLED, "throttled"),
-        (ValueError("oops"), Kind.RETRYABLE, "ValueError"),
-        (MemoryError(), Kind.RETRYABLE, "MemoryError"),
+        (PermanentError("no", type="bad-order"), FailureKind.PERMANENT, "bad-order"),
+        (RetryableError("later", retry_after=3), FailureKind.RETRYABLE, "retryable"),
+        (Throttled("busy"), FailureKind.THROTTLED, "throttled"),
+        (ValueError("oops"), FailureKind.RETRYABLE, "ValueError"),
+        (MemoryError(), FailureKind.RETRYABLE, "MemoryError"),
     ],
 )
 def test_an_error_says_what_the_router_must_do(error, kind, name):

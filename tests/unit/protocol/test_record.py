@@ -6,21 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.protocol.record import (
-    BROKER_HEADERS,
-    Copy,
-    ErrorInfo,
-    Message,
-    Record,
-    State,
-    Status,
-    child_traceparent,
-    is_task_id,
-    issued_at,
-    new_task_id,
-    timestamp,
-    trace_id,
-)
+from dispatch.protocol.ids import child_traceparent, is_task_id, issued_at, new_task_id, timestamp, trace_id
+from dispatch.protocol.message import BROKER_HEADERS, Copy, Message
+from dispatch.protocol.record import ErrorInfo, Record, State, Status
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

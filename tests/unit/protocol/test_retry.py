@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.protocol.retry import Dead, Failure, Kind, Park, Retry, decide, parse_ladder
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, decide, parse_ladder
 
 LADDER = parse_ladder("1m=60,5m=300,30m=1800")
 ONE, FIVE, THIRTY = LADDER
 NOW, DEADLINE = 1_000.0, 2_000.0
 
 
-def failed(kind=Kind.RETRYABLE, retry_after=None):
+def failed(kind=FailureKind.RETRYABLE, retry_after=None):
     return Failure(kind, "some-error", "it failed", retry_after)
 
 
@@ -30,7 +30,7 @@ def test_the_attempt_after_the_last_rung_is_the_last():
 
 @pytest.mark.parametrize("attempt", [1, 2, 3, 4])
 def test_a_permanent_error_is_dead_at_once(attempt):
-    assert decided(failed(Kind.PERMANENT), attempt) == Dead("permanent")
+    assert decided(failed(FailureKind.PERMANENT), attempt) == Dead("permanent")
 
 
 @pytest.mark.parametrize(("seconds", "rung"), [(1, ONE), (60, ONE), (61, FIVE), (301, THIRTY), (1800, THIRTY)])
@@ -42,7 +42,7 @@ def test_a_retry_after_beyond_the_longest_rung_waits_there_and_uses_up_no_attemp
     assert decided(failed(retry_after=1_801)) == Park(THIRTY)
 
 
-@pytest.mark.parametrize("kind", [Kind.THROTTLED, Kind.OUTAGE])
+@pytest.mark.parametrize("kind", [FailureKind.THROTTLED, FailureKind.OUTAGE])
 @pytest.mark.parametrize("attempt", [1, 3, 4])
 def test_throttling_and_outages_use_up_no_attempt_until_the_deadline(kind, attempt):
     before = decided(failed(kind), attempt)
@@ -57,7 +57,7 @@ def test_a_type_without_rungs_dies_of_its_first_failure():
 
 
 @given(
-    st.sampled_from(Kind),
+    st.sampled_from(FailureKind),
     st.one_of(st.none(), st.floats(0, 1e6)),
     st.integers(1, 9),
     st.floats(0, 4_000),

@@ -9,7 +9,7 @@ import structlog
 
 from dispatch.config import settings
 from dispatch.errors import RetryableError
-from dispatch.protocol.record import Message
+from dispatch.protocol.message import Message
 from dispatch.tasktypes.registry import Payload, Secret, TaskType, secrets_of
 from dispatch.telemetry import logs, task_log
 from dispatch.worker.outcomes import FENCE, OWNER, WIRE, AttemptFailed

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dispatch.protocol.record import Message
-from dispatch.protocol.retry import Dead, Failure, Kind, Park, Retry, Rung
+from dispatch.protocol.message import Message
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
 from dispatch.telemetry import metrics
-from dispatch.worker.outcomes import AttemptFailed, Busy, Hold, Reroute, Settled
+from dispatch.worker.outcomes import AttemptFailed, ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
 from dispatch.worker.run_metrics import Run, claim_answer, queued_since
 from support import deploy
 from support.gateway_fakes import World
@@ -77,12 +77,12 @@ def test_what_is_in_no_closed_set_is_other():
 @pytest.mark.parametrize(
     ("error", "answer"),
     [
-        (Hold("x"), "UNKNOWN"),
-        (Busy("x"), "BUSY"),
-        (Settled("STALE"), "STALE"),
-        (Reroute("{}"), "ROUTE"),
-        (AttemptFailed.of(Failure(Kind.RETRYABLE, "worker-lost", "")), "LOST"),
-        (AttemptFailed.of(Failure(Kind.RETRYABLE, "ValueError", "")), "RUN"),
+        (ClaimUnanswered("x"), "UNKNOWN"),
+        (LeaseTaken("x"), "BUSY"),
+        (NothingToDo("STALE"), "STALE"),
+        (DecidedBefore("{}"), "ROUTE"),
+        (AttemptFailed.of(Failure(FailureKind.RETRYABLE, "worker-lost", "")), "LOST"),
+        (AttemptFailed.of(Failure(FailureKind.RETRYABLE, "ValueError", "")), "RUN"),
         (MemoryError(), "RUN"),
     ],
 )
@@ -102,7 +102,7 @@ def test_how_a_run_ended_says_what_its_claim_answered(error, answer):
 def test_an_attempt_is_counted_by_what_was_decided(decision, type_, outcome, rung):
     before = value("robot_task_attempts_total", type="other", outcome=outcome)
     climbed = value("robot_task_retries_total", type="other", rung=rung)
-    Run(Message(b"", {"id": "t", "task": "strange"})).settled(Failure(Kind.RETRYABLE, type_, ""), decision)
+    Run(Message(b"", {"id": "t", "task": "strange"})).settled(Failure(FailureKind.RETRYABLE, type_, ""), decision)
 
     assert value("robot_task_attempts_total", type="other", outcome=outcome) == before + 1
     assert rung is None or value("robot_task_retries_total", type="other", rung=rung) == climbed + 1
@@ -111,7 +111,7 @@ def test_an_attempt_is_counted_by_what_was_decided(decision, type_, outcome, run
 def test_only_the_first_word_about_a_run_counts():
     before = value("robot_task_attempts_total", type="other", outcome="succeeded")
     run = Run(Message(b"", {"id": "t", "task": "strange"}))
-    run.failed(Settled("DONE"), "f" * 16)
+    run.failed(NothingToDo("DONE"), "f" * 16)
     run.succeeded()  # the ack of what did not run
 
     assert value("robot_task_attempts_total", type="other", outcome="succeeded") == before

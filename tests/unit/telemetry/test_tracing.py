@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dispatch.errors import ConfigurationError
-from dispatch.protocol.record import Message
+from dispatch.protocol.message import Message
 from dispatch.telemetry import tracing
 from support.gateway_fakes import World, record
 

@@ -44,9 +44,9 @@ def test_names_in_the_collection_are_unique():
 @pytest.mark.parametrize(
     "step",
     [
-        postman.Step("x", "noSuchOperation", 200),
-        postman.Step("x", "getTask", 418),
-        postman.Step("x", "getTask", 404, problem="task-expired"),
+        postman.PostmanStep("x", "noSuchOperation", 200),
+        postman.PostmanStep("x", "getTask", 418),
+        postman.PostmanStep("x", "getTask", 404, problem="task-expired"),
     ],
 )
 def test_a_step_that_the_contract_does_not_promise_is_refused(whole, monkeypatch, step):

@@ -16,7 +16,7 @@ PEPPER = "pepper"
 def made(name: str, *scopes: str) -> tuple[str, str]:
     """A key, and its entry in the configuration."""
     text = keys.token(name, keys.new_secret())
-    return text, str(keys.Entry(name, keys.digest(PEPPER, text), frozenset(scopes)))
+    return text, str(keys.ApiKey(name, keys.digest(PEPPER, text), frozenset(scopes)))
 
 
 def world(*entries: str, tasks: FakeTasks | None = None) -> World:
@@ -28,7 +28,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def test_an_entry_survives_the_configuration():
-    entry = keys.Entry("shop-1", "a" * 64, frozenset({keys.TASKS_WRITE, keys.TASKS_READ}))
+    entry = keys.ApiKey("shop-1", "a" * 64, frozenset({keys.TASKS_WRITE, keys.TASKS_READ}))
 
     assert f"shop-1:{'a' * 64}:tasks:read+tasks:write" == str(entry)
     assert entry == keys.parse(str(entry))

@@ -3,10 +3,11 @@ import json
 
 import pytest
 
-from dispatch.deadletters.service import NoSuchLetter, NotDead, TooLarge
+from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
 from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
 from dispatch.gateway.contract import models
-from dispatch.protocol.record import ErrorInfo, Message, State
+from dispatch.protocol.message import Message
+from dispatch.protocol.record import ErrorInfo, State
 from dispatch.tasktypes.registry import Payload, Secret, TaskType
 from support.gateway_fakes import FakeDesk, World, problem, record
 
@@ -113,7 +114,7 @@ def test_a_redrive_takes_no_options(client, world):
 @pytest.mark.parametrize(
     ("failure", "status", "slug"),
     [
-        (NoSuchLetter(), 404, "task-not-found"),
+        (NoSuchDeadLetter(), 404, "task-not-found"),
         (NotDead(record(state=State.QUEUED)), 409, "task-not-dead"),
         (TooLarge(), 409, "letter-too-large"),
         (NotSent(), 503, "broker-unavailable"),

@@ -10,7 +10,7 @@ import pytest
 
 from dispatch.errors import InDoubt, Nacked, NotSent, StoreUnavailable, Unroutable
 from dispatch.gateway.contract import models
-from dispatch.protocol import record as records
+from dispatch.protocol import ids
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.store.tasks import KeyInProgress, KeyReused
 from support.gateway_fakes import FakeTasks, World, problem, record
@@ -69,7 +69,7 @@ def test_the_callers_trace_is_continued_with_a_span_of_our_own(client, world):
     answer = client.post("/v1/tasks", json=BODY, headers={"traceparent": given})
     handed_on = world.submitter.submitted[0].traceparent
 
-    assert "c" * 32 == answer.json["traceId"] == records.trace_id(handed_on)
+    assert "c" * 32 == answer.json["traceId"] == ids.trace_id(handed_on)
     assert given != handed_on
     assert handed_on.endswith("-00")
 
@@ -366,7 +366,7 @@ def test_head_has_the_headers_only():
 
 def test_an_unknown_task_is_404_and_an_old_one_410(client):
     old = str(uuid.UUID(int=(int((time.time() - 86_401) * 1_000) << 80) | (0x7 << 76) | (0b10 << 62)))
-    young = records.new_task_id()
+    young = ids.new_task_id()
 
     problem(client.get(f"/v1/tasks/{young}"), 404, "task-not-found")
     problem(client.get(f"/v1/tasks/{old}"), 410, "task-expired")

@@ -1,0 +1,106 @@
+"""The next copy of a task, from the copy before it. Pure."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from dispatch.protocol import names
+from dispatch.protocol.message import (
+    ATTEMPT,
+    CYCLE,
+    DEAD_REASON,
+    FAILED_AT,
+    LAST_ERROR,
+    LAST_ERROR_TYPE,
+    MAX_ERROR,
+    QUEUED_AT,
+    RETRY_QUEUE,
+    SEQ,
+    Copy,
+    Message,
+)
+from dispatch.protocol.record import Record, State
+from dispatch.protocol.retry import LEASE_RUNG, Dead, Decision, Failure, Retry
+
+
+def next_copy(message: Message, failure: Failure, decision: Decision, failed_at: int) -> Copy:
+    """The copy that a decision asks for.
+
+    Args:
+        message: the copy whose attempt failed.
+        failure: how.
+        decision: what happens next.
+        failed_at: epoch milliseconds.
+
+    Returns:
+        The copy: body untouched, next seq, for `Retry` also the next attempt.
+    """
+    about = {
+        SEQ: message.seq + 1,
+        LAST_ERROR_TYPE: failure.type,
+        LAST_ERROR: failure.message[:MAX_ERROR],
+        FAILED_AT: failed_at,
+        "retries": message.attempt,
+    }
+    key = message.routing_key or names.routing_key(message.type)
+    if isinstance(decision, Dead):
+        dead = message.with_headers(RETRY_QUEUE, **about, **{DEAD_REASON: decision.reason})
+        return Copy(dead, names.DEAD_EXCHANGE, key, names.DEAD_QUEUE)
+    attempt = message.attempt + isinstance(decision, Retry)
+    rung = decision.rung.name
+    queued = failed_at + int(decision.rung.seconds * 1_000)
+    waiting = message.with_headers(DEAD_REASON, **about, **{ATTEMPT: attempt, RETRY_QUEUE: rung, QUEUED_AT: queued})
+    return Copy(waiting, names.RETRY_EXCHANGE, key, names.rung_queue(rung))
+
+
+def parked_copy(message: Message) -> Copy:
+    """The same copy for the lease queue: no attempt and no seq is used up."""
+    key = message.routing_key or names.routing_key(message.type)
+    return Copy(message.with_headers(**{RETRY_QUEUE: LEASE_RUNG}), names.RETRY_EXCHANGE, key, names.LEASE_QUEUE)
+
+
+def dead_copy(message: Message, reason: str, error_type: str, error: str, dead_id: str | None = None) -> Copy:
+    """A letter for a message that no handler can run: as it came, with the reason."""
+    about: dict[str, Any] = {
+        DEAD_REASON: reason,
+        LAST_ERROR_TYPE: error_type,
+        LAST_ERROR: error[:MAX_ERROR],
+        FAILED_AT: _now(),
+    }
+    if dead_id:
+        about["x-dead-id"] = dead_id
+    key = message.routing_key or names.ROUTING_KEY
+    return Copy(message.with_headers(RETRY_QUEUE, **about), names.DEAD_EXCHANGE, key, names.DEAD_QUEUE)
+
+
+def redriven_copy(letter: Message) -> Copy:
+    """The first copy of a letter's next cycle: same task id, same trace, next seq, first attempt."""
+    fresh = letter.with_headers(
+        RETRY_QUEUE,
+        DEAD_REASON,
+        LAST_ERROR,
+        LAST_ERROR_TYPE,
+        FAILED_AT,
+        **{CYCLE: letter.cycle + 1, SEQ: letter.seq + 1, ATTEMPT: 1, "retries": 0, QUEUED_AT: _now()},
+    )
+    key = letter.routing_key or names.routing_key(letter.type)
+    return Copy(fresh, names.TASK_EXCHANGE, key, names.WORK_QUEUE)
+
+
+def resent_copy(record: Record) -> Copy | None:
+    """The copy for a task that the broker lost: next seq, same attempt; None without its message."""
+    if record.message is None:
+        return None
+    attempt = max(1, (record.copy_attempt if record.state is State.RETRY_WAIT else None) or record.attempt)
+    again = record.message.with_headers(
+        RETRY_QUEUE,
+        DEAD_REASON,
+        **{CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1, QUEUED_AT: _now()},
+    )
+    key = again.routing_key or names.routing_key(record.type)
+    return Copy(again, names.TASK_EXCHANGE, key, names.WORK_QUEUE)
+
+
+def _now() -> int:
+    return int(time.time() * 1_000)

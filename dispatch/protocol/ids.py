@@ -1,0 +1,57 @@
+"""Task ids, times and trace ids, as text."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import secrets
+
+import uuid_utils
+
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+_TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+
+
+def new_task_id() -> str:
+    """A UUIDv7: carries its time, so that an expired record can be told from an unknown id."""
+    return str(uuid_utils.uuid7())
+
+
+def is_task_id(text: object) -> bool:
+    """Whether the text can be a task id in a key, a header and a URL (ours are UUIDv7; others' may differ)."""
+    return isinstance(text, str) and _TASK_ID.fullmatch(text) is not None
+
+
+def issued_at(task_id: str) -> float | None:
+    """Epoch seconds at which a UUIDv7 was made; None when it isn't one."""
+    return int(task_id.replace("-", "")[:12], 16) / 1_000 if _UUID7.fullmatch(task_id) else None
+
+
+def timestamp(millis: int | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds and ``Z``, from epoch milliseconds."""
+    if millis is None:
+        return None
+    moment = dt.datetime.fromtimestamp(millis / 1_000, tz=dt.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def trace_id(traceparent: str | None) -> str | None:
+    """The 32 hex digits of a W3C ``traceparent``; None when it isn't valid."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    return match and match[1]
+
+
+def child_traceparent(traceparent: str | None) -> str:
+    """Continue a trace, or start one when there is none or it is invalid.
+
+    Returns:
+        A ``traceparent`` with the same trace id and a fresh span id (W3C Trace Context, level 1).
+    """
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    trace, flags = (match[1], match[3]) if match else (secrets.token_hex(16), "01")
+    return f"00-{trace}-{secrets.token_hex(8)}-{flags}"
