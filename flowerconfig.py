@@ -41,7 +41,7 @@ elif configuration.is_loopback(_settings.flower_host):
     # Read for each request; settings refuse any other address without a password.
     os.environ["FLOWER_UNAUTHENTICATED_API"] = "true"
 
-_queues = [queue.name for queue in topology.queues(_settings)]
+_queues = [queue.name for queue in topology.broker_map(_settings).queues]
 _consumed = BaseHandler.get_active_queue_names
 _headers = BaseHandler.set_default_headers
 

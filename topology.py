@@ -1,6 +1,6 @@
-"""The broker map as data, and the verbs over it: declare, plan, apply, verify, show.
+"""The broker map as data: exchanges, queues, bindings, policies. The verbs over it are in `dispatch.broker.provision`.
 
-Names on the wire are here and nowhere else. What would lose or strand messages if it were missing is a
+What would lose or strand messages if it were missing is a
 queue's argument, frozen at declaration; what an operator may want to change is a policy.
 """
 
@@ -10,13 +10,13 @@ import re
 from typing import Any
 
 from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
-from dispatch.config.settings import Settings
+from dispatch.config.groups import QueueSettings
 from dispatch.protocol.message import RETRY_QUEUE
 from dispatch.protocol.names import (
     DEAD_EXCHANGE,
     DEAD_QUEUE,
-    DEAD_TAP,
     KEEP_POLICY,
+    RECORDER_QUEUE,
     RETRY_EXCHANGE,
     ROUTING_KEY,
     TASK_EXCHANGE,
@@ -28,13 +28,12 @@ from dispatch.protocol.names import (
 from dispatch.protocol.retry import LEASE_RUNG, Rung
 
 
-# --- the map -------------------------------------------------------------------------------------
-def rungs(settings: Settings) -> tuple[Rung, ...]:
+def rungs(settings: QueueSettings) -> tuple[Rung, ...]:
     """The ladder's rungs and the lease's parking place, each one delay queue."""
-    return (*settings.ladder, Rung(LEASE_RUNG, settings.lease_park))
+    return (*settings.ladder.rungs, Rung(LEASE_RUNG, settings.lease_park))
 
 
-def broker_map(settings: Settings) -> BrokerMap:
+def broker_map(settings: QueueSettings) -> BrokerMap:
     """Everything that must be in the vhost (DESIGN: "The broker map").
 
     Args:
@@ -52,7 +51,7 @@ def broker_map(settings: Settings) -> BrokerMap:
         queues=(
             Queue(WORK_QUEUE, _quorum(dead_letter_to=DEAD_EXCHANGE)),
             *(Queue(rung_queue(rung.name), _delay(rung)) for rung in rungs(settings)),
-            Queue(DEAD_TAP, _quorum()),
+            Queue(RECORDER_QUEUE, _quorum()),
             Queue(DEAD_QUEUE, _quorum()),
         ),
         bindings=(
@@ -61,16 +60,11 @@ def broker_map(settings: Settings) -> BrokerMap:
                 Binding(RETRY_EXCHANGE, rung_queue(rung.name), "", {RETRY_QUEUE: rung.name, "x-match": "all"})
                 for rung in rungs(settings)
             ),
-            Binding(DEAD_EXCHANGE, DEAD_TAP, "#"),
+            Binding(DEAD_EXCHANGE, RECORDER_QUEUE, "#"),
             Binding(DEAD_EXCHANGE, DEAD_QUEUE, "#"),
         ),
         policies=_policies(settings),
     )
-
-
-def queues(settings: Settings) -> tuple[Queue, ...]:
-    """The queues of the map, work queue first, DLQ last."""
-    return broker_map(settings).queues
 
 
 def _quorum(dead_letter_to: str | None = None) -> dict[str, Any]:
@@ -89,20 +83,14 @@ def _delay(rung: Rung) -> dict[str, Any]:
     return {**_quorum(dead_letter_to=TASK_EXCHANGE), "x-message-ttl": round(rung.seconds * 1_000)}
 
 
-def _policies(settings: Settings) -> tuple[Policy, ...]:
+def _policies(settings: QueueSettings) -> tuple[Policy, ...]:
     work = {
         "message-ttl": round(settings.queue_ttl * 1_000),
         "max-length": settings.queue_hard_limit,
         "delivery-limit": settings.delivery_limit,
     }
-    kept = "|".join([re.escape(rung_queue("")) + "[a-z0-9-]+", re.escape(DEAD_TAP), re.escape(DEAD_QUEUE)])
+    kept = "|".join([re.escape(rung_queue("")) + "[a-z0-9-]+", re.escape(RECORDER_QUEUE), re.escape(DEAD_QUEUE)])
     return (
         Policy(WORK_POLICY, f"^{re.escape(WORK_QUEUE)}$", work),
         Policy(KEEP_POLICY, f"^({kept})$", {"delivery-limit": UNLIMITED}),
     )
-
-
-# --- the verbs -----------------------------------------------------------------------------------
-
-
-# --- conflicts -----------------------------------------------------------------------------------

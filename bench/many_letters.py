@@ -27,18 +27,20 @@ from typing import Any
 import redis
 from kombu import Connection
 
+import topology
 from app import create_app
 from dispatch.broker import provision
 from dispatch.broker.publisher import Publisher
 from dispatch.config import settings as configuration
 from dispatch.config.settings import Settings
-from dispatch.deadletters.walk import KNOWN
 from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy
+from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import ACCEPTED_AT, CYCLE, SEQ, Message
-from dispatch.store.handovers import Handovers
-from dispatch.store.keys import dead_key
+from dispatch.store.dead_letters import ALL_RECORDED, DeadLetterRecords
+from dispatch.store.keys import RedisKeys
+from dispatch.store.scripts import RedisHandle
 
 CHUNK, FEW = 1_000, 10
 
@@ -48,14 +50,14 @@ def main() -> None:
     many = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     settings = configuration.load(queue_depth_limit=10 * many)
     with Connection(settings.broker("admin")) as connection:
-        provision.declare(connection, settings)
+        provision.declare(connection, topology.broker_map(settings), settings)
     ids = [new_task_id() for _ in range(many)]
     _said("posted", _timed(lambda: _post(settings, ids)), f"{many} letters")
     with _worker() as worker:
         _said("recorded by the tap", _timed(lambda: _until(lambda: _known(settings) >= many)), _memory(worker))
         _ask_the_gateway(settings, ids[many // 2], many)
-        handovers = Handovers(settings)
-        _said("its letter left the DLQ", _timed(lambda: _until(lambda: not handovers.stale_letters())), _memory(worker))
+        records = DeadLetterRecords(RedisHandle(settings, timeout=2.0), settings)
+        _said("its letter left the DLQ", _timed(lambda: _until(lambda: not records.flagged())), _memory(worker))
         _run("list", "--limit", "50")
         _run("list", "--limit", str(many), "--json")
         _run("show", ids[0])
@@ -63,7 +65,7 @@ def main() -> None:
         _run("redrive", "--type", "drill", "--limit", str(FEW // 2))
         client = redis.Redis.from_url(settings.redis_url.get_secret_value())
         client.flushdb()
-        again = _timed(lambda: _until(lambda: handovers.letters_known() == KNOWN))
+        again = _timed(lambda: _until(lambda: records.recorded_marker() == ALL_RECORDED))
         _said("recorded again after a flush", again, f"{_known(settings)} letters; {_memory(worker)}")
 
 
@@ -89,7 +91,7 @@ def _ask_the_gateway(settings: Settings, task_id: str, many: int) -> None:
 def _post(settings: Settings, ids: list[str]) -> None:
     publisher = Publisher(settings.broker("replay"), timeout=30)
     _until(publisher.ready)
-    link = publisher._link  # noqa: SLF001 - without waiting for each confirm
+    link = publisher._connection  # noqa: SLF001 - without waiting for each confirm
     assert link is not None  # noqa: S101 - it is ready
     for start in range(0, len(ids), CHUNK):
         until = time.monotonic() + 120
@@ -104,13 +106,13 @@ def _letter(task_id: str, kind: str) -> Message:
     given = {"id": task_id, "task": kind, "retries": 1, CYCLE: 0, SEQ: 1, ACCEPTED_AT: int(time.time() * 1_000)}
     body = json.dumps([[{"message": "x" * 300}], {}, {}]).encode()
     message = Message(body, given, routing_key=names.routing_key(kind))
-    return dead_copy(message, "permanent", "echo-refused", "asked to fail for good").message
+    return dead_copy(message, Reason.PERMANENT, "asked to fail for good").message
 
 
 def _known(settings: Settings) -> int:
     client = redis.Redis.from_url(settings.redis_url.get_secret_value())
     with contextlib.closing(client):
-        return int(client.zcard(dead_key(settings.redis_prefix)))
+        return int(client.zcard(RedisKeys(settings.redis_prefix).dead))
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 from pydantic import SecretStr
 
+import topology
 from app import create_app
 from celery_app import create_celery
 from dispatch.broker import provision
@@ -41,7 +42,10 @@ from dispatch.config import settings as configuration
 from dispatch.config.settings import Settings
 from dispatch.gateway.submission import Submission, Submitter
 from dispatch.protocol.ids import child_traceparent
+from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.scripts import RedisHandle
 from dispatch.store.tasks import TaskStore
+from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import metrics, tracing
 
@@ -162,7 +166,7 @@ def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator
     """A worker of a variant; a function that feeds it a batch and says what each task of it took."""
     own = f"bench-{name.replace(' ', '').replace(',', '')}"
     settings = base.model_copy(update={"redis_prefix": f"{own}:", "broker_url": SecretStr(_vhost(base, own))})
-    provision.apply(settings)
+    provision.apply(topology.broker_map(settings), settings)
     environ = {**os.environ, "DISPATCH_REDIS_PREFIX": settings.redis_prefix, "REMAP_SIGTERM": "SIGQUIT"}
     environ["DISPATCH_BROKER_URL"] = settings.broker("worker")
     if on & {"traces", "unsampled"}:
@@ -173,16 +177,18 @@ def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator
     words += ["-n", f"{own}-{time.time_ns()}@bench"]
     code = f"{shim}import sys\nsys.argv = {words!r}\nfrom celery.__main__ import main\nmain()"
     quiet = subprocess.DEVNULL
-    store, publisher = TaskStore(settings), Publisher(settings.broker("gateway"))
+    redis = RedisHandle(settings, timeout=settings.store_timeout)
+    store, publisher = TaskStore(redis, settings), Publisher(settings.broker("gateway"))
     celery = create_celery(settings)
-    submitter = Submitter(settings, store, publisher, celery)
+    ladders = Ladders.of_types(settings.ladder, celery.dispatch_types.values())
+    submitter = Submitter(store, IdempotencyKeys(redis, settings), publisher, celery.tasks, ladders)
     with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=quiet, stderr=quiet) as worker:  # noqa: S603
         try:
             yield lambda flags: _feed(submitter, store, celery.dispatch_types["echo"], worker.pid, flags)
         finally:
             worker.terminate()
             publisher.close()
-            store.close()
+            redis.close()
 
 
 def _vhost(base: Settings, name: str) -> str:

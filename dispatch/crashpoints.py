@@ -28,7 +28,7 @@ POINTS = (
     "route.published",
     "route.handed-over",
     "lease.renewing",
-    "tap.recorded",
+    "recorder.recorded",
     "redrive.recorded",
     "redrive.published",
     "redrive.finished",

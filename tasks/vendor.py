@@ -22,7 +22,7 @@ from typing import Annotated, Any, Self, TypeVar
 import pydantic
 from pydantic import Field
 
-from dispatch.config.settings import Settings
+from dispatch.config.groups import HandlerSettings
 from dispatch.errors import PermanentError, RetryableError
 from tasks import upstream
 
@@ -89,7 +89,7 @@ class Vendor:
         traceparent: W3C Trace Context, sent with each call.
     """
 
-    def __init__(self, settings: Settings, traceparent: str) -> None:
+    def __init__(self, settings: HandlerSettings, traceparent: str) -> None:
         self._settings = settings
         self._base = settings.robot_api_url.rstrip("/")
         self._http = upstream.client(READ_TIMEOUT, headers={"traceparent": traceparent})

@@ -1,4 +1,4 @@
-"""The base class of our Celery tasks: what may be asked of them, and which request carries them out."""
+"""The base class of our Celery tasks: the options it refuses, and the request class that carries a delivery out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from celery import Task
 
 from dispatch.errors import DispatchError
 from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.retry import AttemptFailed
 from dispatch.telemetry import tracing
-from dispatch.worker.outcomes import AttemptFailed
 
 
 class Refused(DispatchError):
@@ -30,7 +30,7 @@ class DispatchTask(Task):
     """A task whose deliveries go through our router; see `dispatch.worker.router`."""
 
     abstract = True
-    Request = "dispatch.worker.router:DeliveryRequest"
+    Request = "dispatch.worker.request:DeliveryRequest"
     acks_late = True
     reject_on_worker_lost = True
     ignore_result = True
@@ -38,7 +38,7 @@ class DispatchTask(Task):
     autoretry_for: tuple[type[BaseException], ...] = ()
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Publish the task; `dispatch.broker.publisher.dispatch` is the way in, links of a chain come here by themselves.
+        """Publish the task; `dispatch.broker.celery_producer.dispatch` is the way in; links of a chain call it by themselves.
 
         Raises:
             Refused: an option that loses or doubles work here.
@@ -54,7 +54,7 @@ class DispatchTask(Task):
             return super().apply_async(args, kwargs, **{**options, "retry": False, "mandatory": True, "declare": []})
 
     def on_failure(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Keep a failure small: its text has the traceback already.
+        """Drop the traceback object; the failure's text has it already.
 
         Billiard copies each frame with the positions of every byte code (Python 3.11): 150 kB for one failed attempt,
         sent to the main process and held in reference cycles until a full collection, which comes after hundreds.
@@ -68,4 +68,4 @@ class DispatchTask(Task):
         Raises:
             Refused: always.
         """
-        raise Refused("self.retry is refused: raise RetryableError, and the ladder does the waiting")
+        raise Refused("self.retry is refused: raise RetryableError, and the copy waits on the ladder")

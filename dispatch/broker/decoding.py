@@ -1,11 +1,11 @@
-"""Messages as they come from the broker: whoever may write to the task exchange can send anything.
+"""Decode what comes from the broker: every client with the right to publish can send anything.
 
 py-amqp parses what it receives on the worker's event loop. An exception there ends the worker, and then the next
-one, since the broker delivers the message again. So here everything is made readable, and fit to be sent on:
-what AMQP or JSON can't say becomes text, what is too large is cut.
+one, since the broker delivers the message again. So every message becomes readable here, and fit to be sent on:
+values that AMQP or JSON can't carry become text, what is too large is cut.
 
 RabbitMQ takes bodies of 128 MiB (16 MiB since 4.0), and AMQP has no prefetch by size: forty of them would fill a
-worker's memory. So the body of a message that is larger than `MAX_MESSAGE` is read and let go, but for its beginning.
+worker's memory. So the body of a message that is larger than `MAX_MESSAGE` is read and dropped, but for its beginning.
 Such a message is never published again from here; the broker itself moves it to the DLQ, whole.
 """
 
@@ -44,18 +44,18 @@ _INT64 = range(-(2**63), 2**63)
 _decode_properties = serialization.decode_properties_basic
 
 
-def read_anything() -> None:
-    """Have py-amqp read what it can't parse as a message without properties, and let go of what is too large."""
+def install() -> None:
+    """Have py-amqp read what it can't parse as a message without properties, and drop bodies that are too large."""
     serialization.PROPERTY_CLASSES[Basic.CLASS_ID] = _tolerant
     method_framing.Message = _Bounded
 
 
-class _Bounded(basic_message.Message):  # type: ignore[misc]
+class _Bounded(basic_message.Message):
     """A message on its way in, frame by frame."""
 
     def inbound_header(self, buf: bytes, offset: int = 0) -> int:
         end: int = super().inbound_header(buf, offset)
-        self.properties.get("application_headers", {}).pop(TOO_LARGE, None)  # only our own word counts
+        self.properties.get("application_headers", {}).pop(TOO_LARGE, None)  # a client must not set it
         self._digest = hashlib.blake2b(digest_size=16) if self.body_size > MAX_MESSAGE else None
         return end
 
@@ -68,8 +68,8 @@ class _Bounded(basic_message.Message):  # type: ignore[misc]
         self._digest.update(buf)
         self.body_received += len(buf)
         if self.body_received >= self.body_size:
-            told = f"{self.body_size} bytes, more than {MAX_MESSAGE}; blake2b {self._digest.hexdigest()}"
-            self.properties.setdefault("application_headers", {})[TOO_LARGE] = told
+            size = f"{self.body_size} bytes, more than {MAX_MESSAGE}; blake2b {self._digest.hexdigest()}"
+            self.properties.setdefault("application_headers", {})[TOO_LARGE] = size
             self.ready = True
 
 
@@ -85,8 +85,8 @@ def _tolerant(buffer: bytes, offset: int) -> tuple[dict[str, Any], int]:
     return properties, end
 
 
-def wire_message(message: Any) -> Message:
-    """Our view of a message as kombu delivered it."""
+def decode(message: Any) -> Message:
+    """A message as kombu delivered it, as ours."""
     body = message.body
     properties = message.properties or {}
     return Message(
@@ -152,4 +152,4 @@ def _name(name: Any) -> str:
     return _text(name).encode()[:_MAX_NAME].decode("utf-8", "ignore")
 
 
-read_anything()
+install()

@@ -14,9 +14,10 @@ import secrets
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import topology
 from dispatch.broker.management import policy_body, vhost
-from dispatch.config.settings import PREFIX, Settings
+from dispatch.broker.model import BrokerMap
+from dispatch.config.groups import BrokerSettings
+from dispatch.config.settings import PREFIX
 from dispatch.errors import ConfigurationError
 from dispatch.protocol import names
 
@@ -56,10 +57,10 @@ ROLES = (
     ),
     Role(
         "worker",
-        "consumes the work queue and the dead tap, publishes to the rungs and the DLX, clears stale letters",
+        "consumes the work queue and the recorder queue, publishes to the rungs and the DLX, removes stale dead letters",
         configure=only(also=CELERY),
         write=only(names.RETRY_EXCHANGE, names.DEAD_EXCHANGE, also=CELERY),
-        read=only(names.WORK_QUEUE, names.DEAD_TAP, names.DEAD_QUEUE, also=CELERY),
+        read=only(names.WORK_QUEUE, names.RECORDER_QUEUE, names.DEAD_QUEUE, also=CELERY),
     ),
     Role(
         "monitor",
@@ -71,7 +72,7 @@ ROLES = (
     ),
     Role(
         "replay",
-        "reads the DLQ and sends letters and lost tasks again",
+        "reads the DLQ, sends dead letters and lost tasks again",
         write=only(names.TASK_EXCHANGE, names.DEAD_QUEUE),
         read=only(names.DEAD_QUEUE),
         topic=((names.TASK_EXCHANGE, ROUTED),),
@@ -87,11 +88,12 @@ ROLES = (
 )
 
 
-def definitions(settings: Settings, *, users: bool = False) -> dict[str, Any]:
+def definitions(wanted: BrokerMap, settings: BrokerSettings, *, users: bool = False) -> dict[str, Any]:
     """What RabbitMQ's ``load_definitions`` reads.
 
     Args:
-        settings: the map's, and the roles' broker URLs, whose vhost is meant.
+        wanted: the map.
+        settings: the roles' broker URLs, whose vhost is meant.
         users: whether to add the five users, with the names and passwords of their URLs.
 
     Returns:
@@ -100,7 +102,7 @@ def definitions(settings: Settings, *, users: bool = False) -> dict[str, Any]:
     Raises:
         ConfigurationError: two roles share a user, so neither would have the least rights.
     """
-    wanted, where = topology.broker_map(settings), {"vhost": vhost(settings)}
+    where = {"vhost": vhost(settings)}
     found: dict[str, Any] = {
         "vhosts": [{"name": where["vhost"]}],
         "exchanges": [{**where, **dataclasses.asdict(exchange)} for exchange in wanted.exchanges],
@@ -121,7 +123,7 @@ def definitions(settings: Settings, *, users: bool = False) -> dict[str, Any]:
     return {**found, **_users(settings, where)} if users else found
 
 
-def _users(settings: Settings, where: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+def _users(settings: BrokerSettings, where: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {"users": [], "permissions": [], "topic_permissions": []}
     for role in ROLES:
         name, password = _credentials(settings, role.name)
@@ -140,7 +142,7 @@ def _users(settings: Settings, where: dict[str, str]) -> dict[str, list[dict[str
     return found
 
 
-def _credentials(settings: Settings, role: str) -> tuple[str, str]:
+def _credentials(settings: BrokerSettings, role: str) -> tuple[str, str]:
     url = urlsplit(settings.broker(role).split(";", maxsplit=1)[0])
     if not url.username or not url.password:
         raise ConfigurationError(f"{PREFIX}{role.upper()}_BROKER_URL needs a user and a password")

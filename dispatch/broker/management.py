@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 from kombu.utils.url import parse_url
 
 from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
-from dispatch.config.settings import Settings
+from dispatch.config.groups import BrokerSettings
 from dispatch.errors import DispatchError
 
 #: Seconds that one call may take.
@@ -42,7 +42,7 @@ class VhostMissing(ManagementUnavailable):
     """The vhost is not there: create it (`rabbitmqctl add_vhost`) or mend the broker URL."""
 
 
-def vhost(settings: Settings) -> str:
+def vhost(settings: BrokerSettings) -> str:
     """The vhost that the broker URL names (the first one of several)."""
     name: str | None = parse_url(settings.broker("admin").split(";")[0])["virtual_host"]
     return unquote(name or "/")
@@ -76,7 +76,7 @@ class Management:
         budget: seconds for all calls together.
     """
 
-    def __init__(self, settings: Settings, budget: float = BUDGET) -> None:
+    def __init__(self, settings: BrokerSettings, budget: float = BUDGET) -> None:
         self._servers = [_ManagementNode(url) for url in settings.management_url.get_secret_value().split(";")]
         self._deadline = time.monotonic() + budget
         self.vhost = vhost(settings)
@@ -117,7 +117,7 @@ class Management:
         """The whole vhost as it is now.
 
         Args:
-            queues: what `queue_stats` said, to spare a call.
+            queues: the answer of `queue_stats`, to save a call.
         """
         queues = self.queue_stats() if queues is None else queues
         return BrokerMap(
@@ -136,7 +136,7 @@ class Management:
         self.put("policies", self.vhost, policy.name, body=policy_body(policy))
 
     def _call(self, method: str, path: tuple[str, ...], body: Mapping[str, Any] | None) -> Any:
-        """Ask the first node of the cluster that answers; the ones that do not are not asked again."""
+        """Call the first node of the cluster that answers; nodes that do not are not called again."""
         text = None if body is None else json.dumps(body)
         while True:
             server = self._servers[0]

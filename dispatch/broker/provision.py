@@ -1,31 +1,31 @@
-"""Make a broker as the map describes it: declare, plan, apply, verify."""
+"""The verbs over the broker map: declare what is missing, plan, apply, verify. Nothing is ever deleted."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 from typing import Any
 
 import kombu
 from kombu.exceptions import OperationalError
 
+from dispatch.broker.drift import Action, Difference, differences
 from dispatch.broker.management import Management, ManagementUnavailable
-from dispatch.broker.model import Action, BrokerMap, Difference, differences
-from dispatch.config.settings import Settings
+from dispatch.broker.model import BrokerMap
+from dispatch.config.groups import BrokerSettings
 from dispatch.errors import DispatchError
 from dispatch.protocol.names import (
     LEASE_QUEUE,
     PREFIX,
     rung_queue,
 )
-from topology import broker_map
+from dispatch.telemetry import logger
 
-#: Seconds to reach one broker of several.
+#: Seconds to reach one broker of several, and for each of its answers.
 CONNECT = 2.0
 
 
-logger = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class TopologyConflict(DispatchError):
@@ -37,10 +37,10 @@ class TopologyRefused(DispatchError):
 
 
 class BrokerUnreachable(DispatchError):
-    """None of the broker's URLs let us in: check DISPATCH_BROKER_URL, and the one of the user's role where it is set."""
+    """No URL of the broker accepted the connection: check DISPATCH_BROKER_URL, and the one of the user's role where it is set."""
 
 
-def declare(connection: kombu.Connection, settings: Settings) -> None:
+def declare(connection: kombu.Connection, wanted: BrokerMap, settings: BrokerSettings) -> None:
     """Create what is missing, at the start of gateway and worker: one AMQP channel, some 20 ms, idempotent.
 
     Policies go over the management API; when that does not answer, a warning is logged and the
@@ -48,22 +48,44 @@ def declare(connection: kombu.Connection, settings: Settings) -> None:
 
     Args:
         connection: to the vhost; its user needs the right to configure.
-        settings: the ladder and the limits.
+        wanted: the map.
+        settings: where the management API is.
 
     Raises:
         TopologyConflict: something of that name is there with other arguments.
         TopologyRefused: the user may not declare.
         OSError: the broker can't be reached (as any of the connection's own ``connection_errors``).
     """
-    wanted = broker_map(settings)
     try:
         _declare(connection, wanted)
     except connection.channel_errors as exc:
         raise _explained(exc) from exc
     try:
-        apply_policies(settings)
+        apply_policies(wanted, settings)
     except ManagementUnavailable as exc:
-        logger.warning("policies not applied: %s", exc)
+        log.warning("policies not applied", reason=str(exc))
+
+
+def declare_at(url: str, wanted: BrokerMap, settings: BrokerSettings) -> None:
+    """`declare` over a connection of its own, before the first publish of a gateway's connection.
+
+    What is there with other arguments, or may not be created by this user, is an operator's business: tasks that
+    can be routed all the same are still accepted, the others are refused as unroutable.
+
+    Args:
+        url: the broker's.
+        wanted: the map.
+        settings: where the management API is.
+
+    Raises:
+        OSError: the broker can't be reached (as any of the connection's own ``connection_errors``).
+    """
+    limits = {"read_timeout": CONNECT, "write_timeout": CONNECT}
+    with kombu.Connection(url, connect_timeout=CONNECT, transport_options=limits) as connection:
+        try:
+            declare(connection, wanted, settings)
+        except (TopologyConflict, TopologyRefused) as exc:
+            log.error("the broker map can't be applied", reason=str(exc))  # noqa: TRY400 - the reason is the text
 
 
 def _declare(connection: kombu.Connection, wanted: BrokerMap) -> None:
@@ -76,18 +98,19 @@ def _declare(connection: kombu.Connection, wanted: BrokerMap) -> None:
             channel.queue_bind(binding.queue, binding.exchange, binding.routing_key, arguments=dict(binding.arguments))
 
 
-def apply_policies(settings: Settings) -> None:
+def apply_policies(wanted: BrokerMap, settings: BrokerSettings) -> None:
     """Set the policies that are missing or differ.
 
     Args:
-        settings: the limits, and the management API with a user that is ``policymaker`` or ``administrator``.
+        wanted: the map.
+        settings: the management API with a user that is ``policymaker`` or ``administrator``.
 
     Raises:
         ManagementUnavailable: it did not answer, refused, or there is no such vhost.
     """
     with Management(settings) as management:
         live = management.policies()
-        for policy in broker_map(settings).policies:
+        for policy in wanted.policies:
             if policy not in live:
                 management.set_policy(policy)
 
@@ -111,11 +134,12 @@ class Report:
         return {"vhost": self.vhost, "version": self.version, "drift": self.drift, "differences": found}
 
 
-def plan(settings: Settings) -> list[Difference]:
+def plan(wanted: BrokerMap, settings: BrokerSettings) -> list[Difference]:
     """What differs from the live broker, and what `apply` would do about each thing.
 
     Args:
-        settings: the map's, and the management API with a user of the tag ``monitoring`` at least.
+        wanted: the map.
+        settings: the management API with a user of the tag ``monitoring`` at least.
 
     Returns:
         The differences; empty when all is as it should be.
@@ -123,21 +147,22 @@ def plan(settings: Settings) -> list[Difference]:
     Raises:
         ManagementUnavailable: it did not answer, refused, or there is no such vhost.
     """
-    return list(verify(settings).differences)
+    return list(verify(wanted, settings).differences)
 
 
-def verify(settings: Settings) -> Report:
-    """The same look as `plan`, as a report; arguments and errors as there."""
+def verify(wanted: BrokerMap, settings: BrokerSettings) -> Report:
+    """What `plan` returns, as a report; arguments and errors as there."""
     with Management(settings) as management:
-        found = differences(broker_map(settings), management.live(), PREFIX)
+        found = differences(wanted, management.live(), PREFIX)
         return Report(management.vhost, management.version(), tuple(map(_with_a_way_out, found)))
 
 
-def apply(settings: Settings) -> list[Difference]:
+def apply(wanted: BrokerMap, settings: BrokerSettings) -> list[Difference]:
     """Create what is missing and set the policies; nothing is ever deleted.
 
     Args:
-        settings: the map's, the admin's broker URL, and the management API with a user of the tag ``policymaker``.
+        wanted: the map.
+        settings: the admin's broker URL, and the management API with a user of the tag ``policymaker``.
 
     Returns:
         What was mended.
@@ -146,16 +171,16 @@ def apply(settings: Settings) -> list[Difference]:
         TopologyConflict: something would need a deletion; nothing was changed.
         TopologyRefused: the admin's user may not declare.
         ManagementUnavailable: the management API did not answer, refused, or there is no such vhost.
-        BrokerUnreachable: none of the broker's URLs let us in.
+        BrokerUnreachable: no URL of the broker accepted the connection.
     """
-    found = plan(settings)
+    found = plan(wanted, settings)
     refused = [str(difference) for difference in found if difference.action is Action.REFUSE]
     if refused:
         raise TopologyConflict("\n".join(refused))
     with kombu.Connection(settings.broker("admin"), connect_timeout=CONNECT) as connection:
         connect(connection)
-        declare(connection, settings)
-    apply_policies(settings)
+        declare(connection, wanted, settings)
+    apply_policies(wanted, settings)
     return [difference for difference in found if difference.action is not Action.KEEP]
 
 
@@ -166,7 +191,7 @@ def connect(connection: kombu.Connection) -> None:
         connection: made with one URL, or with several separated by ``;``.
 
     Raises:
-        BrokerUnreachable: none of them let us in.
+        BrokerUnreachable: none of them accepted the connection.
     """
     errors = (OperationalError, *connection.connection_errors, *connection.channel_errors)
     others = max(0, len(connection.alt) - 1)

@@ -1,4 +1,4 @@
-"""A message and a place in, a verdict of the broker out: confirmed and routed, or an error that says what is known.
+"""Publish a message and wait for the broker's verdict: confirmed and routed, or an error that states what is known.
 
 Nothing here retries: a confirm that did not come does not mean that the message is not stored.
 """
@@ -8,16 +8,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any
 
-from kombu import Connection, Producer
-from kombu.serialization import dumps
-
+from dispatch.background import Background
 from dispatch.broker.confirms import ConfirmingConnection
 from dispatch.errors import InDoubt, NotSent
-from dispatch.protocol import names
 from dispatch.protocol.message import Message
 from dispatch.telemetry import tracing
 
@@ -27,7 +23,7 @@ SILENT = 1.0
 #: Seconds after which a connection that is only ever refused, or has messages returned, is replaced; doubles up to the longest while that is no help.
 REFUSED, LONGEST_REFUSED = 1.0, 60.0
 
-#: Seconds between two looks of the keeper, and the longest pause between two attempts to connect.
+#: Seconds between two checks of the connection, and the longest pause between two attempts to connect.
 _TICK, _BACKOFF = 0.1, 1.0
 
 
@@ -53,29 +49,31 @@ class Publisher:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._on_open = on_open
-        self._link: ConfirmingConnection | None = None
+        self._connection: ConfirmingConnection | None = None
         self._attempts = 0
         self._patience = REFUSED
-        self._stop = threading.Event()
+        self._closed = False
+        self._pause = _TICK
+        self._beat_at = 0.0
         self._changed = threading.Condition()
-        self._keeper: threading.Thread | None = None
+        self._keeper: _Keeper | None = None
         self._pid = 0
 
     def start(self) -> None:
         """Begin to connect; called by the first publish, and again in a process that was forked since."""
         with self._changed:
-            if self._pid == os.getpid() or self._stop.is_set():
+            if self._pid == os.getpid() or self._closed:
                 return
             self._pid = os.getpid()
-            self._link = None  # a parent's connection must not be written to from here
-            self._keeper = threading.Thread(target=self._keep, name="publisher", daemon=True)
+            self._connection = None  # a parent's connection must not be written to from here
+            self._keeper = _Keeper(self.check)
             self._keeper.start()
 
     def ready(self) -> bool:
         """Whether a publish would be written now."""
         self.start()
-        link = self._link
-        return link is not None and link.usable and link.oldest() < SILENT
+        connection = self._connection
+        return connection is not None and connection.usable and connection.oldest() < SILENT
 
     def publish(self, message: Message, exchange: str, routing_key: str, *, timeout: float | None = None) -> float:
         """Send a message, persistent and mandatory, and wait for the broker's verdict.
@@ -98,8 +96,8 @@ class Publisher:
         began = time.monotonic()
         deadline = began + (self._timeout if timeout is None else timeout)
         with tracing.publish(message, exchange):
-            link = self._usable_link(deadline)
-            future = link.publish(message, exchange, routing_key, deadline)
+            connection = self._usable_connection(deadline)
+            future = connection.publish(message, exchange, routing_key, deadline)
             try:
                 future.result(max(0.001, deadline - time.monotonic()))
             except FutureTimeoutError as exc:
@@ -108,147 +106,93 @@ class Publisher:
 
     def close(self) -> None:
         """End the connection; what is in flight is in doubt."""
-        self._stop.set()
-        link = self._link
-        if link is not None and self._pid == os.getpid():
-            link.kill(NotSent("shutting down"))
+        self._closed = True
+        connection = self._connection
+        if connection is not None and self._pid == os.getpid():
+            connection.kill(NotSent("shutting down"))
         if self._keeper is not None and self._pid == os.getpid():
-            self._keeper.join(1.0)
+            self._keeper.stop(wait=1.0)
 
-    def _usable_link(self, deadline: float) -> ConfirmingConnection:
+    def _usable_connection(self, deadline: float) -> ConfirmingConnection:
         self.start()
         # A short wait spans a reconnect; a broker that is away must not hold every thread for the whole timeout.
         until = min(deadline, time.monotonic() + self._connect_timeout / 2)
         with self._changed:
-            self._changed.wait_for(self._settled, max(0.0, until - time.monotonic()))
-        link = self._link
-        if link is None or not link.opened.is_set() or link.closed.is_set():
+            self._changed.wait_for(self._open, max(0.0, until - time.monotonic()))
+        connection = self._connection
+        if connection is None or not connection.opened.is_set() or connection.closed.is_set():
             raise NotSent("not connected to RabbitMQ")
-        if link.blocked:
+        if connection.blocked:
             raise NotSent("RabbitMQ has raised an alarm and takes no messages")
-        if link.oldest() > SILENT:
+        if connection.oldest() > SILENT:
             raise NotSent("RabbitMQ does not confirm messages at the moment")
-        return link
+        return connection
 
-    def _settled(self) -> bool:
-        link = self._link
-        return link is not None and link.opened.is_set() and not link.closed.is_set()
+    def _open(self) -> bool:
+        connection = self._connection
+        return connection is not None and connection.opened.is_set() and not connection.closed.is_set()
 
-    # --- the keeper's thread -------------------------------------------------------------------------
-    def _keep(self) -> None:
-        pause, beat = _TICK, time.monotonic()
-        while not self._stop.is_set():
-            link = self._link
-            if link is None or link.closed.is_set():
-                if link is not None and link.opened.is_set():
-                    pause = _TICK
-                elif link is not None:
-                    self._stop.wait(pause)
-                    pause = min(pause * 2, _BACKOFF)
-                self._connect()
-                continue
-            self._watch(link)
-            if time.monotonic() - beat > 1.0:
-                beat = time.monotonic()
-                link.heartbeat()
-            link.closed.wait(_TICK)
+    # --- on the thread that keeps the connection up --------------------------------------------------
+    def check(self) -> float:
+        """Connect where there is no connection, and watch the one that there is.
+
+        Returns:
+            Seconds until the next check.
+        """
+        connection = self._connection
+        if connection is None or connection.closed.is_set():
+            self._reconnect(connection)
+            return 0.0
+        self._watch(connection)
+        if time.monotonic() - self._beat_at > 1.0:
+            self._beat_at = time.monotonic()
+            connection.heartbeat()
+        connection.closed.wait(_TICK)
+        return 0.0
+
+    def _reconnect(self, lost: ConfirmingConnection | None) -> None:
+        """At once after a connection that was open; with a rising pause after one that never was."""
+        if lost is not None and lost.opened.is_set():
+            self._pause = _TICK
+        elif lost is not None and self._keeper is not None:
+            self._keeper.pause(self._pause)
+            self._pause = min(self._pause * 2, _BACKOFF)
+        if not self._closed:
+            self._connect()
 
     def _connect(self) -> None:
         url = self._urls[self._attempts % len(self._urls)]
         self._attempts += 1
-        link = ConfirmingConnection(url, connect_timeout=self._connect_timeout, on_open=self._on_open)
-        link.start()
+        connection = ConfirmingConnection(url, connect_timeout=self._connect_timeout, on_open=self._on_open)
+        connection.start()
         deadline = time.monotonic() + 5 * self._connect_timeout
-        while not (link.opened.is_set() or link.closed.is_set() or self._stop.is_set()):
+        while not (connection.opened.is_set() or connection.closed.is_set() or self._closed):
             if time.monotonic() > deadline:
-                link.kill(NotSent("RabbitMQ did not finish the handshake"))
+                connection.kill(NotSent("RabbitMQ did not finish the handshake"))
                 break
-            link.opened.wait(0.01)
+            connection.opened.wait(0.01)
         with self._changed:
-            self._link = link
+            self._connection = connection
             self._changed.notify_all()
 
-    def _watch(self, link: ConfirmingConnection) -> None:
-        """Give up a connection on which the broker went silent or refuses everything; an alarm is neither, it says so."""
-        if not link.blocked and link.oldest() > max(SILENT, self._timeout) + SILENT:
-            link.kill(InDoubt("RabbitMQ stopped confirming"))
-        elif link.refused() > self._patience:
+    def _watch(self, connection: ConfirmingConnection) -> None:
+        """Give up a connection on which the broker went silent or refuses everything; an alarm is neither."""
+        if not connection.blocked and connection.oldest() > max(SILENT, self._timeout) + SILENT:
+            connection.kill(InDoubt("RabbitMQ stopped confirming"))
+        elif connection.refused() > self._patience:
             self._patience = min(self._patience * 2, LONGEST_REFUSED)
             self._connect()
-            link.retire()
-        elif link.takes:
+            connection.retire()
+        elif connection.takes:
             self._patience = REFUSED
 
 
-class _HookedProducer(Producer):  # type: ignore[misc]
-    """What `Task.apply_async` publishes with: hands the finished message on instead of sending it itself."""
+class _Keeper(Background):
+    """Keeps the connection of one process up."""
 
-    #: Only asked which errors its transport can recover from; never connects.
-    _unused = Connection("amqp://")
+    def __init__(self, check: Callable[[], float]) -> None:
+        super().__init__("publisher", interval=_TICK)
+        self._check = check
 
-    def __init__(self, send: Callable[[Message, str, str], Any]) -> None:
-        self._send = send
-
-    @property
-    def connection(self) -> Connection:
-        return self._unused
-
-    def publish(self, body: Any, routing_key: str | None = None, exchange: Any = None, **options: Any) -> Any:
-        content_type, encoding, text = dumps(body, serializer="json")
-        message = Message(
-            body=text.encode() if isinstance(text, str) else text,
-            headers=options.get("headers") or {},
-            content_type=content_type,
-            content_encoding=encoding,
-            correlation_id=options.get("correlation_id"),
-            routing_key=routing_key or "",
-        )
-        return self._send(message, getattr(exchange, "name", exchange) or names.TASK_EXCHANGE, routing_key or "")
-
-    def close(self) -> None:
-        """Nothing to close: the publisher is another's."""
-
-    release = close
-    __exit__ = Producer.__exit__
-
-
-def hooked(send: Callable[[Message, str, str], Any]) -> Producer:
-    """A producer for `apply_async` that hands each finished message to a function.
-
-    Args:
-        send: called with message, exchange and routing key.
-    """
-    return _HookedProducer(send)
-
-
-def dispatch(
-    task: Any,
-    payload: Mapping[str, Any],
-    *,
-    task_id: str,
-    headers: Mapping[str, Any],
-    send: Callable[[Message, str, str], Any],
-) -> None:
-    """The one way into `apply_async`: build a task's message, and persist and publish it with ``send``.
-
-    Args:
-        task: the Celery task.
-        payload: JSON-ready; the handler's one argument.
-        task_id: a UUIDv7.
-        headers: our own headers.
-        send: called with message, exchange and routing key; what it raises comes out here.
-    """
-    task.apply_async(
-        args=[payload],
-        task_id=task_id,
-        headers=dict(headers),
-        producer=hooked(send),
-        exchange=names.TASK_EXCHANGE,
-        routing_key=names.routing_key(task.name),
-        retry=False,
-        mandatory=True,
-        declare=[],
-        # Celery would spend a third of the call on rendering the arguments, and show them in Flower's list.
-        argsrepr="(…)",
-        kwargsrepr="{}",
-    )
+    def step(self) -> float:
+        return self._check()

@@ -1,7 +1,6 @@
 """The operator's view of the queues: depth, consumers, rates, bindings, limits, and drift from the map.
 
-`depth` is exact and takes a fraction of a millisecond; `snapshot` says more, and what it says is some
-seconds old, because RabbitMQ collects its statistics every five.
+Some seconds old: RabbitMQ collects its statistics every five. `dispatch.broker.depth` is exact.
 """
 
 from __future__ import annotations
@@ -9,26 +8,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import topology
-from dispatch.broker.management import Management, ManagementUnavailable
-from dispatch.broker.model import BrokerMap, Difference, differences
-from dispatch.config.settings import Settings
+from dispatch.broker.drift import Difference, differences
+from dispatch.broker.management import Management
+from dispatch.broker.model import BrokerMap
+from dispatch.config.groups import BrokerSettings
 from dispatch.protocol import names
 from dispatch.protocol.ids import timestamp
 
-__all__ = ["Depth", "ManagementUnavailable", "QueueView", "depth", "snapshot"]
-
 #: Seconds that a snapshot may take: a request has five (P7).
 SNAPSHOT = 3.0
-
-
-class Depth(NamedTuple):
-    """A queue at this moment."""
-
-    ready: int  #: messages that wait; unacknowledged ones don't count
-    consumers: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +42,7 @@ class QueueView:
     guard: Mapping[str, Any] | None  #: of the work queue: the ``limit`` above which gateways refuse, whether they do
     policy: str | None
     bindings: tuple[Mapping[str, Any], ...]
-    drift: tuple[str, ...]  #: what is not as the map says, as sentences
+    drift: tuple[str, ...]  #: what differs from the map, as sentences
     as_of: int  #: epoch milliseconds of the look; the statistics may be some five seconds older
 
     def to_json(self) -> dict[str, Any]:
@@ -63,31 +53,16 @@ class QueueView:
         return {**values, "bindings": list(self.bindings), "drift": list(self.drift), "asOf": timestamp(self.as_of)}
 
 
-def depth(channel: Any, queue: str) -> Depth:
-    """How many messages wait in a queue, by a passive declaration: exact, some 0.3 ms.
-
-    Args:
-        channel: an AMQP channel; RabbitMQ closes it when the queue is not there.
-        queue: the queue's name.
-
-    Returns:
-        Ready messages and consumers.
-
-    Raises:
-        amqp.exceptions.NotFound: there is no such queue.
-    """
-    answer = channel.queue_declare(queue, passive=True)
-    return Depth(answer.message_count, answer.consumer_count)
-
-
-def snapshot(settings: Settings) -> list[QueueView]:
+def snapshot(wanted: BrokerMap, settings: BrokerSettings, *, depth_limit: int) -> list[QueueView]:
     """All our queues, those left behind by an older map included.
 
     Args:
-        settings: the map's, and the management API with a user of the tag ``monitoring`` at least.
+        wanted: the broker map.
+        settings: the management API with a user of the tag ``monitoring`` at least.
+        depth_limit: ready messages in the work queue above which gateways refuse.
 
     Returns:
-        One view a queue, in the map's order; a queue that is not there has no numbers and says so in its drift.
+        One view a queue, in the map's order; a queue that is not there has no numbers, and its drift names it.
 
     Raises:
         ManagementUnavailable: no answer within 1 s a call or 3 s for all of them, or a refusal, or no such vhost.
@@ -95,13 +70,12 @@ def snapshot(settings: Settings) -> list[QueueView]:
     with Management(settings, budget=SNAPSHOT) as management:
         stats = {queue["name"]: queue for queue in management.queue_stats()}
         live = management.live(list(stats.values()))
-    wanted = topology.broker_map(settings)
     drift = differences(wanted, live, names.PREFIX)
     ours = [queue.name for queue in wanted.queues]
     left = [name for name in sorted(stats) if name.startswith(names.PREFIX) and name not in ours]
     now = round(time.time() * 1_000)
     views = [_view(name, stats.get(name, {}), live, drift, now, extra=name in left) for name in [*ours, *left]]
-    return [_guarded(view, settings.queue_depth_limit) if view.role == "work" else view for view in views]
+    return [_guarded(view, depth_limit) if view.role == "work" else view for view in views]
 
 
 def _guarded(view: QueueView, limit: int) -> QueueView:
@@ -145,7 +119,7 @@ def _role(name: str) -> str:
     roles = {
         names.WORK_QUEUE: "work",
         names.LEASE_QUEUE: "lease",
-        names.DEAD_TAP: "dead-tap",
+        names.RECORDER_QUEUE: "dead-tap",
         names.DEAD_QUEUE: "dead-letters",
     }
     return roles.get(name, "rung")

@@ -3,63 +3,63 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import getpass
 import itertools
 import json
-from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import click
 
 from dispatch.broker.publisher import Publisher
-from dispatch.config import settings as configuration
-from dispatch.deadletters.service import BulkRedriveJob, DeadLetterService, RedriveOutcome, without_secrets
-from dispatch.deadletters.walk import discard_all, redrive_all
-from dispatch.errors import DispatchError
+from dispatch.cli.output import as_json_option, echo_json, environment, reported, table
+from dispatch.config.settings import Settings
+from dispatch.deadletters.bulk import BulkRedrive, discard_matching, redrive_matching
+from dispatch.deadletters.service import DeadLetterService, RedriveOutcome, without_secrets
+from dispatch.deadletters.walk_lock import WalkLock
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.ids import timestamp
 from dispatch.protocol.message import LAST_ERROR_TYPE, Message
 from dispatch.protocol.record import Record
+from dispatch.store.dead_letters import DeadLetterRecords
+from dispatch.store.scripts import RedisHandle
 from dispatch.store.tasks import TaskStore
-from dispatch.tasktypes.registry import registry
-
-P = ParamSpec("P")
+from dispatch.tasktypes.ladders import Ladders
+from dispatch.tasktypes.registry import TaskType
 
 #: Seconds to wait for another walk through the DLQ: the workers' janitors take short ones.
 PATIENCE = 60.0
 
-_type = click.option("--type", "type_", metavar="NAME", help="Only letters of this task type.")
-_error_type = click.option("--error-type", metavar="TYPE", help="Only letters that died of this error.")
-_as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
-_all = click.option("--all", "everything", is_flag=True, help="Every letter in the DLQ.")
+#: Seconds for each Redis answer.
+_REDIS_TIMEOUT = 2.0
+
+_type = click.option("--type", "type_", metavar="NAME", help="Only dead letters of this task type.")
+_error_type = click.option("--error-type", metavar="TYPE", help="Only dead letters that died of this error.")
+_all = click.option("--all", "everything", is_flag=True, help="Every dead letter in the DLQ.")
 _yes = click.option("--yes", is_flag=True, help="Don't ask.")
 
 
-def _reported(command: Callable[P, None]) -> Callable[P, None]:
-    """An expected error is one clear line and exit code 2; letters that were not sent on are still there."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (DispatchError, OSError) as exc:
-            click.echo(f"dlq: {exc}", err=True)
-            raise SystemExit(2) from exc
-
-    return run
+class _Dlq(NamedTuple):
+    settings: Settings
+    types: Mapping[str, TaskType]
+    tasks: TaskStore
+    service: DeadLetterService
+    lock: WalkLock
 
 
 @contextlib.contextmanager
-def _desk() -> Iterator[tuple[configuration.Settings, TaskStore, DeadLetterService]]:
-    settings = configuration.load()
-    store = TaskStore(settings, timeout=2.0)
+def _connected() -> Iterator[_Dlq]:
+    settings, types, _ = environment()
+    redis = RedisHandle(settings, timeout=_REDIS_TIMEOUT)
     publisher = Publisher(settings.broker("replay"), timeout=settings.publish_timeout)
+    tasks, records = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
+    ladders = Ladders.of_types(settings.ladder, types.values())
     try:
-        yield settings, store, DeadLetterService(settings, store, publisher)
+        service = DeadLetterService(tasks, records, publisher, ladders)
+        yield _Dlq(settings, types, tasks, service, WalkLock(redis))
     finally:
         publisher.close()
-        store.close()
+        redis.close()
 
 
 @click.group()
@@ -70,47 +70,41 @@ def dlq() -> None:
 @dlq.command("list")
 @_type
 @_error_type
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Letters at most.")
-@_as_json
-@_reported
-def list_letters(type_: str | None, error_type: str | None, limit: int, as_json: bool) -> None:
-    """Dead letters, newest first."""
-    with _desk() as (_, _, letters):
-        found = itertools.islice(letters.matching(DeadLetterFilter(type_, error_type)), limit)
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Dead letters at most.")
+@as_json_option
+@reported("dlq")
+def list_dead_letters(type_: str | None, error_type: str | None, limit: int, as_json: bool) -> None:
+    """Dead letters, newest first; with --json one object a line."""
+    with _connected() as dlq:
+        found = itertools.islice(dlq.service.matching(DeadLetterFilter(type_, error_type)), limit)
         if as_json:
             for record in found:  # one by one: there may be very many
                 click.echo(json.dumps(_summary(record)))
             return
         rows = [_row(record) for record in found]
-    if not rows:
-        click.echo("no dead letters")
-        return
     heads = ("TASK", "TYPE", "CYCLE", "ATTEMPTS", "REASON", "ERROR", "DIED")
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
-    for row in [heads, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo(table(heads, rows) if rows else "no dead letters")
 
 
 @dlq.command("show")
 @click.argument("task_id")
-@_reported
-def show_letter(task_id: str) -> None:
+@reported("dlq")
+def show(task_id: str) -> None:
     """One dead letter with its message and its hops, as JSON."""
-    with _desk() as (_, store, letters):
-        record = letters.find(task_id)
-        hops = store.hops(task_id)
-    body = _shown_body(record.message) if record.message else None
-    headers = dict(record.message.headers) if record.message else {}
-    shown = {**record.to_json(), "deadReason": record.dead_reason, "message": {"headers": headers, "body": body}}
-    click.echo(json.dumps({**shown, "hops": hops}, indent=2))
+    with _connected() as dlq:
+        record = dlq.service.find(task_id)
+        hops = dlq.tasks.hops(task_id)
+        body = _shown_body(record.message, dlq.types) if record.message else None
+    message = {"headers": dict(record.message.headers) if record.message else {}, "body": body}
+    echo_json({**_summary(record), "message": message, "hops": hops})
 
 
-def _shown_body(message: Message) -> str:
+def _shown_body(message: Message, types: Mapping[str, TaskType]) -> str:
     """The body as text, without the secrets of its payload."""
     text = message.body.decode(errors="replace")
     try:
         whole = json.loads(text)
-        shown = without_secrets(whole, registry.get(message.type))
+        shown = without_secrets(whole, types.get(message.type))
     except (ValueError, LookupError, TypeError):
         return text
     return text if shown is whole else json.dumps(shown)
@@ -121,10 +115,10 @@ def _shown_body(message: Message) -> str:
 @_type
 @_error_type
 @_all
-@click.option("--limit", type=click.IntRange(1), default=1_000_000, help="Letters at most.")
-@click.option("--rate", type=click.FloatRange(0), default=0.0, help="Letters a second; 0 is as fast as it goes.")
-@click.option("--dry-run", is_flag=True, help="Only say how many letters are meant.")
-@_reported
+@click.option("--limit", type=click.IntRange(1), default=1_000_000, help="Dead letters at most.")
+@click.option("--rate", type=click.FloatRange(0), default=0.0, help="Dead letters a second; 0 is no limit.")
+@click.option("--dry-run", is_flag=True, help="Only count them.")
+@reported("dlq")
 def redrive(
     task_id: str | None,
     type_: str | None,
@@ -134,14 +128,15 @@ def redrive(
     rate: float,
     dry_run: bool,
 ) -> None:
-    """Send letters again: one TASK_ID, or all that match. Same task id, next cycle; works also with Redis wiped."""
+    """Redrive one TASK_ID, or all that match. Same task id, next cycle; works also with Redis wiped."""
     wanted = _wanted(task_id, type_, error_type, everything)
-    with _desk() as (settings, _, letters):
+    with _connected() as dlq:
         if dry_run:
-            click.echo(f"{letters.count(wanted, most=limit)} letters would be redriven")
+            click.echo(f"{dlq.service.count(wanted, most=limit)} dead letters would be redriven")
             return
-        with letters.turn(PATIENCE) as turn:
-            sent = redrive_all(settings, letters, turn, BulkRedriveJob(wanted, limit, rate, _me()), shown=_redriven)
+        bulk = BulkRedrive(wanted, limit, rate, _me())
+        with dlq.lock.held(PATIENCE) as lock:
+            sent = redrive_matching(dlq.settings.broker("replay"), dlq.service, lock, bulk, on_outcome=_echo_redriven)
     click.echo(f"{sent} redriven")
     if not sent and task_id:
         raise SystemExit(1)
@@ -153,14 +148,15 @@ def redrive(
 @_error_type
 @_all
 @_yes
-@_reported
+@reported("dlq")
 def discard(task_id: str | None, type_: str | None, error_type: str | None, everything: bool, yes: bool) -> None:
-    """Give letters up for good: their tasks stay FAIL."""
+    """Discard dead letters for good: their tasks stay FAIL."""
     wanted = _wanted(task_id, type_, error_type, everything)
     if not yes and not task_id:
-        click.confirm("Discard every letter that matches?", abort=True)
-    with _desk() as (settings, _, letters), letters.turn(PATIENCE) as turn:
-        gone = discard_all(settings, letters, turn, wanted, by=_me(), shown=_discarded)
+        click.confirm("Discard every dead letter that matches?", abort=True)
+    with _connected() as dlq, dlq.lock.held(PATIENCE) as lock:
+        url = dlq.settings.broker("replay")
+        gone = discard_matching(url, dlq.service, lock, wanted, by=_me(), on_discard=_echo_discarded)
     click.echo(f"{gone} discarded")
     if not gone and task_id:
         raise SystemExit(1)
@@ -171,7 +167,7 @@ def _wanted(task_id: str | None, type_: str | None, error_type: str | None, ever
     if everything:
         given.append("--all")
     if len(given) != 1:
-        raise click.UsageError("say which letters: one of TASK_ID, --type/--error-type, --all")
+        raise click.UsageError("name the dead letters: one of TASK_ID, --type/--error-type, --all")
     return DeadLetterFilter(type_, error_type, task_id)
 
 
@@ -190,16 +186,18 @@ def _summary(record: Record) -> dict[str, Any]:
     return {**record.to_json(), "deadReason": record.dead_reason}
 
 
-_SAID = {
+_KEPT = {
     RedriveOutcome.STALE: "stale, removed",
     RedriveOutcome.LIVE: "kept: a worker runs it",
     RedriveOutcome.TOO_LARGE: "kept: too large, discard it",
 }
 
 
-def _redriven(letter: Message, outcome: RedriveOutcome) -> None:
-    click.echo(f"{letter.letter_id}  {_SAID.get(outcome, f'sent, cycle {letter.cycle + 1}')}")
+def _echo_redriven(dead_letter: Message, outcome: RedriveOutcome) -> None:
+    text = _KEPT.get(outcome, f"sent, cycle {dead_letter.cycle + 1}")
+    click.echo(f"{dead_letter.dead_letter_id}  {text}")
 
 
-def _discarded(letter: Message) -> None:
-    click.echo(f"{letter.letter_id}  {letter.type or '-'}  {letter.text(LAST_ERROR_TYPE) or '-'}")
+def _echo_discarded(dead_letter: Message) -> None:
+    error = dead_letter.text(LAST_ERROR_TYPE) or "-"
+    click.echo(f"{dead_letter.dead_letter_id}  {dead_letter.type or '-'}  {error}")

@@ -7,18 +7,20 @@ import secrets
 
 import click
 
-from dispatch.config import api_keys as keys
+from dispatch.config import api_keys
 from dispatch.config.settings import PREFIX
 
 
 @click.group("keys")
-def keys_group() -> None:
-    """Make API keys."""
+def keys() -> None:
+    """Make API api_keys."""
 
 
-@keys_group.command("new")
+@keys.command("new")
 @click.option("--id", "name", default=None, help="The principal: lower-case letters, digits, '-'. Random by default.")
-@click.option("--scopes", "granted", default="tasks:read+tasks:write", show_default=True, help=", ".join(keys.SCOPES))
+@click.option(
+    "--scopes", "granted", default="tasks:read+tasks:write", show_default=True, help=", ".join(api_keys.SCOPES)
+)
 def new(name: str | None, granted: str) -> None:
     """Print a key once, and the lines to configure.
 
@@ -26,8 +28,8 @@ def new(name: str | None, granted: str) -> None:
     """
     pepper = os.environ.get(f"{PREFIX}API_KEY_PEPPER") or secrets.token_urlsafe(32)
     try:
-        text = keys.token(name or secrets.token_hex(4), keys.new_secret())
-        entry = keys.ApiKey(keys.key_id(text) or "", keys.digest(pepper, text), keys.scopes(granted))
+        text = api_keys.token(name or secrets.token_hex(4), api_keys.new_secret())
+        entry = api_keys.ApiKey(api_keys.key_id(text) or "", api_keys.digest(pepper, text), api_keys.scopes(granted))
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from exc
     configured = [*filter(None, os.environ.get(f"{PREFIX}API_KEYS", "").split(",")), str(entry)]

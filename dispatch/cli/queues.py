@@ -1,4 +1,4 @@
-"""``celery -A celery_app queues``: what waits where, as a table; the same as ``GET /v1/queues``."""
+"""``celery -A celery_app queues``: the queues as a table; the same as ``GET /v1/queues``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import click
 
-from dispatch.broker.queue_stats import QueueView, snapshot
-from dispatch.config import settings as configuration
-from dispatch.errors import DispatchError
+from dispatch.broker import queue_stats
+from dispatch.broker.queue_stats import QueueView
+from dispatch.cli.output import as_json_option, environment, reported, table
 from dispatch.protocol.ids import timestamp
 
 #: Clears the terminal and goes to its upper left corner.
@@ -35,56 +35,47 @@ _HEADS = (
     "DRIFT",
 )
 
-#: The columns that are words.
-_LEFT = frozenset({"QUEUE", "ROLE", "POLICY", "DRIFT"})
+#: The columns that are numbers.
+_NUMBERS = frozenset(_HEADS) - {"QUEUE", "ROLE", "POLICY", "DRIFT"}
 
 
 @click.command("queues")
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds, with --watch.")
-@click.option("--count", type=click.IntRange(1), help="Looks, with --watch; for ever by default.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--count", type=click.IntRange(1), help="How often, with --watch; for ever by default.")
+@as_json_option
 def queues(*, watch: bool, interval: float, count: int | None, as_json: bool) -> None:
     """Ready, unacked, consumers, rates, limits and drift of every queue; some seconds old, as RabbitMQ counts."""
     if not watch:
         if count is not None:
             raise click.UsageError("--count goes with --watch")
-        _look(as_json=as_json)
+        _show(as_json=as_json)
         return
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it
         for number in itertools.count() if count is None else range(count):
             if number:
                 time.sleep(interval)
-            with contextlib.suppress(SystemExit):  # an outage has been told; the next look may be after it
-                _look(as_json=as_json, clear=not as_json)
+            with contextlib.suppress(SystemExit):  # an outage was reported; it may be over at the next read
+                _show(as_json=as_json, clear=not as_json)
 
 
-def _look(*, as_json: bool, clear: bool = False) -> None:
-    try:
-        found = snapshot(configuration.load())
-    except DispatchError as exc:
-        click.echo(f"queues: {exc}", err=True)
-        raise SystemExit(2) from exc
-    text = json.dumps([queue.to_json() for queue in found]) if as_json else table(found)
+@reported("queues")
+def _show(*, as_json: bool, clear: bool = False) -> None:
+    settings, _, wanted = environment()
+    views = queue_stats.snapshot(wanted, settings, depth_limit=settings.queue_depth_limit)
+    text = json.dumps([view.to_json() for view in views]) if as_json else render(views)
     click.echo((_CLEAR if clear else "") + text)
 
 
-def table(found: Sequence[QueueView]) -> str:
+def render(views: Sequence[QueueView]) -> str:
     """The queues as text, one a line, and what differs from the broker map below.
 
     Args:
-        found: the queues.
+        views: the queues.
     """
-    rows = [_HEADS, *map(_row, found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-    lines = ["  ".join(map(_cell, _HEADS, row, widths)).rstrip() for row in rows]
-    drift = [f"{queue.name}: {sentence}" for queue in found for sentence in queue.drift]
-    seen = [f"as of {timestamp(found[0].as_of)}"] if found else []
-    return "\n".join([*lines, *([""] if drift else []), *drift, *seen])
-
-
-def _cell(head: str, text: str, width: int) -> str:
-    return text.ljust(width) if head in _LEFT else text.rjust(width)
+    drift = [f"{view.name}: {sentence}" for view in views for sentence in view.drift]
+    as_of = [f"as of {timestamp(views[0].as_of)}"] if views else []
+    return "\n".join([table(_HEADS, map(_row, views), right=_NUMBERS), *([""] if drift else []), *drift, *as_of])
 
 
 def _row(queue: QueueView) -> tuple[str, ...]:

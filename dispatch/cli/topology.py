@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import click
 
-import topology as broker
-from dispatch.broker import definitions as files
+from dispatch.broker import definitions as broker_definitions
 from dispatch.broker import provision
 from dispatch.broker.definitions import ROLES
-from dispatch.broker.model import BrokerMap, Difference
-from dispatch.config import settings as configuration
-from dispatch.errors import DispatchError
-
-P = ParamSpec("P")
+from dispatch.broker.drift import Difference
+from dispatch.broker.model import BrokerMap
+from dispatch.cli.output import as_json_option, echo_json, environment, reported, table
 
 #: Title, column heads, rows.
 Section = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -35,21 +30,8 @@ means to [migrate the queue](../how-to/migrate-a-queue.md). What an operator may
 of `message-ttl` does not touch messages that already wait. A message on a rung keeps its routing key: the headers
 exchange looks at `retry-queue` only."""
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
-
-
-def _reported(command: Callable[P, None]) -> Callable[P, None]:
-    """An expected error is one clear message: exit code 1 for a conflict, 2 when we could not even look."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except DispatchError as exc:
-            click.echo(f"topology: {exc}", err=True)
-            raise SystemExit(1 if isinstance(exc, provision.TopologyConflict) else 2) from exc
-
-    return run
+#: Exit code 1 is a conflict, 2 means that the broker could not be asked.
+_reported = reported("topology", code=lambda exc: 1 if isinstance(exc, provision.TopologyConflict) else 2)
 
 
 @click.group()
@@ -58,57 +40,61 @@ def topology() -> None:
 
 
 @topology.command()
-@_as_json
+@as_json_option
 @_reported
 def plan(*, as_json: bool) -> None:
     """What differs from the live broker, and what `apply` would do about it. Changes nothing."""
-    found = provision.plan(configuration.load())
+    settings, _, wanted = environment()
+    found = provision.plan(wanted, settings)
     if as_json:
-        _echo_json([difference.to_json() for difference in found])
+        echo_json([difference.to_json() for difference in found])
     else:
         click.echo(_listed(found) or "Nothing to do: the broker is as the map says.")
 
 
 @topology.command()
-@_as_json
+@as_json_option
 @_reported
 def apply(*, as_json: bool) -> None:
     """Create what is missing and set the policies. Deletes nothing; on a conflict it changes nothing at all."""
-    done = provision.apply(configuration.load())
+    settings, _, wanted = environment()
+    done = provision.apply(wanted, settings)
     if as_json:
-        _echo_json([difference.to_json() for difference in done])
+        echo_json([difference.to_json() for difference in done])
     else:
         click.echo(_listed(done) or "Nothing to do: the broker is as the map says.")
 
 
 @topology.command()
-@_as_json
+@as_json_option
 @click.option("--strict", is_flag=True, help="Extra queues and bindings count as drift.")
 @_reported
 def verify(*, as_json: bool, strict: bool) -> None:
     """Exit with 1 on drift, 0 without, 2 when the broker could not be asked."""
-    report = provision.verify(configuration.load())
+    settings, _, wanted = environment()
+    report = provision.verify(wanted, settings)
     if as_json:
-        _echo_json(report.to_json())
+        echo_json(report.to_json())
     else:
         click.echo(_listed(report.differences) or "No drift.")
     raise SystemExit(bool(report.differences if strict else report.drift))
 
 
 @topology.command()
-@_as_json
+@as_json_option
 @click.option("--markdown", is_flag=True, help="As in docs/reference/topology.md.")
 @_reported
 def show(*, as_json: bool, markdown: bool) -> None:
     """The map itself, from the settings alone: asks no broker."""
-    settings = configuration.load()
-    wanted = broker.broker_map(settings)
+    settings, _, wanted = environment()
     if as_json:
-        _echo_json({key: value for key, value in files.definitions(settings).items() if key != "vhosts"})
+        echo_json(
+            {key: value for key, value in broker_definitions.definitions(wanted, settings).items() if key != "vhosts"}
+        )
     elif markdown:
         click.echo(reference(wanted), nl=False)
     else:
-        click.echo("\n\n".join(_table(heads, rows) for _, heads, rows in _sections(wanted)))
+        click.echo("\n\n".join(_upper_table(heads, rows) for _, heads, rows in _sections(wanted)))
 
 
 @topology.command()
@@ -116,7 +102,8 @@ def show(*, as_json: bool, markdown: bool) -> None:
 @_reported
 def definitions(*, users: bool) -> None:
     """RabbitMQ's definitions.json. With --users it holds the password hashes that a container starts with."""
-    _echo_json(files.definitions(configuration.load(), users=users))
+    settings, _, wanted = environment()
+    echo_json(broker_definitions.definitions(wanted, settings, users=users))
 
 
 def reference(wanted: BrokerMap) -> str:
@@ -162,13 +149,11 @@ def _words(arguments: Mapping[str, Any]) -> str:
 
 def _listed(found: Iterable[Difference]) -> str:
     rows = [(each.action, each.kind, each.name, each.detail) for each in found]
-    return _table(("action", "kind", "name", "detail"), rows) if rows else ""
+    return _upper_table(("action", "kind", "name", "detail"), rows) if rows else ""
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [tuple(map(str.upper, heads)), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+def _upper_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return table(tuple(map(str.upper, heads)), rows)
 
 
 def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -179,7 +164,3 @@ def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _cell(head: str, text: str) -> str:
     escaped = text.replace("|", "\\|")
     return escaped if head == _PROSE or not text else f"`{escaped}`"
-
-
-def _echo_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))

@@ -1,127 +1,113 @@
-"""The dead tap: workers read a second copy of every letter and write into the record that the task is dead.
+"""The recorder: workers consume a second copy of every dead letter and record FAIL with its reason.
 
-So also what the *broker* dead-lettered (expired, delivery limit) ends as FAIL with a reason. Idempotent: a letter
-may be seen any number of times, by any number of workers.
+So what the *broker* dead-lettered (expired, delivery limit) ends as FAIL, too. Idempotent: a dead letter may be recorded
+any number of times, by any number of workers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from kombu import Connection, Consumer, Queue
 
+from dispatch.background import Background
 from dispatch.broker import provision
-from dispatch.broker.decoding import wire_message
-from dispatch.config.settings import Settings
+from dispatch.broker.decoding import decode
 from dispatch.crashpoints import reach
 from dispatch.errors import StoreUnavailable
 from dispatch.protocol import names
-from dispatch.protocol.dead_letters import death, readable
+from dispatch.protocol.dead_letters import normalized, reason_of
 from dispatch.protocol.message import TRACEPARENT, Message
-from dispatch.store.handovers import DeadLetterAnswer, Handovers
+from dispatch.store.dead_letters import DeadLetterAnswer, DeadLetterRecords
+from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logger, metrics, task_log, tracing
 
-log = logger("dispatch.deadtap")
+log = logger(__name__)
 
-#: Letters in hand at most; of these, letters of tasks that a worker still runs.
+#: Dead letters in hand at most; of these, those of tasks that a worker still runs.
 PREFETCH, MAX_WAITING = 100, 50
 
-#: Seconds between two looks at a letter whose task still runs, or that Redis could not take.
-LOOK_AGAIN, RECONNECT = 1.0, 1.0
+#: Seconds before a dead letter is recorded again whose task still runs, or that Redis could not take.
+RECORD_AGAIN = 1.0
+
+#: Seconds before a lost connection is made again.
+RECONNECT = 1.0
 
 
-class DeadLetterRecorder:
-    """Reads the tap on a thread and a connection of its own.
+class DeadLetterRecorder(Background):
+    """Consumes the recorder queue on a thread and a connection of its own.
 
     Args:
-        settings: the worker's.
-        max_attempts: of a task type, for records that have to be recreated.
+        broker_url: the worker's.
+        records: of dead letters.
+        ladders: of the task types, for records that have to be rebuilt.
     """
 
-    def __init__(self, settings: Settings, *, max_attempts: Callable[[str], int]) -> None:
-        self._settings = settings
-        self._max_attempts = max_attempts
-        self._handovers = Handovers(settings)
+    def __init__(self, broker_url: str, records: DeadLetterRecords, ladders: Ladders) -> None:
+        super().__init__("recorder", interval=RECONNECT)
+        self._broker_url = broker_url
+        self._records = records
+        self._ladders = ladders
         self._waiting: list[tuple[float, Any]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dead-tap", daemon=True)
 
-    def start(self) -> None:
-        """Start reading."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop reading; what is in hand goes back."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._waiting.clear()
-            try:
-                self._read()
-            except Exception as exc:  # noqa: BLE001 - whatever it was: the letters are unacked and come again
-                log.warning("dead tap reconnects", reason=repr(exc))
-                self._stop.wait(RECONNECT)
-
-    def _read(self) -> None:
-        with Connection(self._settings.broker("worker"), heartbeat=20, connect_timeout=4) as connection:
+    def step(self) -> None:
+        """Consume until the connection breaks; what was in hand is unacked and delivered again."""
+        self._waiting.clear()
+        with Connection(self._broker_url, heartbeat=20, connect_timeout=4) as connection:
             provision.connect(connection)
-            self._listen(connection)
+            self._consume(connection)
 
-    def _listen(self, connection: Connection) -> None:
-        queue = Queue(names.DEAD_TAP, no_declare=True)
+    def _consume(self, connection: Connection) -> None:
+        queue = Queue(names.RECORDER_QUEUE, no_declare=True)
         with Consumer(connection, [queue], accept=None, auto_declare=False, prefetch_count=PREFETCH) as consumer:
             consumer.on_message = self._on_message
-            while not self._stop.is_set():
+            while not self.stopping:
                 with contextlib.suppress(socket.timeout):
                     connection.drain_events(timeout=0.5)
                 connection.heartbeat_check()
-                self._look_again()
+                self._record_waiting()
 
     def _on_message(self, message: Any) -> None:
         if not self._record(message):
-            self._waiting.append((time.monotonic() + LOOK_AGAIN, message))
+            self._waiting.append((time.monotonic() + RECORD_AGAIN, message))
         if len(self._waiting) > MAX_WAITING:
-            self._stop.wait(LOOK_AGAIN)
+            self.pause(RECORD_AGAIN)
             self._waiting.pop(0)[1].requeue()  # make room for others: to the back of the queue
 
-    def _look_again(self) -> None:
+    def _record_waiting(self) -> None:
         now = time.monotonic()
         due = [message for at, message in self._waiting if at <= now]
         self._waiting = [entry for entry in self._waiting if entry[0] > now]
         for message in due:
             self._on_message(message)
 
-    def _bury(self, letter: Message, reason: str) -> DeadLetterAnswer:
-        told = tracing.messaging("process", letter, names.DEAD_TAP, reason=reason)
-        with tracing.span("dead letter", kind="consumer", parent=letter.text(TRACEPARENT), attributes=told):
-            return self._handovers.bury(
-                letter, expired=reason == "expired", reason=reason, max_attempts=self._max_attempts(letter.type)
-            )
-
     def _record(self, message: Any) -> bool:
-        """Write the record and ack; False when it has to be tried again."""
-        letter = readable(wire_message(message))
-        reason = death(letter)
+        """Record a death and ack; False when it has to be tried again."""
+        dead_letter = normalized(decode(message))
+        reason = reason_of(dead_letter)
         try:
-            burial = self._bury(letter, reason)
+            answer = self._transition(dead_letter, reason)
         except StoreUnavailable as exc:
-            task_log(letter).warning("letter not recorded yet", reason=str(exc))
+            task_log(dead_letter).warning("dead letter not recorded yet", reason=str(exc))
             return False
-        except Exception:  # one letter's trouble must not keep the tap from all that come after it
-            log.exception("letter can't be recorded; it stays in the DLQ", task_id=letter.task_id)
+        except Exception:  # one dead letter must not keep the recorder from all that come after it
+            log.exception("dead letter can't be recorded; it stays in the DLQ", task_id=dead_letter.task_id)
             message.ack()
             return True
-        if burial is DeadLetterAnswer.BUSY:
+        if answer is DeadLetterAnswer.BUSY:
             return False
-        if burial in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
+        if answer in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
             metrics.DEAD_LETTERS.inc(metrics.one_of(reason, metrics.DEAD_REASONS))
-        reach("tap.recorded")
-        task_log(letter).info("letter", reason=reason, record=burial.value)
+        reach("recorder.recorded")
+        task_log(dead_letter).info("dead letter recorded", reason=reason, record=answer.value)
         message.ack()
         return True
+
+    def _transition(self, dead_letter: Message, reason: str) -> DeadLetterAnswer:
+        attributes = tracing.messaging("process", dead_letter, names.RECORDER_QUEUE, reason=reason)
+        parent = dead_letter.text(TRACEPARENT)
+        with tracing.span("dead letter", kind="consumer", parent=parent, attributes=attributes):
+            return self._records.record(dead_letter, max_attempts=self._ladders.of(dead_letter.type).attempts)

@@ -11,7 +11,10 @@ import flask
 
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
+from dispatch.deadletters.bulk import BulkRedrives
+from dispatch.deadletters.service import DeadLetterService
 from dispatch.gateway.admission.guard import Guard
+from dispatch.gateway.admission.readiness import Readiness
 from dispatch.gateway.contract import openapi
 from dispatch.gateway.errors import ErrorHandlers
 from dispatch.gateway.http import access_log as access
@@ -19,16 +22,19 @@ from dispatch.gateway.http import context
 from dispatch.gateway.http.auth import Keyring
 from dispatch.gateway.http.long_poll import Slots
 from dispatch.gateway.http.operations import Operation, Spend, contracts, register
-from dispatch.gateway.ports import KnownKeys, Letters, Submits, Tasks
+from dispatch.gateway.submission import Submitter
 from dispatch.gateway.views.dead_letters import DeadLetterViews
 from dispatch.gateway.views.docs import DocsViews, serve_static
-from dispatch.gateway.views.health import HealthViews, Readiness
+from dispatch.gateway.views.health import HealthViews
 from dispatch.gateway.views.metrics import MetricViews
 from dispatch.gateway.views.queues import QueueViews
 from dispatch.gateway.views.task_types import TaskTypeViews
 from dispatch.gateway.views.tasks import TaskViews
 from dispatch.gateway.views.workers import WorkerViews
+from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo
+from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import tracing
 
@@ -39,10 +45,12 @@ class Parts:
 
     settings: Settings
     types: Mapping[str, TaskType]
-    tasks: Tasks
-    submitter: Submits
-    keys: KnownKeys
-    letters: Letters
+    ladders: Ladders
+    tasks: TaskStore
+    submitter: Submitter
+    idempotency: IdempotencyKeys
+    dead_letters: DeadLetterService
+    bulk: BulkRedrives
     guard: Guard
     spend: Spend
     readiness: Readiness
@@ -97,14 +105,14 @@ def _views(parts: Parts) -> list[object]:
             tasks=parts.tasks,
             submitter=parts.submitter,
             types=parts.types,
-            keys=parts.keys,
+            idempotency=parts.idempotency,
             guard=parts.guard,
             slots=Slots(settings.http_threads),
             stream_slots=Slots(settings.http_threads),
             result_ttl=settings.result_ttl,
         ),
-        TaskTypeViews(parts.types, settings.ladder),
-        DeadLetterViews(parts.letters, parts.types),
+        TaskTypeViews(parts.types, parts.ladders),
+        DeadLetterViews(parts.dead_letters, parts.bulk, parts.types),
         QueueViews(parts.queues, parts.guard),
         WorkerViews(parts.workers),
         HealthViews(parts.readiness),

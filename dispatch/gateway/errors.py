@@ -1,4 +1,4 @@
-"""Whatever goes wrong, as a problem: one translation of every error that can reach the edge."""
+"""Every error that can reach the edge, translated once into problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dispatch.errors import Nacked, NotSent, PublishError, StoreUnavailable, Unr
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.http import context, problems
 from dispatch.gateway.http.problems import Problem
-from dispatch.store.tasks import KeyInProgress, KeyReused
+from dispatch.store.idempotency import KeyInProgress, KeyReused
 
 _log = structlog.get_logger("dispatch.gateway")
 
@@ -35,8 +35,8 @@ class ErrorHandlers:
     """Makes problems of errors.
 
     Args:
-        guard: knows when to come back after a 429.
-        idempotency_retry: seconds after which a repeated key takes a cut-off submission up.
+        guard: estimates when to come back after a 429.
+        idempotency_retry: seconds after which a repeated Idempotency-Key adopts a cut-off submission.
     """
 
     def __init__(self, guard: Guard, idempotency_retry: float) -> None:
@@ -50,7 +50,7 @@ class ErrorHandlers:
         app.register_error_handler(StoreUnavailable, self._store)
         app.register_error_handler(KeyInProgress, self._in_progress)
         app.register_error_handler(KeyReused, self._reused)
-        app.register_error_handler(NoSuchDeadLetter, self._no_letter)
+        app.register_error_handler(NoSuchDeadLetter, self._no_dead_letter)
         app.register_error_handler(NotDead, self._not_dead)
         app.register_error_handler(TooLarge, self._too_large)
         app.register_error_handler(HTTPException, _http)
@@ -60,7 +60,7 @@ class ErrorHandlers:
         return context.problem_response(self.publish_problem(exc))
 
     def publish_problem(self, exc: PublishError) -> Problem:
-        """What the broker's verdict means for the client."""
+        """The problem for a verdict of the broker."""
         if isinstance(exc, Nacked):
             return self._guard.refusal()
         if isinstance(exc, Unroutable):
@@ -90,7 +90,7 @@ class ErrorHandlers:
         del exc
         return context.problem_response(Problem("idempotency-key-reused"))
 
-    def _no_letter(self, exc: NoSuchDeadLetter) -> Response:
+    def _no_dead_letter(self, exc: NoSuchDeadLetter) -> Response:
         del exc
         return context.problem_response(Problem("task-not-found", "There is no dead letter of that task."))
 

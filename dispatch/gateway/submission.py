@@ -1,4 +1,4 @@
-"""Submit a task: key → record → publish, confirmed → mark → 202; or an error that is true.
+"""Submit a task: Idempotency-Key → record → publish, confirmed → mark → 202; or an error that is true.
 
 Crash windows: see `dispatch.store.tasks`. What each failure leaves behind:
 
@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from celery import Celery
-
-from dispatch.broker.publisher import Publisher, dispatch
-from dispatch.config.settings import Settings
+from dispatch.broker.celery_producer import dispatch
+from dispatch.broker.publisher import Publisher
 from dispatch.crashpoints import reach
 from dispatch.errors import InDoubt, NotSent, PublishError, StoreError
 from dispatch.protocol import names
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import ACCEPTED_AT, ATTEMPT, CYCLE, PRINCIPAL, REQUEST_ID, SEQ, TRACEPARENT, Message
 from dispatch.protocol.record import ErrorInfo, Record, State
-from dispatch.store.tasks import KeyState, TaskStore
+from dispatch.store.idempotency import IdempotencyKeys, KeyState, Reservation
+from dispatch.store.tasks import TaskStore
+from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logger, metrics
 
@@ -39,7 +40,7 @@ class Submission:
     type: TaskType
     payload: dict[str, Any]  #: JSON-ready, as validated
     fingerprint: str  #: of the request; the same Idempotency-Key must come with the same one
-    key: str | None  #: Idempotency-Key
+    idempotency_key: str | None
     request_id: str
     traceparent: str
 
@@ -56,17 +57,26 @@ class Submitter:
     """The one way in. Thread-safe.
 
     Args:
-        settings: the gateway's.
-        store: the records.
+        tasks: the records.
+        idempotency: Idempotency-Keys.
         publisher: with confirms.
-        celery: the app whose tasks are published.
+        celery_tasks: Celery's tasks by name, whose messages are published.
+        ladders: of the task types.
     """
 
-    def __init__(self, settings: Settings, store: TaskStore, publisher: Publisher, celery: Celery) -> None:
-        self._settings = settings
-        self._store = store
+    def __init__(
+        self,
+        tasks: TaskStore,
+        idempotency: IdempotencyKeys,
+        publisher: Publisher,
+        celery_tasks: Mapping[str, Any],
+        ladders: Ladders,
+    ) -> None:
+        self._tasks = tasks
+        self._idempotency = idempotency
         self._publisher = publisher
-        self._celery = celery
+        self._celery_tasks = celery_tasks
+        self._ladders = ladders
 
     def submit(self, submission: Submission) -> Accepted:
         """Accept a task.
@@ -88,29 +98,29 @@ class Submitter:
         """
         task_id = new_task_id()
         cut_off = False
-        if submission.key is not None:
-            reservation = self._reserve(submission, submission.key, task_id)
+        if submission.idempotency_key is not None:
+            reservation = self._reserve(submission, submission.idempotency_key, task_id)
             reach("submit.key-reserved")
             task_id = reservation.task_id
-            if reservation.hold is KeyState.REPLAY:
-                record = self._store.get(task_id)
+            if reservation.state is KeyState.REPLAY:
+                record = self._tasks.get(task_id)
                 if record is not None and record.state is not State.REJECTED:
                     return Accepted(record, replayed=True)
-                # The record's time is over, so the key's is too: this request is a new one.
-                self._store.release_key(submission.principal, submission.key, task_id)
+                # The record has expired, so the key has too: this request is a new one.
+                self._idempotency.release(submission.principal, submission.idempotency_key, task_id)
                 return self.submit(submission)
-            if reservation.hold is KeyState.ADOPT:
-                cut_off = self._store.get(task_id) is not None
+            if reservation.state is KeyState.ADOPT:
+                cut_off = self._tasks.get(task_id) is not None
         attempt = _Attempt(self, submission, task_id, cut_off=cut_off)
         self._publish(attempt)
-        record = self._store.get(task_id) if attempt.adopted else None
-        return Accepted(record or self._store_view(attempt), replayed=attempt.adopted)
+        record = self._tasks.get(task_id) if attempt.adopted else None
+        return Accepted(record or self._accepted_record(attempt), replayed=attempt.adopted)
 
-    def _reserve(self, submission: Submission, key: str, task_id: str) -> Any:
-        return self._store.reserve_key(submission.principal, key, submission.fingerprint, task_id)
+    def _reserve(self, submission: Submission, key: str, task_id: str) -> Reservation:
+        return self._idempotency.reserve(submission.principal, key, submission.fingerprint, task_id)
 
     def _publish(self, attempt: _Attempt) -> None:
-        task = self._celery.tasks[attempt.submission.type.name]
+        task = self._celery_tasks[attempt.submission.type.name]
         try:
             dispatch(
                 task,
@@ -127,7 +137,7 @@ class Submitter:
         except StoreError as exc:
             if not attempt.written:
                 raise
-            # The publish was confirmed and the record could not say so: the client must not hear that it failed.
+            # The publish was confirmed and could not be recorded: the client must not read that it failed.
             doubt = InDoubt("the task was published, but Redis did not answer afterwards")
             doubt.task_id = attempt.task_id
             raise doubt from exc
@@ -137,7 +147,9 @@ class Submitter:
         assert attempt.message is not None  # noqa: S101 - a publish error comes after the message
         error = ErrorInfo(_slug(exc), str(exc), retryable=True)
         try:
-            rejected = self._store.reject(attempt.message, error=error, key=attempt.submission.key)
+            rejected = self._tasks.reject(
+                attempt.message, error=error, idempotency_key=attempt.submission.idempotency_key
+            )
         except StoreError as gone:
             # Provably not stored, so it never runs; the sweeper writes that into the record.
             log.warning("record not rejected yet", task_id=attempt.task_id, reason=str(gone))
@@ -145,8 +157,8 @@ class Submitter:
         if rejected:
             raise exc
 
-    def _store_view(self, attempt: _Attempt) -> Record:
-        """What the client is told: the task as it was accepted, without another round trip."""
+    def _accepted_record(self, attempt: _Attempt) -> Record:
+        """The task as it was accepted, without another round trip."""
         now = attempt.accepted_at
         submission = attempt.submission
         return Record(
@@ -157,7 +169,7 @@ class Submitter:
             cycle=0,
             seq=0,
             attempt=0,
-            max_attempts=self.max_attempts(submission.type),
+            max_attempts=self._ladders.of(submission.type.name).attempts,
             revision=2,
             created_at=now,
             updated_at=now,
@@ -166,29 +178,29 @@ class Submitter:
             traceparent=submission.traceparent,
         )
 
-    def max_attempts(self, task_type: TaskType) -> int:
-        """Attempts a type has: one more than its rungs."""
-        return 1 + len(self._settings.ladder if task_type.ladder is None else task_type.ladder)
-
     # --- used by the attempt -------------------------------------------------------------------------
     def accept(self, message: Message, submission: Submission) -> State:
         """Record the task."""
-        return self._store.accept(message, max_attempts=self.max_attempts(submission.type), key=submission.key)
+        return self._tasks.accept(
+            message,
+            max_attempts=self._ladders.of(submission.type.name).attempts,
+            idempotency_key=submission.idempotency_key,
+        )
 
     def send(self, message: Message, exchange: str, routing_key: str) -> float:
         """Publish it; seconds until the confirm."""
-        took = self._publisher.publish(message, exchange, routing_key, timeout=self._settings.confirm_timeout)
+        took = self._publisher.publish(message, exchange, routing_key)
         metrics.CONFIRM.observe(took)
         return took
 
-    def mark(self, message: Message, submission: Submission, **about: Any) -> bool:
+    def mark(self, message: Message, submission: Submission, **details: Any) -> bool:
         """Record the confirm."""
-        return self._store.mark_published(
+        return self._tasks.mark_published(
             message,
             queue=names.WORK_QUEUE,
-            max_attempts=self.max_attempts(submission.type),
-            key=submission.key,
-            **about,
+            max_attempts=self._ladders.of(submission.type.name).attempts,
+            idempotency_key=submission.idempotency_key,
+            **details,
         )
 
 

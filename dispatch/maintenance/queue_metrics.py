@@ -1,32 +1,31 @@
-"""What a worker tells of the queues: looked at in the background, so that no scrape waits for RabbitMQ or Redis."""
+"""Metrics of the queues: messages, consumers, the age of the oldest task, drift from the broker map."""
 
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Iterable
 
 from prometheus_client.core import Metric
 
-from dispatch.broker import provision
-from dispatch.broker import queue_stats as queues
+from dispatch.background import Background
+from dispatch.broker import provision, queue_stats
+from dispatch.broker.model import BrokerMap
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
 from dispatch.errors import DispatchError
 from dispatch.protocol import names
 from dispatch.protocol.record import Record, State
-from dispatch.store.keys import dead_key, waiting_key
-from dispatch.store.scripts import Scripts, pairs, words
-from dispatch.store.tasks import TaskStore
+from dispatch.store import index
+from dispatch.store.scripts import RedisHandle
 from dispatch.telemetry import logger, metrics
 
-log = logger("dispatch.queuewatch")
+log = logger(__name__)
 
-#: Seconds between two looks at the queues, and at the whole broker map.
-LOOK, COMPARE = 5.0, 60.0
+#: Seconds between two reads of the queues, and of the whole broker map.
+READ_INTERVAL, COMPARE_INTERVAL = 5.0, 60.0
 
-#: Seconds after which what was seen is not told any more: no figure is better than an old one.
+#: Seconds after which a figure is not exported any more: no figure is better than an old one.
 OLD = 30.0
 
 #: Entries of the waiting list that are tried for a task that really waits.
@@ -37,77 +36,65 @@ _WAITING = frozenset({State.SCHEDULED, State.QUEUED, State.RETRY_WAIT})
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Seen:
-    """Something that was looked at, and when (`time.monotonic` seconds)."""
+    """Samples, and when they were read (`time.monotonic` seconds)."""
 
     at: float
     samples: dict[tuple[str, ...], float]
 
 
-class QueueMetrics:
-    """Looks at the queues on a thread; a Prometheus collector.
+class QueueMetrics(Background):
+    """Reads the queues in the background, so that no scrape waits for RabbitMQ or Redis; a Prometheus collector.
 
     Args:
-        settings: the worker's.
+        redis: the process's handle.
+        wanted: the broker map.
+        settings: the management API, and the limit of the work queue.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, redis: RedisHandle, wanted: BrokerMap, settings: Settings) -> None:
+        super().__init__("queue-metrics", interval=READ_INTERVAL)
+        self._redis = redis
+        self._wanted = wanted
         self._settings = settings
-        self._store = TaskStore(settings, timeout=1.0)
-        self._redis = Scripts(settings, timeout=1.0, names=("unlist_key",))
         self._seen: dict[str, tuple[tuple[str, str, tuple[str, ...]], Seen]] = {}
-        self._compared = 0.0
+        self._compared_at = -COMPARE_INTERVAL
         self._failing: set[str] = set()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="queue-watch", daemon=True)
-
-    def start(self) -> None:
-        """Start looking."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop looking."""
-        self._stop.set()
 
     def collect(self) -> Iterable[Metric]:
-        """What was seen lately."""
+        """What was read lately."""
         now = time.monotonic()
         for described, seen in list(self._seen.values()):
-            if now - seen.at < OLD + (COMPARE if described is metrics.DRIFT else 0):
+            if now - seen.at < OLD + (COMPARE_INTERVAL if described is metrics.DRIFT else 0):
                 yield metrics.family(described, seen.samples)
 
-    def look(self) -> None:
-        """Look once; what can't be seen is left out."""
-        self._try("queues", self._look_at_queues)
-        self._try("ages", self._look_at_ages)
-        if time.monotonic() >= self._compared:
-            self._compared = time.monotonic() + COMPARE
+    def step(self) -> None:
+        """Read once; what can't be read is left out."""
+        self._try("queues", self._read_queues)
+        self._try("ages", self._read_ages)
+        if time.monotonic() - self._compared_at >= COMPARE_INTERVAL:
+            self._compared_at = time.monotonic()
             self._try("topology", self._compare)
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self.look()
-            self._stop.wait(LOOK)
-
-    def _try(self, what: str, look: Callable[[], None]) -> None:
-        """Log the turns only, not every look of an outage."""
+    def _try(self, what: str, read: Callable[[], None]) -> None:
+        """Log when an outage begins, not every read."""
         try:
-            look()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the thread must live
+            read()
+        except Exception as exc:  # noqa: BLE001 - one figure that can't be read must not hide the others
             if what not in self._failing:
                 expected = isinstance(exc, DispatchError)
-                log.warning("can't be looked at", what=what, reason=str(exc) if expected else repr(exc))
+                log.warning("metrics can't be read", what=what, reason=str(exc) if expected else repr(exc))
             self._failing.add(what)
         else:
             self._failing.discard(what)
 
-    def _look_at_queues(self) -> None:
-        views = queues.snapshot(self._settings)
+    def _read_queues(self) -> None:
+        views = queue_stats.snapshot(self._wanted, self._settings, depth_limit=self._settings.queue_depth_limit)
         self._keep(metrics.QUEUE_MESSAGES, messages(views))
         self._keep(
             metrics.QUEUE_CONSUMERS, {(view.name,): view.consumers for view in views if view.consumers is not None}
         )
 
-    def _look_at_ages(self) -> None:
+    def _read_ages(self) -> None:
         now = time.time() * 1_000
         ages = {names.WORK_QUEUE: self._oldest_waiting(now), names.DEAD_QUEUE: self._oldest_dead()}
         self._keep(
@@ -115,29 +102,29 @@ class QueueMetrics:
         )
 
     def _compare(self) -> None:
-        self._keep(metrics.DRIFT, {(): float(provision.verify(self._settings).drift)})
+        self._keep(metrics.DRIFT, {(): float(provision.verify(self._wanted, self._settings).drift)})
 
     def _keep(self, described: tuple[str, str, tuple[str, ...]], samples: dict[tuple[str, ...], float]) -> None:
         self._seen[described[0]] = described, Seen(time.monotonic(), samples)
 
     def _oldest_waiting(self, now: float) -> float | None:
         """Since when the oldest task waits, epoch milliseconds; entries that a crash left behind are dropped."""
-        key = waiting_key(self._settings.redis_prefix)
+        key = self._redis.keys.waiting
         entries = self._entries("ZRANGEBYSCORE", key, "-inf", now, "WITHSCORES", "LIMIT", 0, _TRIES)
-        left = [entry for entry, record in entries if record is None or record.state not in _WAITING]
-        if left:
-            self._redis.run(self._redis.step("unlist_key", [key], *words(left)))
+        index.unlist(
+            self._redis, key, [entry for entry, record in entries if record is None or record.state not in _WAITING]
+        )
         return next((since for (_, since), record in entries if record and record.state in _WAITING), None)
 
     def _oldest_dead(self) -> float | None:
-        """Since when the oldest letter lies there, epoch milliseconds; a crash may leave entries of living tasks."""
-        entries = self._entries("ZRANGE", dead_key(self._settings.redis_prefix), 0, _TRIES - 1, "WITHSCORES")
-        return next((since for (_, since), record in entries if record and record.buried), None)
+        """Since when the oldest dead letter lies there, epoch ms; a crash may leave entries of living tasks."""
+        entries = self._entries("ZRANGE", self._redis.keys.dead, 0, _TRIES - 1, "WITHSCORES")
+        return next((since for (_, since), record in entries if record and record.is_dead_letter), None)
 
-    def _entries(self, *command: str | float) -> list[tuple[tuple[str, float], Record | None]]:
-        """What a command finds in a list, with the records."""
-        found = pairs(self._redis.run(command)[0])
-        return list(zip(found, self._store.get_many([task_id for task_id, _ in found]), strict=True))
+    def _entries(self, *command: str | float) -> list[tuple[index.Entry, Record | None]]:
+        """The entries that a command returns, with their records."""
+        entries = index.pairs(self._redis.run(command)[0])
+        return list(zip(entries, index.get_many(self._redis, [task_id for task_id, _ in entries]), strict=True))
 
 
 def messages(views: Iterable[QueueView]) -> dict[tuple[str, ...], float]:

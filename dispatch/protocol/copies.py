@@ -6,9 +6,11 @@ import time
 from typing import Any
 
 from dispatch.protocol import names
+from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.message import (
     ATTEMPT,
     CYCLE,
+    DEAD_ID,
     DEAD_REASON,
     FAILED_AT,
     LAST_ERROR,
@@ -36,7 +38,7 @@ def next_copy(message: Message, failure: Failure, decision: Decision, failed_at:
     Returns:
         The copy: body untouched, next seq, for `Retry` also the next attempt.
     """
-    about = {
+    failed = {
         SEQ: message.seq + 1,
         LAST_ERROR_TYPE: failure.type,
         LAST_ERROR: failure.message[:MAX_ERROR],
@@ -45,12 +47,12 @@ def next_copy(message: Message, failure: Failure, decision: Decision, failed_at:
     }
     key = message.routing_key or names.routing_key(message.type)
     if isinstance(decision, Dead):
-        dead = message.with_headers(RETRY_QUEUE, **about, **{DEAD_REASON: decision.reason})
+        dead = message.with_headers(RETRY_QUEUE, **failed, **{DEAD_REASON: decision.reason.value})
         return Copy(dead, names.DEAD_EXCHANGE, key, names.DEAD_QUEUE)
     attempt = message.attempt + isinstance(decision, Retry)
     rung = decision.rung.name
     queued = failed_at + int(decision.rung.seconds * 1_000)
-    waiting = message.with_headers(DEAD_REASON, **about, **{ATTEMPT: attempt, RETRY_QUEUE: rung, QUEUED_AT: queued})
+    waiting = message.with_headers(DEAD_REASON, **failed, **{ATTEMPT: attempt, RETRY_QUEUE: rung, QUEUED_AT: queued})
     return Copy(waiting, names.RETRY_EXCHANGE, key, names.rung_queue(rung))
 
 
@@ -60,31 +62,37 @@ def parked_copy(message: Message) -> Copy:
     return Copy(message.with_headers(**{RETRY_QUEUE: LEASE_RUNG}), names.RETRY_EXCHANGE, key, names.LEASE_QUEUE)
 
 
-def dead_copy(message: Message, reason: str, error_type: str, error: str, dead_id: str | None = None) -> Copy:
-    """A letter for a message that no handler can run: as it came, with the reason."""
-    about: dict[str, Any] = {
-        DEAD_REASON: reason,
-        LAST_ERROR_TYPE: error_type,
+def dead_copy(message: Message, reason: Reason, error: str, dead_id: str | None = None) -> Copy:
+    """The dead letter of a message that no handler can run: as it came, with the reason.
+
+    Args:
+        message: as it came.
+        reason: why no handler can run it.
+        error: what is wrong with it, for operators.
+        dead_id: for a message without a usable task id.
+    """
+    headers: dict[str, Any] = {
+        DEAD_REASON: reason.value,
+        LAST_ERROR_TYPE: reason.value,
         LAST_ERROR: error[:MAX_ERROR],
         FAILED_AT: _now(),
+        **({DEAD_ID: dead_id} if dead_id else {}),
     }
-    if dead_id:
-        about["x-dead-id"] = dead_id
     key = message.routing_key or names.ROUTING_KEY
-    return Copy(message.with_headers(RETRY_QUEUE, **about), names.DEAD_EXCHANGE, key, names.DEAD_QUEUE)
+    return Copy(message.with_headers(RETRY_QUEUE, **headers), names.DEAD_EXCHANGE, key, names.DEAD_QUEUE)
 
 
-def redriven_copy(letter: Message) -> Copy:
-    """The first copy of a letter's next cycle: same task id, same trace, next seq, first attempt."""
-    fresh = letter.with_headers(
+def redriven_copy(dead_letter: Message) -> Copy:
+    """The first copy of a dead letter's next cycle: same task id, same trace, next seq, first attempt."""
+    fresh = dead_letter.with_headers(
         RETRY_QUEUE,
         DEAD_REASON,
         LAST_ERROR,
         LAST_ERROR_TYPE,
         FAILED_AT,
-        **{CYCLE: letter.cycle + 1, SEQ: letter.seq + 1, ATTEMPT: 1, "retries": 0, QUEUED_AT: _now()},
+        **{CYCLE: dead_letter.cycle + 1, SEQ: dead_letter.seq + 1, ATTEMPT: 1, "retries": 0, QUEUED_AT: _now()},
     )
-    key = letter.routing_key or names.routing_key(letter.type)
+    key = dead_letter.routing_key or names.routing_key(dead_letter.type)
     return Copy(fresh, names.TASK_EXCHANGE, key, names.WORK_QUEUE)
 
 

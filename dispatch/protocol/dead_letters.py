@@ -1,84 +1,105 @@
-"""Dead letters: the reasons, what one shows, and when it is stale. Pure."""
+"""Dead letters: the reasons, what the headers of one mean, and when it is stale. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import Any
 
 from dispatch.protocol.ids import is_task_id
-from dispatch.protocol.message import (
-    DEAD_ID,
-    DEAD_REASON,
-    LAST_ERROR,
-    LAST_ERROR_TYPE,
-    TOO_LARGE,
-    Message,
-)
+from dispatch.protocol.message import CYCLE, DEAD_ID, DEAD_REASON, LAST_ERROR, LAST_ERROR_TYPE, SEQ, TOO_LARGE, Message
 from dispatch.protocol.record import Record, State
 
-#: Reasons of letters that would die again.
-HOPELESS = frozenset({"permanent", "undecodable", "malformed", "too-large", "unknown-type"})
+
+class Reason(enum.StrEnum):
+    """Why a message is dead."""
+
+    PERMANENT = "permanent"  #: its handler raised `PermanentError`
+    RETRIES_EXHAUSTED = "retries-exhausted"  #: it failed after the last rung
+    DEADLINE_EXCEEDED = "deadline-exceeded"  #: it waited past its deadline without using up attempts
+    UNDECODABLE = "undecodable"  #: its body is no JSON, or compressed
+    MALFORMED = "malformed"  #: it is no task message
+    TOO_LARGE = "too-large"  #: its body exceeds `MAX_MESSAGE`
+    UNKNOWN_TYPE = "unknown-type"  #: no worker knows its task type
+    EXPIRED = "expired"  #: it waited longer than the queue's TTL
+    DELIVERY_LIMIT = "delivery-limit"  #: the broker delivered it too often
+    QUEUE_FULL = "queue-full"  #: the broker dropped it from a full queue
+    REJECTED = "rejected"  #: a consumer rejected it
 
 
-#: How RabbitMQ calls the reasons, and how we do.
-_REASONS = {"delivery_limit": "delivery-limit", "maxlen": "queue-full", "rejected": "rejected", "expired": "expired"}
+_HOPELESS = frozenset({Reason.PERMANENT, Reason.UNDECODABLE, Reason.MALFORMED, Reason.TOO_LARGE, Reason.UNKNOWN_TYPE})
+
+#: RabbitMQ's names of the reasons, where they differ.
+_FROM_BROKER = {"delivery_limit": Reason.DELIVERY_LIMIT, "maxlen": Reason.QUEUE_FULL}
 
 
-def death(message: Message) -> str:
-    """Why a letter is dead: the router's word, otherwise the broker's about the last queue it died in."""
-    if TOO_LARGE in message.headers:
-        return "too-large"  # nobody but the broker could have moved it
-    said = message.text(DEAD_REASON)
-    if said:
-        return said
-    deaths = message.headers.get("x-death")
+def is_hopeless(reason: str) -> bool:
+    """Whether the message would die again."""
+    return reason in _HOPELESS
+
+
+def reason_of(dead_letter: Message) -> str:
+    """Why it is dead: the router's header, otherwise the broker's about the last queue it died in.
+
+    Returns:
+        A `Reason`, or any text: whoever may publish to the dead-letter exchange chooses its headers.
+    """
+    if TOO_LARGE in dead_letter.headers:
+        return Reason.TOO_LARGE  # only the broker itself can have moved it
+    if routed := dead_letter.text(DEAD_REASON):
+        return routed
+    deaths = dead_letter.headers.get("x-death")
     latest = deaths[0].get("reason") if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else None
-    reason = str(message.headers.get("x-last-death-reason") or latest or "unknown")
-    return _REASONS.get(reason, reason)
+    reason = str(dead_letter.headers.get("x-last-death-reason") or latest or "unknown")
+    return _FROM_BROKER.get(reason, reason)
 
 
-def readable(message: Message) -> Message:
-    """The letter with an id and only numbers where we count: what the broker dead-lettered was never checked."""
+def normalized(dead_letter: Message) -> Message:
+    """With an id, and numbers where we count: what the broker dead-lettered was never checked."""
     changes: dict[str, Any] = {}
-    if not is_task_id(message.headers.get("id")):
-        changes[DEAD_ID] = message.letter_id
-    if TOO_LARGE in message.headers:
-        changes[LAST_ERROR] = f"the body has {message.headers[TOO_LARGE]}"
-    for header in ("x-cycle", "x-seq"):
-        value = message.number(header)
+    if not is_task_id(dead_letter.headers.get("id")):
+        changes[DEAD_ID] = dead_letter.dead_letter_id
+    if TOO_LARGE in dead_letter.headers:
+        changes[LAST_ERROR] = f"the body has {dead_letter.headers[TOO_LARGE]}"
+    for header in (CYCLE, SEQ):
+        value = dead_letter.number(header)
         changes[header] = value if 0 <= value < 2**53 else 0
-    return dataclasses.replace(message, headers={**message.headers, **changes})
+    return dataclasses.replace(dead_letter, headers={**dead_letter.headers, **changes})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Which letters are meant; None means any."""
+    """Which dead letters are meant; None matches any."""
 
     type: str | None = None
     error_type: str | None = None
     task_id: str | None = None
 
-    def matches(self, letter: Message) -> bool:
-        """Whether a letter in the DLQ is meant."""
+    def matches(self, dead_letter: Message) -> bool:
+        """Whether a message in the DLQ is meant."""
         return (
-            (self.type is None or letter.type == self.type)
-            and (self.error_type is None or (letter.text(LAST_ERROR_TYPE) or death(letter)) == self.error_type)
-            and (self.task_id is None or letter.letter_id == self.task_id)
+            (self.type is None or dead_letter.type == self.type)
+            and (self.error_type is None or _error_type(dead_letter) == self.error_type)
+            and (self.task_id is None or dead_letter.dead_letter_id == self.task_id)
         )
 
 
-def is_stale(letter: Message, record: Record | None) -> bool:
-    """Whether a letter in the DLQ is of no use any more. Pure.
+def _error_type(dead_letter: Message) -> str:
+    return dead_letter.text(LAST_ERROR_TYPE) or reason_of(dead_letter)
 
-    A letter without a record is kept: Redis may have been wiped, and the letter is all there is.
+
+def is_stale(dead_letter: Message, record: Record | None) -> bool:
+    """Whether a message in the DLQ is of no use any more.
+
+    One without a record is kept: Redis may have been wiped, and the message is all there is.
     """
     if record is None:
         return False
-    if record.cycle > letter.cycle:
-        # Its redrive is recorded; the letter goes only after the confirm.
+    if record.cycle > dead_letter.cycle:
+        # Its redrive is recorded; the message leaves only after the confirm.
         return record.before_redrive is None
-    if record.cycle < letter.cycle:
+    if record.cycle < dead_letter.cycle:
         return False
-    if record.seq > letter.seq:
+    if record.seq > dead_letter.seq:
         return True  # an extra copy: the task lives on, or lies here, in a later one
     return record.discarded or record.state in (State.SUCCEEDED, State.CANCELLED, State.REJECTED)

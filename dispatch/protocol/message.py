@@ -54,7 +54,7 @@ FAILED_AT = "x-failed-at"  #: epoch milliseconds
 DEAD_REASON = "x-dead-reason"
 
 
-DEAD_ID = "x-dead-id"  #: names a letter that has no usable task id of its own
+DEAD_ID = "x-dead-id"  #: identifies a dead letter that has no usable task id of its own
 
 
 UNREADABLE = "x-unreadable"  #: why a message's properties could not be read, with their first bytes in base64
@@ -96,12 +96,12 @@ class Message:
 
     @property
     def task_id(self) -> str:
-        """The task's id; a letter without one goes by the id the router gave it."""
+        """The task's id; a dead letter without one has the id that the router gave it."""
         own, given = self.headers.get("id"), self.headers.get(DEAD_ID)
         return str(own) if is_task_id(own) else str(given) if is_task_id(given) else ""
 
     @property
-    def letter_id(self) -> str:
+    def dead_letter_id(self) -> str:
         """The task's id, or for a message without a usable one an id that the same message always gets."""
         if self.task_id:
             return self.task_id

@@ -51,6 +51,11 @@ class State(enum.StrEnum):
         return _STATUS[self]
 
     @property
+    def dead(self) -> bool:
+        """Whether its message lies in the DLQ."""
+        return self in (State.DEAD_LETTERED, State.EXPIRED)
+
+    @property
     def terminal(self) -> bool:
         """Whether only a redrive leads out of it."""
         return _STATUS[self] in (Status.SUCCESS, Status.FAIL)
@@ -119,18 +124,18 @@ class Record:
     worker: str | None = None
     cancel_requested: bool = False
     lost_runs: int = 0
-    discarded: bool = False  #: an operator gave the dead letter up
+    discarded: bool = False  #: an operator discarded the dead letter
     before_redrive: State | None = None  #: a redrive was recorded and its copy is not confirmed yet
     decision: str | None = None  #: a `Copy` as JSON: decided, not confirmed yet
     decided_seq: int | None = None
     copy_attempt: int | None = None  #: the attempt that the copy on its way authorises
-    key: str | None = None  #: the Idempotency-Key it was submitted with
+    idempotency_key: str | None = None  #: that it was submitted with
     message: Message | None = None  #: the original, so that it can be sent again
 
     @property
-    def buried(self) -> bool:
-        """Whether its letter lies in the DLQ, to be redriven or discarded."""
-        return self.state in (State.DEAD_LETTERED, State.EXPIRED) and not self.discarded
+    def is_dead_letter(self) -> bool:
+        """Whether it lies in the DLQ, to be redriven or discarded."""
+        return self.state.dead and not self.discarded
 
     @property
     def status(self) -> Status:

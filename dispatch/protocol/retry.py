@@ -1,6 +1,6 @@
-"""Pure: a failed attempt and the ladder in, what happens next out.
+"""The retry decision: a failed attempt and the ladder in, the next step out. Pure.
 
-The router only carries the decision out; nothing here knows a broker, a clock or Celery.
+The router carries the decision out; nothing here knows a broker, a clock or Celery.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import dataclasses
 import enum
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from dispatch.protocol.dead_letters import Reason
 
 #: A rung's name is part of a queue's name and of a header's value.
 _RUNG_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -26,10 +28,43 @@ class Rung:
     seconds: float  #: how long a message waits there; frozen at the queue's declaration
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ladder:
+    """The rungs that a failed task climbs, shortest wait first."""
+
+    rungs: tuple[Rung, ...]
+
+    @property
+    def attempts(self) -> int:
+        """Attempts a task has: the first one, and one more after each rung."""
+        return len(self.rungs) + 1
+
+    def rung(self, name: str | None) -> Rung | None:
+        """The rung of a name; None when the ladder has none."""
+        return next((rung for rung in self.rungs if rung.name == name), None)
+
+    def subset(self, names: Iterable[str]) -> Ladder:
+        """The ladder of a task type that climbs only some rungs.
+
+        Args:
+            names: the rungs, in their order.
+
+        Raises:
+            ValueError: the rungs that this ladder does not have.
+        """
+        found = {name: self.rung(name) for name in names}
+        if unknown := [name for name, rung in found.items() if rung is None]:
+            raise ValueError(f"no rung {', '.join(unknown)} (there are {', '.join(rung.name for rung in self.rungs)})")
+        return Ladder(tuple(rung for rung in found.values() if rung is not None))
+
+    def __str__(self) -> str:
+        return ",".join(f"{rung.name}={rung.seconds:g}" for rung in self.rungs)
+
+
 class FailureKind(enum.StrEnum):
     """What sort of failure an attempt ended in."""
 
-    PERMANENT = "permanent"  #: the handler said that trying again can't help
+    PERMANENT = "permanent"  #: the handler raised `PermanentError`: another attempt can't help
     RETRYABLE = "retryable"  #: the handler, or an unknown exception: the next attempt may help
     THROTTLED = "throttled"  #: the other side is busy: no attempt is used up
     OUTAGE = "outage"  #: our own Redis or broker was away: no attempt is used up
@@ -50,6 +85,24 @@ class Failure:
         return self.kind is not FailureKind.PERMANENT
 
 
+class AttemptFailed(Exception):
+    """An attempt failed; the arguments are the fields of a `Failure`, so that it survives pickling."""
+
+    @classmethod
+    def of(cls, failure: Failure) -> AttemptFailed:
+        """Wrap a failure for the way to the main process."""
+        return cls(failure.kind.value, failure.type, failure.message, failure.retry_after)
+
+    @property
+    def failure(self) -> Failure:
+        """The failure."""
+        kind, type_, message, retry_after = self.args
+        return Failure(FailureKind(kind), type_, message, retry_after)
+
+    def __str__(self) -> str:
+        return f"{self.args[1]}: {self.args[2]}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
     """Wait on this rung, then make the next attempt."""
@@ -68,19 +121,19 @@ class Park:
 class Dead:
     """To the dead-letter queue."""
 
-    reason: str  #: ``permanent``, ``retries-exhausted`` or ``deadline-exceeded``
+    reason: Reason
 
 
 Decision = Retry | Park | Dead
 
 
-def decide(failure: Failure, attempt: int, ladder: Sequence[Rung], deadline: float, now: float) -> Decision:
+def decide(failure: Failure, attempt: int, ladder: Ladder, deadline: float, now: float) -> Decision:
     """Choose what happens after a failed attempt.
 
     Args:
         failure: how the attempt ended.
         attempt: the attempt that failed, 1-based.
-        ladder: the rungs of this task type, shortest first.
+        ladder: of this task type.
         deadline: epoch seconds after which the task may no longer wait without using up attempts.
         now: epoch seconds.
 
@@ -88,39 +141,39 @@ def decide(failure: Failure, attempt: int, ladder: Sequence[Rung], deadline: flo
         `Retry`, `Park` or `Dead`.
     """
     if failure.kind is FailureKind.PERMANENT:
-        return Dead("permanent")
+        return Dead(Reason.PERMANENT)
     if failure.kind in (FailureKind.THROTTLED, FailureKind.OUTAGE):
-        return _park(failure, attempt, ladder, deadline, now)
-    if attempt > len(ladder):
-        return Dead("retries-exhausted")
+        return _park(failure, attempt, ladder.rungs, deadline, now)
+    if attempt >= ladder.attempts:
+        return Dead(Reason.RETRIES_EXHAUSTED)
     if failure.retry_after is None:
-        return Retry(ladder[attempt - 1])
-    rung = _first_long_enough(ladder, failure.retry_after)
-    return Retry(rung) if rung else _park(failure, attempt, ladder, deadline, now)
+        return Retry(ladder.rungs[attempt - 1])
+    rung = _first_long_enough(ladder.rungs, failure.retry_after)
+    return Retry(rung) if rung else _park(failure, attempt, ladder.rungs, deadline, now)
 
 
-def _park(failure: Failure, attempt: int, ladder: Sequence[Rung], deadline: float, now: float) -> Decision:
+def _park(failure: Failure, attempt: int, rungs: Sequence[Rung], deadline: float, now: float) -> Decision:
     if now >= deadline:
-        return Dead("deadline-exceeded")
-    if not ladder:
-        return Dead("retries-exhausted")
+        return Dead(Reason.DEADLINE_EXCEEDED)
+    if not rungs:
+        return Dead(Reason.RETRIES_EXHAUSTED)
     if failure.retry_after is None:
-        return Park(ladder[min(attempt, len(ladder)) - 1])
-    return Park(_first_long_enough(ladder, failure.retry_after) or ladder[-1])
+        return Park(rungs[min(attempt, len(rungs)) - 1])
+    return Park(_first_long_enough(rungs, failure.retry_after) or rungs[-1])
 
 
-def _first_long_enough(ladder: Sequence[Rung], seconds: float) -> Rung | None:
-    return next((rung for rung in ladder if rung.seconds >= seconds), None)
+def _first_long_enough(rungs: Sequence[Rung], seconds: float) -> Rung | None:
+    return next((rung for rung in rungs if rung.seconds >= seconds), None)
 
 
-def parse_ladder(text: str) -> tuple[Rung, ...]:
+def parse_ladder(text: str) -> Ladder:
     """Read ``"1m=60,5m=300,30m=1800"``.
 
     Args:
         text: comma-separated ``name=seconds``.
 
     Returns:
-        The rungs, in the order given.
+        The ladder, its rungs in the order given.
 
     Raises:
         ValueError: a name or a number is not usable, a name is given twice, or the waits don't rise.
@@ -149,4 +202,4 @@ def parse_ladder(text: str) -> tuple[Rung, ...]:
     if any(a.seconds > b.seconds for a, b in itertools.pairwise(rungs)):
         msg = "the waits must rise from rung to rung"
         raise ValueError(msg)
-    return tuple(rungs)
+    return Ladder(tuple(rungs))

@@ -5,62 +5,76 @@ The braces are literal: they make all keys of one task share a Redis Cluster slo
 
 from __future__ import annotations
 
-
-def task_keys(prefix: str, task_id: str) -> tuple[str, str, str]:
-    """``robot:task:{<id>}`` (the record), ``robot:claim:{<id>}`` (the lease), ``robot:hops:{<id>}``."""
-    return f"{prefix}task:{{{task_id}}}", f"{prefix}claim:{{{task_id}}}", f"{prefix}hops:{{{task_id}}}"
+import dataclasses
+from typing import NamedTuple
 
 
-def idempotency_key(prefix: str, principal: str, key: str) -> str:
-    """``robot:idem:<principal>:<key>``: task id and fingerprint of an Idempotency-Key."""
-    return f"{prefix}idem:{principal}:{key}"
+class TaskKeys(NamedTuple):
+    """The keys of one task, in the order in which the scripts of ``lua/task`` take them."""
+
+    record: str  #: ``robot:task:{<id>}``, a hash; also the channel on which its changes are published
+    lease: str  #: ``robot:claim:{<id>}``: the owner of the run
+    hops: str  #: ``robot:hops:{<id>}``, a list of JSON objects
 
 
-def rate_key(prefix: str, principal: str) -> str:
-    """``robot:rate:<principal>``: when its share of requests will be whole again (epoch milliseconds)."""
-    return f"{prefix}rate:{principal}"
+@dataclasses.dataclass(frozen=True, slots=True)
+class RedisKeys:
+    """Every key, below one prefix."""
 
+    prefix: str
 
-def roster_key(prefix: str) -> str:
-    """``robot:workers``: each worker's last sign of life, by its name."""
-    return f"{prefix}workers"
+    def task(self, task_id: str) -> TaskKeys:
+        """The keys of a task."""
+        return TaskKeys(*(f"{self.prefix}{name}:{{{task_id}}}" for name in ("task", "claim", "hops")))
 
+    def idempotency(self, principal: str, key: str) -> str:
+        """``robot:idem:<principal>:<key>``, a hash: task id and fingerprint of an Idempotency-Key."""
+        return f"{self.prefix}idem:{principal}:{key}"
 
-def index_key(prefix: str, principal: str | None) -> str:
-    """``robot:index`` or ``robot:index:<principal>``: task ids by the time they were accepted."""
-    return f"{prefix}index" if principal is None else f"{prefix}index:{principal}"
+    def rate(self, principal: str) -> str:
+        """``robot:rate:<principal>``: when its share of requests will be whole again (epoch milliseconds)."""
+        return f"{self.prefix}rate:{principal}"
 
+    def index(self, principal: str | None) -> str:
+        """``robot:index`` or ``robot:index:<principal>``: task ids by the time they were accepted."""
+        return f"{self.prefix}index" if principal is None else f"{self.prefix}index:{principal}"
 
-def due_key(prefix: str) -> str:
-    """``robot:due``: what the sweeper must look at, and when (epoch seconds)."""
-    return f"{prefix}due"
+    @property
+    def workers(self) -> str:
+        """``robot:workers``, a hash: the last heartbeat of each worker, by its name."""
+        return f"{self.prefix}workers"
 
+    @property
+    def due(self) -> str:
+        """``robot:due``: the task ids that the sweeper must check, by when (epoch seconds)."""
+        return f"{self.prefix}due"
 
-def waiting_key(prefix: str) -> str:
-    """``robot:waiting``: task ids by since when they can have been in the work queue (epoch milliseconds)."""
-    return f"{prefix}waiting"
+    @property
+    def waiting(self) -> str:
+        """``robot:waiting``: task ids by since when they can have been in the work queue (epoch milliseconds)."""
+        return f"{self.prefix}waiting"
 
+    @property
+    def dead(self) -> str:
+        """``robot:dead``: the task ids of dead letters by the time of their death (epoch milliseconds)."""
+        return f"{self.prefix}dead"
 
-def dead_key(prefix: str) -> str:
-    """``robot:dead``: dead letters' task ids by the time of their death."""
-    return f"{prefix}dead"
+    @property
+    def stale(self) -> str:
+        """``robot:dead:stale``: task ids whose dead letters may have to leave the DLQ, by how often they were flagged."""
+        return f"{self.prefix}dead:stale"
 
+    @property
+    def recorded(self) -> str:
+        """``robot:dead:known``: ``yes`` while every dead letter has its record; gone when Redis has lost its data."""
+        return f"{self.prefix}dead:known"
 
-def stale_key(prefix: str) -> str:
-    """``robot:dead:stale``: task ids whose letters may have to leave the DLQ, each with how often it was marked."""
-    return f"{prefix}dead:stale"
+    @property
+    def walk(self) -> str:
+        """``robot:dead:walk``: who walks through the DLQ now."""
+        return f"{self.prefix}dead:walk"
 
-
-def known_key(prefix: str) -> str:
-    """``robot:dead:known``: that every letter in the DLQ has its record; gone when Redis has lost its data."""
-    return f"{prefix}dead:known"
-
-
-def walk_key(prefix: str) -> str:
-    """``robot:dead:walk``: who walks through the DLQ now."""
-    return f"{prefix}dead:walk"
-
-
-def jobs_key(prefix: str) -> str:
-    """``robot:dead:jobs``: redrives of many letters that operators asked for."""
-    return f"{prefix}dead:jobs"
+    @property
+    def bulk_redrives(self) -> str:
+        """``robot:dead:jobs``, a list: the bulk redrives that operators have requested."""
+        return f"{self.prefix}dead:jobs"

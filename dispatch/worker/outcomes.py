@@ -1,7 +1,7 @@
-"""What a worker's child hands back to the main process instead of a result.
+"""What a worker's child reports to the main process instead of a result.
 
 Exceptions, since that is the one channel from child to main that keeps its structure; each carries plain values
-only, so that it survives pickling.
+only, so that it survives pickling. A failed attempt is a `dispatch.protocol.retry.AttemptFailed`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dispatch.errors import PermanentError, RetryableError, TaskError, Throttled
 from dispatch.protocol.message import MAX_ERROR, MAX_ERROR_TYPE, Copy
 from dispatch.protocol.retry import Failure, FailureKind
 
-#: Headers in which the main process tells a child whose delivery it runs; never on the wire.
+#: Fields of Celery's request in which the main process passes a delivery's identity to a child; never on the wire.
 OWNER, FENCE, WIRE = "dispatch-owner", "dispatch-fence", "dispatch-wire"
 
 
@@ -21,7 +21,7 @@ class Outcome(Ignore):
 
 
 class ClaimUnanswered(Outcome):
-    """Redis did not answer at the claim: keep the delivery and try again later, never run unclaimed."""
+    """Redis did not answer the claim: hold the delivery and try again later, never run unclaimed."""
 
 
 class LeaseTaken(Outcome):
@@ -41,26 +41,8 @@ class DecidedBefore(Outcome):
         return Copy.from_json(self.args[0])
 
 
-class AttemptFailed(Exception):
-    """An attempt failed; the arguments are the fields of a `Failure`."""
-
-    @classmethod
-    def of(cls, failure: Failure) -> AttemptFailed:
-        """Wrap a failure for the way to the main process."""
-        return cls(failure.kind.value, failure.type, failure.message, failure.retry_after)
-
-    @property
-    def failure(self) -> Failure:
-        """The failure."""
-        kind, type_, message, retry_after = self.args
-        return Failure(FailureKind(kind), type_, message, retry_after)
-
-    def __str__(self) -> str:
-        return f"{self.args[1]}: {self.args[2]}"
-
-
 def failure_of(error: BaseException) -> Failure:
-    """How an exception that came out of a handler counts: unknown ones are retryable."""
+    """The failure that a handler's exception stands for; unknown exceptions are retryable."""
     text = str(error)[:MAX_ERROR]
     name = (error.type if isinstance(error, TaskError) else type(error).__name__)[:MAX_ERROR_TYPE]
     match error:

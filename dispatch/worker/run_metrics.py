@@ -1,4 +1,4 @@
-"""What the worker's main process counts: it hears of every delivery, however its run ends."""
+"""Metrics of runs: the worker's main process sees the end of every delivery."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from celery.exceptions import Terminated
 
 from dispatch.protocol import names
 from dispatch.protocol.message import ACCEPTED_AT, QUEUED_AT, TRACEPARENT, Message
-from dispatch.protocol.retry import Dead, Decision, Failure, Retry
+from dispatch.protocol.retry import AttemptFailed, Dead, Decision, Failure, Retry
 from dispatch.store.claims import ClaimAnswer
 from dispatch.telemetry import metrics, tracing
-from dispatch.worker.outcomes import AttemptFailed, ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
+from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
 
 #: Failures that are outcomes of their own, whatever is decided about them.
 _LOST = ("worker-lost", "time-limit")
 
-#: The exceptions by which Celery says that the child is gone.
+#: Celery's exceptions for a child that is gone.
 CHILD_GONE = (WorkerLostError, TimeLimitExceeded, Terminated)
 
 
 _OUTCOMES = ("succeeded", "retried", "parked", "dead", *_LOST)
 
 
-def expect_series(rungs: Iterable[str]) -> None:
-    """Have every series there from the start, so that a rate sees the first event."""
+def create_series(rungs: Iterable[str]) -> None:
+    """Create every series at 0: rate() cannot see the jump from absent to 1.
+
+    Args:
+        rungs: the names of all rungs.
+    """
     rungs = tuple(rungs)
     for name in metrics.known_types():
         for outcome in _OUTCOMES:
@@ -46,7 +50,7 @@ def expect_series(rungs: Iterable[str]) -> None:
 
 
 class Run:
-    """One delivery in a child's hand.
+    """One delivery that a child runs.
 
     Args:
         message: the copy.
@@ -63,7 +67,7 @@ class Run:
         self.began, self._counted = time.time(), False
 
     def succeeded(self) -> None:
-        """Its success is recorded; only the first word about a run counts."""
+        """Its success is recorded; only the first call for a run counts."""
         if not self._counted:
             self._ended(ClaimAnswer.RUN.value)
             metrics.ATTEMPTS.inc(self._type, "succeeded")
@@ -90,8 +94,8 @@ class Run:
             self._counted = True
             metrics.CLAIMS.inc(answer)
 
-    def settled(self, failure: Failure, decision: Decision) -> None:
-        """What was decided about the failed attempt is carried out."""
+    def handed_over(self, failure: Failure, decision: Decision) -> None:
+        """The failed attempt's next copy is confirmed."""
         outcome = "dead" if isinstance(decision, Dead) else "retried" if isinstance(decision, Retry) else "parked"
         metrics.ATTEMPTS.inc(self._type, failure.type if failure.type in _LOST else outcome)
         if not isinstance(decision, Dead):
@@ -108,7 +112,7 @@ class Run:
 
 
 def claim_answer(error: object) -> str:
-    """What the claim said to a run that ended in an error."""
+    """The claim's answer to a run that ended in an error."""
     match error:
         case ClaimUnanswered():
             return "UNKNOWN"
@@ -125,6 +129,6 @@ def claim_answer(error: object) -> str:
 
 
 def queued_since(message: Message) -> float | None:
-    """Epoch seconds since when a copy can have been in the work queue; None when it does not say."""
+    """Epoch seconds since when a copy can have been in the work queue; None when its headers have no time."""
     millis = message.number(QUEUED_AT) or message.number(ACCEPTED_AT)
     return millis / 1_000 if millis else None

@@ -1,7 +1,7 @@
-"""One delivery in a worker's child: claim → run → settle.
+"""One delivery in a worker's child: claim → run the handler → record SUCCESS.
 
-Returns a result only for a SUCCESS that is recorded; everything else is handed back to the main process, which
-decides, publishes and acks (`dispatch.worker.router`).
+The runner returns a result only for a SUCCESS that is recorded; it reports everything else to the main process
+(`dispatch.worker.outcomes`), which decides, publishes and acks (`dispatch.worker.router`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any
 
 import pydantic
 
-from dispatch.config.settings import Settings
+from dispatch.config.groups import HandlerSettings
 from dispatch.crashpoints import reach
 from dispatch.errors import PermanentError, StoreError
 from dispatch.protocol import names
-from dispatch.protocol.ids import child_traceparent, trace_id
 from dispatch.protocol.message import (
     ACCEPTED_AT,
     FAILED_AT,
@@ -32,15 +31,17 @@ from dispatch.protocol.message import (
     TRACEPARENT,
     Message,
 )
-from dispatch.protocol.retry import LEASE_RUNG, Failure, FailureKind
+from dispatch.protocol.retry import LEASE_RUNG, AttemptFailed, Failure, FailureKind
 from dispatch.store.claims import ClaimAnswer, Claims, Ticket
-from dispatch.tasktypes.registry import Log, TaskType, secrets_of
-from dispatch.telemetry import logs, task_log, tracing
+from dispatch.tasktypes.ladders import Ladders
+from dispatch.tasktypes.payload import secrets_of
+from dispatch.tasktypes.registry import TaskType
+from dispatch.telemetry import logs, tracing
+from dispatch.worker.context import RunContext
 from dispatch.worker.outcomes import (
     FENCE,
     OWNER,
     WIRE,
-    AttemptFailed,
     ClaimUnanswered,
     DecidedBefore,
     LeaseTaken,
@@ -48,74 +49,31 @@ from dispatch.worker.outcomes import (
     failure_of,
 )
 
-#: Seconds: a time in a header that lies further back is a stranger's.
+#: Seconds: a time in a header that lies further back was not written by us.
 _LONGEST_WAIT = 40 * 86_400.0
 
 #: Bytes of JSON that a handler may return.
 MAX_RESULT = 262_144
 
-#: Seconds: the least pause between two progress records, and before the hard limit at which recording gives up.
-PROGRESS_PAUSE, GIVE_UP = 0.5, 5.0
-
-
-class RunContext:
-    """What a handler is given beside its payload; see `dispatch.tasktypes.registry.Context`."""
-
-    def __init__(self, message: Message, ticket: Ticket, claims: Claims, settings: Settings) -> None:
-        self._message = message
-        self._ticket = ticket
-        self._claims = claims
-        self._told = self._asked = 0.0
-        self._stop = False
-        self.settings = settings
-        self.task_id = message.task_id
-        self.attempt = message.attempt
-        self.traceparent = tracing.current().traceparent or child_traceparent(message.text("traceparent"))
-        self.log: Log = task_log(message)
-
-    @property
-    def idempotency_key(self) -> str:
-        """Survives retries and redrives."""
-        return self.task_id
-
-    @property
-    def trace_id(self) -> str:
-        """The same through every hop."""
-        return trace_id(self.traceparent) or ""
-
-    def progress(self, percent: int, message: str = "") -> None:
-        """Record progress, twice a second at most; dropped when Redis is away."""
-        now = time.monotonic()
-        if now - self._told < PROGRESS_PAUSE and percent < 100:
-            return
-        self._told = self._asked = now
-        self._tell({"percent": max(0, min(100, int(percent))), "message": logs.redacted(message)[:500]})
-
-    def cancelled(self) -> bool:
-        """Ask Redis, twice a second at most."""
-        now = time.monotonic()
-        if not self._stop and now - self._asked >= PROGRESS_PAUSE:
-            self._asked = now
-            self._tell(None)
-        return self._stop
-
-    def _tell(self, progress: Mapping[str, Any] | None) -> None:
-        try:
-            self._stop = self._claims.progress(self.task_id, self._ticket.fence, progress)
-        except StoreError as exc:
-            self.log.warning("progress dropped", reason=str(exc))
+#: Seconds before the hard limit at which recording the result gives up.
+GIVE_UP = 5.0
 
 
 class Runner:
     """Runs deliveries in one process.
 
     Args:
-        settings: the worker's.
+        claims: the transitions of a run.
+        ladders: of the task types, for records that have to be rebuilt.
+        settings: what handlers may read.
+        lost_runs: lapsed leases of one attempt before it counts as failed.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, claims: Claims, ladders: Ladders, settings: HandlerSettings, *, lost_runs: int) -> None:
+        self._claims = claims
+        self._ladders = ladders
         self._settings = settings
-        self._claims = Claims(settings)
+        self._lost_runs = lost_runs
 
     def run(self, task_type: TaskType, request: Any, payload: Any) -> dict[str, Any]:
         """Run one delivery.
@@ -126,10 +84,10 @@ class Runner:
             payload: the message's one argument.
 
         Returns:
-            The recorded result, without the payload's secrets: Celery shows it in events.
+            The recorded result, without the payload's secrets: Celery puts it into events.
 
         Raises:
-            Outcome: the delivery isn't finished here; the main process knows what to do.
+            Outcome: the delivery isn't finished here; the main process decides.
             AttemptFailed: the handler failed.
         """
         message: Message = request.get(WIRE)
@@ -141,7 +99,7 @@ class Runner:
 
     def _run(self, task_type: TaskType, message: Message, ticket: Ticket, payload: Any) -> dict[str, Any]:
         began = time.monotonic()
-        max_attempts = self.max_attempts(task_type)
+        max_attempts = self._ladders.of(task_type.name).attempts
         reach("run.delivered")
         try:
             claimed = self._claims.claim(message, ticket, max_attempts)
@@ -151,7 +109,7 @@ class Runner:
             case ClaimAnswer.RUN:
                 pass
             case ClaimAnswer.LOST:
-                text = f"the worker was lost {self._settings.lost_runs} times during this attempt"
+                text = f"the worker was lost {self._lost_runs} times during this attempt"
                 raise AttemptFailed.of(Failure(FailureKind.RETRYABLE, "worker-lost", text))
             case ClaimAnswer.ROUTE if claimed.copy is not None:
                 raise DecidedBefore(claimed.copy.to_json())
@@ -159,19 +117,15 @@ class Runner:
                 raise LeaseTaken(message.task_id)
             case answer:
                 raise NothingToDo(answer.value)
-        _show(message)
+        _trace(message)
         context = RunContext(message, ticket, self._claims, self._settings)
         reach("run.claimed")
-        with _alone():
+        with _same_process():
             result = call_handler(task_type, payload, context)
         reach("run.handled")
         self._complete(message, ticket, result, max_attempts, began + task_type.time_limit - GIVE_UP)
         reach("run.completed")
         return result
-
-    def max_attempts(self, task_type: TaskType) -> int:
-        """Attempts a type has: one more than its rungs."""
-        return 1 + len(self._settings.ladder if task_type.ladder is None else task_type.ladder)
 
     def _complete(
         self, message: Message, ticket: Ticket, result: dict[str, Any], max_attempts: int, until: float
@@ -198,8 +152,8 @@ class Runner:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """A copy of the process that the handler forked and let go on must not speak for the run, nor read the next one."""
+def _same_process() -> Iterator[None]:
+    """A copy of the process that the handler forked and let go on must not report for the run, nor read the next one."""
     pid = os.getpid()
     try:
         yield
@@ -208,8 +162,8 @@ def _alone() -> Iterator[None]:
             os._exit(0)
 
 
-def _show(message: Message) -> None:
-    """Say in the trace what runs, what ran before, and how long the copy waited where."""
+def _trace(message: Message) -> None:
+    """Add to the trace what runs, what ran before, and how long the copy waited where."""
     if not tracing.enabled():
         return
     parent, now = message.text(TRACEPARENT), time.time()
@@ -240,7 +194,7 @@ def call_handler(task_type: TaskType, payload: Any, context: Any) -> dict[str, A
         failure = dataclasses.replace(failure, message=logs.redacted(failure.message), type=logs.redacted(failure.type))
         tracing.current().fail(failure.type, failure.message)
         context.log.warning("attempt failed", error_type=failure.type, error=failure.message, exc_info=_unknown(exc))
-        # Celery sends the traceback, causes and all, to Flower: what is secret or long stays in our log, redacted and cut.
+        # Celery sends the traceback with its causes to Flower: what is secret or long stays in our log, redacted and cut.
         raise AttemptFailed.of(failure) from (None if logs.hides() or _long(exc) else exc)
 
 

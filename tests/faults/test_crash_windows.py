@@ -128,7 +128,7 @@ def test_a_worker_dies_burying_a_task_and_one_letter_is_left(desk, fault, point)
         task_id = desk.submit("echo", {"message": "x", "permanent": True})
         record = desk.finished(task_id, 40)
         eventually(reached, 10, "a process died there")
-        desk.drained(names.DEAD_TAP, names.LEASE_QUEUE, names.WORK_QUEUE)
+        desk.drained(names.RECORDER_QUEUE, names.LEASE_QUEUE, names.WORK_QUEUE)
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "one letter is left")
 
     assert record.state is State.DEAD_LETTERED

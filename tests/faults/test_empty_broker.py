@@ -61,7 +61,7 @@ def _works_as_before(desk):
     climbs = desk.submit("echo", {"message": "x", "failTimes": 1})
     dies = desk.submit("echo", {"message": "x", "permanent": True})
     states = [desk.finished(task_id).state for task_id in (good, climbs, dies)]
-    eventually(lambda: desk.depth(names.DEAD_TAP) == 0, 20, "the tap is read")
+    eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
 
     assert states == [State.SUCCEEDED, State.SUCCEEDED, State.DEAD_LETTERED]
     assert desk.depth(names.DEAD_QUEUE) == 1

@@ -59,7 +59,7 @@ def test_children_that_die_again_and_again_stop_nobody_else_and_their_tasks_clim
         good = [desk.submit("echo", {"message": "x"}) for _ in range(20)]
         records = [desk.finished(task_id, 60) for task_id in good]
         dead = [desk.finished(task_id, 90) for task_id in bad]
-        desk.drained(names.WORK_QUEUE, names.LEASE_QUEUE, names.DEAD_TAP)
+        desk.drained(names.WORK_QUEUE, names.LEASE_QUEUE, names.RECORDER_QUEUE)
         letters = desk.letters()
 
         assert worker.process.poll() is None
@@ -117,7 +117,7 @@ def test_a_failure_with_very_much_to_say_is_cut_short_everywhere(desk):
         ids = [_drill(desk, drill) for drill in ("rant", "rave")]
         records = [desk.finished(task_id, 60) for task_id in ids]
         good = desk.finished(desk.submit("echo", {"message": "x"}))
-        desk.drained(names.DEAD_TAP)
+        desk.drained(names.RECORDER_QUEUE)
         longest = max(len(line) for line in worker.text().splitlines())
 
         assert worker.process.poll() is None

@@ -135,7 +135,7 @@ def test_a_cut_connection_loses_nothing_and_counts_nothing(desk):
         proxy.cut()
         records = [desk.finished(task_id, 40) for task_id in [*running, *queued]]
         dead = [desk.finished(task_id, 40) for task_id in hopeless]
-        desk.drained(names.WORK_QUEUE, names.LEASE_QUEUE, names.DEAD_TAP)
+        desk.drained(names.WORK_QUEUE, names.LEASE_QUEUE, names.RECORDER_QUEUE)
 
         assert worker.process.poll() is None
     assert {record.state for record in records} == {State.SUCCEEDED}

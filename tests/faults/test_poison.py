@@ -188,7 +188,7 @@ def test_poison_between_good_tasks_stops_nothing_and_leaves_nothing_behind(desk)
 
         assert states == {State.SUCCEEDED}
         assert _alive(worker)
-        eventually(lambda: desk.depth(names.DEAD_TAP) == 0, 10, "the tap is read")
+        eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 10, "the tap is read")
 
 
 #: A valid task with things in its headers and its body that must not steer the run.
@@ -242,7 +242,7 @@ def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
     eventually(lambda: desk.depth(names.DEAD_QUEUE) == poison, 20, "all have expired")
     ids = {letter.letter_id for letter in desk.letters()}
     with running_worker(desk.settings) as worker:
-        eventually(lambda: desk.depth(names.DEAD_TAP) == 0, 20, "the tap is read")
+        eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
         eventually(lambda: {record.task_id for record in _dead(desk)} == ids, 20, "all are recorded")
 
         assert _alive(worker)

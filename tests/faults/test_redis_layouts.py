@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from dispatch.config.settings import ANSWER_WITHIN
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.errors import DispatchError, StoreUnavailable
-from dispatch.gateway.views.health import store_check
+from dispatch.gateway.admission.readiness import store_check
 from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.store.tasks import KeyState

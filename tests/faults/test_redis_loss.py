@@ -48,7 +48,7 @@ def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
     with bench(own) as desk, gateway(own) as client, running_worker(own) as worker:
         dead = desk.submit("echo", {"message": "x", "permanent": True})
         desk.finished(dead)
-        desk.drained(names.DEAD_TAP)
+        desk.drained(names.RECORDER_QUEUE)
         waiting = desk.submit("echo", {"message": "x", "failTimes": 2})
         desk.wait_for(waiting, State.RETRY_WAIT)
         # Every child has one: so none of them ends, and is forgotten, in the moment before the loss.
@@ -82,7 +82,7 @@ def test_a_janitor_that_dies_over_its_walk_leaves_it_to_the_next(own, server):
         with running_worker(own):
             dead = desk.submit("echo", {"message": "x", "permanent": True})
             desk.finished(dead)
-            desk.drained(names.DEAD_TAP)
+            desk.drained(names.RECORDER_QUEUE)
         _flush(server)
         with contextlib.closing(Handovers(own)) as handovers:
             handovers.say_known("a walk that is not over")

@@ -102,7 +102,7 @@ def test_a_large_letter_is_shown_kept_by_a_redrive_and_can_be_discarded(desk):
         for end in (b"1", b"2"):  # without an id, and the same but for its last byte
             desk.send(_body(MAX_MESSAGE + 2) + end, _headers(id=...))
         eventually(lambda: len(_dead(desk)) == 6, 60, "all are recorded")
-        eventually(lambda: desk.depth(names.DEAD_TAP) == 0, 20, "the tap is read")
+        eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
     verbs = DeadLetterService(desk.settings, desk.store, desk.publisher)
     large = next(record.task_id for record in _dead(desk) if record.dead_reason == "too-large")
     listed = _celery(desk, "list", "--error-type", "too-large", "--json").stdout

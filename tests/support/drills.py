@@ -13,7 +13,8 @@ from pathlib import Path
 
 import celery_app
 from dispatch.errors import RetryableError
-from dispatch.tasktypes.registry import Payload, task
+from dispatch.tasktypes.payload import Payload
+from dispatch.tasktypes.registry import task
 
 MIB = 1_048_576
 

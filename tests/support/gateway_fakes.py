@@ -14,12 +14,13 @@ from dispatch.deadletters.service import NoSuchDeadLetter
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.application import Parts, build
 from dispatch.gateway.submission import Accepted, Submission
-from dispatch.gateway.views.health import Readiness
+from dispatch.gateway.admission.readiness import Readiness
 from dispatch.protocol import ids
 from dispatch.protocol.record import Record, State
 from dispatch.store.tasks import Page
 from dispatch.store.workers import WorkerInfo
-from dispatch.tasktypes.registry import Payload, TaskType
+from dispatch.tasktypes.payload import Payload
+from dispatch.tasktypes.registry import TaskType
 
 
 class Greeting(Payload):

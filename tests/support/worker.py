@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from celery_app import create_celery
 from dispatch.broker import provision
-from dispatch.broker.decoding import wire_message
+from dispatch.broker.decoding import decode
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.gateway.submission import Submission, Submitter
@@ -199,7 +199,7 @@ class Bench:
         with Connection(self.settings.broker("admin")) as connection:
             channel = connection.default_channel
             while (message := channel.basic_get(queue)) is not None:
-                found.append(wire_message(channel.message_to_python(message)))
+                found.append(decode(channel.message_to_python(message)))
             channel.basic_recover(requeue=True)
         return found
 

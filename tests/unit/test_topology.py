@@ -6,7 +6,8 @@ import pytest
 
 import topology
 from dispatch.broker import provision
-from dispatch.broker.model import Action, Binding, BrokerMap, Exchange, Policy, Queue, Verdict, differences
+from dispatch.broker.drift import Action, Verdict, differences
+from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
 from dispatch.config import settings as configuration
 from dispatch.protocol import names
 

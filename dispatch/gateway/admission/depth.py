@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-import amqp.exceptions
-import kombu
 import structlog
 
-from dispatch.broker import provision
-from dispatch.broker import queue_stats as queues
-from dispatch.broker.management import Management, ManagementUnavailable
-from dispatch.config.settings import Settings
+from dispatch.background import Background
 from dispatch.gateway.admission.guard import FRESH, Guard
-from dispatch.protocol import names
 from dispatch.telemetry import metrics
 
 INTERVAL = 1.0  #: seconds between two looks
-_SOCKET = 1.0  #: seconds for connecting, and for each read and write
 _RATE_EVERY = 5.0  #: seconds; RabbitMQ measures no more often
-_RATE_BUDGET = 0.5  #: seconds for asking the management API
 
 _log = structlog.get_logger("dispatch.gateway.depth")
 
@@ -35,62 +26,14 @@ class Gauge(Protocol):
         """Ready messages; any exception means that it could not tell."""
 
     def close(self) -> None:
-        """Let go of the connection; never raises."""
+        """Drop the connection; never raises."""
+
+    def reason(self, exc: Exception) -> str:
+        """What to log about an exception of `read`."""
 
 
-class DepthGauge:
-    """Reads the work queue's depth by a passive declaration, on a connection of its own.
-
-    The connection never publishes, so a memory alarm does not block it; it has no heartbeat, since each read
-    has a time limit and there is one a second.
-
-    Args:
-        settings: the broker, as the gateway's user.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._connection = kombu.Connection(
-            settings.broker("gateway"),
-            connect_timeout=_SOCKET,
-            heartbeat=0,
-            transport_options={"read_timeout": _SOCKET, "write_timeout": _SOCKET},
-        )
-        self._channel: Any = None
-
-    def read(self) -> int:
-        """Ready messages."""
-        if self._channel is None:
-            provision.connect(self._connection)
-            self._channel = self._connection.channel()
-        return queues.depth(self._channel, names.WORK_QUEUE).ready
-
-    def close(self) -> None:
-        """Drop the connection; the next read makes a new one."""
-        self._channel = None
-        with contextlib.suppress(Exception):
-            self._connection.collect()
-
-
-def ack_rate(settings: Settings) -> float | None:
-    """Messages a second that workers acknowledged lately, as RabbitMQ measured.
-
-    Args:
-        settings: the management API.
-
-    Returns:
-        The rate; None when the management API can't be reached, which the guard copes with.
-    """
-    try:
-        with Management(settings, budget=_RATE_BUDGET) as management:
-            queue = management.get("queues", management.vhost, names.WORK_QUEUE)
-    except ManagementUnavailable:
-        return None
-    rate: float | None = queue.get("message_stats", {}).get("ack_details", {}).get("rate")
-    return rate
-
-
-class DepthReader:
-    """Feeds the guard, and tells whether the broker answers.
+class DepthReader(Background):
+    """Feeds the guard, and knows whether the broker answers.
 
     Args:
         guard: is given every reading.
@@ -99,31 +42,21 @@ class DepthReader:
     """
 
     def __init__(self, guard: Guard, gauge: Gauge, rate: Callable[[], float | None]) -> None:
+        super().__init__("depth-reader", interval=INTERVAL)
         self._guard = guard
         self._gauge = gauge
         self._rate = rate
         self._rate_due = 0.0
         self._changed = threading.Condition()
-        self._asked = False
-        self._stopping = False
         self._read_at: float | None = None
         self._failing = False
-        self._thread = threading.Thread(target=self._run, name="depth-reader", daemon=True)
-
-    def start(self) -> None:
-        """Start looking."""
-        self._thread.start()
 
     def close(self) -> None:
-        """Stop looking."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(2 * _SOCKET)
+        """Stop reading."""
+        self.stop(wait=2.0)
 
     def probe(self, timeout: float) -> bool:
-        """Look now.
+        """Read now.
 
         Args:
             timeout: seconds to wait for it.
@@ -133,8 +66,7 @@ class DepthReader:
         """
         with self._changed:
             asked = time.monotonic()
-            self._asked = True
-            self._changed.notify_all()
+            self.wake()
             return self._changed.wait_for(lambda: self._read_at is not None and self._read_at >= asked, timeout)
 
     @property
@@ -142,22 +74,15 @@ class DepthReader:
         """Whether there was an answer lately."""
         return self._read_at is not None and time.monotonic() - self._read_at <= FRESH
 
-    def _run(self) -> None:
-        while not self._stopping:
-            self._look()
-            with self._changed:
-                self._changed.wait_for(lambda: self._asked or self._stopping, INTERVAL)
-                self._asked = False
-        self._gauge.close()
-
-    def _look(self) -> None:
+    def step(self) -> None:
+        """Read the depth, and while the queue is deep the drain rate."""
         started = time.monotonic()
         try:
             ready = self._gauge.read()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the thread must live and the guard opens
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the guard opens
             self._gauge.close()
             metrics.REFUSING.set(self._guard.full())
-            self._note(failing=True, why=_reason(exc))
+            self._log_turn(self._gauge.reason(exc))
             return
         self._guard.observe(ready)
         metrics.DEPTH.set(ready)
@@ -165,22 +90,19 @@ class DepthReader:
         with self._changed:
             self._read_at = started
             self._changed.notify_all()
-        self._note(failing=False, why="")
+        self._log_turn("")
         if self._guard.busy and started >= self._rate_due:
             self._rate_due = started + _RATE_EVERY
             self._guard.measured(self._rate())
 
-    def _note(self, *, failing: bool, why: str) -> None:
-        """Log the turns only, not every second of an outage."""
-        if failing and not self._failing:
-            _log.warning("the depth of the work queue can't be read: the 429 guard is open", why=why)
-        elif self._failing and not failing:
+    def finish(self) -> None:
+        """Drop the connection."""
+        self._gauge.close()
+
+    def _log_turn(self, error: str) -> None:
+        """Log when an outage begins and ends, not every second of it."""
+        if error and not self._failing:
+            _log.warning("the depth of the work queue can't be read: the 429 guard is open", why=error)
+        elif self._failing and not error:
             _log.info("the depth of the work queue can be read again")
-        self._failing = failing
-
-
-def _reason(exc: Exception) -> str:
-    """What to log. Not the broker URL: it has a password."""
-    if isinstance(exc, amqp.exceptions.NotFound):
-        return f"{names.WORK_QUEUE} is missing: run `celery -A celery_app topology apply`"
-    return type(exc).__name__
+        self._failing = bool(error)

@@ -9,14 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from dispatch.config.settings import Settings
+from dispatch.config.groups import GatewaySettings
 from dispatch.errors import StoreError
 from dispatch.gateway.http.problems import Problem
-from dispatch.store.keys import rate_key
-from dispatch.store.scripts import Scripts
-
-#: Seconds for Redis's answer; later than that, the request goes on uncounted.
-PATIENCE = 0.25
+from dispatch.store.scripts import RedisHandle
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,19 +46,19 @@ class Quota:
     """Counts requests. Thread-safe.
 
     Args:
+        redis: the process's handle.
         settings: ``rate_limit`` requests within ``rate_window`` seconds; 0 is no limit.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, redis: RedisHandle, settings: GatewaySettings) -> None:
+        self._redis = redis
         self._limit, self._window = settings.rate_limit, settings.rate_window
-        self._prefix = settings.redis_prefix
-        self._scripts = Scripts(settings, timeout=PATIENCE, names=("rate_key",)) if self._limit else None
 
     def spend(self, principal: str) -> dict[str, str]:
         """Count a request.
 
         Args:
-            principal: who sent it.
+            principal: of the request.
 
         Returns:
             Headers for its answer.
@@ -70,24 +66,17 @@ class Quota:
         Raises:
             Problem: ``quota-exceeded``.
         """
-        share = self._share(principal)
+        share = self._share(principal) if self._limit else None
         if share is None:
             return {}
         if not share.taken:
             raise Problem("quota-exceeded", retry_after=share.retry_after, headers=share.headers())
         return share.headers()
 
-    def close(self) -> None:
-        """Close the connections."""
-        if self._scripts is not None:
-            self._scripts.close()
-
     def _share(self, principal: str) -> Share | None:
-        if self._scripts is None:
-            return None
-        key = rate_key(self._prefix, principal)
+        key, window = self._redis.keys.rate(principal), int(self._window * 1_000)
         try:
-            (answer,) = self._scripts.run(self._scripts.step("rate_key", [key], self._limit, int(self._window * 1_000)))
+            (answer,) = self._redis.run(self._redis.script("spend_quota", [key], self._limit, window))
         except StoreError:
             return None
         return Share(self._limit, self._window, int(answer[1]) / 1_000, bool(answer[0]))

@@ -89,7 +89,7 @@ class LetterFilter(Body):
     error_type: Name | None = None
 
 
-class BulkRedrive(Body):
+class BulkRedriveBody(Body):
     """Dead letters to send again, by the workers, at a bounded rate."""
 
     filter: LetterFilter = LetterFilter()

@@ -11,7 +11,7 @@ import pydantic
 
 from dispatch.gateway.http import jsonbody
 from dispatch.gateway.http.problems import FieldError, Problem
-from dispatch.store.tasks import Page
+from dispatch.store.index import Page
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 

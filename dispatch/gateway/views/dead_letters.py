@@ -1,23 +1,24 @@
-"""``/v1/dead-letters``: see why, send again, drop. For operators: these see everybody's tasks."""
+"""``/v1/dead-letters``: find, redrive, discard. For operators, who see the tasks of all principals."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from flask import Response
 
 from dispatch.config import api_keys as keys
-from dispatch.deadletters.service import NoSuchDeadLetter
+from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives
+from dispatch.deadletters.service import DeadLetterService, NoSuchDeadLetter, without_secrets
 from dispatch.errors import InDoubt
-from dispatch.gateway import letters
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import context, validation
 from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
-from dispatch.gateway.ports import Letters
 from dispatch.protocol import ids
+from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.record import Record
 from dispatch.tasktypes.registry import TaskType
 
@@ -28,12 +29,14 @@ class DeadLetterViews:
     """The operations on dead letters.
 
     Args:
-        desk: the verbs.
-        types: the task types, which know what is secret in a payload.
+        service: the operator's verbs.
+        bulk: the bulk redrives that wait for a worker.
+        types: the task types, whose models declare what is secret in a payload.
     """
 
-    def __init__(self, desk: Letters, types: Mapping[str, TaskType]) -> None:
-        self._desk = desk
+    def __init__(self, service: DeadLetterService, bulk: BulkRedrives, types: Mapping[str, TaskType]) -> None:
+        self._service = service
+        self._bulk = bulk
         self._types = types
 
     @operation(
@@ -48,8 +51,8 @@ class DeadLetterViews:
         """A page of dead letters."""
         query = validation.read_query(models.LetterQuery)
         page = validation.page(
-            lambda: self._desk.list(
-                type=query.type, error_type=query.error_type, limit=query.limit, cursor=query.cursor
+            lambda: self._service.page(
+                DeadLetterFilter(query.type, query.error_type), limit=query.limit, cursor=query.cursor
             )
         )
         return json_response({"items": [show(record) for record in page.items], "next": page.next})
@@ -64,8 +67,8 @@ class DeadLetterViews:
     )  # fmt: skip
     def get(self, task_id: str) -> Response:
         """One dead letter."""
-        record = self._desk.get(_checked(task_id))
-        return json_response({**show(record), "payload": letters.payload(record, self._types)})
+        record = self._service.find(_checked(task_id))
+        return json_response({**show(record), "payload": payload_of(record, self._types)})
 
     @operation(
         Operation(
@@ -83,7 +86,7 @@ class DeadLetterViews:
         """Send one again."""
         validation.parse(models.NoBody, validation.read_optional_object())
         try:
-            body = context.task_json(self._desk.redrive(_checked(task_id), by=context.principal().id))
+            body = context.task_json(self._service.redrive(_checked(task_id), by=context.principal().id))
         except InDoubt as exc:
             detail = "It is unknown whether the letter was sent. Repeating this is safe: one cycle runs once at most."
             raise Problem("publish-unconfirmed", detail, retry_after=_REPEAT, taskId=task_id) from exc
@@ -98,18 +101,19 @@ class DeadLetterViews:
             ),
             scope=keys.DEADLETTERS_WRITE,
             description="The request is stored, so that it goes on when a worker dies on the way.",
-            body=models.BulkRedrive,
+            body=models.BulkRedriveBody,
         )
     )  # fmt: skip
     def redrive_many(self) -> Response:
         """Count, or have the workers send many again."""
-        order = validation.parse(models.BulkRedrive, validation.read_object())
-        kind, error, limit, rate = order.filter.type, order.filter.error_type, order.limit, order.rate_per_second
-        if order.dry_run:
-            matched = self._desk.count(type=kind, error_type=error, limit=limit)
-        else:
-            by = context.principal().id
-            matched = self._desk.request_bulk(type=kind, error_type=error, limit=limit, rate_per_second=rate, by=by)
+        order = validation.parse(models.BulkRedriveBody, validation.read_object())
+        limit, rate = order.limit, order.rate_per_second
+        bulk = BulkRedrive(
+            DeadLetterFilter(order.filter.type, order.filter.error_type), limit, rate, context.principal().id
+        )
+        matched = self._service.count(bulk.filter, most=limit)
+        if matched and not order.dry_run:
+            self._bulk.add(bulk)
         answer = models.BulkAnswer(matched=matched, limit=limit, rate_per_second=rate, dry_run=order.dry_run)
         return json_response(answer.model_dump(by_alias=True), 200 if order.dry_run else 202)
 
@@ -123,13 +127,28 @@ class DeadLetterViews:
     )  # fmt: skip
     def discard(self, task_id: str) -> Response:
         """Drop one."""
-        self._desk.discard(_checked(task_id), by=context.principal().id)
+        self._service.discard(_checked(task_id), by=context.principal().id)
         return Response(status=204)
 
 
 def show(record: Record) -> dict[str, Any]:
     """A dead letter as the API shows it."""
     return {**context.task_json(record), "principal": record.principal, "deadReason": record.dead_reason}
+
+
+def payload_of(record: Record, types: Mapping[str, TaskType]) -> Any:
+    """What the client sent, from the recorded message, without its secrets; None when it can't be read (poison).
+
+    Args:
+        record: a dead letter's.
+        types: the task types; the secrets of an unknown type's payload are not known.
+    """
+    if record.message is None:
+        return None
+    try:
+        return without_secrets(json.loads(record.message.body), types.get(record.type))[0][0]
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _checked(task_id: str) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dispatch.errors import StoreError
-from dispatch.gateway.ports import Tasks
 from dispatch.protocol.record import Record
+from dispatch.store.tasks import TaskStore
 from dispatch.telemetry import logger
 
 MEDIA_TYPE = "text/event-stream"
@@ -34,7 +34,7 @@ def last_event(given: str | None) -> int:
     return int(given) if given is not None and given.isascii() and given.isdigit() and len(given) < 10 else 0
 
 
-def follow(tasks: Tasks, record: Record, after: int, over: Callable[[], bool]) -> Iterator[str]:
+def follow(tasks: TaskStore, record: Record, after: int, over: Callable[[], bool]) -> Iterator[str]:
     """The stream.
 
     Args:

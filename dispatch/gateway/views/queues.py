@@ -1,4 +1,4 @@
-"""``/v1/queues``: what waits where, for operators."""
+"""``/v1/queues``: the queues and what waits in them, for operators."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from flask import Response
 
-from dispatch.broker.queue_stats import ManagementUnavailable, QueueView
+from dispatch.broker.management import ManagementUnavailable
+from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys as keys
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.contract import models
@@ -21,7 +22,7 @@ class QueueViews:
 
     Args:
         snapshot: every queue as RabbitMQ's management API shows it, within 3 s.
-        guard: knows the depth to the second.
+        guard: has the depth to the second.
     """
 
     def __init__(self, snapshot: Callable[[], Sequence[QueueView]], guard: Guard) -> None:
@@ -38,7 +39,7 @@ class QueueViews:
     )  # fmt: skip
     def index(self) -> Response:
         """Every queue, in the map's order."""
-        return json_response({"items": [self._shown(queue) for queue in self._look()]})
+        return json_response({"items": [self._shown(queue) for queue in self._read()]})
 
     @operation(
         Operation(
@@ -50,7 +51,7 @@ class QueueViews:
     )  # fmt: skip
     def get(self, name: str) -> Response:
         """One queue."""
-        for queue in self._look():
+        for queue in self._read():
             if queue.name == name:
                 return json_response(self._shown(queue))
         raise Problem("not-found", "There is no queue of that name. See /v1/queues.")
@@ -59,7 +60,7 @@ class QueueViews:
         body = queue.to_json()
         return {**body, "guard": body["guard"] and {**body["guard"], "refusing": self._guard.full()}}
 
-    def _look(self) -> Sequence[QueueView]:
+    def _read(self) -> Sequence[QueueView]:
         try:
             return self._snapshot()
         except ManagementUnavailable as exc:

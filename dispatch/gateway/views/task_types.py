@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Response
@@ -13,7 +13,8 @@ from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.protocol import names
-from dispatch.protocol.retry import Rung
+from dispatch.protocol.retry import Ladder
+from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -24,11 +25,11 @@ class TaskTypeViews:
 
     Args:
         types: by name.
-        ladder: every declared rung.
+        ladders: of the types.
     """
 
-    def __init__(self, types: Mapping[str, TaskType], ladder: Sequence[Rung]) -> None:
-        self._shown = {name: describe(task_type, ladder) for name, task_type in types.items()}
+    def __init__(self, types: Mapping[str, TaskType], ladders: Ladders) -> None:
+        self._shown = {name: describe(task_type, ladders.of(name)) for name, task_type in types.items()}
 
     @operation(
         Operation(
@@ -56,21 +57,20 @@ class TaskTypeViews:
         return json_response(self._shown[name])
 
 
-def describe(task_type: TaskType, ladder: Sequence[Rung]) -> dict[str, Any]:
+def describe(task_type: TaskType, ladder: Ladder) -> dict[str, Any]:
     """A task type as the API shows it.
 
     Args:
         task_type: the type.
-        ladder: every declared rung; the type may climb only some of them.
+        ladder: its own.
     """
-    rungs = [rung for rung in ladder if task_type.ladder is None or rung.name in task_type.ladder]
     return {
         "name": task_type.name,
         "summary": task_type.summary,
         "payloadSchema": {"$schema": _DIALECT, **task_type.payload.model_json_schema(by_alias=True)},
         "ladder": [
-            {"name": rung.name, "seconds": rung.seconds, "queue": names.rung_queue(rung.name)} for rung in rungs
+            {"name": rung.name, "seconds": rung.seconds, "queue": names.rung_queue(rung.name)} for rung in ladder.rungs
         ],
-        "maxAttempts": len(rungs) + 1,
+        "maxAttempts": ladder.attempts,
         "timeLimitSeconds": task_type.time_limit,
     }

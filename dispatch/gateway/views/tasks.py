@@ -19,11 +19,12 @@ from dispatch.gateway.http import long_poll as polling
 from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
-from dispatch.gateway.ports import KnownKeys, Submits, Tasks
-from dispatch.gateway.submission import Accepted, Submission
+from dispatch.gateway.submission import Accepted, Submission, Submitter
 from dispatch.gateway.views import event_stream as streams
 from dispatch.protocol import ids
 from dispatch.protocol.record import Record
+from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import metrics
 
@@ -40,7 +41,7 @@ class TaskViews:
         tasks: the records.
         submitter: accepts tasks.
         types: the task types by name.
-        keys: says whether a request is a repeat.
+        idempotency: whether a request is a repeat.
         guard: says whether the queue has room.
         slots: places for requests that wait.
         stream_slots: places for event streams.
@@ -50,10 +51,10 @@ class TaskViews:
     def __init__(
         self,
         *,
-        tasks: Tasks,
-        submitter: Submits,
+        tasks: TaskStore,
+        submitter: Submitter,
         types: Mapping[str, TaskType],
-        keys: KnownKeys,
+        idempotency: IdempotencyKeys,
         guard: Guard,
         slots: polling.Slots,
         stream_slots: polling.Slots,
@@ -62,7 +63,7 @@ class TaskViews:
         self._tasks = tasks
         self._submitter = submitter
         self._types = types
-        self._keys = keys
+        self._idempotency = idempotency
         self._guard = guard
         self._slots = slots
         self._streams = stream_slots
@@ -202,7 +203,7 @@ class TaskViews:
             type=task_type,
             payload=payload.model_dump(mode="json", by_alias=True, exclude_unset=True),  # what was left out stays out
             fingerprint=jsonbody.fingerprint("POST", {"type": body.type, "payload": body.payload}),
-            key=key,
+            idempotency_key=key,
             request_id=context.current().request_id,
             traceparent=context.current().traceparent,
         )
@@ -214,8 +215,11 @@ class TaskViews:
         raise Problem("unknown-task-type", error.detail, errors=[error], nearest=nearest)
 
     def _admit(self, submission: Submission) -> None:
+        # "It never runs" would be a lie about a repeat of an accepted task: it is answered from its record.
         if self._guard.full():
-            repeat = submission.key is not None and self._keys.known(submission.principal, submission.key)
+            repeat = submission.idempotency_key is not None and self._idempotency.known(
+                submission.principal, submission.idempotency_key
+            )
             if not repeat:
                 raise self._guard.refusal()
 

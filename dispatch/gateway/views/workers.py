@@ -1,4 +1,4 @@
-"""``/v1/workers``: who works, for operators."""
+"""``/v1/workers``: the workers with a recent heartbeat, for operators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WorkerViews:
     """The operation on workers.
 
     Args:
-        present: the workers that were heard of lately.
+        present: the workers with a recent heartbeat.
     """
 
     def __init__(self, present: Callable[[], Sequence[WorkerInfo]]) -> None:
@@ -25,10 +25,10 @@ class WorkerViews:
 
     @operation(
         Operation(
-            "GET", "/v1/workers", "listWorkers", "Workers", "The workers that were heard of lately",
+            "GET", "/v1/workers", "listWorkers", "Workers", "The workers with a recent heartbeat",
             (ResponseSpec(200, "Every worker, by name.", models.WorkerList, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
-            description="A worker says every 3 s that it is there; after 15 s of silence it is not listed any more.",
+            description="A worker writes a heartbeat every 3 s; after 15 s of silence it is not listed any more.",
         )
     )  # fmt: skip
     def index(self) -> Response:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatch.telemetry import logger
-from dispatch.worker.executor import LoopBridge
+from dispatch.worker.loop import LoopBridge
 
 log = logger("dispatch.shutdown")
 

@@ -7,8 +7,8 @@ from pydantic import SecretStr
 
 import topology
 from dispatch.broker import provision
+from dispatch.broker.drift import Action, Verdict
 from dispatch.broker.management import ManagementRefused, ManagementUnavailable, VhostMissing, vhost
-from dispatch.broker.model import Action, Verdict
 from dispatch.protocol import names
 from support.waiting import eventually
 
@@ -156,13 +156,13 @@ def test_an_old_rung_that_is_no_longer_in_the_ladder_is_noted(applied):
 
 # --- conflicts -----------------------------------------------------------------------------------
 def test_a_rung_of_another_wait_is_explained_and_nothing_is_changed(applied, channel):
-    channel.queue_delete(names.DEAD_TAP)
+    channel.queue_delete(names.RECORDER_QUEUE)
     slower = applied.model_copy(update={"ladder": (topology.Rung("1m", 7.0),)})
 
     with pytest.raises(provision.TopologyConflict, match=r"x-message-ttl is 1000, the map says 7000.*DISPATCH_LADDER"):
         provision.apply(slower)
 
-    assert ("queue", names.DEAD_TAP) in [(each.kind, each.name) for each in provision.plan(slower)]
+    assert ("queue", names.RECORDER_QUEUE) in [(each.kind, each.name) for each in provision.plan(slower)]
 
 
 def test_over_amqp_alone_a_conflict_is_explained_as_well(settings, channel):
@@ -281,14 +281,14 @@ def test_what_no_queue_is_bound_for_is_returned(confirmed, exchange, key, header
 def test_a_letter_of_any_routing_key_reaches_the_dlq_and_the_dead_tap(channel, confirmed):
     send(confirmed, names.DEAD_EXCHANGE, "some.key", body="poison")
 
-    assert get(channel, names.DEAD_QUEUE).body == get(channel, names.DEAD_TAP).body == "poison"
+    assert get(channel, names.DEAD_QUEUE).body == get(channel, names.RECORDER_QUEUE).body == "poison"
 
 
 def test_work_that_waits_too_long_expires_to_the_dlq_and_the_dead_tap(settings, channel, confirmed):
     provision.apply(settings.model_copy(update={"queue_ttl": 0.2}))
 
     send(confirmed, names.TASK_EXCHANGE)
-    letters = [get(channel, queue) for queue in (names.DEAD_QUEUE, names.DEAD_TAP)]
+    letters = [get(channel, queue) for queue in (names.DEAD_QUEUE, names.RECORDER_QUEUE)]
 
     assert [letter.headers["x-death"][0]["reason"] for letter in letters] == ["expired", "expired"]
     assert letters[0].delivery_info["routing_key"] == "robot.task.dispatch.echo"

@@ -97,9 +97,9 @@ def test_the_statistics_show_what_waits_what_is_in_hand_and_what_cannot_come_bac
 
 
 def test_a_queue_that_is_missing_has_no_numbers_and_says_so(applied, channel):
-    channel.queue_delete(names.DEAD_TAP)
+    channel.queue_delete(names.RECORDER_QUEUE)
 
-    tap = view(applied, names.DEAD_TAP)
+    tap = view(applied, names.RECORDER_QUEUE)
 
     assert (tap.ready, tap.consumers, tap.ttl, tap.bindings) == (None, None, None, ())
     assert "queue robot.task.dead.q: not there" in tap.drift

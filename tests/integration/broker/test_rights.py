@@ -15,7 +15,7 @@ from support.waiting import eventually
 
 ROLES = [role.name for role in files.ROLES]
 EXCHANGES = (names.TASK_EXCHANGE, names.RETRY_EXCHANGE, names.DEAD_EXCHANGE)
-QUEUES = (names.WORK_QUEUE, names.rung_queue("1m"), names.DEAD_TAP, names.DEAD_QUEUE)
+QUEUES = (names.WORK_QUEUE, names.rung_queue("1m"), names.RECORDER_QUEUE, names.DEAD_QUEUE)
 KEY = names.routing_key("echo")
 
 
@@ -115,7 +115,7 @@ def test_the_gateway_and_replay_may_use_no_other_routing_keys(loaded):
 def test_the_admin_may_apply_the_topology_and_change_a_policy(loaded):
     admin = managed_by("admin", loaded)
     with kombu.Connection(admin.broker("admin")) as connection, connection.channel() as channel:
-        channel.queue_delete(names.DEAD_TAP)
+        channel.queue_delete(names.RECORDER_QUEUE)
 
     done = provision.apply(admin.model_copy(update={"queue_ttl": 77.0}))
     provision.apply(admin)

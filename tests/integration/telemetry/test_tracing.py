@@ -15,7 +15,7 @@ from opentelemetry.trace import get_current_span as current_span
 from prometheus_client.openmetrics import parser as openmetrics
 
 from celery_app import create_celery
-from dispatch.broker.publisher import dispatch
+from dispatch.broker.celery_producer import dispatch
 from dispatch.config.settings import ANSWER_WITHIN, load
 from dispatch.errors import NotSent
 from dispatch.protocol.record import State

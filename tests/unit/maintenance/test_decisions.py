@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from dispatch.protocol.retry import AttemptFailed
 from dispatch.config.settings import load
 from dispatch.deadletters.recorder import death, readable
 from dispatch.errors import PermanentError, RetryableError, Throttled
@@ -14,7 +15,7 @@ from dispatch.protocol.dead_letters import DeadLetterFilter, is_stale
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
-from dispatch.worker.outcomes import AttemptFailed, failure_of
+from dispatch.worker.outcomes import failure_of
 
 SETTINGS = load({})
 RUNG = Rung("5m", 300)

@@ -7,12 +7,14 @@ import types
 import pytest
 import structlog
 
+from dispatch.protocol.retry import AttemptFailed
 from dispatch.config import settings
 from dispatch.errors import RetryableError
 from dispatch.protocol.message import Message
-from dispatch.tasktypes.registry import Payload, Secret, TaskType, secrets_of
+from dispatch.tasktypes.payload import Payload, Secret, secrets_of
+from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logs, task_log
-from dispatch.worker.outcomes import FENCE, OWNER, WIRE, AttemptFailed
+from dispatch.worker.outcomes import FENCE, OWNER, WIRE
 from dispatch.worker.runner import Runner, call_handler
 from support.context import FakeContext
 from support.gateway_fakes import World, problem

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dispatch.protocol.retry import AttemptFailed
 from dispatch.protocol.message import Message
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
 from dispatch.telemetry import metrics
-from dispatch.worker.outcomes import AttemptFailed, ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
+from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
 from dispatch.worker.run_metrics import Run, claim_answer, queued_since
 from support import deploy
 from support.gateway_fakes import World

@@ -1,8 +1,8 @@
--- A new record, not yet published. ARGV: 1 seed, 2 hop.
--- A client that repeats its key after a crash finds the record there already: it goes on with it.
+-- A new record, not yet published. A client that repeats its Idempotency-Key after a crash finds the record: it goes on with it.
+local seed, hop = unpack(ARGV)
 if exists() then return get('state') end
-recreate(ARGV[1])
+recreate(seed)
 set('state', 'SCHEDULED', 'published', 0)
-hop(ARGV[2])
+add_hop(hop)
 commit(0)
 return 'SCHEDULED'

@@ -1,22 +1,22 @@
--- A failed attempt and what happens next, recorded before the next copy is published.
--- ARGV: 1 fence, 2 seq, 3 decision, 4 state or '' (dead: only the confirm makes it final), 5 rung, 6 wait ms, 7 queue,
---       8 error type, 9 error, 10 retryable, 11 dead reason, 12 hop, 13 second hop, 14 seed.
-local seq = tonumber(ARGV[2])
-if not exists() then
-  if ARGV[14] == '' then return {'MISSING'} end
-  recreate(ARGV[14])
-  set('fence', ARGV[1], 'startedAt', NOW)
-end
--- Said already, the answer was lost or another copy was first: publish what was decided then.
+-- A failed attempt and its next copy, recorded before that copy is published.
+-- An empty state means dead: only the confirm makes that final.
+local fence, seq, decision, state, rung, wait_ms, queue, error_type, error_text, retryable, dead_reason, failed_hop, next_hop,
+  seed = unpack(ARGV)
+seq = tonumber(seq)
+local there, rebuilt = present(seed)
+if not there then return 'MISSING' end
+if rebuilt then set('fence', fence, 'startedAt', NOW) end
+-- Decided already (the answer was lost, or another copy was first): publish what was decided then.
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
-if get('fence') ~= ARGV[1] or number('seq') ~= seq then return {'REFUSED'} end
-set('decision', ARGV[3], 'decidedSeq', seq, 'errorType', ARGV[8], 'error', ARGV[9], 'errorRetryable', ARGV[10], 'lostRuns', 0)
-forget('fence')
-if ARGV[4] ~= '' then
-  set('state', ARGV[4], 'rung', ARGV[5], 'queue', ARGV[7], 'nextAttemptAt', NOW + tonumber(ARGV[6]))
+if get('fence') ~= fence or number('seq') ~= seq then return {'REFUSED'} end
+set('decision', decision, 'decidedSeq', seq, 'errorType', error_type, 'error', error_text, 'errorRetryable', retryable,
+    'lostRuns', 0)
+unset('fence')
+if state ~= '' then
+  set('state', state, 'rung', rung, 'queue', queue, 'nextAttemptAt', NOW + tonumber(wait_ms))
 end
-if ARGV[11] ~= '' then set('deadReason', ARGV[11]) end
-hop(ARGV[12])
-hop(ARGV[13])
+if dead_reason ~= '' then set('deadReason', dead_reason) end
+add_hop(failed_hop)
+add_hop(next_hop)
 commit(0)
-return {'OK', ARGV[3]}
+return {'OK', decision}

@@ -1,8 +1,9 @@
--- An operator gave a dead letter up: it stays FAIL and expires. ARGV: 1 ttl ms, 2 hop.
+-- An operator discarded a dead letter: the task stays FAIL and its record expires.
+local ttl, hop = unpack(ARGV)
 if not exists() then return 'MISSING' end
-if not BURIED[get('state')] then return 'REFUSED' end
+if not DEAD[get('state')] then return 'REFUSED' end
 if get('discarded') then return 'OK' end
 set('discarded', 1)
-hop(ARGV[2])
-commit(tonumber(ARGV[1]))
+add_hop(hop)
+commit(tonumber(ttl))
 return 'OK'

@@ -1,20 +1,22 @@
 -- The decided copy is confirmed: its seq is the record's now, older copies are stale, the lease is dropped.
--- ARGV: 1 seq that was decided, 2 owner or '', 3 final state or '', 4 hop, 5 '1' when the copy went to the work queue, 6 queue,
---       7 wait ms on the rung, which begins with the confirm, 8 the attempt that the copy authorises.
+-- final: the state of a dead letter, or ''. queued: '1' when the copy went to the work queue. wait_ms: on the rung, from
+-- the confirm on.
+local seq, owner, final, hop, queued, queue, wait_ms, attempt = unpack(ARGV)
+seq = tonumber(seq)
 if not exists() then return 'MISSING' end
-if ARGV[2] ~= '' and lease_owner() == ARGV[2] then redis.call('DEL', KEYS[2]) end
-if number('decidedSeq') ~= tonumber(ARGV[1]) or not get('decision') then return 'LATE' end
-set('seq', tonumber(ARGV[1]) + 1, 'published', 1, 'copyAttempt', ARGV[8])
-forget('decision', 'decidedSeq', 'owner', 'fence', 'before')
-if ARGV[3] ~= '' then
-  set('state', ARGV[3], 'finishedAt', NOW, 'queue', ARGV[6])
-  forget('nextAttemptAt', 'rung')
-elseif ARGV[5] == '1' then
-  set('state', 'QUEUED', 'queue', ARGV[6])
-  forget('nextAttemptAt', 'rung')
+if owner ~= '' and lease_owner() == owner then redis.call('DEL', KEYS[2]) end
+if number('decidedSeq') ~= seq or not get('decision') then return 'LATE' end
+set('seq', seq + 1, 'published', 1, 'copyAttempt', attempt)
+unset('decision', 'decidedSeq', 'owner', 'fence', 'before')
+if final ~= '' then
+  set('state', final, 'finishedAt', NOW, 'queue', queue)
+  unset('nextAttemptAt', 'rung')
+elseif queued == '1' then
+  set('state', 'QUEUED', 'queue', queue)
+  unset('nextAttemptAt', 'rung')
 else
-  set('nextAttemptAt', NOW + tonumber(ARGV[7]))
+  set('nextAttemptAt', NOW + tonumber(wait_ms))
 end
-hop(ARGV[4])
+add_hop(hop)
 commit(0)
 return 'OK'

@@ -1,9 +1,10 @@
--- The sweeper heard nothing of a published task for longer than any queue could hold it: a copy of the next seq is decided.
--- ARGV: 1 revision that the sweeper read, 2 seq, 3 decision, 4 queue, 5 hop.
-if not exists() or number('revision') ~= tonumber(ARGV[1]) or number('seq') ~= tonumber(ARGV[2]) then return 'LATE' end
+-- The sweeper saw no sign of a published task for longer than any queue can hold it: it decides a copy of the next seq.
+-- revision: as the sweeper read it.
+local revision, seq, decision, queue, hop = unpack(ARGV)
+if not exists() or number('revision') ~= tonumber(revision) or number('seq') ~= tonumber(seq) then return 'LATE' end
 if TERMINAL[get('state')] or lease_owner() or get('decision') then return 'LATE' end
-set('decision', ARGV[3], 'decidedSeq', ARGV[2], 'state', 'QUEUED', 'queue', ARGV[4])
-forget('fence', 'owner')
-hop(ARGV[5])
+set('decision', decision, 'decidedSeq', seq, 'state', 'QUEUED', 'queue', queue)
+unset('fence', 'owner')
+add_hop(hop)
 commit(0)
 return 'OK'

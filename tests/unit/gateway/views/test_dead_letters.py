@@ -8,7 +8,8 @@ from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
 from dispatch.gateway.contract import models
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import ErrorInfo, State
-from dispatch.tasktypes.registry import Payload, Secret, TaskType
+from dispatch.tasktypes.payload import Payload, Secret
+from dispatch.tasktypes.registry import TaskType
 from support.gateway_fakes import FakeDesk, World, problem, record
 
 LETTER = record(

@@ -6,6 +6,7 @@ import pytest
 from dispatch.errors import StoreUnavailable
 from dispatch.gateway.contract import models
 from dispatch.gateway.views import health
+from dispatch.gateway.admission import readiness
 from dispatch.store.tasks import StoreHealth
 from support.gateway_fakes import World, problem
 
@@ -108,7 +109,7 @@ class Asked:
     [(True, True, None), (False, True, "depth"), (True, False, "takes no messages"), (False, False, "depth")],
 )
 def test_the_broker_must_answer_and_take_messages(probe, ready, wrong):
-    found = health.broker_check(Asked(probe), Asked(ready))()
+    found = readiness.broker_check(Asked(probe), Asked(ready))()
 
     assert (wrong is None) == (found is None)
     assert wrong is None or wrong in found
@@ -123,7 +124,7 @@ def test_the_broker_must_answer_and_take_messages(probe, ready, wrong):
     ],
 )
 def test_redis_must_answer_and_evict_nothing(answer, wrong):
-    found = health.store_check(Asked(answer))()
+    found = readiness.store_check(Asked(answer))()
 
     assert (wrong is None) == (found is None)
     assert wrong is None or (wrong in found and "hunter2" not in found)

@@ -1,0 +1,101 @@
+"""The work queue's depth, exact and in a fraction of a millisecond, and its drain rate."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import amqp.exceptions
+import kombu
+
+from dispatch.broker import provision
+from dispatch.broker.management import Management, ManagementUnavailable
+from dispatch.config.groups import BrokerSettings
+from dispatch.protocol import names
+
+#: Seconds for connecting, and for each read and write.
+_SOCKET = 1.0
+
+#: Seconds for a call of the management API.
+_RATE_BUDGET = 0.5
+
+
+class Depth(NamedTuple):
+    """A queue at this moment."""
+
+    ready: int  #: messages that wait; unacknowledged ones don't count
+    consumers: int
+
+
+def depth(channel: Any, queue: str) -> Depth:
+    """How many messages wait in a queue, by a passive declaration: exact, some 0.3 ms.
+
+    Args:
+        channel: an AMQP channel; RabbitMQ closes it when the queue is not there.
+        queue: the queue's name.
+
+    Returns:
+        Ready messages and consumers.
+
+    Raises:
+        amqp.exceptions.NotFound: there is no such queue.
+    """
+    answer = channel.queue_declare(queue, passive=True)
+    return Depth(answer.message_count, answer.consumer_count)
+
+
+class DepthGauge:
+    """Reads the work queue's depth by a passive declaration, on a connection of its own.
+
+    The connection never publishes, so a memory alarm does not block it; it has no heartbeat, since each read
+    has a time limit and there is one a second.
+
+    Args:
+        settings: the broker, as the gateway's user.
+    """
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._connection = kombu.Connection(
+            settings.broker("gateway"),
+            connect_timeout=_SOCKET,
+            heartbeat=0,
+            transport_options={"read_timeout": _SOCKET, "write_timeout": _SOCKET},
+        )
+        self._channel: Any = None
+
+    def read(self) -> int:
+        """Ready messages."""
+        if self._channel is None:
+            provision.connect(self._connection)
+            self._channel = self._connection.channel()
+        return depth(self._channel, names.WORK_QUEUE).ready
+
+    def close(self) -> None:
+        """Drop the connection; the next read makes a new one."""
+        self._channel = None
+        with contextlib.suppress(Exception):
+            self._connection.collect()
+
+    def reason(self, exc: Exception) -> str:
+        """What to log about a failed read. Not the broker URL: it has a password."""
+        if isinstance(exc, amqp.exceptions.NotFound):
+            return f"{names.WORK_QUEUE} is missing: run `celery -A celery_app topology apply`"
+        return type(exc).__name__
+
+
+def ack_rate(settings: BrokerSettings) -> float | None:
+    """Messages a second that workers acknowledged lately, as RabbitMQ measured.
+
+    Args:
+        settings: the management API.
+
+    Returns:
+        The rate; None when the management API can't be reached, which the guard copes with.
+    """
+    try:
+        with Management(settings, budget=_RATE_BUDGET) as management:
+            queue = management.get("queues", management.vhost, names.WORK_QUEUE)
+    except ManagementUnavailable:
+        return None
+    rate: float | None = queue.get("message_stats", {}).get("ack_details", {}).get("rate")
+    return rate

@@ -1,0 +1,143 @@
+"""Redrive or discard everything that a filter matches, by a walk through the DLQ."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
+from dispatch.deadletters.walk import StopWalk, walk
+from dispatch.deadletters.walk_lock import WalkLock
+from dispatch.errors import DispatchError, StoreUnavailable
+from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.message import DEAD_ID, Message
+from dispatch.store.scripts import RedisHandle
+from dispatch.telemetry import logger
+
+log = logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BulkRedrive:
+    """A redrive of many dead letters that an operator asked for."""
+
+    filter: DeadLetterFilter
+    limit: int  #: dead letters at most
+    rate: float  #: dead letters a second; 0 is no limit
+    by: str  #: who asked for it
+
+    def to_json(self) -> str:
+        """For Redis."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> BulkRedrive:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        return cls(DeadLetterFilter(**data["filter"]), data["limit"], data["rate"], data["by"])
+
+
+class BulkRedrives:
+    """The bulk redrives that wait for a worker's janitor. Each method raises `StoreUnavailable`.
+
+    Args:
+        redis: the process's handle.
+    """
+
+    def __init__(self, redis: RedisHandle) -> None:
+        self._redis = redis
+
+    def add(self, bulk: BulkRedrive) -> None:
+        """Have the workers redrive many dead letters; survives the death of the process that asked."""
+        self._redis.run(("RPUSH", self._redis.keys.bulk_redrives, bulk.to_json()))
+
+    def next(self) -> BulkRedrive | None:
+        """The oldest one, which stays in the list until `finish`: a worker may die in the middle of it."""
+        text = self._redis.run(("LINDEX", self._redis.keys.bulk_redrives, 0))[0]
+        return BulkRedrive.from_json(text) if text else None
+
+    def finish(self, bulk: BulkRedrive) -> None:
+        """It is done."""
+        self._redis.run(("LREM", self._redis.keys.bulk_redrives, 1, bulk.to_json()))
+
+    def shorten(self, bulk: BulkRedrive, sent: int) -> None:
+        """It was interrupted: what is left of it waits. A crash in between leaves it there twice, never lost."""
+        rest = dataclasses.replace(bulk, limit=bulk.limit - sent)
+        key = self._redis.keys.bulk_redrives
+        self._redis.run(("LPUSH", key, rest.to_json()), ("LREM", key, -1, bulk.to_json()))
+
+
+def redrive_matching(
+    broker_url: str,
+    service: DeadLetterService,
+    lock: WalkLock,
+    bulk: BulkRedrive,
+    *,
+    on_outcome: Callable[[Message, RedriveOutcome], None] = lambda _dead_letter, _outcome: None,
+) -> int:
+    """Redrive what a filter matches; works also with Redis wiped.
+
+    Args:
+        broker_url: the ``replay`` role's.
+        service: redrives one.
+        lock: held.
+        bulk: which dead letters, how many, how fast.
+        on_outcome: called with each dead letter that matched.
+
+    Returns:
+        How many were sent on.
+    """
+    sent = 0
+
+    def visit(dead_letter: Message) -> bool:
+        nonlocal sent
+        if sent >= bulk.limit:
+            raise StopWalk
+        if not bulk.filter.matches(dead_letter):
+            return False
+        outcome = service.redrive_message(_identified(dead_letter), by=bulk.by)
+        sent += outcome is RedriveOutcome.SENT
+        on_outcome(dead_letter, outcome)
+        return outcome in (RedriveOutcome.SENT, RedriveOutcome.STALE)
+
+    walk(broker_url, lock, visit, rate=bulk.rate)
+    return sent
+
+
+def discard_matching(
+    broker_url: str,
+    service: DeadLetterService,
+    lock: WalkLock,
+    wanted: DeadLetterFilter,
+    *,
+    by: str,
+    on_discard: Callable[[Message], None] = lambda _dead_letter: None,
+) -> int:
+    """Take what a filter matches out of the DLQ for good; the tasks stay FAIL.
+
+    Returns:
+        How many messages were taken out.
+
+    Raises:
+        StoreUnavailable: the rest stays; a message must not go while its record is that of a dead letter.
+    """
+
+    def visit(dead_letter: Message) -> bool:
+        if not wanted.matches(dead_letter):
+            return False
+        try:
+            service.discard(dead_letter.dead_letter_id, by=by)
+        except StoreUnavailable:
+            raise
+        except DispatchError:  # without a record it is discarded all the same
+            log.info("dead letter without a record discarded", task_id=dead_letter.dead_letter_id)
+        on_discard(dead_letter)
+        return True
+
+    return walk(broker_url, lock, visit)
+
+
+def _identified(dead_letter: Message) -> Message:
+    """With an id, so that one without a usable task id has a record too."""
+    return dead_letter if dead_letter.task_id else dead_letter.with_headers(**{DEAD_ID: dead_letter.dead_letter_id})

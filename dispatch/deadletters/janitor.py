@@ -1,0 +1,193 @@
+"""The janitor keeps DLQ and records in step: it removes stale dead letters, records lost ones, runs bulk redrives."""
+
+from __future__ import annotations
+
+import secrets
+
+from dispatch.background import Background
+from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives, redrive_matching
+from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
+from dispatch.deadletters.walk import CHANNEL_SIZE, walk
+from dispatch.deadletters.walk_lock import WalkInProgress, WalkLock
+from dispatch.protocol.dead_letters import is_stale, normalized
+from dispatch.protocol.message import TOO_LARGE, Message
+from dispatch.store.dead_letters import ALL_RECORDED, DeadLetterAnswer, DeadLetterRecords
+from dispatch.store.scripts import RedisHandle
+from dispatch.store.tasks import TaskStore
+from dispatch.tasktypes.ladders import Ladders
+from dispatch.telemetry import logger
+
+log = logger(__name__)
+
+#: Walks that must have missed a dead letter before it counts as gone: a client that reads the queue without acking, as
+#: the management UI and `basic.get` do, hides what it holds from every other consumer.
+MISSES = 3
+
+
+class Janitor(Background):
+    """Runs in every worker; one at a time walks through the DLQ.
+
+    Args:
+        redis: the process's handle.
+        broker_url: the ``replay`` role's.
+        service: redrives one dead letter.
+        tasks: reads records.
+        records: of dead letters.
+        ladders: of the task types, for records that have to be rebuilt.
+        interval: seconds between two looks whether there is something to do.
+    """
+
+    def __init__(
+        self,
+        redis: RedisHandle,
+        broker_url: str,
+        service: DeadLetterService,
+        *,
+        tasks: TaskStore,
+        records: DeadLetterRecords,
+        ladders: Ladders,
+        interval: float,
+    ) -> None:
+        super().__init__("janitor", interval=interval)
+        self._redis = redis
+        self._broker_url = broker_url
+        self._service = service
+        self._tasks = tasks
+        self._records = records
+        self._ladders = ladders
+        self._bulk = BulkRedrives(redis)
+        self._missed: dict[str, int] = {}
+
+    def step(self) -> None:
+        """Do what there is to do.
+
+        Raises:
+            DispatchError: Redis or the broker is away; the next step may go better.
+        """
+        all_recorded = self._records.recorded_marker() == ALL_RECORDED
+        if all_recorded and not self._records.flagged() and self._bulk.next() is None:
+            return
+        try:
+            with WalkLock(self._redis).held() as lock:
+                # Read again: the janitor that held the lock before may have done it.
+                if self._records.recorded_marker() != ALL_RECORDED:
+                    record_missing(self._broker_url, lock, self._tasks, self._records, self._ladders)
+                clear_stale(self._broker_url, lock, self._tasks, self._records, self._missed)
+                if (bulk := self._bulk.next()) is not None:
+                    self._redrive(bulk, lock)
+        except WalkInProgress:
+            log.debug("another walk through the dead letters is under way")
+
+    def _redrive(self, bulk: BulkRedrive, lock: WalkLock) -> None:
+        outcomes: list[RedriveOutcome] = []
+        try:
+            redrive_matching(
+                self._broker_url, self._service, lock, bulk, on_outcome=lambda _, outcome: outcomes.append(outcome)
+            )
+        except Exception as exc:
+            sent = outcomes.count(RedriveOutcome.SENT)
+            log.warning("bulk redrive interrupted", reason=repr(exc), sent=sent, by=bulk.by)
+            if sent:
+                self._bulk.shorten(bulk, sent)
+            raise
+        log.info("bulk redrive done", sent=outcomes.count(RedriveOutcome.SENT), by=bulk.by)
+        self._bulk.finish(bulk)
+
+
+def clear_stale(
+    broker_url: str,
+    lock: WalkLock,
+    tasks: TaskStore,
+    records: DeadLetterRecords,
+    missed: dict[str, int] | None = None,
+) -> int:
+    """Remove the dead letters of tasks that were redriven or discarded, and second copies of the same death.
+
+    Args:
+        broker_url: the ``replay`` role's.
+        lock: held.
+        tasks: the records.
+        records: which tasks are flagged.
+        missed: how many walks before this one did not find a task's dead letter; updated. Without it, one is enough.
+
+    Returns:
+        How many messages were removed.
+    """
+    flagged = records.flagged()
+    if not flagged:
+        return 0
+    not_found = set(flagged)
+    seen: set[tuple[str, int, int, int]] = set()
+    undecided: set[str] = set()
+
+    def visit(dead_letter: Message) -> bool:
+        task_id = dead_letter.dead_letter_id
+        if task_id not in flagged:
+            return False
+        not_found.discard(task_id)
+        record = tasks.get(task_id)
+        if record is not None and record.before_redrive is not None:
+            undecided.add(task_id)  # also when its confirm comes before the end of this walk
+        if is_stale(dead_letter, record):
+            log.info("stale dead letter removed", task_id=task_id, cycle=dead_letter.cycle)
+            return True
+        content = hash((dead_letter.body, dead_letter.text(TOO_LARGE)))
+        identity = (task_id, dead_letter.cycle, dead_letter.seq, content)
+        again = identity in seen
+        seen.add(identity)
+        return again
+
+    removed = walk(broker_url, lock, visit)
+    undecided |= _being_redriven(tasks, list(flagged))
+    undecided |= _still_missed(not_found, missed) if missed is not None else set()
+    records.unflag({task_id: count for task_id, count in flagged.items() if task_id not in undecided})
+    return removed
+
+
+def _being_redriven(tasks: TaskStore, task_ids: list[str]) -> set[str]:
+    """The tasks whose redrive is recorded and not confirmed yet; read in batches, there may be very many."""
+    batches = (task_ids[start : start + CHANNEL_SIZE] for start in range(0, len(task_ids), CHANNEL_SIZE))
+    records = (record for batch in batches for record in tasks.get_many(batch))
+    return {record.task_id for record in records if record is not None and record.before_redrive is not None}
+
+
+def _still_missed(not_found: set[str], missed: dict[str, int]) -> set[str]:
+    """Count a walk's misses; the tasks whose dead letters the next walk must look for again."""
+    counted = {task_id: missed.get(task_id, 0) + 1 for task_id in not_found}
+    missed.clear()
+    missed.update((task_id, misses) for task_id, misses in counted.items() if misses < MISSES)
+    return set(missed)
+
+
+def record_missing(
+    broker_url: str, lock: WalkLock, tasks: TaskStore, records: DeadLetterRecords, ladders: Ladders
+) -> int:
+    """Record the dead letters that have no record: Redis lost its data, and the recorder's copies are long gone.
+
+    Args:
+        broker_url: the ``replay`` role's.
+        lock: held.
+        tasks: the records.
+        records: of dead letters.
+        ladders: of the task types, for the new records.
+
+    Returns:
+        How many were recorded.
+    """
+    marker, recorded = secrets.token_hex(8), 0
+    records.set_recorded_marker(marker)
+
+    def visit(dead_letter: Message) -> bool:
+        nonlocal recorded
+        dead_letter = normalized(dead_letter)
+        if tasks.get(dead_letter.task_id) is None:
+            answer = records.record(dead_letter, max_attempts=ladders.of(dead_letter.type).attempts)
+            recorded += answer is DeadLetterAnswer.OK
+        return False
+
+    walk(broker_url, lock, visit)
+    if records.recorded_marker() == marker:  # otherwise Redis lost its data again meanwhile
+        records.set_recorded_marker(ALL_RECORDED)
+    if recorded:
+        log.warning("dead letters without a record recorded again", count=recorded)
+    return recorded

@@ -1,0 +1,235 @@
+"""The records of dead letters: their death, redrive and discard, and which of them may have to leave the DLQ.
+
+A dead letter that may be stale is *flagged*; a walk through the DLQ checks the flagged ones and removes the flags.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Mapping
+
+from dispatch.config.groups import RecordSettings
+from dispatch.protocol import names
+from dispatch.protocol.dead_letters import Reason, is_hopeless, reason_of
+from dispatch.protocol.message import LAST_ERROR, LAST_ERROR_TYPE, Copy, Message
+from dispatch.protocol.record import Record, State
+from dispatch.store import index
+from dispatch.store.client import RedisCommand
+from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, decided
+from dispatch.store.index import Page
+from dispatch.store.scripts import RedisHandle
+from dispatch.store.transitions import MISSING, Transitions, hop
+
+#: The value of `RedisKeys.recorded` while every dead letter in the DLQ has its record.
+ALL_RECORDED = "yes"
+
+
+class DeadLetterAnswer(enum.StrEnum):
+    """What recording a dead letter found."""
+
+    OK = "OK"  #: the record is FAIL now
+    DONE = "DONE"  #: it was already
+    AGAIN = "AGAIN"  #: it was already, and this is not the first copy of this death
+    BUSY = "BUSY"  #: a worker runs the task: record again after the lease
+    STALE = "STALE"  #: an extra copy: the task lives on in a later one
+    OLD = "OLD"  #: the task has since succeeded, was discarded, or is in a later cycle
+
+
+class DeadLetterRecords:
+    """The transitions and lists of dead letters. Thread-safe.
+
+    Args:
+        redis: the process's handle.
+        settings: times to live.
+    """
+
+    def __init__(self, redis: RedisHandle, settings: RecordSettings) -> None:
+        self._redis = redis
+        self._transitions = Transitions(redis)
+        self._handovers = Handovers(redis)
+        self._result_ttl = int(settings.result_ttl * 1_000)
+        self._grace = settings.unpublished_grace
+
+    # --- transitions -----------------------------------------------------------------------------
+    def record(self, dead_letter: Message, *, max_attempts: int) -> DeadLetterAnswer:
+        """Record a death.
+
+        Args:
+            dead_letter: a message that lies in the DLQ.
+            max_attempts: for a record that has to be rebuilt.
+
+        Returns:
+            What was found.
+
+        Raises:
+            StoreUnavailable: unknown; record it again.
+        """
+        keys, task_id = self._redis.keys, dead_letter.task_id
+        reason = reason_of(dead_letter)
+        state = State.EXPIRED if reason == Reason.EXPIRED else State.DEAD_LETTERED
+        error = dead_letter.text(LAST_ERROR_TYPE) or reason
+        text = dead_letter.text(LAST_ERROR) or f"dead-lettered by the broker: {reason}"
+        answer = DeadLetterAnswer(
+            self._transitions.run(
+                "record_dead", dead_letter,
+                dead_letter.cycle, dead_letter.seq, state.value, reason, error, text,
+                int(not is_hopeless(reason)), names.DEAD_QUEUE, hop("dead-lettered", dead_letter, reason=reason),
+                max_attempts=max_attempts,
+                before=[("ZADD", keys.dead, "NX", _now(), task_id)],
+                # Once more, afterwards: a reader of the list drops an entry that has no record yet.
+                after_rebuild=[index.relisted(keys.dead, _now(), task_id)],
+            )
+        )  # fmt: skip
+        if answer in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
+            self._redis.run(("ZREM", keys.waiting, task_id))
+        elif answer is not DeadLetterAnswer.BUSY:  # it may be stale: the janitor checks it
+            self._redis.run(self._flag(task_id))
+        return answer
+
+    def redrive(self, dead_letter: Message, copy: Copy, *, by: str, max_attempts: int) -> Decided:
+        """Record that a dead letter starts its next cycle.
+
+        Args:
+            dead_letter: the dead copy, from the DLQ or from the record.
+            copy: the first copy of the next cycle.
+            by: who asked for it.
+            max_attempts: for a record that has to be rebuilt.
+
+        Returns:
+            OK or ROUTE with the copy to publish, BUSY when a worker runs the task, or REFUSED when it is not a dead
+            letter any more.
+
+        Raises:
+            StoreUnavailable: unknown; redrive again.
+        """
+        keys, task_id = self._redis.keys, dead_letter.task_id
+        note = hop("redriven", copy.message, by=by)
+        command = self._redis.script(
+            "redrive", keys.task(task_id), dead_letter.cycle, dead_letter.seq, copy.to_json(), note
+        )
+        reminder = ("ZADD", keys.due, time.time() + self._grace, task_id)
+        answer = self._redis.run(reminder, self._flag(task_id), command)[2]
+        if answer[0] in (MISSING, DecisionAnswer.REFUSED):
+            # It outlived its record, or the recorder has not read it yet: its death is recorded first.
+            death = self.record(dead_letter, max_attempts=max_attempts)
+            if death is DeadLetterAnswer.BUSY:
+                return Decided(DecisionAnswer.BUSY, None)
+            if death in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
+                answer = self._redis.run(command)[0]
+            if answer[0] == MISSING:
+                return Decided(DecisionAnswer.REFUSED, None)
+        if answer[0] == DecisionAnswer.OK:
+            # Before the publish: later, the next cycle may have died already, and it is the next death that is listed.
+            # A crash before this leaves an entry that no list shows, since its record is not dead.
+            self._redis.run(("ZREM", keys.dead, task_id))
+        return decided(answer)
+
+    def finish_redrive(self, copy: Copy) -> None:
+        """The redriven copy is confirmed: hand over, and have its dead letter removed from the DLQ.
+
+        Raises:
+            StoreUnavailable: the copy's own claim mends the record later.
+        """
+        self._handovers.hand_over(copy)
+        self._redis.run(self._flag(copy.message.task_id))
+
+    def undo_redrive(self, copy: Copy) -> None:
+        """The broker provably did not take the copy: the task is a dead letter again.
+
+        Raises:
+            StoreUnavailable: unknown; the sweeper publishes the decided copy.
+        """
+        keys, message = self._redis.keys, copy.message
+        listed = ("ZADD", keys.dead, "NX", _now(), message.task_id)
+        arguments = (message.cycle, message.seq - 1)
+        self._redis.run(listed, self._redis.script("undo_redrive", keys.task(message.task_id), *arguments))
+
+    def discard(self, task_id: str, *, by: str) -> bool:
+        """Discard a dead letter: the task stays FAIL, its record expires, the message leaves the DLQ.
+
+        Returns:
+            False when it is not a dead letter.
+
+        Raises:
+            StoreUnavailable: unknown; discard again.
+        """
+        keys = self._redis.keys
+        command = self._redis.script("discard", keys.task(task_id), self._result_ttl, hop("discarded", by=by))
+        discarded = bool(self._redis.run(self._flag(task_id), command)[1] == "OK")
+        if discarded:
+            self._redis.run(self._flag(task_id), ("ZREM", keys.dead, task_id))
+        return discarded
+
+    # --- reading ---------------------------------------------------------------------------------
+    def list(
+        self, *, type: str | None = None, error_type: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page:
+        """Tasks whose dead letters lie in the DLQ, newest first.
+
+        Args:
+            type: only of this type.
+            error_type: only those that died of this error.
+            limit: dead letters on a page.
+            cursor: of the page before.
+
+        Returns:
+            A page; with a rare filter it may hold fewer than `limit` and still have a next one.
+
+        Raises:
+            ValueError: the cursor is not one of ours.
+            StoreUnavailable: Redis did not answer.
+        """
+
+        def wanted(record: Record) -> bool:
+            return (
+                record.is_dead_letter
+                and (type is None or record.type == type)
+                and (error_type is None or (record.error is not None and record.error.type == error_type))
+            )
+
+        return index.read_page(self._redis, self._redis.keys.dead, wanted, limit=limit, cursor=cursor)
+
+    # --- for the walks through the DLQ -----------------------------------------------------------
+    def flagged(self) -> dict[str, int]:
+        """Task ids whose dead letters may have to leave the DLQ, and how often each has been flagged.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        answer = self._redis.run(("ZRANGE", self._redis.keys.stale, 0, -1, "WITHSCORES"))[0]
+        return {task_id: int(count) for task_id, count in index.pairs(answer)}
+
+    def unflag(self, counts: Mapping[str, int]) -> None:
+        """A walk has checked these; one that was flagged again meanwhile stays flagged.
+
+        Raises:
+            StoreUnavailable: they are checked once more.
+        """
+        if counts:
+            command = self._redis.script("unflag_stale", [self._redis.keys.stale], *index.words(counts.items()))
+            self._redis.run(command)
+
+    def recorded_marker(self) -> str:
+        """`ALL_RECORDED` while every dead letter has its record; otherwise what `set_recorded_marker` wrote last, or ''.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        return str(self._redis.run(("GET", self._redis.keys.recorded))[0] or "")
+
+    def set_recorded_marker(self, marker: str) -> None:
+        """Write what `recorded_marker` returns.
+
+        Raises:
+            StoreUnavailable: unknown.
+        """
+        self._redis.run(("SET", self._redis.keys.recorded, marker))
+
+    def _flag(self, task_id: str) -> RedisCommand:
+        """Counted: a walk that has passed the dead letter already must not remove a flag that was set behind it."""
+        return ("ZINCRBY", self._redis.keys.stale, 1, task_id)
+
+
+def _now() -> int:
+    return int(time.time() * 1_000)

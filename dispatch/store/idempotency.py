@@ -1,0 +1,102 @@
+"""Idempotency-Keys: reserved before anything else, confirmed with the publish, released when the task was refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from dispatch.config.groups import RecordSettings
+from dispatch.errors import StoreError
+from dispatch.store.client import RedisCommand
+from dispatch.store.scripts import RedisHandle
+
+
+class KeyInProgress(StoreError):
+    """The first request with this Idempotency-Key is still in flight: try again later."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class KeyReused(StoreError):
+    """The Idempotency-Key was used with another request: choose a new one."""
+
+
+class KeyState(enum.StrEnum):
+    """What reserving an Idempotency-Key found."""
+
+    NEW = "NEW"  #: it was free
+    ADOPT = "ADOPT"  #: its first request was cut off: go on with its task id
+    REPLAY = "REPLAY"  #: its task was accepted
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reservation:
+    """A reserved Idempotency-Key."""
+
+    state: KeyState
+    task_id: str
+
+
+class IdempotencyKeys:
+    """The Idempotency-Keys of all principals. Thread-safe.
+
+    Args:
+        redis: the process's handle.
+        settings: times to live.
+    """
+
+    def __init__(self, redis: RedisHandle, settings: RecordSettings) -> None:
+        self._redis = redis
+        self._ttl = int(settings.idempotency_ttl * 1_000)
+        self._adopt_after = int(settings.idempotency_retry * 1_000)
+
+    def reserve(self, principal: str, key: str, fingerprint: str, task_id: str) -> Reservation:
+        """Take an Idempotency-Key before anything else.
+
+        Args:
+            principal: whose key it is.
+            key: as the client sent it.
+            fingerprint: of the request; the same key with another one is refused.
+            task_id: for a new task.
+
+        Returns:
+            What was found, and the task id to go on with.
+
+        Raises:
+            KeyReused: another request used it.
+            KeyInProgress: the first one is still in flight.
+            StoreUnavailable: unknown.
+        """
+        arguments = (task_id, fingerprint, self._ttl, self._adopt_after)
+        command = self._redis.script("reserve_idempotency_key", [self._key(principal, key)], *arguments)
+        state, holder, wait = self._redis.run(command)[0]
+        if state == "REUSED":
+            raise KeyReused
+        if state == "BUSY":
+            raise KeyInProgress(wait / 1_000)
+        return Reservation(KeyState(state), holder)
+
+    def confirmation(self, principal: str, key: str, task_id: str) -> RedisCommand:
+        """The command that makes repeats of a key replays of its accepted task."""
+        return self._redis.script("confirm_idempotency_key", [self._key(principal, key)], task_id)
+
+    def release(self, principal: str, key: str, task_id: str) -> None:
+        """Free a key whose task was refused; only if that task still holds it.
+
+        Raises:
+            StoreUnavailable: unknown.
+        """
+        self._redis.run(self._redis.script("release_idempotency_key", [self._key(principal, key)], task_id))
+
+    def known(self, principal: str, key: str) -> bool:
+        """Whether a key is in use.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        return bool(self._redis.run(("EXISTS", self._key(principal, key)))[0])
+
+    def _key(self, principal: str, key: str) -> str:
+        return self._redis.keys.idempotency(principal, key)

@@ -1,0 +1,66 @@
+"""What a handler is given beside its payload, in a worker's child."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dispatch.config.groups import HandlerSettings
+from dispatch.errors import StoreError
+from dispatch.protocol.ids import child_traceparent, trace_id
+from dispatch.protocol.message import Message
+from dispatch.store.claims import Claims, Ticket
+from dispatch.tasktypes.context import Log
+from dispatch.telemetry import logs, task_log, tracing
+
+#: Seconds: the least pause between two progress records.
+PROGRESS_PAUSE = 0.5
+
+
+class RunContext:
+    """What a handler is given beside its payload; see `dispatch.tasktypes.context.Context`."""
+
+    def __init__(self, message: Message, ticket: Ticket, claims: Claims, settings: HandlerSettings) -> None:
+        self._message = message
+        self._ticket = ticket
+        self._claims = claims
+        self._recorded_at = self._asked_at = 0.0
+        self._cancelled = False
+        self.settings = settings
+        self.task_id = message.task_id
+        self.attempt = message.attempt
+        self.traceparent = tracing.current().traceparent or child_traceparent(message.text("traceparent"))
+        self.log: Log = task_log(message)
+
+    @property
+    def idempotency_key(self) -> str:
+        """Survives retries and redrives."""
+        return self.task_id
+
+    @property
+    def trace_id(self) -> str:
+        """The same through every hop."""
+        return trace_id(self.traceparent) or ""
+
+    def progress(self, percent: int, message: str = "") -> None:
+        """Record progress, twice a second at most; dropped when Redis is away."""
+        now = time.monotonic()
+        if now - self._recorded_at < PROGRESS_PAUSE and percent < 100:
+            return
+        self._recorded_at = self._asked_at = now
+        self._record({"percent": max(0, min(100, int(percent))), "message": logs.redacted(message)[:500]})
+
+    def cancelled(self) -> bool:
+        """Ask Redis, twice a second at most."""
+        now = time.monotonic()
+        if not self._cancelled and now - self._asked_at >= PROGRESS_PAUSE:
+            self._asked_at = now
+            self._record(None)
+        return self._cancelled
+
+    def _record(self, progress: Mapping[str, Any] | None) -> None:
+        try:
+            self._cancelled = self._claims.progress(self.task_id, self._ticket.fence, progress)
+        except StoreError as exc:
+            self.log.warning("progress dropped", reason=str(exc))

@@ -1,0 +1,61 @@
+"""Everything that a process keeps in Redis, on one handle."""
+
+from dispatch.config.settings import Settings
+from dispatch.deadletters.bulk import BulkRedrives
+from dispatch.deadletters.service import DeadLetterService
+from dispatch.deadletters.walk_lock import WalkLock
+from dispatch.maintenance.sweeper import Sweeper
+from dispatch.store.claims import Claims
+from dispatch.store.dead_letters import DeadLetterRecords
+from dispatch.store.handovers import Handovers
+from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.reminders import Reminders
+from dispatch.store.scripts import RedisHandle
+from dispatch.store.tasks import TaskStore
+from dispatch.tasktypes.ladders import Ladders
+
+
+class Stores:
+    """The parts of ``dispatch.store``, and what is made of them.
+
+    Args:
+        settings: the test's.
+        timeout: seconds for each Redis answer.
+        ladders: the whole ladder for every type by default.
+    """
+
+    def __init__(self, settings: Settings, *, timeout: float = 1.0, ladders: Ladders | None = None) -> None:
+        self.settings = settings
+        self.redis = RedisHandle(settings, timeout=timeout)
+        self.ladders = ladders or Ladders(settings.ladder)
+        self.tasks = TaskStore(self.redis, settings)
+        self.idempotency = IdempotencyKeys(self.redis, settings)
+        self.claims = Claims(self.redis, settings)
+        self.handovers = Handovers(self.redis)
+        self.dead_letters = DeadLetterRecords(self.redis, settings)
+        self.reminders = Reminders(self.redis)
+        self.bulk = BulkRedrives(self.redis)
+
+    def lock(self) -> WalkLock:
+        """A walker's lock on the DLQ."""
+        return WalkLock(self.redis)
+
+    def service(self, publisher) -> DeadLetterService:
+        """The operator's verbs on dead letters."""
+        return DeadLetterService(self.tasks, self.dead_letters, publisher, self.ladders)
+
+    def sweeper(self, publisher, settings: Settings | None = None) -> Sweeper:
+        """A sweeper that publishes with one publisher."""
+        return Sweeper(
+            tasks=self.tasks,
+            claims=self.claims,
+            handovers=self.handovers,
+            dead_letters=self.dead_letters,
+            reminders=self.reminders,
+            send=lambda copy: publisher.publish(copy.message, copy.exchange, copy.routing_key),
+            settings=settings or self.settings,
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.redis.close()
