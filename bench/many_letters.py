@@ -106,7 +106,7 @@ def _letter(task_id: str, kind: str) -> Message:
     given = {"id": task_id, "task": kind, "retries": 1, CYCLE: 0, SEQ: 1, ACCEPTED_AT: int(time.time() * 1_000)}
     body = json.dumps([[{"message": "x" * 300}], {}, {}]).encode()
     message = Message(body, given, routing_key=names.routing_key(kind))
-    return dead_copy(message, Reason.PERMANENT, "asked to fail for good").message
+    return dead_copy(message, Reason.PERMANENT, "asked to fail for good", error_type="echo-refused").message
 
 
 def _known(settings: Settings) -> int:

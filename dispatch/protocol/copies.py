@@ -62,18 +62,21 @@ def parked_copy(message: Message) -> Copy:
     return Copy(message.with_headers(**{RETRY_QUEUE: LEASE_RUNG}), names.RETRY_EXCHANGE, key, names.LEASE_QUEUE)
 
 
-def dead_copy(message: Message, reason: Reason, error: str, dead_id: str | None = None) -> Copy:
+def dead_copy(
+    message: Message, reason: Reason, error: str, *, error_type: str | None = None, dead_id: str | None = None
+) -> Copy:
     """The dead letter of a message that no handler can run: as it came, with the reason.
 
     Args:
         message: as it came.
         reason: why no handler can run it.
         error: what is wrong with it, for operators.
+        error_type: the reason by default.
         dead_id: for a message without a usable task id.
     """
     headers: dict[str, Any] = {
         DEAD_REASON: reason.value,
-        LAST_ERROR_TYPE: reason.value,
+        LAST_ERROR_TYPE: error_type or reason.value,
         LAST_ERROR: error[:MAX_ERROR],
         FAILED_AT: _now(),
         **({DEAD_ID: dead_id} if dead_id else {}),

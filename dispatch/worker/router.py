@@ -135,7 +135,7 @@ class Router:
         """Send a message that no handler can run to the DLQ, as it came, then call ``done`` on the loop."""
         # Killed between publish and ack, the worker gets it again: the same id lets the janitor remove the second one.
         dead_id = None if is_task_id(message.headers.get("id")) else message.dead_letter_id
-        copy = dead_copy(message, reason, error, dead_id)
+        copy = dead_copy(message, reason, error, dead_id=dead_id)
 
         def job() -> None:
             self.publish(copy)

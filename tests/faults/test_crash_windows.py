@@ -121,7 +121,7 @@ def test_a_worker_dies_handing_a_failure_over_and_no_attempt_runs_twice(desk, fa
     assert (hops.count("started"), hops.count("failed"), hops.count("succeeded")) == (2, 1, 1)
 
 
-@pytest.mark.parametrize("point", ["route.decided", "route.published", "route.handed-over", "tap.recorded"])
+@pytest.mark.parametrize("point", ["route.decided", "route.published", "route.handed-over", "recorder.recorded"])
 def test_a_worker_dies_burying_a_task_and_one_letter_is_left(desk, fault, point):
     reached = fault(point)
     with running_worker(desk.settings), running_worker(desk.settings):

@@ -12,8 +12,8 @@ import pytest
 from kombu import Connection
 
 from dispatch.broker.publisher import Publisher
-from dispatch.deadletters.service import BulkRedriveJob, DeadLetterService, NotDead, WalkInProgress
-from dispatch.deadletters.walk import MISSES, Janitor, clear_stale, redrive_all, walk
+from dispatch.deadletters.service import BulkRedrive, DeadLetterService, NotDead, WalkInProgress
+from dispatch.deadletters.walk import MISSES, Janitor, clear_stale, redrive_matching, walk
 from dispatch.errors import InDoubt, NotSent, PublishError
 from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy, redriven_copy
@@ -155,7 +155,7 @@ def test_a_second_copy_of_a_letter_that_comes_after_a_refused_redrive_is_taken_o
     handovers = Handovers(desk.settings)
     with running_worker(desk.settings):
         _post(desk, [letter])  # its confirm was lost with the broker, so the worker will publish it again
-        eventually(lambda: (found := desk.store.get(letter.task_id)) and found.buried, 10, "the tap has seen it")
+        eventually(lambda: (found := desk.store.get(letter.task_id)) and found.is_dead_letter, 10, "the tap has seen it")
         copy = redriven_copy(letter)
         handovers.redrive(letter, copy, by="me", max_attempts=4)
         handovers.undo_redrive(copy)  # the broker was away for that, too
@@ -234,7 +234,7 @@ def test_letters_whose_records_are_gone_or_late_are_redriven_all_the_same(desk, 
     _post(desk, [without_record, late])
     desk.purge(names.WORK_QUEUE)
     with letters.turn() as turn:
-        sent = redrive_all(desk.settings, letters, turn, BulkRedriveJob(DeadLetterFilter(), 10, 0, "me"))
+        sent = redrive_matching(desk.settings, letters, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me"))
 
     assert sent == 2
     assert desk.depth(names.DEAD_QUEUE) == 0
@@ -248,7 +248,7 @@ def test_a_letter_that_is_not_the_last_word_on_a_task_that_runs_stays(desk, lett
         desk.wait_for(task_id, State.RUNNING)
         _post(desk, [dead_copy(desk.message(task_id), "expired", "expired", "too late").message])
         with letters.turn(10) as turn:
-            sent = redrive_all(desk.settings, letters, turn, BulkRedriveJob(DeadLetterFilter(), 10, 0, "me"))
+            sent = redrive_matching(desk.settings, letters, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me"))
         kept = desk.depth(names.DEAD_QUEUE)
         record = desk.finished(task_id)
         # The tap sees that the task has succeeded without it, and the janitor takes it out.
@@ -274,7 +274,7 @@ def test_a_job_is_done_by_one_of_many_workers_to_its_limit_and_in_order(desk, le
     _post(desk, many)
     _bury(desk, many)
     with running_worker(desk.settings), running_worker(desk.settings):
-        found = letters.request(BulkRedriveJob(DeadLetterFilter(type="echo"), 20, 0, "me"))
+        found = letters.request(BulkRedrive(DeadLetterFilter(type="echo"), 20, 0, "me"))
         for letter in many[:20]:
             desk.wait_for(letter.task_id, State.SUCCEEDED, 40)
         eventually(lambda: letters.next_job() is None, 20, "the job is done")
@@ -295,7 +295,7 @@ def test_a_job_that_was_interrupted_goes_on_with_what_is_left_of_its_limit(desk)
         eventually(publisher.ready, 10, "connected")
         verbs = DeadLetterService(desk.settings, desk.store, publisher)
         janitor = Janitor(desk.settings, verbs)
-        verbs.request(BulkRedriveJob(DeadLetterFilter(), 12, 0, "me"))
+        verbs.request(BulkRedrive(DeadLetterFilter(), 12, 0, "me"))
 
         def fifth(direction, data):
             if direction == UP and many[5].task_id.encode() in data:

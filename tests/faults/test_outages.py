@@ -82,7 +82,7 @@ def test_a_failure_waits_in_hand_until_redis_can_record_it(desk):
         desk.wait_for(task_id, State.RUNNING)
         proxy.hold(DOWN)
         eventually(lambda: "settlement waits" in worker.text(), 20, "the settlement waits")
-        waiting = [desk.depth(names.rung_queue(rung.name)) for rung in settings.ladder]
+        waiting = [desk.depth(names.rung_queue(rung.name)) for rung in settings.ladder.rungs]
         proxy.release()
         record = desk.finished(task_id, 30)
 

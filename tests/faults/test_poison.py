@@ -8,6 +8,7 @@ import uuid
 
 import amqp
 
+import topology
 from dispatch.broker import provision
 from dispatch.protocol import names
 from dispatch.protocol.message import DEAD_REASON, LAST_ERROR_TYPE
@@ -233,14 +234,14 @@ def test_a_payload_is_data_whatever_its_names(desk):
 
 def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
     settings = desk.settings.model_copy(update={"queue_ttl": 0.5})
-    provision.apply_policies(settings)
+    provision.apply_policies(topology.broker_map(settings), settings)
     for body, headers, properties, _ in POISON.values():
         desk.send(body, headers, **properties)
     for table in UNREADABLE.values():
         _send_raw(desk, table)
     poison = len(POISON) + len(UNREADABLE)
     eventually(lambda: desk.depth(names.DEAD_QUEUE) == poison, 20, "all have expired")
-    ids = {letter.letter_id for letter in desk.letters()}
+    ids = {letter.dead_letter_id for letter in desk.letters()}
     with running_worker(desk.settings) as worker:
         eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
         eventually(lambda: {record.task_id for record in _dead(desk)} == ids, 20, "all are recorded")
@@ -260,4 +261,4 @@ def test_poison_without_an_id_that_is_delivered_again_leaves_one_letter(desk):
         eventually(lambda: "AGAIN" in worker.text(), 20, "the tap has seen both letters")
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "the second letter is taken out")
 
-    assert [letter.letter_id for letter in desk.letters()] == [record.task_id for record in _dead(desk)]
+    assert [letter.dead_letter_id for letter in desk.letters()] == [record.task_id for record in _dead(desk)]

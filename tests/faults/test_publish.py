@@ -9,6 +9,7 @@ import pytest
 from kombu import Connection
 from pydantic import SecretStr
 
+import topology
 from dispatch.broker import provision
 from dispatch.broker.publisher import Publisher
 from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, StoreUnavailable, Unroutable
@@ -82,7 +83,7 @@ def test_what_was_refused_never_runs_and_its_key_is_free(desk):
         proxy.refuse()
         with gateway(desk, broker=proxy) as submitter:
             _, not_sent = _refused(desk, NotSent, key="not-sent", submitter=submitter)
-    provision.apply_policies(full)
+    provision.apply_policies(topology.broker_map(full), full)
     accepted = []
     with pytest.raises(Nacked):  # the limit of a quorum queue is soft
         accepted.extend(desk.submit("echo", PAYLOAD) for _ in range(50))
@@ -160,7 +161,7 @@ def _accepted(desk, submitter, **options):
 def test_a_missing_exchange_is_named_and_the_publisher_heals_by_itself(desk):
     def mend(url):
         with Connection(url) as connection:
-            provision.declare(connection, desk.settings)
+            provision.declare(connection, topology.broker_map(desk.settings), desk.settings)
 
     message = desk.message(desk.submit("echo", PAYLOAD))
     publisher = Publisher(desk.settings.broker("gateway"), timeout=2, on_open=mend)

@@ -15,7 +15,7 @@ from dispatch.errors import DispatchError, StoreUnavailable
 from dispatch.gateway.admission.readiness import store_check
 from dispatch.protocol import names
 from dispatch.protocol.record import State
-from dispatch.store.tasks import KeyState
+from dispatch.store.idempotency import KeyState
 from support import redises
 from support.waiting import eventually
 from support.worker import bench, running_worker
@@ -39,13 +39,13 @@ def _one_of_each(desk):
 
     letters = DeadLetterService(desk.settings, desk.store, desk.publisher)
     letters.redrive(dies, by="me")
-    eventually(lambda: desk.store.get(dies).cycle == 1 and desk.store.get(dies).buried, 20, "it dies again")
+    eventually(lambda: desk.store.get(dies).cycle == 1 and desk.store.get(dies).is_dead_letter, 20, "it dies again")
     eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "the first letter goes")
     letters.close()
 
     assert {record.task_id for record in desk.store.list(principal="local").items} == {climbs, dies}
     assert (
-        desk.store.reserve_key("local", "climbs", str({"message": "x", "failTimes": 1}), "other").hold
+        desk.store.idempotency.reserve("local", "climbs", str({"message": "x", "failTimes": 1}), "other").hold
         is KeyState.REPLAY
     )
     assert desk.hops(climbs).count("succeeded") == 1

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 from pydantic import SecretStr
 
-from dispatch.deadletters.walk import KNOWN
+from dispatch.deadletters.walk import ALL_RECORDED
 from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.store.handovers import Handovers
@@ -40,7 +40,7 @@ LOSSES = {"flushed": _flush, "killed without its file": redises.Server.lose_data
 def _known(settings):
     handovers = Handovers(settings)
     with contextlib.closing(handovers):
-        return handovers.letters_known() == KNOWN
+        return handovers.letters_known() == ALL_RECORDED
 
 
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
@@ -61,7 +61,7 @@ def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
         new = eventually(lambda: _accepted(client), 30, "a new task is accepted")
         for task_id in [*ids, new]:
             eventually(lambda task_id=task_id: desk.state(task_id) is State.SUCCEEDED, 60, f"{task_id} goes on")
-        desk.drained(names.LEASE_QUEUE, names.WORK_QUEUE, *(names.rung_queue(r.name) for r in own.ladder))
+        desk.drained(names.LEASE_QUEUE, names.WORK_QUEUE, *(names.rung_queue(r.name) for r in own.ladder.rungs))
         eventually(lambda: _known(own), 20, "the letters are recorded again")
         listed = client.get("/v1/dead-letters").json["items"]
         again = client.post(f"/v1/dead-letters/{dead}/redrive")

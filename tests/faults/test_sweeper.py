@@ -25,7 +25,7 @@ def _unpublished(desk):
     desk.purge(names.WORK_QUEUE)
     prefix = desk.settings.redis_prefix
     desk.store._scripts.run(("DEL", f"{prefix}task:{{{task_id}}}", f"{prefix}hops:{{{task_id}}}"))
-    desk.store.accept(message, max_attempts=4, key=None)
+    desk.store.accept(message, max_attempts=4, idempotency_key=None)
     return task_id, message
 
 
@@ -150,7 +150,7 @@ def _die_after_the_decision(desk, task_id):
     message, ticket = desk.message(task_id), Ticket("owner", "fence", "w@gone")
     claims, handovers = Claims(desk.settings), Handovers(desk.settings)
     claims.claim(message, ticket, 4)
-    failure, decision = Failure(FailureKind.RETRYABLE, "boom", "it broke"), Retry(desk.settings.ladder[0])
+    failure, decision = Failure(FailureKind.RETRYABLE, "boom", "it broke"), Retry(desk.settings.ladder.rungs[0])
     copy = next_copy(message, failure, decision, 1)
     handovers.decide(message, ticket, copy, failure, decision, max_attempts=4)
     claims.close()

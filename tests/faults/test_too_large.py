@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from amqp.exceptions import PreconditionFailed
 
-from dispatch.deadletters.service import BulkRedriveJob, DeadLetterService, TooLarge
-from dispatch.deadletters.walk import discard_all, redrive_all
+from dispatch.deadletters.service import BulkRedrive, DeadLetterService, TooLarge
+from dispatch.deadletters.walk import discard_matching, redrive_matching
 from dispatch.protocol import names
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.message import MAX_MESSAGE, TOO_LARGE
@@ -86,7 +86,7 @@ def test_forty_large_messages_fill_no_memory_and_stop_nobody(desk):
     assert {(record.state, record.dead_reason, record.error.type) for record in records} == {
         (State.DEAD_LETTERED, "too-large", "too-large")
     }
-    assert {record.task_id for record in records} == {letter.letter_id for letter in letters}
+    assert {record.task_id for record in records} == {letter.dead_letter_id for letter in letters}
     assert grown < 96 * MIB, f"{grown / MIB:.0f} MiB"
 
 
@@ -110,10 +110,10 @@ def test_a_large_letter_is_shown_kept_by_a_redrive_and_can_be_discarded(desk):
     with pytest.raises(TooLarge):
         verbs.redrive(large, by="me")
     with verbs.turn(20) as turn:
-        sent = redrive_all(desk.settings, verbs, turn, BulkRedriveJob(DeadLetterFilter(), 10, 0, "me"))
+        sent = redrive_matching(desk.settings, verbs, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me"))
     kept = sorted(map(_reported, desk.letters()))
     with verbs.turn(20) as turn:
-        gone = discard_all(desk.settings, verbs, turn, DeadLetterFilter(error_type="too-large"), by="me")
+        gone = discard_matching(desk.settings, verbs, turn, DeadLetterFilter(error_type="too-large"), by="me")
     verbs.close()
 
     assert len(listed.splitlines()) == 5

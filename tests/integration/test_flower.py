@@ -23,7 +23,7 @@ TINY_APP = "import os, celery; app = celery.Celery('tiny', broker=os.environ['DI
 
 @pytest.fixture
 def applied(settings):
-    provision.apply(settings)
+    provision.apply(topology.broker_map(settings), settings)
     return settings
 
 
@@ -38,7 +38,7 @@ def flower(settings, directory, **environ):
         "PYTHONPATH": f"{directory}:{ROOT}",
         "DISPATCH_BROKER_URL": settings.broker("monitor"),
         "DISPATCH_MANAGEMENT_URL": settings.management_url.get_secret_value(),
-        "DISPATCH_LADDER": ",".join(f"{rung.name}={rung.seconds}" for rung in settings.ladder),
+        "DISPATCH_LADDER": ",".join(f"{rung.name}={rung.seconds}" for rung in settings.ladder.rungs),
         **environ,
     }
     command = [sys.executable, "-m", "celery", "-A", "tinyapp", "flower", f"--conf={ROOT / 'flowerconfig.py'}"]
@@ -63,7 +63,7 @@ def answers(url):
 
 
 def test_flower_shows_every_queue_and_changes_nothing(applied, tmp_path):
-    names = sorted(queue.name for queue in topology.queues(applied))
+    names = sorted(queue.name for queue in topology.broker_map(applied).queues)
 
     with flower(applied, tmp_path) as (url, log), httpx.Client(base_url=url, trust_env=False) as client:
         page = client.get("/broker")

@@ -3,12 +3,12 @@
 import redis
 
 from dispatch.protocol.copies import next_copy
+from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import Message
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Retry
-from dispatch.store.claims import ClaimAnswer, Claims, Ticket
-from dispatch.store.handovers import Handovers
-from dispatch.store.tasks import TaskStore
+from dispatch.store.claims import ClaimAnswer, Ticket
+from support.stores import Stores
 
 FAILURE = Failure(FailureKind.RETRYABLE, "boom", "it broke")
 
@@ -18,9 +18,9 @@ class Case:
 
     def __init__(self, settings):
         self.settings = settings
-        self.claims = Claims(settings)
-        self.handovers = Handovers(settings)
-        self.store = TaskStore(settings)
+        self.stores = Stores(settings)
+        self.claims, self.handovers, self.store = self.stores.claims, self.stores.handovers, self.stores.tasks
+        self.dead_letters = self.stores.dead_letters
         self.redis = redis.Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
         self.prefix = settings.redis_prefix
         self.message = Message(
@@ -35,8 +35,8 @@ class Case:
         self._owners = 0
 
     def accept(self):
-        self.store.accept(self.message, max_attempts=4, key=None)
-        self.store.mark_published(self.message, queue="q", max_attempts=4, key=None)
+        self.store.accept(self.message, max_attempts=4, idempotency_key=None)
+        self.store.mark_published(self.message, queue="q", max_attempts=4, idempotency_key=None)
 
     def copy(self, **headers):
         names = {"seq": "x-seq", "cycle": "x-cycle", "attempt": "x-attempt"}
@@ -64,7 +64,7 @@ class Case:
 
     def decide(self, ticket, decision=None, message=None):
         message = message or self.message
-        decision = decision or Retry(self.settings.ladder[0])
+        decision = decision or Retry(self.settings.ladder.rungs[0])
         copy = next_copy(message, FAILURE, decision, 1)
         return self.handovers.decide(message, ticket, copy, FAILURE, decision, max_attempts=4)
 
@@ -72,7 +72,7 @@ class Case:
         """An attempt fails for good; the letter that lies in the DLQ."""
         message = message or self.message
         ticket = self.run(message)
-        copy = self.decide(ticket, Dead("permanent"), message).copy
+        copy = self.decide(ticket, Dead(Reason.PERMANENT), message).copy
         self.handovers.hand_over(copy, owner=ticket.owner)
         return copy.message
 
@@ -80,11 +80,11 @@ class Case:
         return self.store.get(self.task_id)
 
     def listed(self):
-        return [record.task_id for record in self.store.dead_letters().items]
+        return [record.task_id for record in self.dead_letters.list().items]
 
     def kinds(self):
         return [hop["kind"] for hop in self.store.hops(self.task_id)]
 
     def close(self):
-        for each in (self.claims, self.handovers, self.store, self.redis):
-            each.close()
+        self.stores.close()
+        self.redis.close()

@@ -10,15 +10,18 @@ import pydantic
 
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys, settings
+from dispatch.deadletters.bulk import BulkRedrive
 from dispatch.deadletters.service import NoSuchDeadLetter
 from dispatch.gateway.admission.guard import Guard
+from dispatch.gateway.admission.readiness import Readiness
 from dispatch.gateway.application import Parts, build
 from dispatch.gateway.submission import Accepted, Submission
-from dispatch.gateway.admission.readiness import Readiness
 from dispatch.protocol import ids
+from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.record import Record, State
-from dispatch.store.tasks import Page
+from dispatch.store.index import Page
 from dispatch.store.workers import WorkerInfo
+from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import Payload
 from dispatch.tasktypes.registry import TaskType
 
@@ -120,23 +123,24 @@ class FakeSubmitter:
         return Accepted(made, replayed=False)
 
 
-class FakeDesk:
-    """Dead letters in a dict."""
+class FakeDeadLetters:
+    """Dead letters in a dict, and the bulk redrives that were asked for."""
 
     def __init__(self, *held: Record) -> None:
         self.held = {one.task_id: one for one in held}
         self.failure: Exception | None = None
         self.asked: list[Any] = []
+        self.matching = 7
 
-    def get(self, task_id: str) -> Record:
+    def find(self, task_id: str) -> Record:
         if task_id not in self.held:
             raise NoSuchDeadLetter
         return self.held[task_id]
 
-    def list(self, **wanted: Any) -> Page:
-        self.asked.append(wanted)
-        if wanted["cursor"] == "bad":
-            raise ValueError(wanted["cursor"])
+    def page(self, wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Page:
+        self.asked.append((wanted, limit, cursor))
+        if cursor == "bad":
+            raise ValueError(cursor)
         return Page(list(self.held.values()), None)
 
     def redrive(self, task_id: str, *, by: str) -> Record:
@@ -149,16 +153,15 @@ class FakeDesk:
         if self.failure:
             raise self.failure
         self.asked.append((task_id, by))
-        self.get(task_id)
+        self.find(task_id)
         del self.held[task_id]
 
-    def count(self, **wanted: Any) -> int:
-        self.asked.append(wanted)
-        return 7
+    def count(self, wanted: DeadLetterFilter, *, most: int) -> int:
+        self.asked.append((wanted, most))
+        return self.matching
 
-    def request_bulk(self, **wanted: Any) -> int:
-        self.asked.append(wanted)
-        return 5
+    def add(self, bulk: BulkRedrive) -> None:
+        self.asked.append(bulk)
 
 
 @dataclasses.dataclass
@@ -167,7 +170,7 @@ class World:
 
     tasks: FakeTasks = dataclasses.field(default_factory=FakeTasks)
     submitter: FakeSubmitter = dataclasses.field(default_factory=FakeSubmitter)
-    desk: FakeDesk = dataclasses.field(default_factory=FakeDesk)
+    dead_letters: FakeDeadLetters = dataclasses.field(default_factory=FakeDeadLetters)
     guard: Guard = dataclasses.field(default_factory=lambda: Guard(100))
     checks: dict[str, Callable[[], str | None]] = dataclasses.field(
         default_factory=lambda: {"broker": lambda: None, "store": lambda: None}
@@ -180,14 +183,17 @@ class World:
 
     def app(self) -> flask.Flask:
         """The application."""
+        chosen = settings.load({}, **self.options)
         return build(
             Parts(
-                settings=settings.load({}, **self.options),
+                settings=chosen,
                 types=self.types,
                 tasks=self.tasks,
                 submitter=self.submitter,
-                keys=self.submitter,
-                letters=self.desk,
+                ladders=Ladders.of_types(chosen.ladder, self.types.values()),
+                idempotency=self.submitter,
+                dead_letters=self.dead_letters,
+                bulk=self.dead_letters,
                 guard=self.guard,
                 spend=self.spend,
                 readiness=Readiness(self.checks),

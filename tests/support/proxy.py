@@ -109,7 +109,7 @@ class Proxy:
             self._change.notify_all()
 
     def close(self) -> None:
-        """Stop, and wait for every thread."""
+        """StopWalk, and wait for every thread."""
         self._closed = True
         self.refuse()
         self.cut()

@@ -4,13 +4,12 @@ import contextlib
 import threading
 
 from dispatch.broker.publisher import Publisher
-from dispatch.maintenance.sweeper import Sweeper
-from dispatch.store.handovers import Handovers
+from support.stores import Stores
 
 
 @contextlib.contextmanager
 def sweeping(desk, sweepers=1, **changes):
-    """Sweepers that all look at a task at once, when they are told.
+    """Sweepers that check a task all at once.
 
     Args:
         desk: the test's.
@@ -19,15 +18,12 @@ def sweeping(desk, sweepers=1, **changes):
     """
     impatient = desk.settings.model_copy(update=changes)
     publisher = Publisher(impatient.broker("replay"))
-    each = [
-        Sweeper(impatient, send=lambda c: publisher.publish(c.message, c.exchange, c.routing_key))
-        for _ in range(sweepers)
-    ]
-    handovers = Handovers(impatient)
+    each = [Stores(impatient) for _ in range(sweepers)]
+    made = [stores.sweeper(publisher) for stores in each]
 
     def sweep(task_id):
-        handovers.look_again(task_id, 0)
-        threads = [threading.Thread(target=sweeper.sweep) for sweeper in each]
+        each[0].reminders.set(task_id, 0)
+        threads = [threading.Thread(target=sweeper.sweep) for sweeper in made]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -36,5 +32,6 @@ def sweeping(desk, sweepers=1, **changes):
     try:
         yield sweep
     finally:
-        handovers.close()
+        for stores in each:
+            stores.close()
         publisher.close()

@@ -28,7 +28,8 @@ from dispatch.protocol import names
 from dispatch.protocol.ids import child_traceparent
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import Record, State
-from dispatch.store.tasks import TaskStore
+from dispatch.tasktypes.ladders import Ladders
+from support.stores import Stores
 from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +42,6 @@ def environment(settings: Settings) -> dict[str, str]:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
-        elif name == "ladder":
-            value = ",".join(f"{rung.name}={rung.seconds:g}" for rung in value)
         elif isinstance(value, tuple):
             value = ",".join(value)
         variables[f"DISPATCH_{name.upper()}"] = str(value)
@@ -125,10 +124,16 @@ class Bench:
         self.settings = settings
         self.celery = create_celery(settings)
         with Connection(settings.broker("admin")) as connection:
-            provision.declare(connection, settings)
-        self.store = TaskStore(settings)
+            provision.declare(connection, self.celery.dispatch_map, settings)
+        ladders = Ladders.of_types(settings.ladder, self.celery.dispatch_types.values())
+        self.stores = Stores(settings, timeout=settings.store_timeout, ladders=ladders)
+        self.store = self.stores.tasks
         self.publisher = Publisher(settings.broker("gateway"), timeout=settings.confirm_timeout)
-        self.submitter = Submitter(settings, self.store, self.publisher, self.celery)
+        self.submitter = self.submitter_of(self.stores, self.publisher)
+
+    def submitter_of(self, stores: Stores, publisher: Publisher) -> Submitter:
+        """A gateway's submitter on other connections."""
+        return Submitter(stores.tasks, stores.idempotency, publisher, self.celery.tasks, stores.ladders)
 
     def submit(
         self,
@@ -145,7 +150,7 @@ class Bench:
             type=self.celery.dispatch_types[type],
             payload=payload,
             fingerprint=str(payload),
-            key=key,
+            idempotency_key=key,
             request_id="rq-test",
             traceparent=child_traceparent(None),
         )
@@ -231,7 +236,7 @@ class Bench:
     def close(self) -> None:
         """Close everything."""
         self.publisher.close()
-        self.store.close()
+        self.stores.close()
 
 
 @contextlib.contextmanager

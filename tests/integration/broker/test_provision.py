@@ -36,7 +36,7 @@ def confirmed(settings):
 
 @pytest.fixture
 def applied(settings):
-    provision.apply(settings)
+    provision.apply(topology.broker_map(settings), settings)
     return settings
 
 
@@ -55,9 +55,9 @@ def kinds(found):
 
 # --- the verbs -----------------------------------------------------------------------------------
 def test_an_empty_vhost_is_planned_applied_and_then_verified(settings):
-    planned = provision.plan(settings)
-    done = provision.apply(settings)
-    report = provision.verify(settings)
+    planned = provision.plan(topology.broker_map(settings), settings)
+    done = provision.apply(topology.broker_map(settings), settings)
+    report = provision.verify(topology.broker_map(settings), settings)
 
     assert done == planned
     assert len(planned) == 3 + 7 + 7 + 2
@@ -67,9 +67,9 @@ def test_an_empty_vhost_is_planned_applied_and_then_verified(settings):
 
 def test_declaring_again_changes_nothing(applied):
     with kombu.Connection(applied.broker("worker")) as connection:
-        provision.declare(connection, applied)
+        provision.declare(connection, topology.broker_map(applied), applied)
 
-    assert provision.plan(applied) == []
+    assert provision.plan(topology.broker_map(applied), applied) == []
 
 
 def test_several_broker_urls_are_tried_in_turn(settings):
@@ -77,78 +77,78 @@ def test_several_broker_urls_are_tried_in_turn(settings):
     dead = f"amqp://127.0.0.1:1/{alive.rpartition('/')[2]}"
     both = settings.model_copy(update={"admin_broker_url": SecretStr(f"{dead};{dead};{alive}")})
 
-    provision.apply(both)
+    provision.apply(topology.broker_map(both), both)
 
-    assert provision.plan(settings) == []
+    assert provision.plan(topology.broker_map(settings), settings) == []
 
 
 def test_without_the_management_api_the_queues_are_declared_and_a_warning_is_logged(settings, caplog):
     alone = settings.model_copy(update={"management_url": SecretStr("http://127.0.0.1:1")})
 
     with kombu.Connection(settings.broker("worker")) as connection:
-        provision.declare(connection, alone)
+        provision.declare(connection, topology.broker_map(alone), alone)
 
     assert "policies not applied" in caplog.text
-    assert kinds(provision.plan(settings)) == [("policy", Verdict.MISSING, Action.CREATE)] * 2
+    assert kinds(provision.plan(topology.broker_map(settings), settings)) == [("policy", Verdict.MISSING, Action.CREATE)] * 2
 
 
 def test_a_deleted_queue_is_drift_and_is_created_again_with_its_binding(applied, channel):
     channel.queue_delete(names.LEASE_QUEUE)
 
-    found = provision.plan(applied)
-    provision.apply(applied)
+    found = provision.plan(topology.broker_map(applied), applied)
+    provision.apply(topology.broker_map(applied), applied)
 
     assert kinds(found) == [("queue", Verdict.MISSING, Action.CREATE), ("binding", Verdict.MISSING, Action.CREATE)]
-    assert provision.plan(applied) == []
+    assert provision.plan(topology.broker_map(applied), applied) == []
 
 
 def test_a_deleted_binding_is_drift_and_is_created_again(applied, channel):
     channel.queue_unbind(names.WORK_QUEUE, names.TASK_EXCHANGE, f"{names.ROUTING_KEY}.#")
 
-    found = provision.plan(applied)
-    provision.apply(applied)
+    found = provision.plan(topology.broker_map(applied), applied)
+    provision.apply(topology.broker_map(applied), applied)
 
     assert kinds(found) == [("binding", Verdict.MISSING, Action.CREATE)]
-    assert provision.plan(applied) == []
+    assert provision.plan(topology.broker_map(applied), applied) == []
 
 
 def test_a_deleted_exchange_is_drift_and_is_created_again(applied, channel):
     channel.exchange_delete(names.RETRY_EXCHANGE)
 
-    found = provision.plan(applied)
-    provision.apply(applied)
+    found = provision.plan(topology.broker_map(applied), applied)
+    provision.apply(topology.broker_map(applied), applied)
 
     assert [each.kind for each in found] == ["exchange"] + ["binding"] * 4
-    assert provision.plan(applied) == []
+    assert provision.plan(topology.broker_map(applied), applied) == []
 
 
 def test_changed_settings_update_the_policy(applied):
     tighter = applied.model_copy(update={"queue_ttl": 60.0})
 
-    found = provision.plan(tighter)
-    provision.apply(tighter)
+    found = provision.plan(topology.broker_map(tighter), tighter)
+    provision.apply(topology.broker_map(tighter), tighter)
 
     assert kinds(found) == [("policy", Verdict.DIFFERS, Action.UPDATE)]
     assert found[0].detail == "message-ttl is 3600000, the map says 60000"
-    assert provision.plan(tighter) == []
+    assert provision.plan(topology.broker_map(tighter), tighter) == []
 
 
 def test_what_an_operator_added_is_noted_kept_and_no_drift(applied, channel):
     channel.queue_declare("robot.clean.q", durable=True, auto_delete=False)
     channel.queue_bind("robot.clean.q", names.TASK_EXCHANGE, names.routing_key("robot.clean"))
 
-    report = provision.verify(applied)
-    done = provision.apply(applied)
+    report = provision.verify(topology.broker_map(applied), applied)
+    done = provision.apply(topology.broker_map(applied), applied)
 
     assert {each.verdict for each in report.differences} == {Verdict.EXTRA}
     assert (report.drift, done) == (0, [])
-    assert provision.verify(applied).differences == report.differences
+    assert provision.verify(topology.broker_map(applied), applied).differences == report.differences
 
 
 def test_an_old_rung_that_is_no_longer_in_the_ladder_is_noted(applied):
     shorter = applied.model_copy(update={"ladder": applied.ladder[:2]})
 
-    report = provision.verify(shorter)
+    report = provision.verify(topology.broker_map(shorter), shorter)
 
     assert report.drift == 0
     assert "robot.retry.q.30m" in [each.name for each in report.differences]
@@ -160,9 +160,9 @@ def test_a_rung_of_another_wait_is_explained_and_nothing_is_changed(applied, cha
     slower = applied.model_copy(update={"ladder": (topology.Rung("1m", 7.0),)})
 
     with pytest.raises(provision.TopologyConflict, match=r"x-message-ttl is 1000, the map says 7000.*DISPATCH_LADDER"):
-        provision.apply(slower)
+        provision.apply(topology.broker_map(slower), slower)
 
-    assert ("queue", names.RECORDER_QUEUE) in [(each.kind, each.name) for each in provision.plan(slower)]
+    assert ("queue", names.RECORDER_QUEUE) in [(each.kind, each.name) for each in provision.plan(topology.broker_map(slower), slower)]
 
 
 def test_over_amqp_alone_a_conflict_is_explained_as_well(settings, channel):
@@ -172,7 +172,7 @@ def test_over_amqp_alone_a_conflict_is_explained_as_well(settings, channel):
         kombu.Connection(settings.broker("worker")) as connection,
         pytest.raises(provision.TopologyConflict, match=r"x-.*robot\.task\.q\.v2.*migrate-a-queue"),
     ):
-        provision.declare(connection, settings)
+        provision.declare(connection, topology.broker_map(settings), settings)
 
 
 def test_an_exchange_of_another_type_is_explained_over_amqp(settings, channel):
@@ -182,12 +182,12 @@ def test_an_exchange_of_another_type_is_explained_over_amqp(settings, channel):
         kombu.Connection(settings.broker("worker")) as connection,
         pytest.raises(provision.TopologyConflict, match=r"'type'.*stop the gateway"),
     ):
-        provision.declare(connection, settings)
+        provision.declare(connection, topology.broker_map(settings), settings)
 
 
 def test_a_queue_is_migrated_as_the_guide_says_while_messages_come_in(applied, channel, confirmed):
     old, new, key = names.WORK_QUEUE, f"{names.WORK_QUEUE}.v2", f"{names.ROUTING_KEY}.#"
-    arguments = dict(topology.queues(applied)[0].arguments)
+    arguments = dict(topology.broker_map(applied).queues[0].arguments)
     send(confirmed, names.TASK_EXCHANGE, body="before")
 
     channel.queue_declare(new, durable=True, auto_delete=False, arguments=arguments)
@@ -207,7 +207,7 @@ def test_a_management_api_that_is_away_is_one_clear_line(settings):
     away = settings.model_copy(update={"management_url": SecretStr("http://127.0.0.1:1")})
 
     with pytest.raises(ManagementUnavailable, match=r"at 127\.0\.0\.1:1 did not answer"):
-        provision.plan(away)
+        provision.plan(topology.broker_map(away), away)
 
 
 def test_a_wrong_password_is_one_clear_line_without_the_password(settings):
@@ -215,7 +215,7 @@ def test_a_wrong_password_is_one_clear_line_without_the_password(settings):
     wrong = settings.model_copy(update={"management_url": SecretStr(url)})
 
     with pytest.raises(ManagementRefused) as caught:
-        provision.plan(wrong)
+        provision.plan(topology.broker_map(wrong), wrong)
 
     assert "refused this user" in str(caught.value)
     assert "s3cret" not in str(caught.value)
@@ -226,7 +226,7 @@ def test_a_missing_vhost_is_one_clear_line(settings):
     nowhere = settings.model_copy(update={"broker_url": SecretStr(url)})
 
     with pytest.raises(VhostMissing, match="-nowhere"):
-        provision.plan(nowhere)
+        provision.plan(topology.broker_map(nowhere), nowhere)
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "stranger:wrong@{host}"])
@@ -236,7 +236,7 @@ def test_a_broker_that_lets_nobody_in_is_one_clear_line_without_the_password(set
     away = settings.model_copy(update={"admin_broker_url": SecretStr(url)})
 
     with pytest.raises(provision.BrokerUnreachable, match="DISPATCH_BROKER_URL") as caught:
-        provision.apply(away)
+        provision.apply(topology.broker_map(away), away)
 
     assert "wrong" not in str(caught.value)
 

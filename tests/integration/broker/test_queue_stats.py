@@ -21,7 +21,7 @@ CAUGHT_UP = 12
 
 @pytest.fixture
 def applied(settings):
-    provision.apply(settings)
+    provision.apply(topology.broker_map(settings), settings)
     return settings
 
 
@@ -38,7 +38,7 @@ def send(channel, exchange, **headers):
 
 
 def view(settings, name):
-    return next(view for view in queues.snapshot(settings) if view.name == name)
+    return next(view for view in queues.snapshot(topology.broker_map(settings), settings, depth_limit=settings.queue_depth_limit) if view.name == name)
 
 
 def test_the_depth_is_exact_at_once(channel):
@@ -63,9 +63,9 @@ def test_the_depth_of_a_queue_that_is_not_there_is_a_404(channel):
 
 
 def test_the_snapshot_shows_every_queue_in_the_maps_order(applied):
-    views = queues.snapshot(applied)
+    views = queues.snapshot(topology.broker_map(applied), applied, depth_limit=applied.queue_depth_limit)
 
-    assert [view.name for view in views] == [queue.name for queue in topology.queues(applied)]
+    assert [view.name for view in views] == [queue.name for queue in topology.broker_map(applied).queues]
     assert [view.role for view in views] == ["work", "rung", "rung", "rung", "lease", "dead-tap", "dead-letters"]
     assert [view.drift for view in views] == [()] * 7
 
@@ -131,7 +131,7 @@ def test_a_silent_management_api_is_a_typed_error_within_its_budget(applied):
         began = time.monotonic()
 
         with pytest.raises(queues.ManagementUnavailable, match="did not answer"):
-            queues.snapshot(asked)
+            queues.snapshot(topology.broker_map(asked), asked, depth_limit=asked.queue_depth_limit)
 
     assert time.monotonic() - began < 2
 
@@ -185,6 +185,6 @@ def test_a_management_api_that_speaks_no_json_is_a_typed_error(settings, status,
         peer.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nsad.".encode())
 
     with answering(settings, answer) as proxied, pytest.raises(queues.ManagementUnavailable) as caught:
-        queues.snapshot(proxied)
+        queues.snapshot(topology.broker_map(proxied), proxied, depth_limit=proxied.queue_depth_limit)
 
     assert said in str(caught.value)

@@ -5,6 +5,7 @@ import kombu
 import pytest
 from pydantic import SecretStr
 
+import topology
 from dispatch.broker import definitions as files
 from dispatch.broker import provision
 from dispatch.broker.management import Management, ManagementRefused, vhost
@@ -67,7 +68,7 @@ def depth_of(queue):
 
 
 def test_the_definitions_make_the_whole_map(loaded):
-    assert provision.plan(loaded) == []
+    assert provision.plan(topology.broker_map(loaded), loaded) == []
 
 
 @pytest.mark.parametrize(
@@ -118,19 +119,19 @@ def test_the_admin_may_apply_the_topology_and_change_a_policy(loaded):
         channel.queue_delete(names.RECORDER_QUEUE)
 
     done = provision.apply(admin.model_copy(update={"queue_ttl": 77.0}))
-    provision.apply(admin)
+    provision.apply(topology.broker_map(admin), admin)
 
     assert [each.kind for each in done] == ["queue", "binding", "policy"]
-    assert provision.plan(admin) == []
+    assert provision.plan(topology.broker_map(admin), admin) == []
 
 
 def test_the_monitor_may_verify_and_look_but_set_no_policy(loaded):
     monitor = managed_by("monitor", loaded)
     changed = monitor.model_copy(update={"queue_ttl": 77.0})
 
-    assert provision.plan(monitor) == []
+    assert provision.plan(topology.broker_map(monitor), monitor) == []
     with pytest.raises(ManagementRefused):
-        provision.apply_policies(changed)
+        provision.apply_policies(topology.broker_map(changed), changed)
 
 
 @pytest.mark.parametrize("role", ["gateway", "worker", "replay"])
@@ -144,7 +145,7 @@ def test_a_role_that_may_not_declare_is_told_what_to_do(loaded):
         kombu.Connection(loaded.broker("gateway")) as connection,
         pytest.raises(provision.TopologyRefused, match="DISPATCH_APPLY_TOPOLOGY=false"),
     ):
-        provision.declare(connection, loaded)
+        provision.declare(connection, topology.broker_map(loaded), loaded)
 
 
 def test_loading_the_definitions_again_keeps_the_messages(loaded, servers):

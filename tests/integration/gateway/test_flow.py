@@ -6,6 +6,7 @@ import time
 import pytest
 from kombu import Connection
 
+import topology
 from dispatch.broker import provision
 from dispatch.broker.management import Management
 from dispatch.gateway.admission.depth import DepthReader
@@ -209,7 +210,7 @@ def test_without_a_binding_the_task_is_refused_and_its_key_is_free(client, setti
         problem(answer, 503, "publish-unroutable")
         assert answer.headers["Retry-After"] == "10"
 
-        provision.declare(connection, settings)
+        provision.declare(connection, topology.broker_map(settings), settings)
     again = client.post("/v1/tasks", json=BODY, headers=headers)
     assert (again.status_code, again.headers.get("Idempotent-Replayed")) == (202, None)
 

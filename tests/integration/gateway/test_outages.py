@@ -6,6 +6,7 @@ import time
 import pytest
 from kombu import Connection
 
+import topology
 from dispatch.broker import provision
 from dispatch.config.settings import ANSWER_WITHIN
 from support.gateway_fakes import problem
@@ -26,7 +27,7 @@ def within(seconds):
 @pytest.fixture
 def broker(settings):
     with Connection(settings.broker("admin")) as connection:
-        provision.declare(connection, settings)
+        provision.declare(connection, topology.broker_map(settings), settings)
     with Proxy.to(settings.broker("gateway")) as proxy:
         yield proxy
 

@@ -3,6 +3,7 @@
 import pytest
 
 from dispatch.protocol.copies import redriven_copy
+from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead, Park
 from dispatch.store.claims import ClaimAnswer
@@ -63,7 +64,7 @@ def test_a_copy_of_a_later_cycle_than_the_record_runs_and_brings_the_cycle(case)
 
 
 def test_a_rejected_task_never_runs(case):
-    case.store.accept(case.message, max_attempts=4, key=None)
+    case.store.accept(case.message, max_attempts=4, idempotency_key=None)
     case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), key=None)
 
     assert case.claim().answer is ClaimAnswer.CANCELLED
@@ -218,7 +219,7 @@ def test_a_decision_is_made_once_and_a_repeat_gets_the_first_one(case):
     case.accept()
     ticket = case.run()
     first = case.decide(ticket)
-    second = case.decide(ticket, Dead("permanent"))
+    second = case.decide(ticket, Dead(Reason.PERMANENT))
 
     assert (first.word, second.word) == (DecisionAnswer.OK, DecisionAnswer.ROUTE)
     assert second.copy == first.copy
@@ -235,7 +236,7 @@ def test_a_decided_run_can_no_longer_succeed(case):
 
 def test_a_park_keeps_the_attempt_and_a_retry_raises_it(case):
     case.accept()
-    rung = case.settings.ladder[1]
+    rung = case.settings.ladder.rungs[1]
     parked = case.decide(case.run(), Park(rung)).copy.message
 
     assert (parked.seq, parked.attempt) == (1, 1)

@@ -6,6 +6,7 @@ import pytest
 
 from dispatch.errors import StoreUnavailable
 from dispatch.protocol.copies import dead_copy, redriven_copy
+from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead
@@ -15,7 +16,7 @@ from dispatch.store.handovers import DeadLetterAnswer, DecisionAnswer
 def test_the_tap_agrees_with_the_router_in_either_order(case):
     case.accept()
     ticket = case.run()
-    copy = case.decide(ticket, Dead("permanent")).copy
+    copy = case.decide(ticket, Dead(Reason.PERMANENT)).copy
     first = case.handovers.bury(copy.message, expired=False, reason="permanent", max_attempts=4)
     case.handovers.hand_over(copy, owner=ticket.owner)
     second = case.handovers.bury(copy.message, expired=False, reason="permanent", max_attempts=4)
@@ -201,9 +202,9 @@ def test_an_entry_whose_record_is_gone_leaves_the_list(case):
 
 
 def test_a_record_that_redis_loses_before_the_confirm_is_listed_and_looked_after(case):
-    case.store.accept(case.message, max_attempts=4, key=None)
+    case.store.accept(case.message, max_attempts=4, idempotency_key=None)
     case.wipe()
-    case.store.mark_published(case.message, queue="q", max_attempts=4, key=None)
+    case.store.mark_published(case.message, queue="q", max_attempts=4, idempotency_key=None)
 
     assert case.record().state is State.QUEUED
     assert [record.task_id for record in case.store.list(principal="ada").items] == [case.task_id]
@@ -242,7 +243,7 @@ def test_the_indexes_forget_tasks_whose_records_have_long_expired(case):
     ids = {name: new_task_id() for name in ages}
     for name, born in ages.items():
         message = case.message.with_headers(**{"id": ids[name], "x-accepted-at": born})
-        case.store.accept(message, max_attempts=4, key=None)
+        case.store.accept(message, max_attempts=4, idempotency_key=None)
 
     for index in ("index", "index:ada"):
         assert case.redis.zrange(f"{case.prefix}{index}", 0, -1) == [ids["young"], ids["new"]]

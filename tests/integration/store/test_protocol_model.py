@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from dispatch.protocol.copies import next_copy, redriven_copy
+from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import ErrorInfo, State
@@ -168,7 +169,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data(), dead=st.booleans())
     def decide(self, data, dead):
         ticket, copy = data.draw(st.sampled_from(self.tickets))
-        decision = Dead("retries-exhausted") if dead else Retry(self.ladder[0])
+        decision = Dead(Reason.RETRIES_EXHAUSTED) if dead else Retry(self.ladder[0])
         planned = next_copy(copy, FAILURE, decision, 1)
         decided = self.handovers.decide(copy, ticket, planned, FAILURE, decision, max_attempts=ATTEMPTS)
         if self._recreated(copy):

@@ -52,7 +52,7 @@ def test_no_rung_is_cut_short(desk):
 
     waits = [_seconds(b) - _seconds(a) for a, b in zip(failed, itertools.islice(started, 1, None), strict=False)]
 
-    assert [wait >= rung.seconds for wait, rung in zip(waits, desk.settings.ladder, strict=True)] == [True] * 3
+    assert [wait >= rung.seconds for wait, rung in zip(waits, desk.settings.ladder.rungs, strict=True)] == [True] * 3
 
 
 def test_an_exhausted_task_is_fail_and_its_letter_says_why(desk):

@@ -3,9 +3,8 @@
 from celery import Celery
 from celery.app.trace import trace_task
 
-from dispatch.protocol.retry import AttemptFailed
 from dispatch.broker.celery_task import DispatchTask
-from dispatch.protocol.retry import Failure, FailureKind
+from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
 
 
 def test_a_failure_carries_its_traceback_as_text_only():

@@ -19,7 +19,7 @@ def problems(**environ):
 def test_the_defaults_are_the_design():
     settings = load({})
 
-    assert [(rung.name, rung.seconds) for rung in settings.ladder] == [("1m", 60), ("5m", 300), ("30m", 1800)]
+    assert [(rung.name, rung.seconds) for rung in settings.ladder.rungs] == [("1m", 60), ("5m", 300), ("30m", 1800)]
     assert settings.prefetch == 40
     assert settings.queue_hard_limit == 12_000
     assert settings.queue_ttl == 3_600

@@ -4,17 +4,16 @@ import dataclasses
 
 import pytest
 
-from dispatch.protocol.retry import AttemptFailed
 from dispatch.config.settings import load
 from dispatch.deadletters.recorder import death, readable
 from dispatch.errors import PermanentError, RetryableError, Throttled
-from dispatch.maintenance.sweeper import Forget, LookAt, Publish, Reject, Resend, next_step
+from dispatch.maintenance.sweeper import CheckAt, Drop, Publish, Reject, Resend, next_step
 from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
-from dispatch.protocol.dead_letters import DeadLetterFilter, is_stale
+from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, is_stale
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import Record, State
-from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
+from dispatch.protocol.retry import AttemptFailed, Dead, Failure, FailureKind, Park, Retry, Rung
 from dispatch.worker.outcomes import failure_of
 
 SETTINGS = load({})
@@ -51,7 +50,7 @@ def test_parking_on_a_rung_uses_up_no_attempt():
 
 
 def test_a_dead_copy_carries_its_reason():
-    copy = next_copy(MESSAGE, FAILURE, Dead("permanent"), 5)
+    copy = next_copy(MESSAGE, FAILURE, Dead(Reason.PERMANENT), 5)
 
     assert (copy.exchange, copy.queue) == (names.DEAD_EXCHANGE, names.DEAD_QUEUE)
     assert copy.message.headers["x-dead-reason"] == "permanent"
@@ -65,7 +64,7 @@ def test_parking_behind_a_lease_changes_neither_seq_nor_attempt():
 
 
 def test_a_redrive_is_the_next_cycle_of_the_same_task_and_trace():
-    letter = next_copy(MESSAGE, FAILURE, Dead("permanent"), 5).message
+    letter = next_copy(MESSAGE, FAILURE, Dead(Reason.PERMANENT), 5).message
     copy = redriven_copy(letter)
 
     assert copy.exchange == names.TASK_EXCHANGE
@@ -93,17 +92,17 @@ SILENT = LEASE + SETTINGS.queue_ttl + SETTINGS.sweep_margin
 @pytest.mark.parametrize(
     ("changes", "leased", "now", "step"),
     [
-        ({"state": State.SUCCEEDED}, False, 0, Forget()),
-        ({"state": State.DEAD_LETTERED}, False, 0, Forget()),
-        ({"state": State.RUNNING}, True, 1e9, LookAt(1e9 + LEASE)),
-        ({"state": State.SCHEDULED, "published": False}, False, GRACE - 1, LookAt(GRACE)),
+        ({"state": State.SUCCEEDED}, False, 0, Drop()),
+        ({"state": State.DEAD_LETTERED}, False, 0, Drop()),
+        ({"state": State.RUNNING}, True, 1e9, CheckAt(1e9 + LEASE)),
+        ({"state": State.SCHEDULED, "published": False}, False, GRACE - 1, CheckAt(GRACE)),
         ({"state": State.SCHEDULED, "published": False}, False, GRACE, Reject()),
-        ({"state": State.QUEUED}, False, SILENT - 1, LookAt(SILENT)),
+        ({"state": State.QUEUED}, False, SILENT - 1, CheckAt(SILENT)),
         ({"state": State.QUEUED}, False, SILENT, Resend()),
         ({"state": State.RUNNING}, False, SILENT, Resend()),
-        ({"state": State.RETRY_WAIT, "next_attempt_at": 60_000}, False, SILENT, LookAt(60 + SILENT)),
+        ({"state": State.RETRY_WAIT, "next_attempt_at": 60_000}, False, SILENT, CheckAt(60 + SILENT)),
         ({"state": State.RETRY_WAIT, "next_attempt_at": 60_000}, False, 60 + SILENT, Resend()),
-        ({"state": State.RUNNING, "decision": "{}"}, False, LEASE + GRACE - 1, LookAt(LEASE + GRACE)),
+        ({"state": State.RUNNING, "decision": "{}"}, False, LEASE + GRACE - 1, CheckAt(LEASE + GRACE)),
         ({"state": State.RUNNING, "decision": "{}"}, False, LEASE + GRACE, Publish()),
         ({"state": State.SCHEDULED, "published": False, "decision": "{}"}, False, 1e9, Publish()),
     ],
@@ -113,7 +112,7 @@ def test_the_sweeper_acts_only_on_what_is_certain(changes, leased, now, step):
 
 
 def test_the_sweeper_forgets_what_is_gone():
-    assert next_step(None, leased=False, now=0, settings=SETTINGS) == Forget()
+    assert next_step(None, leased=False, now=0, settings=SETTINGS) == Drop()
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,9 @@ def test_a_header_that_is_no_number_counts_as_missing(value):
 def test_a_message_without_a_usable_id_always_gets_the_same_one():
     one, other = Message(b"x", {}), Message(b"y", {})
 
-    assert one.letter_id == Message(b"x", {"x-delivery-count": 3, "x-death": [{"count": 1}]}).letter_id
-    assert one.letter_id != other.letter_id
-    assert one.letter_id != Message(b"x", {"task": "another"}).letter_id
+    assert one.dead_letter_id == Message(b"x", {"x-delivery-count": 3, "x-death": [{"count": 1}]}).dead_letter_id
+    assert one.dead_letter_id != other.dead_letter_id
+    assert one.dead_letter_id != Message(b"x", {"task": "another"}).dead_letter_id
 
 
 def test_a_record_looks_as_the_contract_says():
@@ -111,6 +111,6 @@ def test_a_record_looks_as_the_contract_says():
 def test_only_undiscarded_letters_are_buried():
     dead = Record("t", "echo", "p", State.DEAD_LETTERED, 0, 0, 1, 4, 1, 0, 0)
 
-    assert dead.buried
-    assert not dataclasses.replace(dead, discarded=True).buried
-    assert not dataclasses.replace(dead, state=State.SUCCEEDED).buried
+    assert dead.is_dead_letter
+    assert not dataclasses.replace(dead, discarded=True).is_dead_letter
+    assert not dataclasses.replace(dead, state=State.SUCCEEDED).is_dead_letter

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, decide, parse_ladder
 
 LADDER = parse_ladder("1m=60,5m=300,30m=1800")
@@ -25,12 +26,12 @@ def test_a_failed_attempt_waits_on_the_next_rung(attempt, rung):
 
 
 def test_the_attempt_after_the_last_rung_is_the_last():
-    assert decided(failed(), 4) == Dead("retries-exhausted")
+    assert decided(failed(), 4) == Dead(Reason.RETRIES_EXHAUSTED)
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 3, 4])
 def test_a_permanent_error_is_dead_at_once(attempt):
-    assert decided(failed(FailureKind.PERMANENT), attempt) == Dead("permanent")
+    assert decided(failed(FailureKind.PERMANENT), attempt) == Dead(Reason.PERMANENT)
 
 
 @pytest.mark.parametrize(("seconds", "rung"), [(1, ONE), (60, ONE), (61, FIVE), (301, THIRTY), (1800, THIRTY)])
@@ -49,11 +50,11 @@ def test_throttling_and_outages_use_up_no_attempt_until_the_deadline(kind, attem
     after = decided(failed(kind), attempt, now=DEADLINE)
 
     assert isinstance(before, Park)
-    assert after == Dead("deadline-exceeded")
+    assert after == Dead(Reason.DEADLINE_EXCEEDED)
 
 
 def test_a_type_without_rungs_dies_of_its_first_failure():
-    assert decide(failed(), 1, (), DEADLINE, NOW) == Dead("retries-exhausted")
+    assert decide(failed(), 1, (), DEADLINE, NOW) == Dead(Reason.RETRIES_EXHAUSTED)
 
 
 @given(

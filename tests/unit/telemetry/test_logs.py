@@ -7,10 +7,10 @@ import types
 import pytest
 import structlog
 
-from dispatch.protocol.retry import AttemptFailed
 from dispatch.config import settings
 from dispatch.errors import RetryableError
 from dispatch.protocol.message import Message
+from dispatch.protocol.retry import AttemptFailed
 from dispatch.tasktypes.payload import Payload, Secret, secrets_of
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logs, task_log

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dispatch.protocol.retry import AttemptFailed
+from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.message import Message
-from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
+from dispatch.protocol.retry import AttemptFailed, Dead, Failure, FailureKind, Park, Retry, Rung
 from dispatch.telemetry import metrics
 from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
 from dispatch.worker.run_metrics import Run, claim_answer, queued_since
@@ -96,14 +96,14 @@ def test_how_a_run_ended_says_what_its_claim_answered(error, answer):
     [
         (Retry(Rung("1m", 60)), "ValueError", "retried", "1m"),
         (Park(Rung("5m", 300)), "throttled", "parked", "5m"),
-        (Dead("permanent"), "permanent", "dead", None),
+        (Dead(Reason.PERMANENT), "permanent", "dead", None),
         (Retry(Rung("1m", 60)), "worker-lost", "worker-lost", "1m"),
     ],
 )
 def test_an_attempt_is_counted_by_what_was_decided(decision, type_, outcome, rung):
     before = value("robot_task_attempts_total", type="other", outcome=outcome)
     climbed = value("robot_task_retries_total", type="other", rung=rung)
-    Run(Message(b"", {"id": "t", "task": "strange"})).settled(Failure(FailureKind.RETRYABLE, type_, ""), decision)
+    Run(Message(b"", {"id": "t", "task": "strange"})).handed_over(Failure(FailureKind.RETRYABLE, type_, ""), decision)
 
     assert value("robot_task_attempts_total", type="other", outcome=outcome) == before + 1
     assert rung is None or value("robot_task_retries_total", type="other", rung=rung) == climbed + 1

@@ -4,9 +4,9 @@ import time
 import pytest
 
 from dispatch.errors import StoreUnavailable
+from dispatch.gateway.admission import readiness
 from dispatch.gateway.contract import models
 from dispatch.gateway.views import health
-from dispatch.gateway.admission import readiness
 from dispatch.store.tasks import StoreHealth
 from support.gateway_fakes import World, problem
 
