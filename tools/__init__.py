@@ -1,0 +1,1 @@
+"""Scripts that measure and document the tree; no product code imports them."""
