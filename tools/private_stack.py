@@ -65,7 +65,7 @@ class PrivateStack:
 
     def end(self) -> None:
         """Stop everything, kill what is left by its pid, delete the directory."""
-        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+        with contextlib.suppress(RuntimeError, OSError, subprocess.TimeoutExpired):
             self.command("down")
         with contextlib.suppress(TimeoutError):
             eventually(self._killed, 20, "the stack's processes did not end")
@@ -97,7 +97,8 @@ def running(root: Path, python: Path | None, *verb: str, **settings: object) -> 
     environ |= {f"DISPATCH_{name.upper()}": str(value) for name, value in settings.items()}
     environ |= {"DISPATCH_HTTP_PORT": "0", "DISPATCH_RUN_DIR": str(directory), "PYTHONPATH": str(root)}
     chosen = python or (own if own.exists() else Path(sys.executable))
-    stack = PrivateStack(root, chosen, directory, environ)
+    # Not resolved: an interpreter finds its packages by the place of its own link.
+    stack = PrivateStack(root, chosen.absolute(), directory, environ)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack ends with its measurement
     try:
         stack.command(*verb)
