@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         print(json.dumps(as_json(house), indent=1))
     else:
-        print("\n".join(f"{name:<34}{value:>7}  {details}".rstrip() for name, value, details in table(house)))
+        print("\n".join(f"{name:<36}{value:>7}  {details}".rstrip() for name, value, details in table(house)))
 
 
 if __name__ == "__main__":
