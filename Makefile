@@ -16,7 +16,7 @@ ARGS ?=
 PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: help setup servers-installed promtool-installed demo up down restart status \
-	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt clean
+	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt house clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ imports: $(SYNCED) ## who may import whom
 fmt: $(SYNCED) ## format and mend what can be mended
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
+
+house: $(SYNCED) ## figures of the tree: folders, arrows, lengths, words
+	@$(PYTHON) -m tools.house
 
 clean: ## stop everything; delete data, logs and caches, but not .venv
 	@if [ -x $(PYTHON) ]; then $(LAUNCH) down; fi

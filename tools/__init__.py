@@ -1,1 +1,1 @@
-"""Generators of docs and of the Postman collection; no product code."""
+"""Scripts that measure and document the tree; no product code imports them."""
