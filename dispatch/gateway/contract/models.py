@@ -30,25 +30,30 @@ Moment = Annotated[
 ]
 
 
-class _Model(pydantic.BaseModel):
+def _title(model: type) -> str:
+    return model.__name__.removesuffix("Model")
+
+
+class _Base(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
-    )
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True,
+        model_title_generator=_title,
+    )  # fmt: skip
 
 
-class Body(_Model):
+class Body(_Base):
     """Base of request bodies: strict, unknown members refused."""
 
     model_config = pydantic.ConfigDict(strict=True)
 
 
-class Query(_Model):
+class Query(_Base):
     """Base of query parameters: unknown ones refused."""
 
 
 # --- requests ------------------------------------------------------------------------------------
-class Options(Body):
-    """How to run the task; there are no options yet."""
+class NoBody(Body):
+    """Nothing: an operation that takes no body accepts an empty object."""
 
 
 class SubmitBody(Body):
@@ -56,11 +61,7 @@ class SubmitBody(Body):
 
     type: Name
     payload: dict[str, Any]
-    options: Options = Options()
-
-
-class NoBody(Body):
-    """Nothing: an operation that takes no body accepts an empty object."""
+    options: NoBody = Field(NoBody(), description="How to run the task; there are no options yet.")
 
 
 class TaskQuery(Query):
@@ -99,14 +100,14 @@ class BulkRedrive(Body):
 
 
 # --- answers -------------------------------------------------------------------------------------
-class Progress(_Model):
+class ProgressModel(_Base):
     """How far the handler says it is."""
 
     percent: int = Field(ge=0, le=100)
     message: str
 
 
-class TaskError(_Model):
+class TaskErrorModel(_Base):
     """Why the last attempt failed."""
 
     type: str = Field(description="Machine-readable, e.g. `upstream-timeout`.")
@@ -115,7 +116,7 @@ class TaskError(_Model):
     retryable: bool = Field(description="Whether another attempt may help.")
 
 
-class Task(_Model):
+class TaskModel(_Base):
     """A task as it is now."""
 
     task_id: str = Field(description="UUIDv7.")
@@ -129,9 +130,9 @@ class Task(_Model):
     cycle: int = Field(ge=0, description="Times an operator redrove it.")
     next_attempt_at: Moment | None
     queue: str | None = Field(description="Where its copy waits.")
-    progress: Progress | None
+    progress: ProgressModel | None
     result: Any = Field(description="What the handler returned; null until SUCCESS.")
-    error: TaskError | None = Field(description="Of the last failed attempt.")
+    error: TaskErrorModel | None = Field(description="Of the last failed attempt.")
     request_id: str | None
     trace_id: str | None = Field(description="32 hex digits; the same through every hop.")
     trace_url: str = Field("", description="A link to the trace; only where `DISPATCH_TRACE_URL` is set.")
@@ -142,14 +143,14 @@ class Task(_Model):
     revision: int = Field(ge=0, description="Raised by every change; the ETag.")
 
 
-class TaskList(_Model):
+class TaskListModel(_Base):
     """One page of tasks, newest first."""
 
-    items: list[Task]
+    items: list[TaskModel]
     next: str | None = Field(description="Hand it on as `cursor`; null at the end.")
 
 
-class Event(_Model):
+class EventModel(_Base):
     """One hop of a task; members beyond these depend on `kind`."""
 
     model_config = pydantic.ConfigDict(extra="allow")
@@ -159,7 +160,7 @@ class Event(_Model):
     kind: str = Field(examples=["accepted", "published", "started", "failed", "delayed", "dead-lettered", "succeeded"])
 
 
-class Rung(_Model):
+class RungModel(_Base):
     """One delay queue of the retry ladder."""
 
     name: str
@@ -167,44 +168,44 @@ class Rung(_Model):
     queue: str
 
 
-class TaskType(_Model):
+class TaskTypeModel(_Base):
     """A task type that workers run."""
 
     name: str
     summary: str
     payload_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of `payload`.")
-    ladder: list[Rung] = Field(description="Where a failed attempt waits, in turn.")
+    ladder: list[RungModel] = Field(description="Where a failed attempt waits, in turn.")
     max_attempts: int
     time_limit_seconds: float = Field(description="An attempt that takes longer is killed and counts as failed.")
 
 
-class TaskTypeList(_Model):
+class TaskTypeListModel(_Base):
     """The task types, by name."""
 
-    items: list[TaskType]
+    items: list[TaskTypeModel]
 
 
-class DeadLetter(Task):
+class DeadLetterModel(TaskModel):
     """A task whose message lies in the dead-letter queue."""
 
     principal: str = Field(description="Whose task it is.")
     dead_reason: str | None = Field(examples=["permanent", "retries-exhausted", "expired", "delivery_limit"])
 
 
-class DeadLetterDetail(DeadLetter):
+class DeadLetterDetailModel(DeadLetterModel):
     """A dead letter with what the client sent."""
 
     payload: Any = Field(description="As it was submitted, without its secrets; null when the message can't be read.")
 
 
-class DeadLetterList(_Model):
+class DeadLetterListModel(_Base):
     """One page of dead letters, newest first."""
 
-    items: list[DeadLetter]
+    items: list[DeadLetterModel]
     next: str | None
 
 
-class BulkAnswer(_Model):
+class BulkAnswerModel(_Base):
     """What a bulk redrive does."""
 
     matched: int = Field(description="Dead letters that match now, `limit` at most.")
@@ -213,7 +214,7 @@ class BulkAnswer(_Model):
     dry_run: bool
 
 
-class QueueBinding(_Model):
+class QueueBindingModel(_Base):
     """What brings messages to a queue."""
 
     exchange: str
@@ -221,14 +222,14 @@ class QueueBinding(_Model):
     headers: dict[str, Any]
 
 
-class QueueGuard(_Model):
+class QueueGuardModel(_Base):
     """What keeps the work queue from growing too deep."""
 
     limit: int = Field(description="Ready messages above which gateways answer 429 `queue-depth-exceeded`.")
     refusing: bool = Field(description="Whether this gateway does at the moment.")
 
 
-class Queue(_Model):
+class QueueModel(_Base):
     """A queue as RabbitMQ's management API shows it. A number is null while it has no statistics."""
 
     name: str
@@ -245,20 +246,20 @@ class Queue(_Model):
     dead_letter_exchange: str | None
     max_length: int | None
     delivery_limit: int | None
-    guard: QueueGuard | None = Field(description="Of the work queue only.")
+    guard: QueueGuardModel | None = Field(description="Of the work queue only.")
     policy: str | None
-    bindings: list[QueueBinding]
+    bindings: list[QueueBindingModel]
     drift: list[str] = Field(description="What is not as the broker map says.")
     as_of: Moment
 
 
-class QueueList(_Model):
+class QueueListModel(_Base):
     """The queues, in the broker map's order."""
 
-    items: list[Queue]
+    items: list[QueueModel]
 
 
-class Worker(_Model):
+class WorkerModel(_Base):
     """A worker, as it was at its last sign of life."""
 
     name: str = Field(examples=["worker@host-019a"])
@@ -273,33 +274,33 @@ class Worker(_Model):
     seen_at: Moment
 
 
-class WorkerList(_Model):
+class WorkerListModel(_Base):
     """The workers, by name."""
 
-    items: list[Worker]
+    items: list[WorkerModel]
 
 
-class Alive(_Model):
+class AliveModel(_Base):
     """The process answers."""
 
     status: Literal["ok"]
 
 
-class Check(_Model):
+class CheckModel(_Base):
     """One thing that the gateway needs."""
 
     ok: bool
     detail: str
 
 
-class Ready(_Model):
+class ReadyModel(_Base):
     """Tasks can be accepted."""
 
     status: Literal["ok"]
-    checks: dict[str, Check]
+    checks: dict[str, CheckModel]
 
 
-class ProblemPage(_Model):
+class ProblemPageModel(_Base):
     """What a problem type means."""
 
     type: str
@@ -309,7 +310,7 @@ class ProblemPage(_Model):
     remedy: str
 
 
-class FieldError(_Model):
+class FieldErrorModel(_Base):
     """One thing that is wrong with a request."""
 
     pointer: str = Field(description="JSON Pointer into the body, or `/query/<name>`.", examples=["/payload/message"])
@@ -317,7 +318,7 @@ class FieldError(_Model):
     code: str = Field(description="Machine-readable.", examples=["missing"])
 
 
-class Problem(_Model):
+class ProblemModel(_Base):
     """RFC 9457 problem details; some types have more members."""
 
     model_config = pydantic.ConfigDict(extra="allow")
@@ -329,4 +330,4 @@ class Problem(_Model):
     instance: str
     request_id: str
     trace_id: str
-    errors: list[FieldError] = Field(default_factory=list, description="For validation only.")
+    errors: list[FieldErrorModel] = Field(default_factory=list, description="For validation only.")

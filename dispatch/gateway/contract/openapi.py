@@ -77,7 +77,13 @@ a page that says what to do. Following a task: `GET` its `statusUrl` with `Prefe
 
 
 class _Schemas(GenerateJsonSchema):
-    """JSON Schema 2020-12 without pydantic's generated titles, which only repeat the names."""
+    """JSON Schema 2020-12 without pydantic's generated titles, which only repeat the names.
+
+    A component's name is its model's without the suffix `Model`.
+    """
+
+    def normalize_name(self, name: str) -> str:
+        return super().normalize_name(name.removesuffix("Model"))
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         del schema
@@ -160,14 +166,14 @@ Refs = Mapping[Any, JsonSchemaValue]
 def _schemas(contracts: Sequence[Operation], types: Mapping[str, TaskType]) -> tuple[dict[str, Any], Refs]:
     inputs = [contract.body for contract in contracts if contract.body] + [kind.payload for kind in types.values()]
     answers = [answer.model for contract in contracts for answer in contract.answers if answer.model]
-    outputs: list[type[pydantic.BaseModel]] = [models.Problem, models.Event]
+    outputs: list[type[pydantic.BaseModel]] = [models.ProblemModel, models.EventModel]
     outputs += [model for model in answers if isinstance(model, type) and issubclass(model, pydantic.BaseModel)]
     wanted: list[tuple[type[pydantic.BaseModel], JsonSchemaMode]] = []
     wanted += [(model, "validation") for model in dict.fromkeys(inputs)]
     wanted += [(model, "serialization") for model in dict.fromkeys(outputs)]
     keyed, definitions = models_json_schema(wanted, by_alias=True, ref_template=_REF, schema_generator=_Schemas)
     refs: dict[Any, JsonSchemaValue] = {model: ref for (model, _), ref in keyed.items()}
-    refs[list[models.Event]] = {"type": "array", "items": refs[models.Event]}
+    refs[list[models.EventModel]] = {"type": "array", "items": refs[models.EventModel]}
     schemas: dict[str, Any] = dict(definitions["$defs"])
     if models.SubmitBody in refs:
         name = refs[models.SubmitBody]["$ref"].rpartition("/")[2]
@@ -306,4 +312,4 @@ def _problem(kind: problems.ProblemKind, refs: Refs) -> dict[str, Any]:
 
 def _content(types: Sequence[str], refs: Refs) -> dict[str, Any]:
     narrowed = {"properties": {"type": {"enum": list(types)}}}
-    return {problems.MEDIA_TYPE: {"schema": {"allOf": [refs[models.Problem], narrowed]}}}
+    return {problems.MEDIA_TYPE: {"schema": {"allOf": [refs[models.ProblemModel], narrowed]}}}

@@ -39,7 +39,7 @@ class DeadLetterViews:
     @operation(
         Operation(
             "GET", "/v1/dead-letters", "listDeadLetters", "Dead letters", "List everybody's dead letters, newest first",
-            (ResponseSpec(200, "A page.", models.DeadLetterList, ("Cache-Control",)),),
+            (ResponseSpec(200, "A page.", models.DeadLetterListModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             query=models.LetterQuery,
         )
@@ -57,7 +57,7 @@ class DeadLetterViews:
     @operation(
         Operation(
             "GET", "/v1/dead-letters/{taskId}", "getDeadLetter", "Dead letters", "Look at a dead letter",
-            (ResponseSpec(200, "The letter, with its payload.", models.DeadLetterDetail, ("Cache-Control",)),),
+            (ResponseSpec(200, "The letter, with its payload.", models.DeadLetterDetailModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             problems=("task-not-found",),
         )
@@ -70,7 +70,7 @@ class DeadLetterViews:
     @operation(
         Operation(
             "POST", "/v1/dead-letters/{taskId}/redrive", "redriveDeadLetter", "Dead letters", "Send a dead letter again",
-            (ResponseSpec(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.Task, ("Location",)),),
+            (ResponseSpec(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.TaskModel, ("Location",)),),
             scope=keys.DEADLETTERS_WRITE,
             body=models.NoBody, body_required=False,
             problems=(
@@ -93,8 +93,8 @@ class DeadLetterViews:
         Operation(
             "POST", "/v1/dead-letters/redrive", "redriveDeadLetters", "Dead letters", "Send many dead letters again",
             (
-                ResponseSpec(202, "The workers will send them again.", models.BulkAnswer),
-                ResponseSpec(200, "A dry run: only counted.", models.BulkAnswer),
+                ResponseSpec(202, "The workers will send them again.", models.BulkAnswerModel),
+                ResponseSpec(200, "A dry run: only counted.", models.BulkAnswerModel),
             ),
             scope=keys.DEADLETTERS_WRITE,
             description="The request is stored, so that it goes on when a worker dies on the way.",
@@ -110,7 +110,7 @@ class DeadLetterViews:
         else:
             by = context.principal().id
             matched = self._desk.request_bulk(type=kind, error_type=error, limit=limit, rate_per_second=rate, by=by)
-        answer = models.BulkAnswer(matched=matched, limit=limit, rate_per_second=rate, dry_run=order.dry_run)
+        answer = models.BulkAnswerModel(matched=matched, limit=limit, rate_per_second=rate, dry_run=order.dry_run)
         return json_response(answer.model_dump(by_alias=True), 200 if order.dry_run else 202)
 
     @operation(

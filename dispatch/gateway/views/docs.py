@@ -87,7 +87,7 @@ class DocsViews:
     @operation(
         Operation(
             "GET", "/problems/{slug}", "getProblem", "About", "What a problem type means",
-            (ResponseSpec(200, "The explanation; HTML for browsers.", models.ProblemPage),),
+            (ResponseSpec(200, "The explanation; HTML for browsers.", models.ProblemPageModel),),
             problems=("not-found",),
         )
     )  # fmt: skip
@@ -100,7 +100,7 @@ class DocsViews:
         more = {**_CACHED, "Vary": "Accept"}
         if best == "text/html":
             return Response(_page(kind), headers={**more, "Content-Security-Policy": _POLICY}, mimetype="text/html")
-        page = models.ProblemPage(
+        page = models.ProblemPageModel(
             type=kind.type, title=kind.title, status=kind.status, meaning=kind.meaning, remedy=kind.remedy
         )
         return json_response(page.model_dump(by_alias=True), headers=more)

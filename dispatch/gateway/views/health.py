@@ -132,7 +132,7 @@ class HealthViews:
     @operation(
         Operation(
             "GET", "/livez", "isAlive", "Health", "Whether the process answers; touches nothing",
-            (ResponseSpec(200, "It does.", models.Alive),),
+            (ResponseSpec(200, "It does.", models.AliveModel),),
         )
     )  # fmt: skip
     def livez(self) -> Response:
@@ -142,7 +142,7 @@ class HealthViews:
     @operation(
         Operation(
             "GET", "/readyz", "isReady", "Health", "Whether tasks can be accepted",
-            (ResponseSpec(200, "They can.", models.Ready),),
+            (ResponseSpec(200, "They can.", models.ReadyModel),),
             description="Asks RabbitMQ and Redis, 500 ms each, and remembers the verdict for a second. "
             "503 names what is down in `checks`.",
             problems=("broker-unavailable", "store-unavailable"),

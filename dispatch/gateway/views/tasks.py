@@ -74,7 +74,7 @@ class TaskViews:
             (
                 ResponseSpec(
                     202, "Recorded, confirmed by the broker and routed: the task will reach SUCCESS or FAIL.",
-                    models.Task, ("Location", "Retry-After", "Idempotent-Replayed"),
+                    models.TaskModel, ("Location", "Retry-After", "Idempotent-Replayed"),
                 ),
             ),
             scope=keys.TASKS_WRITE,
@@ -109,7 +109,7 @@ class TaskViews:
             "GET", "/v1/tasks/{taskId}", "getTask", "Tasks", "Look at a task",
             (
                 ResponseSpec(
-                    200, "As it is now.", models.Task,
+                    200, "As it is now.", models.TaskModel,
                     ("ETag", "Cache-Control", "Retry-After", "Preference-Applied"),
                 ),
                 ResponseSpec(304, "Unchanged.", None, ("ETag", "Cache-Control", "Retry-After", "Preference-Applied")),
@@ -142,7 +142,7 @@ class TaskViews:
     @operation(
         Operation(
             "GET", "/v1/tasks", "listTasks", "Tasks", "List one's own tasks, newest first",
-            (ResponseSpec(200, "A page.", models.TaskList, ("Cache-Control",)),),
+            (ResponseSpec(200, "A page.", models.TaskListModel, ("Cache-Control",)),),
             scope=keys.TASKS_READ,
             description="With a filter a page may have fewer items than `limit` and still a `next`.",
             query=models.TaskQuery,
@@ -168,7 +168,7 @@ class TaskViews:
             "GET", "/v1/tasks/{taskId}/events", "listEvents", "Tasks", "The hops of a task, oldest first",
             (
                 ResponseSpec(
-                    200, "Every hop so far; as a stream also those to come.", list[models.Event], ("Cache-Control",),
+                    200, "Every hop so far; as a stream also those to come.", list[models.EventModel], ("Cache-Control",),
                     also=streams.MEDIA_TYPE,
                 ),
                 ResponseSpec(204, "The stream of a task that has ended, to a client that has seen it all: don't come back."),

@@ -27,7 +27,7 @@ def test_ready_when_everything_answers():
     answer = world().client().get("/readyz")
 
     assert answer.status_code == 200
-    assert models.Ready.model_validate(answer.json).checks["store"].ok
+    assert models.ReadyModel.model_validate(answer.json).checks["store"].ok
 
 
 @pytest.mark.parametrize(
