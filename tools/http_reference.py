@@ -22,7 +22,7 @@ def routes() -> str:
             f"`{contract.method} {contract.path}`",
             contract.summary,
             f"`{contract.scope}`" if contract.scope else "none",
-            " ".join(str(answer.status) for answer in contract.answers),
+            " ".join(str(response.status) for response in contract.responses),
             _errors(contract),
         )
         for contract in operations()

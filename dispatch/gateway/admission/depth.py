@@ -1,4 +1,4 @@
-"""The thread that looks at the work queue once a second, so that no request has to."""
+"""A thread reads the depth of the work queue once a second, so that no request does."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from dispatch.gateway.admission.guard import FRESH, Guard
 from dispatch.protocol import names
 from dispatch.telemetry import metrics
 
-INTERVAL = 1.0  #: seconds between two looks
-_SOCKET = 1.0  #: seconds for connecting, and for each read and write
+INTERVAL = 1.0  #: seconds between two reads
+_SOCKET = 1.0  #: seconds: timeout of connect, of each read and each write
 _RATE_EVERY = 5.0  #: seconds; RabbitMQ measures no more often
-_RATE_BUDGET = 0.5  #: seconds for asking the management API
+_RATE_BUDGET = 0.5  #: seconds: timeout of the management API
 
 _log = structlog.get_logger("dispatch.gateway.depth")
 
 
 class Gauge(Protocol):
-    """Something that knows how many messages wait."""
+    """Reads the depth of the work queue."""
 
     def read(self) -> int:
-        """Ready messages; any exception means that it could not tell."""
+        """Ready messages; any exception means that the read failed."""
 
     def close(self) -> None:
-        """Let go of the connection; never raises."""
+        """Close the connection; never raises."""
 
 
 class DepthGauge:
-    """Reads the work queue's depth by a passive declaration, on a connection of its own.
+    """Reads the depth by a passive declaration of the work queue, on a dedicated connection.
 
-    The connection never publishes, so a memory alarm does not block it; it has no heartbeat, since each read
-    has a time limit and there is one a second.
+    The connection never publishes, so a memory alarm does not block it; it has no heartbeat, since it reads
+    once a second and each read has a timeout.
 
     Args:
-        settings: the broker, as the gateway's user.
+        settings: broker URL of the gateway's user.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -65,20 +65,20 @@ class DepthGauge:
         return queues.depth(self._channel, names.WORK_QUEUE).ready
 
     def close(self) -> None:
-        """Drop the connection; the next read makes a new one."""
+        """Close the connection; the next read opens a new one."""
         self._channel = None
         with contextlib.suppress(Exception):
             self._connection.collect()
 
 
 def ack_rate(settings: Settings) -> float | None:
-    """Messages a second that workers acknowledged lately, as RabbitMQ measured.
+    """Messages a second that workers acknowledged recently, measured by RabbitMQ.
 
     Args:
         settings: the management API.
 
     Returns:
-        The rate; None when the management API can't be reached, which the guard copes with.
+        The rate; None when the management API is unreachable: the guard then estimates.
     """
     try:
         with Management(settings, budget=_RATE_BUDGET) as management:
@@ -90,12 +90,12 @@ def ack_rate(settings: Settings) -> float | None:
 
 
 class DepthReader:
-    """Feeds the guard, and tells whether the broker answers.
+    """Passes readings to the guard, and checks that the broker responds.
 
     Args:
-        guard: is given every reading.
-        gauge: makes them.
-        rate: asks RabbitMQ for the drain rate.
+        guard: stores the readings.
+        gauge: reads the depth.
+        rate: returns the drain rate measured by RabbitMQ.
     """
 
     def __init__(self, guard: Guard, gauge: Gauge, rate: Callable[[], float | None]) -> None:
@@ -111,11 +111,11 @@ class DepthReader:
         self._thread = threading.Thread(target=self._run, name="depth-reader", daemon=True)
 
     def start(self) -> None:
-        """Start looking."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -123,13 +123,13 @@ class DepthReader:
             self._thread.join(2 * _SOCKET)
 
     def probe(self, timeout: float) -> bool:
-        """Look now.
+        """Read now.
 
         Args:
-            timeout: seconds to wait for it.
+            timeout: seconds to wait for the result.
 
         Returns:
-            Whether the broker answered in time.
+            Whether the broker responded in time.
         """
         with self._changed:
             asked = time.monotonic()
@@ -139,25 +139,25 @@ class DepthReader:
 
     @property
     def fresh(self) -> bool:
-        """Whether there was an answer lately."""
+        """Whether the latest successful read is at most `FRESH` seconds old."""
         return self._read_at is not None and time.monotonic() - self._read_at <= FRESH
 
     def _run(self) -> None:
         while not self._stopping:
-            self._look()
+            self._read()
             with self._changed:
                 self._changed.wait_for(lambda: self._asked or self._stopping, INTERVAL)
                 self._asked = False
         self._gauge.close()
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         started = time.monotonic()
         try:
             ready = self._gauge.read()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the thread must live and the guard opens
+        except Exception as exc:  # noqa: BLE001 - the thread must survive; the guard admits requests meanwhile
             self._gauge.close()
             metrics.REFUSING.set(self._guard.full())
-            self._note(failing=True, why=_reason(exc))
+            self._note(failing=True, reason=_reason(exc))
             return
         self._guard.observe(ready)
         metrics.DEPTH.set(ready)
@@ -165,22 +165,22 @@ class DepthReader:
         with self._changed:
             self._read_at = started
             self._changed.notify_all()
-        self._note(failing=False, why="")
+        self._note(failing=False, reason="")
         if self._guard.busy and started >= self._rate_due:
             self._rate_due = started + _RATE_EVERY
             self._guard.measured(self._rate())
 
-    def _note(self, *, failing: bool, why: str) -> None:
-        """Log the turns only, not every second of an outage."""
+    def _note(self, *, failing: bool, reason: str) -> None:
+        """Log changes only, not every second of an outage."""
         if failing and not self._failing:
-            _log.warning("the depth of the work queue can't be read: the 429 guard is open", why=why)
+            _log.warning("reading the work queue depth failed: the 429 guard admits all tasks", reason=reason)
         elif self._failing and not failing:
-            _log.info("the depth of the work queue can be read again")
+            _log.info("reading the work queue depth works again")
         self._failing = failing
 
 
 def _reason(exc: Exception) -> str:
-    """What to log. Not the broker URL: it has a password."""
+    """The failure for the log, without the broker URL, which contains a password."""
     if isinstance(exc, amqp.exceptions.NotFound):
         return f"{names.WORK_QUEUE} is missing: run `celery -A celery_app topology apply`"
     return type(exc).__name__

@@ -1,7 +1,7 @@
-"""The shapes on the wire: request bodies, query parameters, and what answers look like.
+"""Pydantic models of the HTTP contract: request bodies, query parameters, responses.
 
-Requests are validated with these; answers are made by `Record.to_json` and the views, and a test holds
-them to these models, which OpenAPI shows.
+Requests are validated with these. Responses are built by `Record.to_json` and the views; a test validates them against
+these models, from which the OpenAPI document is generated. The suffix `Model` is no part of a component's name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ MAX_NAME = 128  #: characters of a task type's or an error type's name
 MAX_PAGE = 200  #: items on one page
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-Cursor = Annotated[str, Field(min_length=1, max_length=4_096, description="`next` of the page before.")]
-Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Items on a page at most.")]
+Cursor = Annotated[str, Field(min_length=1, max_length=4_096, description="`next` of the previous page.")]
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Maximum of items on a page.")]
 Moment = Annotated[
     str,
     Field(
@@ -42,18 +42,18 @@ class _Base(pydantic.BaseModel):
 
 
 class Body(_Base):
-    """Base of request bodies: strict, unknown members refused."""
+    """Base of request bodies: strict, unknown members are rejected."""
 
     model_config = pydantic.ConfigDict(strict=True)
 
 
 class Query(_Base):
-    """Base of query parameters: unknown ones refused."""
+    """Base of query parameters: unknown ones are rejected."""
 
 
 # --- requests ------------------------------------------------------------------------------------
 class NoBody(Body):
-    """Nothing: an operation that takes no body accepts an empty object."""
+    """An empty object."""
 
 
 class SubmitBody(Body):
@@ -74,7 +74,7 @@ class TaskQuery(Query):
     cursor: Cursor | None = None
 
 
-class LetterQuery(Query):
+class DeadLetterQuery(Query):
     """Which dead letters to list."""
 
     type: Name | None = None
@@ -84,24 +84,26 @@ class LetterQuery(Query):
 
 
 class LetterFilter(Body):
-    """Which dead letters; all of them by default."""
+    """Which dead letters; all by default."""
 
     type: Name | None = None
     error_type: Name | None = None
 
 
 class BulkRedrive(Body):
-    """Dead letters to send again, by the workers, at a bounded rate."""
+    """Dead letters that the workers redrive, at a bounded rate."""
 
     filter: LetterFilter = LetterFilter()
-    limit: int = Field(100, ge=1, le=100_000, description="Letters at most, oldest first.")
-    rate_per_second: float = Field(10.0, gt=0, le=1_000, allow_inf_nan=False, description="Letters a second at most.")
-    dry_run: bool = Field(False, description="Only count what matches now.")
+    limit: int = Field(100, ge=1, le=100_000, description="Maximum of dead letters, oldest first.")
+    rate_per_second: float = Field(
+        10.0, gt=0, le=1_000, allow_inf_nan=False, description="Maximum of dead letters a second."
+    )
+    dry_run: bool = Field(False, description="Only count the dead letters that match now.")
 
 
-# --- answers -------------------------------------------------------------------------------------
+# --- responses -----------------------------------------------------------------------------------
 class ProgressModel(_Base):
-    """How far the handler says it is."""
+    """Progress that the handler reported."""
 
     percent: int = Field(ge=0, le=100)
     message: str
@@ -122,40 +124,40 @@ class TaskModel(_Base):
     task_id: str = Field(description="UUIDv7.")
     type: str
     status: Status = Field(description="The closed set.")
-    state: State = Field(description="Says more than `status`; new states may come.")
+    state: State = Field(description="More detailed than `status`; new states may be added.")
     status_url: str
     events_url: str
     attempt: int = Field(ge=0, description="Attempts started in this cycle.")
     max_attempts: int = Field(ge=0)
-    cycle: int = Field(ge=0, description="Times an operator redrove it.")
+    cycle: int = Field(ge=0, description="Redrives so far.")
     next_attempt_at: Moment | None
-    queue: str | None = Field(description="Where its copy waits.")
+    queue: str | None = Field(description="The queue that holds its message.")
     progress: ProgressModel | None
     result: Any = Field(description="What the handler returned; null until SUCCESS.")
-    error: TaskErrorModel | None = Field(description="Of the last failed attempt.")
+    error: TaskErrorModel | None = Field(description="Error of the last failed attempt.")
     request_id: str | None
     trace_id: str | None = Field(description="32 hex digits; the same through every hop.")
-    trace_url: str = Field("", description="A link to the trace; only where `DISPATCH_TRACE_URL` is set.")
+    trace_url: str = Field("", description="Link to the trace; only where `DISPATCH_TRACE_URL` is set.")
     created_at: Moment
     updated_at: Moment
     started_at: Moment | None
     finished_at: Moment | None
-    revision: int = Field(ge=0, description="Raised by every change; the ETag.")
+    revision: int = Field(ge=0, description="Incremented by every change; the ETag.")
 
 
 class TaskListModel(_Base):
     """One page of tasks, newest first."""
 
     items: list[TaskModel]
-    next: str | None = Field(description="Hand it on as `cursor`; null at the end.")
+    next: str | None = Field(description="`cursor` of the next page; null on the last.")
 
 
 class EventModel(_Base):
-    """One hop of a task; members beyond these depend on `kind`."""
+    """One hop of a task; further members depend on `kind`."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 
-    seq: int = Field(description="Counts the task's hops; the `id` of the event in a stream.")
+    seq: int = Field(description="Sequence number of the hop; the `id` of the event in a stream.")
     at: Moment
     kind: str = Field(examples=["accepted", "published", "started", "failed", "delayed", "dead-lettered", "succeeded"])
 
@@ -174,9 +176,9 @@ class TaskTypeModel(_Base):
     name: str
     summary: str
     payload_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of `payload`.")
-    ladder: list[RungModel] = Field(description="Where a failed attempt waits, in turn.")
+    ladder: list[RungModel] = Field(description="Rungs on which failed attempts wait, in order.")
     max_attempts: int
-    time_limit_seconds: float = Field(description="An attempt that takes longer is killed and counts as failed.")
+    time_limit_seconds: float = Field(description="An attempt over this limit is killed and counts as failed.")
 
 
 class TaskTypeListModel(_Base):
@@ -186,16 +188,16 @@ class TaskTypeListModel(_Base):
 
 
 class DeadLetterModel(TaskModel):
-    """A task whose message lies in the dead-letter queue."""
+    """A task whose message is in the dead-letter queue."""
 
-    principal: str = Field(description="Whose task it is.")
+    principal: str = Field(description="Owner of the task.")
     dead_reason: str | None = Field(examples=["permanent", "retries-exhausted", "expired", "delivery_limit"])
 
 
 class DeadLetterDetailModel(DeadLetterModel):
-    """A dead letter with what the client sent."""
+    """A dead letter with its payload."""
 
-    payload: Any = Field(description="As it was submitted, without its secrets; null when the message can't be read.")
+    payload: Any = Field(description="As submitted, without its secrets; null when the message cannot be decoded.")
 
 
 class DeadLetterListModel(_Base):
@@ -206,16 +208,16 @@ class DeadLetterListModel(_Base):
 
 
 class BulkAnswerModel(_Base):
-    """What a bulk redrive does."""
+    """A bulk redrive."""
 
-    matched: int = Field(description="Dead letters that match now, `limit` at most.")
+    matched: int = Field(description="Dead letters that match now, at most `limit`.")
     limit: int
     rate_per_second: float
     dry_run: bool
 
 
 class QueueBindingModel(_Base):
-    """What brings messages to a queue."""
+    """A binding of a queue."""
 
     exchange: str
     routing_key: str
@@ -223,33 +225,33 @@ class QueueBindingModel(_Base):
 
 
 class QueueGuardModel(_Base):
-    """What keeps the work queue from growing too deep."""
+    """The depth limit of the work queue."""
 
-    limit: int = Field(description="Ready messages above which gateways answer 429 `queue-depth-exceeded`.")
-    refusing: bool = Field(description="Whether this gateway does at the moment.")
+    limit: int = Field(description="Ready messages above which gateways respond 429 `queue-depth-exceeded`.")
+    refusing: bool = Field(description="Whether this gateway does so now.")
 
 
 class QueueModel(_Base):
-    """A queue as RabbitMQ's management API shows it. A number is null while it has no statistics."""
+    """A queue as in RabbitMQ's management API. A number is null while RabbitMQ has no statistics."""
 
     name: str
     role: str = Field(description="`work`, `rung`, `lease`, `dead-tap`, `dead-letters` or `extra`.")
     ready: int | None
     unacked: int | None
     total: int | None
-    dead_lettering: int | None = Field(description="On its way to another queue, not yet confirmed there.")
+    dead_lettering: int | None = Field(description="Messages in transit to another queue, not yet confirmed there.")
     consumers: int | None
-    publish_rate: float | None = Field(description="Messages a second, as the other rates.")
+    publish_rate: float | None = Field(description="Messages a second, like the other rates.")
     deliver_rate: float | None
     ack_rate: float | None
-    ttl: float | None = Field(description="Seconds a message may wait.")
+    ttl: float | None = Field(description="Message TTL in seconds.")
     dead_letter_exchange: str | None
     max_length: int | None
     delivery_limit: int | None
-    guard: QueueGuardModel | None = Field(description="Of the work queue only.")
+    guard: QueueGuardModel | None = Field(description="Work queue only.")
     policy: str | None
     bindings: list[QueueBindingModel]
-    drift: list[str] = Field(description="What is not as the broker map says.")
+    drift: list[str] = Field(description="Differences from the broker map.")
     as_of: Moment
 
 
@@ -260,16 +262,16 @@ class QueueListModel(_Base):
 
 
 class WorkerModel(_Base):
-    """A worker, as it was at its last sign of life."""
+    """A worker as of its last heartbeat."""
 
     name: str = Field(examples=["worker@host-019a"])
     host: str
-    pid: int = Field(description="Of its main process.")
+    pid: int = Field(description="Process id of its main process.")
     version: str
-    processes: int = Field(description="Tasks that it can run at once, as of now.")
-    active: int = Field(description="Tasks that run.")
-    reserved: int = Field(description="Deliveries in hand, those that run included.")
-    done: dict[str, int] = Field(description="Deliveries taken since its start, by task type.")
+    processes: int = Field(description="Current number of child processes: tasks that can run at once.")
+    active: int = Field(description="Tasks that are running.")
+    reserved: int = Field(description="Unacknowledged deliveries, running ones included.")
+    done: dict[str, int] = Field(description="Deliveries received since its start, by task type.")
     started_at: Moment
     seen_at: Moment
 
@@ -281,13 +283,13 @@ class WorkerListModel(_Base):
 
 
 class AliveModel(_Base):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["ok"]
 
 
 class CheckModel(_Base):
-    """One thing that the gateway needs."""
+    """The state of one dependency of the gateway."""
 
     ok: bool
     detail: str
@@ -301,7 +303,7 @@ class ReadyModel(_Base):
 
 
 class ProblemPageModel(_Base):
-    """What a problem type means."""
+    """The explanation of a problem type."""
 
     type: str
     title: str
@@ -311,7 +313,7 @@ class ProblemPageModel(_Base):
 
 
 class FieldErrorModel(_Base):
-    """One thing that is wrong with a request."""
+    """One validation error of a request."""
 
     pointer: str = Field(description="JSON Pointer into the body, or `/query/<name>`.", examples=["/payload/message"])
     detail: str
@@ -319,7 +321,7 @@ class FieldErrorModel(_Base):
 
 
 class ProblemModel(_Base):
-    """RFC 9457 problem details; some types have more members."""
+    """RFC 9457 problem details; some types have additional members."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 
@@ -330,4 +332,4 @@ class ProblemModel(_Base):
     instance: str
     request_id: str
     trace_id: str
-    errors: list[FieldErrorModel] = Field(default_factory=list, description="For validation only.")
+    errors: list[FieldErrorModel] = Field(default_factory=list, description="For `validation-error` only.")

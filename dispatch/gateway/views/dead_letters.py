@@ -41,12 +41,12 @@ class DeadLetterViews:
             "GET", "/v1/dead-letters", "listDeadLetters", "Dead letters", "List everybody's dead letters, newest first",
             (ResponseSpec(200, "A page.", models.DeadLetterListModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
-            query=models.LetterQuery,
+            query=models.DeadLetterQuery,
         )
     )  # fmt: skip
     def index(self) -> Response:
         """A page of dead letters."""
-        query = validation.read_query(models.LetterQuery)
+        query = validation.read_query(models.DeadLetterQuery)
         page = validation.page(
             lambda: self._desk.list(
                 type=query.type, error_type=query.error_type, limit=query.limit, cursor=query.cursor

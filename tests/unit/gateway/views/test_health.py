@@ -57,7 +57,7 @@ def test_a_check_that_fails_in_an_unforeseen_way_is_down_without_its_text():
 
 
 def test_a_check_that_hangs_is_down_within_its_time_and_is_not_piled_up(monkeypatch):
-    monkeypatch.setattr(health, "PROBE", 0.05)
+    monkeypatch.setattr(health, "CHECK_TIMEOUT", 0.05)
     monkeypatch.setattr(health, "CACHED", 0.0)
     release, started = threading.Event(), []
 
@@ -68,7 +68,7 @@ def test_a_check_that_hangs_is_down_within_its_time_and_is_not_piled_up(monkeypa
     client = world(hang).client()
     began = time.monotonic()
     for _ in range(5):
-        assert "no answer" in problem(client.get("/readyz"), 503, "broker-unavailable")["checks"]["broker"]["detail"]
+        assert "no response" in problem(client.get("/readyz"), 503, "broker-unavailable")["checks"]["broker"]["detail"]
 
     assert time.monotonic() - began < 2
     assert started == [1]
@@ -105,7 +105,7 @@ class Asked:
 
 @pytest.mark.parametrize(
     ("probe", "ready", "wrong"),
-    [(True, True, None), (False, True, "depth"), (True, False, "takes no messages"), (False, False, "depth")],
+    [(True, True, None), (False, True, "depth"), (True, False, "accepts no messages"), (False, False, "depth")],
 )
 def test_the_broker_must_answer_and_take_messages(probe, ready, wrong):
     found = health.broker_check(Asked(probe), Asked(ready))()
@@ -119,7 +119,7 @@ def test_the_broker_must_answer_and_take_messages(probe, ready, wrong):
     [
         (StoreHealth(noeviction=True), None),
         (StoreHealth(noeviction=False), "noeviction"),
-        (StoreUnavailable("hunter2"), "did not answer"),
+        (StoreUnavailable("hunter2"), "did not respond"),
     ],
 )
 def test_redis_must_answer_and_evict_nothing(answer, wrong):
