@@ -1,4 +1,4 @@
-"""A worker's own HTTP port, where its metrics are scraped."""
+"""The HTTP server for a worker's metrics."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dispatch.telemetry import logger, metrics
 
 log = logger("dispatch.metrics")
 
-#: Seconds between two tries to bind the port: children of a worker that was killed hold it until they are gone.
-BIND_AGAIN = 1.0
+#: Seconds between two attempts to bind the port: children of a killed worker hold it until they end.
+BIND_RETRY = 1.0
 
 
 class MetricsServer:
-    """Serves metrics on threads; without the port the worker works all the same.
+    """Serves metrics on threads; the worker runs without it while the port is taken.
 
     Args:
         host: address to bind.
-        port: to bind.
-        collectors: told at each scrape, besides the instruments.
+        port: port to bind.
+        collectors: collected at each scrape, besides the instruments.
     """
 
     def __init__(self, host: str, port: int, collectors: Iterable[Any]) -> None:
@@ -33,7 +33,7 @@ class MetricsServer:
         self._thread = threading.Thread(target=self._open, name="metrics-port", daemon=True)
 
     def start(self) -> None:
-        """Begin to bind."""
+        """Start the thread that binds the port."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -44,22 +44,22 @@ class MetricsServer:
             self._server.server_close()
 
     def leave(self) -> None:
-        """In a child: let go of the parent's socket, or it stays bound after the parent's death."""
+        """In a child: close the inherited socket, or the port stays bound after the parent's death."""
         if self._server is not None:
             self._server.socket.close()
 
     def _open(self) -> None:
-        told = False
+        logged = False
         while not self._stop.is_set():
             try:
                 self._server, _ = start_http_server(self._port, self._host, self._registry)
             except OSError as exc:
-                if not told:
+                if not logged:
                     log.warning(
-                        "the metrics port can't be bound yet", host=self._host, port=self._port, reason=str(exc)
+                        "binding the metrics port failed, retrying", host=self._host, port=self._port, reason=str(exc)
                     )
-                told = True
-                self._stop.wait(BIND_AGAIN)
+                logged = True
+                self._stop.wait(BIND_RETRY)
             else:
-                log.info("metrics are served", host=self._host, port=self._port)
+                log.info("serving metrics", host=self._host, port=self._port)
                 return

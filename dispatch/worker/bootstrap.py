@@ -229,7 +229,7 @@ def install(app: Any, settings: Settings, types: Mapping[str, TaskType]) -> None
     """
     plans = {name: Plan(ladder_of(task_type, settings)) for name, task_type in types.items()}
     check_time_limits(types, settings)
-    metrics.know_types(types)
+    metrics.register_types(types)
     publisher = Publisher(settings.broker("worker"), timeout=settings.publish_timeout)
     app.dispatch_router = Router(settings, plans, publisher=publisher)
     app.dispatch_shutdown = Shutdown(app.dispatch_router.loop)

@@ -53,7 +53,7 @@ def _count(context: RequestContext, response: Response) -> None:
     metrics.HTTP_REQUESTS.inc(method, route or metrics.OTHER, status)
     if route is not None:
         seconds = time.monotonic() - context.started - context.waited
-        metrics.HTTP_DURATION.observe(seconds, method, route, status, trace=tracing.example(context.traceparent))
+        metrics.HTTP_DURATION.observe(seconds, method, route, status, trace=tracing.exemplar(context.traceparent))
     if context.problem and rule is not None and rule.endpoint == _SUBMIT:
         metrics.REFUSED.inc(context.problem)
 

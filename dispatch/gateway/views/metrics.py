@@ -19,10 +19,10 @@ class MetricViews:
     """
 
     def __init__(self, types: Iterable[str]) -> None:
-        metrics.know_types(types)
-        metrics.CONFIRM.expect()
+        metrics.register_types(types)
+        metrics.CONFIRM.initialise()
         for name in types:
-            metrics.ACCEPTED.expect(name)
+            metrics.ACCEPTED.initialise(name)
 
     @operation(
         Operation(
