@@ -1,4 +1,4 @@
-"""What a task type is, and how a file in ``tasks/`` registers one.
+"""Task types, and their registration by the modules in ``tasks/``.
 
 ::
 
@@ -8,7 +8,7 @@
     @task("robot.clean", payload=CleanOrder, time_limit=300)
     def clean(order: CleanOrder, ctx: Context) -> dict[str, Any]: ...
 
-Registering puts the type into the API, OpenAPI, ``/v1/task-types``, the worker and Flower.
+Registration adds the type to the API, OpenAPI, ``/v1/task-types``, the worker and Flower.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ import pydantic
 from dispatch.config.settings import Settings
 from dispatch.errors import ConfigurationError
 
-#: Ends in a routing key and a URL: dotted lower-case words.
+#: Part of a routing key and of a URL: dotted lower-case words.
 _NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 
-#: Seconds: the default hard limit of one attempt; a handler over it is killed and counted as failed.
+#: Seconds: default hard limit of an attempt; a handler over it is killed and the attempt counts as failed.
 DEFAULT_TIME_LIMIT = 300.0
 
 
 def _camel(name: str) -> str:
     head, *tail = name.split("_")
-    return head + "".join(word.capitalize() for word in tail)
+    return head + "".join(part.capitalize() for part in tail)
 
 
 class Payload(pydantic.BaseModel):
-    """Base of payload models: strict, frozen, camelCase in JSON, unknown fields refused."""
+    """Base of payload models: strict, frozen, camelCase in JSON, unknown fields are rejected."""
 
     model_config = pydantic.ConfigDict(
         strict=True, frozen=True, extra="forbid", alias_generator=_camel, validate_by_name=True, validate_by_alias=True
     )
 
 
-#: A payload field that nobody but the handler may read: ``order.token.get_secret_value()``. Its value is taken out of
-#: logs, errors, progress and events; it travels in the message and in the record, which sends it again.
+#: A payload field for the handler only: ``order.token.get_secret_value()``. Its value is redacted in logs, errors, progress
+#: and events; the message contains it, and so does the record, from which the message is published again.
 Secret = Annotated[
     pydantic.SecretStr,
     pydantic.PlainSerializer(lambda secret: secret.get_secret_value(), return_type=str, when_used="json"),
 ]
 
 
-#: What pydantic would send as asterisks.
+#: Types that pydantic serialises as asterisks.
 _MASKED = (pydantic.SecretStr, pydantic.SecretBytes)
 
 
 def masked_fields(model: type[pydantic.BaseModel]) -> list[str]:
-    """The fields, of the model and of those within it, whose values pydantic masks: a worker would get asterisks.
+    """The fields, of the model and of nested models, whose values pydantic masks: a worker would receive asterisks.
 
     Args:
         model: a payload model.
@@ -71,99 +71,101 @@ def masked_fields(model: type[pydantic.BaseModel]) -> list[str]:
     Returns:
         ``Model.field``, for each that is a `pydantic.SecretStr` or `pydantic.SecretBytes` and not `Secret`.
     """
-    found: list[str] = []
-    seen: set[type] = set()
+    masked: list[str] = []
+    visited: set[type] = set()
 
-    def look(annotation: Any, place: str, *, told: bool = False) -> None:
+    def check(annotation: Any, field: str, *, serialised: bool = False) -> None:
         if get_origin(annotation) is Annotated:
-            inner, *notes = get_args(annotation)
-            look(inner, place, told=told or any(isinstance(note, pydantic.PlainSerializer) for note in notes))
+            inner, *metadata = get_args(annotation)
+            check(inner, field, serialised=serialised or _has_serializer(metadata))
         elif isinstance(annotation, type) and issubclass(annotation, _MASKED):
-            found.extend([] if told else [place])
+            masked.extend([] if serialised else [field])
         elif isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-            walk(annotation)
+            visit(annotation)
         else:
-            for each in get_args(annotation):
-                look(each, place)
+            for argument in get_args(annotation):
+                check(argument, field)
 
-    def walk(each: type[pydantic.BaseModel]) -> None:
-        if each in seen:
+    def visit(nested: type[pydantic.BaseModel]) -> None:
+        if nested in visited:
             return
-        seen.add(each)
-        for name, field in each.model_fields.items():
-            told = any(isinstance(note, pydantic.PlainSerializer) for note in field.metadata)
-            look(field.annotation, f"{each.__name__}.{name}", told=told)
+        visited.add(nested)
+        for name, info in nested.model_fields.items():
+            check(info.annotation, f"{nested.__name__}.{name}", serialised=_has_serializer(info.metadata))
 
-    walk(model)
-    return found
+    visit(model)
+    return masked
+
+
+def _has_serializer(metadata: Sequence[Any]) -> bool:
+    return any(isinstance(item, pydantic.PlainSerializer) for item in metadata)
 
 
 def secrets_of(model: type[Payload], payload: Any) -> tuple[str, ...]:
     """The values of a payload's secret fields.
 
     Args:
-        model: what the payload should be; fields marked ``writeOnly`` in its JSON Schema are secret.
-        payload: as it came, valid or not.
+        model: the payload's model; fields marked ``writeOnly`` in its JSON Schema are secret.
+        payload: JSON-like, valid or not.
     """
     return tuple(dict.fromkeys(text for _, value in _secrets_in(model, payload) for text in _texts(value)))
 
 
-def veiled(model: type[Payload], payload: Any, veil: str) -> Any:
-    """A copy of a payload with another text in the place of each secret, however short.
+def veiled(model: type[Payload], payload: Any, replacement: str) -> Any:
+    """A copy of a payload with each secret replaced, of any length.
 
     Args:
-        model: what the payload should be.
+        model: the payload's model.
         payload: JSON-like, valid or not.
-        veil: what is shown instead.
+        replacement: text in place of each secret.
     """
-    shown = copy.deepcopy(payload)
-    # The deepest first: a secret may be within what is a secret as a whole by another branch of the schema.
-    for *way, last in sorted((way for way, _ in _secrets_in(model, payload)), key=len, reverse=True):
-        functools.reduce(operator.getitem, way, shown)[last] = veil
-    return shown
+    result = copy.deepcopy(payload)
+    # The deepest first: another branch of the schema may declare a whole object secret that contains this secret.
+    for *parents, last in sorted((path for path, _ in _secrets_in(model, payload)), key=len, reverse=True):
+        functools.reduce(operator.getitem, parents, result)[last] = replacement
+    return result
 
 
 def _secrets_in(model: type[Payload], payload: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Where in a payload its secrets are, and what they are."""
-    return (found for schema in _schemas(model) for found in _secrets(schema, payload, schema, ()))
+    """The path and the value of each secret in a payload."""
+    return (secret for schema in _schemas(model) for secret in _secrets(schema, payload, schema, ()))
 
 
 @functools.cache
 def _schemas(model: type[Payload]) -> tuple[dict[str, Any], ...]:
-    """With the names in JSON and with those in Python, for both are taken; none when nothing is secret."""
+    """The JSON Schemas with JSON names and with Python names, since both validate; none without secret fields."""
     both = tuple(model.model_json_schema(by_alias=by_alias) for by_alias in (True, False))
     return both if "'writeOnly': True" in str(both) else ()
 
 
 def _secrets(
-    schema: Any, value: Any, root: Mapping[str, Any], way: tuple[Any, ...]
+    schema: Any, value: Any, root: Mapping[str, Any], path: tuple[Any, ...]
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     if not isinstance(schema, Mapping):
         return
     if schema.get("writeOnly"):
         if value is not None:
-            yield way, value
+            yield path, value
         return
     if "$ref" in schema:
-        yield from _secrets(root["$defs"][schema["$ref"].rpartition("/")[2]], value, root, way)
-    for branch in (each for word in ("anyOf", "oneOf", "allOf") for each in schema.get(word, ())):
-        yield from _secrets(branch, value, root, way)
+        yield from _secrets(root["$defs"][schema["$ref"].rpartition("/")[2]], value, root, path)
+    for branch in (branch for keyword in ("anyOf", "oneOf", "allOf") for branch in schema.get(keyword, ())):
+        yield from _secrets(branch, value, root, path)
     if isinstance(value, Mapping):
-        known = schema.get("properties", {})
-        for name, each in value.items():
-            yield from _secrets(known.get(name, schema.get("additionalProperties")), each, root, (*way, name))
+        properties = schema.get("properties", {})
+        for name, member in value.items():
+            yield from _secrets(properties.get(name, schema.get("additionalProperties")), member, root, (*path, name))
     elif isinstance(value, list):
-        first = schema.get("prefixItems", ())
-        for number, each in enumerate(value):
-            yield from _secrets(
-                first[number] if number < len(first) else schema.get("items"), each, root, (*way, number)
-            )
+        prefix = schema.get("prefixItems", ())
+        for index, item in enumerate(value):
+            item_schema = prefix[index] if index < len(prefix) else schema.get("items")
+            yield from _secrets(item_schema, item, root, (*path, index))
 
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(each)
+        for child in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(child)
     elif value is not None and not isinstance(value, bool):
         yield str(value)
 
@@ -172,14 +174,14 @@ class Log(Protocol):
     """The part of a structlog logger that handlers use."""
 
     def info(self, event: str, **fields: Any) -> Any:
-        """Write a line of level info."""
+        """Log at level info."""
 
     def warning(self, event: str, **fields: Any) -> Any:
-        """Write a line of level warning."""
+        """Log at level warning."""
 
 
 class Context(Protocol):
-    """What a handler is given beside its payload."""
+    """The running attempt, passed to the handler with its payload."""
 
     @property
     def task_id(self) -> str:
@@ -187,11 +189,11 @@ class Context(Protocol):
 
     @property
     def idempotency_key(self) -> str:
-        """Hand this to the outside: it survives retries and redrives."""
+        """An Idempotency-Key for outgoing calls: the same through retries and redrives."""
 
     @property
     def attempt(self) -> int:
-        """The attempt that runs, 1-based."""
+        """The number of the current attempt, 1-based."""
 
     @property
     def trace_id(self) -> str:
@@ -210,10 +212,10 @@ class Context(Protocol):
         """A logger bound to the task."""
 
     def progress(self, percent: int, message: str = "") -> None:
-        """Record progress (0-100) and a word about it; may be dropped when Redis is away."""
+        """Record progress in percent (0-100) and a message; may be dropped while Redis is unavailable."""
 
     def cancelled(self) -> bool:
-        """Whether somebody asked for the task to stop; poll it in long handlers."""
+        """Whether cancellation was requested; long handlers must poll it."""
 
 
 P = TypeVar("P", bound=Payload)
@@ -225,10 +227,10 @@ class TaskType:
     """A registered task type."""
 
     name: str  #: on the wire, in routing keys and in the API
-    payload: type[Payload]  #: what a client must send
-    handler: Handler[Any]  #: what a worker runs
-    ladder: tuple[str, ...] | None  #: names of the rungs it climbs; None for all of them
-    time_limit: float  #: seconds; the hard limit of one attempt
+    payload: type[Payload]  #: model of the payload
+    handler: Handler[Any]  #: run by a worker
+    ladder: tuple[str, ...] | None  #: names of its rungs; None for all
+    time_limit: float  #: seconds: hard limit of an attempt
     summary: str  #: first line of the handler's docstring
 
 
@@ -242,7 +244,7 @@ class Registry(Mapping[str, TaskType]):
         """Register a type.
 
         Raises:
-            ConfigurationError: the name is not usable or taken by another handler, or a secret would be masked.
+            ConfigurationError: the name is invalid or taken by another handler, or a secret would be masked.
         """
         if not _NAME.fullmatch(task_type.name):
             msg = f"task name {task_type.name!r} must be dotted lower-case words, as in 'robot.clean'"
@@ -277,15 +279,15 @@ def task(
 
     Args:
         name: dotted lower-case words; the name on the wire, so never change it while messages are queued.
-        payload: the model of what clients send.
-        ladder: names of the declared rungs this type climbs, in order; all of them by default.
-        time_limit: seconds an attempt may take before it is killed and counted as failed.
+        payload: model of the payload.
+        ladder: names of the declared rungs of this type, in order; all by default.
+        time_limit: seconds after which an attempt is killed and counts as failed.
 
     Returns:
         A decorator that returns the handler unchanged, so that tests can call it.
 
     Raises:
-        ConfigurationError: the name is not usable or taken, or a secret field would be masked.
+        ConfigurationError: the name is invalid or taken, or a secret field would be masked.
     """
 
     def register(handler: Handler[P]) -> Handler[P]:
@@ -298,7 +300,7 @@ def task(
 
 
 def load(package: ModuleType) -> Registry:
-    """Import every module of a package so that its task types register.
+    """Import every module of a package, which registers its task types.
 
     Args:
         package: normally ``tasks``.
