@@ -378,7 +378,7 @@ def test_a_robot_that_could_not_be_stopped_is_told(simulator, context):
         clean(order(), context)
 
     assert caught.value.type == "cancelled"
-    assert "may go on" in str(caught.value)
+    assert "may continue" in str(caught.value)
 
 
 def test_cancelling_a_robot_that_has_just_finished_is_a_success(simulator, context):
