@@ -1,8 +1,8 @@
-"""Named points at the boundaries of the protocol, where a test may kill the process exactly there.
+"""Named crash points at the boundaries of the protocol, for the fault tests.
 
-Off unless ``ROBOT_DISPATCH_FAULT`` is set, to ``<point>=<file>``: the first process that reaches the point makes the
-file and dies by SIGKILL, so that no second one does; with ``<point>@STOP=<file>`` it stops there until SIGCONT. Off, a
-point is one call that returns.
+Off unless ``ROBOT_DISPATCH_FAULT`` is set, to ``<point>=<file>``: the first process that reaches the point creates the
+file and kills itself by SIGKILL; the file keeps others from doing so. With ``<point>@STOP=<file>`` it stops there until
+SIGCONT. Off, a point is one call that returns.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import signal
 
-#: Not a ``DISPATCH_*`` setting: nobody should find it among them.
+#: Not a ``DISPATCH_*`` setting: for tests only.
 VARIABLE = "ROBOT_DISPATCH_FAULT"
 
-#: Every point, in the order of a task's way; the crash-window table in docs/explanation/guarantees.md has a line each.
+#: Every point, in protocol order; each has a line in the crash-window table of docs/explanation/guarantees.md.
 POINTS = (
     "submit.key-reserved",
     "submit.recorded",
@@ -36,23 +36,23 @@ POINTS = (
     "sweep.published",
 )
 
-_WHERE, _, _FILE = os.environ.get(VARIABLE, "").partition("=")
-_POINT, _, _HOW = _WHERE.partition("@")
+_TARGET, _, _FILE = os.environ.get(VARIABLE, "").partition("=")
+_POINT, _, _ACTION = _TARGET.partition("@")
 
 
 def _nothing(_point: str) -> None:
-    """No fault is asked for."""
+    """No fault is configured."""
 
 
-def _perhaps_die(point: str) -> None:
+def _crash_at(point: str) -> None:
     if point != _POINT:
         return
     try:
         os.close(os.open(_FILE, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
-    os.kill(os.getpid(), signal.SIGSTOP if _HOW == "STOP" else signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGSTOP if _ACTION == "STOP" else signal.SIGKILL)
 
 
-#: Marks a boundary.
-reach = _perhaps_die if _POINT else _nothing
+#: Called at each boundary.
+reach = _crash_at if _POINT else _nothing

@@ -1,44 +1,44 @@
-"""What can go wrong, split by what the caller must do about it.
+"""The errors, grouped by what the caller must do.
 
 ::
 
     DispatchError
-    ├── ConfigurationError          mend the environment; nothing has started
+    ├── ConfigurationError          correct the environment; nothing has started
     ├── StoreError
-    │   └── StoreUnavailable        Redis did not answer: the outcome of a write is unknown
+    │   └── StoreUnavailable        Redis did not respond: the outcome of a write is unknown
     ├── PublishError                RabbitMQ did not confirm a message
-    │   ├── NotSent                 nothing was written: provably never stored
+    │   ├── NotSent                 nothing was written: certainly not stored
     │   ├── Nacked                  refused (queue full): not stored
     │   ├── Unroutable              returned: stored nowhere
-    │   └── InDoubt                 perhaps stored: only the same task id may be sent again
-    └── TaskError                   what a handler raises
+    │   └── InDoubt                 perhaps stored: only the same task id may be published again
+    └── TaskError                   raised by handlers
         ├── PermanentError          dead-letter queue at once
         ├── RetryableError          next rung of the ladder, an attempt is used up
         └── Throttled               a rung, no attempt is used up (bounded by the task's deadline)
 
-An exception's docstring tells its reader what to do and is its default message.
+The docstring of an exception states what to do and is its default message.
 """
 
 from __future__ import annotations
 
 
 class DispatchError(Exception):
-    """Something went wrong in Robot Dispatch."""
+    """An error of Robot Dispatch."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
 
 
 class ConfigurationError(DispatchError):
-    """The settings are wrong: mend every problem listed, then start again."""
+    """The settings are invalid: correct every problem listed, then start again."""
 
 
 class StoreError(DispatchError):
-    """Redis could not do what was asked."""
+    """Redis could not execute a command."""
 
 
 class StoreUnavailable(StoreError):
-    """Redis did not answer in time: the outcome of a write is unknown, repeat it."""
+    """Redis did not respond in time: the outcome of a write is unknown, repeat it."""
 
 
 class PublishError(DispatchError):
@@ -58,16 +58,16 @@ class Unroutable(PublishError):
 
 
 class InDoubt(PublishError):
-    """No verdict came: the message may be stored, so only the same task id may be sent again."""
+    """No confirm arrived: the message may be stored, so only the same task id may be published again."""
 
-    task_id: str | None = None  #: of the task that is in doubt, where it is known
+    task_id: str | None = None  #: of the task in doubt, where known
 
 
 class TaskError(DispatchError):
-    """A handler could not do its work; raise one of its subclasses to say what to do next.
+    """A handler failed; the subclass that it raises determines what happens next.
 
     Args:
-        message: for people; ends in the record, the DLQ headers and the API.
+        message: human-readable; part of the record, the DLQ headers and the API.
         type: short machine-readable name, e.g. ``upstream-timeout``; the class's own by default.
     """
 
@@ -79,16 +79,16 @@ class TaskError(DispatchError):
 
 
 class PermanentError(TaskError):
-    """Trying again can't help: the task goes to the dead-letter queue at once."""
+    """Another attempt cannot succeed: the task is dead-lettered at once."""
 
     default_type = "permanent"
 
 
 class RetryableError(TaskError):
-    """Trying again may help: the task climbs the ladder.
+    """Another attempt may succeed: the task moves to the next rung of the ladder.
 
     Args:
-        retry_after: seconds the other side asked us to wait; picks the first rung long enough.
+        retry_after: seconds that the upstream asked to wait; selects the first rung that is long enough.
             Beyond the longest rung the task waits on that one and no attempt is used up.
     """
 
@@ -102,6 +102,6 @@ class RetryableError(TaskError):
 
 
 class Throttled(RetryableError):
-    """The other side is busy: wait on a rung without using up an attempt."""
+    """The upstream is busy: the task waits on a rung without using up an attempt."""
 
     default_type = "throttled"

@@ -1,6 +1,6 @@
-"""``make demo``: four real tasks go through the gateway, RabbitMQ, the workers, the ladder and the DLQ.
+"""``make demo``: four tasks pass the gateway, RabbitMQ, the workers, the ladder and the DLQ.
 
-A client program like any other: it starts the system through the launcher and then speaks HTTP only.
+It starts the system through the launcher and then is a plain HTTP client.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import httpx
 
 ROOT = Path(__file__).parents[1]
 
-#: The same topology as in production, in seconds instead of minutes.
+#: The topology of production, with seconds instead of minutes.
 LADDER = "1m=2,5m=4,30m=6"
 
-#: Seconds after which something is wrong.
-PATIENCE = 120.0
+#: Seconds until all tasks must have ended.
+DEADLINE = 120.0
 
-#: What each task shows, its type and its payload.
+#: Title, type and payload of each task.
 TASKS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("echo: succeeds at once", "echo", {"message": "hello, robots"}),
-    ("robot.clean: the robot does its work", "robot.clean", {"robot": "SN-1", "areas": ["lobby", "corridor"]}),
+    ("robot.clean: the robot succeeds", "robot.clean", {"robot": "SN-1", "areas": ["lobby", "corridor"]}),
     ("robot.clean: the vendor fails twice", "robot.clean", {"robot": "SN-FLAKY-2", "areas": ["kitchen"]}),
     ("robot.clean: the vendor always fails", "robot.clean", {"robot": "SN-BROKEN", "areas": ["garage"]}),
 )
@@ -38,7 +38,7 @@ def main() -> int:
     """Run the demo.
 
     Returns:
-        0 when three tasks succeeded and one ended in the DLQ, as they should.
+        0 when three tasks succeeded and one ended in the DLQ, as expected.
     """
     print(f"Demo on a compressed ladder: {LADDER} (name=seconds; in production 1m=60, 5m=300, 30m=1800).\n")
     started = subprocess.run([sys.executable, "-m", "launcher", "up"], cwd=ROOT, env=_environment(), check=False)
@@ -49,7 +49,7 @@ def main() -> int:
         _show_ladder(client)
         ended = _watch(client, _submit(client))
         _show_queues(client)
-    _show_ends(addresses)
+    _show_addresses(addresses)
     return 0 if sorted(task["status"] for task in ended) == ["FAIL", "SUCCESS", "SUCCESS", "SUCCESS"] else 1
 
 
@@ -82,7 +82,7 @@ def _watch(client: httpx.Client, titles: Mapping[str, str]) -> list[dict[str, An
     began = time.monotonic()
     shown: dict[str, str] = {}
     ended: dict[str, dict[str, Any]] = {}
-    while len(ended) < len(titles) and time.monotonic() - began < PATIENCE:
+    while len(ended) < len(titles) and time.monotonic() - began < DEADLINE:
         for task in _changes(client, titles, ended):
             line = _line(titles[task["taskId"]], task)
             if shown.get(task["taskId"]) != line:
@@ -134,19 +134,19 @@ def _show_queues(client: httpx.Client) -> None:
 
 
 def _settled_queues(client: httpx.Client) -> list[dict[str, Any]]:
-    """The queues once RabbitMQ's statistics, which are some seconds old, show the dead letter."""
+    """The queues, once RabbitMQ's statistics, which lag by some seconds, include the dead letter."""
     until = time.monotonic() + 12
     while True:
         answer = client.get("/v1/queues")
         queues: list[dict[str, Any]] = answer.json()["items"] if answer.status_code == httpx.codes.OK else []
-        moving = [queue for queue in queues if queue["role"] != "dead-letters" and queue["total"]]
+        in_transit = [queue for queue in queues if queue["role"] != "dead-letters" and queue["total"]]
         dead = [queue for queue in queues if queue["role"] == "dead-letters" and queue["ready"]]
-        if (dead and not moving) or time.monotonic() > until:
+        if (dead and not in_transit) or time.monotonic() > until:
             return queues
         time.sleep(0.3)
 
 
-def _show_ends(addresses: Mapping[str, str]) -> None:
+def _show_addresses(addresses: Mapping[str, str]) -> None:
     url = addresses["DISPATCH_HTTP_URL"]
     print(f"""
 API         {url}/docs

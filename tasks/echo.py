@@ -1,4 +1,4 @@
-"""``echo``: the smoke and failure-drill task."""
+"""``echo``: a task for smoke tests and failure drills."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from dispatch.errors import PermanentError, RetryableError
 from dispatch.tasktypes import Context, Payload, task
 from tasks.waiting import pause, stopped
 
-#: Parts a sleep is cut into; each is one progress report.
+#: Parts of a sleep; progress is reported after each.
 _PARTS = 20
 
 
 class Echo(Payload):
-    """What to say, and how to fail on the way."""
+    """The message, and the failures to simulate."""
 
-    message: str = Field(max_length=10_000, description="Comes back in the result.")
+    message: str = Field(max_length=10_000, description="Returned in the result.")
     sleep_seconds: float = Field(
-        0, ge=0, le=3_600, allow_inf_nan=False, description="Work this long; beyond the time limit it drills that."
+        0,
+        ge=0,
+        le=3_600,
+        allow_inf_nan=False,
+        description="Duration of an attempt; above the time limit the attempt is killed.",
     )
-    fail_times: int = Field(0, ge=0, le=1_000, description="The first attempts of each cycle that fail.")
-    permanent: bool = Field(False, description="Fail for good: to the dead-letter queue at once.")
+    fail_times: int = Field(0, ge=0, le=1_000, description="Number of attempts that fail at the start of each cycle.")
+    permanent: bool = Field(False, description="Fail permanently: dead-lettered at once.")
 
 
 @task("echo", payload=Echo)
 def echo(order: Echo, ctx: Context) -> dict[str, Any]:
-    """Return the message, after failing and sleeping as often and as long as told.
+    """Return the message, after the configured sleep and failures.
 
     Args:
         order: the message and the drill.
@@ -38,13 +42,13 @@ def echo(order: Echo, ctx: Context) -> dict[str, Any]:
 
     Raises:
         RetryableError: ``echo-failed``, in each of the first `fail_times` attempts.
-        PermanentError: ``echo-refused`` when `permanent`; ``cancelled`` when stopped on request.
+        PermanentError: ``echo-refused`` when `permanent`; ``cancelled`` on cancellation.
     """
     _work(order.sleep_seconds, ctx)
     if order.permanent:
-        raise PermanentError("asked to fail for good", type="echo-refused")
+        raise PermanentError("configured to fail permanently", type="echo-refused")
     if ctx.attempt <= order.fail_times:
-        msg = f"asked to fail: attempt {ctx.attempt} of {order.fail_times} failing ones"
+        msg = f"configured to fail: attempt {ctx.attempt} of {order.fail_times} failing ones"
         raise RetryableError(msg, type="echo-failed")
     return {"message": order.message, "attempt": ctx.attempt}
 

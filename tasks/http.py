@@ -1,7 +1,6 @@
-"""``http.request``: dispatch one HTTP call to a host that the operator allows.
+"""``http.request``: one HTTP request to a host on the operator's allow-list.
 
-The allow-list compares names, not addresses: a name that resolves elsewhere tomorrow (DNS rebinding)
-is the business of the network's egress rules.
+The allow-list compares names, not addresses: DNS rebinding must be prevented by the network's egress rules.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from dispatch.errors import PermanentError
 from dispatch.tasktypes import Context, Payload, Secret, task
 from tasks import upstream
 
-#: Seconds; longer than the longest `timeoutSeconds`, so that the handler's own word comes first.
+#: Seconds; longer than the longest `timeoutSeconds`, so that the handler's own timeout applies first.
 _TIME_LIMIT = 150.0
 
-#: Request headers that are ours, the connection's or a proxy's: never a client's.
+#: Request headers set by the worker, the connection or a proxy: rejected in a payload.
 _RESERVED = frozenset({
     "accept-encoding", "connection", "content-length", "expect", "forwarded", "host", "idempotency-key", "keep-alive",
     "proxy-authorization", "proxy-connection", "te", "traceparent", "tracestate", "trailer", "transfer-encoding",  # codespell:ignore te
     "upgrade",
 })  # fmt: skip
 
-#: Response headers that go into the result.
+#: Response headers that are part of the result.
 _KEPT = ("content-type", "etag", "location", "retry-after", "x-request-id")
 
-#: The port of a URL that names none.
+#: Default ports by scheme.
 _PORTS = {"http": 80, "https": 443}
 
 _ORIGIN = re.compile(r"https?://[^/?#@\\\s]+([/?#]|$)", re.IGNORECASE)
@@ -44,23 +43,25 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,4094}[\x21-\x7e])?|")
 
 
 class HttpRequest(Payload):
-    """The call to make; `Idempotency-Key` and `traceparent` are added to it."""
+    """The request to send; the worker adds `Idempotency-Key` and `traceparent`."""
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = Field(description="HTTP method.")
     url: str = Field(
         max_length=4_096, description="http or https, without credentials; its host must be on the allow-list."
     )
     headers: dict[str, Secret] = Field(
-        {}, max_length=50, description="More request headers. Their values are in no log, event or shown dead letter."
+        {},
+        max_length=50,
+        description="Additional request headers. Their values are redacted in logs, events and dead letters.",
     )
-    content: JsonValue = Field(None, alias="json", description="JSON body; not with GET or HEAD. Left out: no body.")
+    content: JsonValue = Field(None, alias="json", description="JSON body; not with GET or HEAD. No body if absent.")
     timeout_seconds: float = Field(
-        30, ge=0.1, le=120, allow_inf_nan=False, description="How long the whole answer may take."
+        30, ge=0.1, le=120, allow_inf_nan=False, description="Timeout of the complete response."
     )
 
     @pydantic.field_validator("url")
     @classmethod
-    def _usable_url(cls, value: str) -> str:
+    def _valid_url(cls, value: str) -> str:
         if not _ORIGIN.match(value):
             raise ValueError("must start with http:// or https:// and a host, without user or password")
         try:
@@ -73,15 +74,15 @@ class HttpRequest(Payload):
 
     @pydantic.field_validator("headers")
     @classmethod
-    def _usable_headers(cls, value: dict[str, Secret]) -> dict[str, Secret]:
+    def _valid_headers(cls, value: dict[str, Secret]) -> dict[str, Secret]:
         names = [name.lower() for name in value]
         if len(set(names)) < len(names):
             raise ValueError("header names must differ in more than case")
-        if taken := sorted(_RESERVED.intersection(names)):
-            msg = f"these are set by the worker: {', '.join(taken)}"
+        if reserved := sorted(_RESERVED.intersection(names)):
+            msg = f"the worker sets these headers itself: {', '.join(reserved)}"
             raise ValueError(msg)
         if not all(map(_HEADER_NAME.fullmatch, value)) or not all(
-            _HEADER_VALUE.fullmatch(each.get_secret_value()) for each in value.values()
+            _HEADER_VALUE.fullmatch(secret.get_secret_value()) for secret in value.values()
         ):
             raise ValueError("names must be tokens and values at most 4096 visible ASCII characters")
         return value
@@ -96,27 +97,27 @@ class HttpRequest(Payload):
     @pydantic.model_validator(mode="after")
     def _body_fits_method(self) -> Self:
         if self.has_body and self.method in {"GET", "HEAD"}:
-            msg = f"json can't be sent with {self.method}"
+            msg = f"json cannot be sent with {self.method}"
             raise ValueError(msg)
         return self
 
     @property
     def has_body(self) -> bool:
-        """Whether a JSON body was given; null is one."""
+        """Whether the payload has a JSON body; null is one."""
         return "content" in self.model_fields_set
 
 
 @task("http.request", payload=HttpRequest, time_limit=_TIME_LIMIT)
 def request(order: HttpRequest, ctx: Context) -> dict[str, Any]:
-    """Make an HTTP call with the task's idempotency key and trace.
+    """Send an HTTP request with the task's Idempotency-Key and trace.
 
     Args:
-        order: the call.
+        order: the request.
         ctx: the running task.
 
     Returns:
-        ``status``, a few ``headers``, the ``body`` (JSON, text, or null when it is encoded or not
-        text; 64 KiB at most) and ``bodyTruncated``.
+        ``status``, selected ``headers``, the ``body`` (JSON, text, or null when it is compressed or not
+        text; at most 64 KiB) and ``bodyTruncated``.
 
     Raises:
         PermanentError: ``host-not-allowed``, ``upstream-redirect``, ``upstream-unauthorized``, ``upstream-rejected``.
@@ -149,28 +150,28 @@ def _headers(order: HttpRequest, ctx: Context) -> httpx.Headers:
 
 
 def is_allowed(url: httpx.URL, hosts: Sequence[str]) -> bool:
-    """Whether the allow-list names the URL's host.
+    """Whether the allow-list contains the URL's host.
 
     Args:
-        url: parsed by the library that connects, so that both see the same host.
+        url: parsed by the library that connects, so that both use the same host.
         hosts: ``name`` (any port) or ``name:port``; IPv6 addresses bare, or in brackets with a port.
 
     Returns:
         True when an entry matches host and port.
     """
     host, port = _canonical(url.raw_host.decode("ascii")), url.port or _PORTS.get(url.scheme)
-    return any(host == name and wanted in (None, port) for name, wanted in map(_entry, hosts))
+    return any(host == name and allowed_port in (None, port) for name, allowed_port in map(_entry, hosts))
 
 
 def _entry(text: str) -> tuple[str, int | None]:
     match = _ENTRY.fullmatch(text)
     if match is None:
-        return _canonical(text), None  # a bare IPv6 address, or nothing that a URL can hold
+        return _canonical(text), None  # a bare IPv6 address, or a text that no URL contains
     return _canonical(match["name"] or match["address"]), int(match["port"]) if match["port"] else None
 
 
 def _canonical(host: str) -> str:
-    """One spelling for each host: lower case, shortest IPv6 form."""
+    """The canonical form of a host: lower case, shortest IPv6 form."""
     try:
         return ipaddress.ip_address(host).compressed
     except ValueError:
@@ -186,11 +187,11 @@ def _content(answer: upstream.Answer) -> Any:
     if answer.headers.get("content-encoding", "identity").lower() != "identity":
         return None
     try:
-        # A cut may go through a character: only the last one may be incomplete.
+        # Truncation may split a character: only the last one may be incomplete.
         text = codecs.getincrementaldecoder("utf-8")().decode(answer.body, final=not answer.truncated)
     except UnicodeDecodeError:
         return None
-    if answer.truncated or not _says_json(answer):
+    if answer.truncated or not _is_json_type(answer):
         return text
     try:
         value = json.loads(text)
@@ -199,7 +200,7 @@ def _content(answer: upstream.Answer) -> Any:
     return value if _is_json(value) else text
 
 
-def _says_json(answer: upstream.Answer) -> bool:
+def _is_json_type(answer: upstream.Answer) -> bool:
     media_type: str = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     return media_type == "application/json" or media_type.endswith("+json")
 

@@ -1,15 +1,15 @@
-"""``robot.clean``: a cleaning order, followed to the robot's own end.
+"""``robot.clean``: a cleaning order, polled until the robot has ended it.
 
 ::
 
-    order (idempotency key) → look every `robot_poll` seconds → SUCCEEDED        → result
+    order (Idempotency-Key) → poll every `robot_poll` seconds → SUCCEEDED        → result
                                  │                            → FAILED           → retry: a new order
                                  │                            → ABORTED/CANCELLED → dead letter
-                                 └→ longer than `WATCH`       → wait on a rung, then look on
+                                 └→ longer than `WATCH`       → wait on a rung, then poll again
 
-A retry sends the same idempotency key. While the robot works, or when it has finished, the vendor answers
-with the same command, so no robot cleans twice; only a command that failed or was stopped releases
-its key, so that a retry or a redrive makes a fresh one.
+A retry sends the same Idempotency-Key. While the robot works, and after it has succeeded, the vendor returns the same
+command, so no robot cleans twice; only a command that failed or was stopped releases its Idempotency-Key, so that a
+retry or a redrive creates a new one.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from dispatch.tasktypes import Context, Payload, task
 from tasks.vendor import FAILED, STOPPED, SUCCEEDED, Command, Vendor
 from tasks.waiting import pause, stopped
 
-#: Seconds; the hard limit of one attempt.
+#: Seconds: hard limit of an attempt.
 TIME_LIMIT = 360.0
 
-#: Seconds an attempt watches a robot before it frees its worker; a slow last look still ends within `TIME_LIMIT`.
+#: Seconds for which an attempt polls before it frees its process; a slow last poll still ends within `TIME_LIMIT`.
 WATCH = 240.0
 
-#: Looks in a row that may fail before the attempt does.
-BLIND_LOOKS = 5
+#: Consecutive polls that fail before the attempt fails.
+MAX_FAILED_POLLS = 5
 
-#: Times a cancelled task tells the vendor to stop the robot.
-STOP_TRIES = 3
+#: Attempts of a cancelled task to stop the robot.
+STOP_ATTEMPTS = 3
 
-#: Seconds: asked by ``Retry-After`` to wait longer than this between looks, the attempt gives up its worker.
-PATIENCE = 30.0
+#: Seconds: with a ``Retry-After`` above this, the attempt ends and frees its process.
+MAX_POLL_DELAY = 30.0
 
 Area = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class CleanOrder(Payload):
-    """What to clean: a one-off order, on whatever map the robot has loaded."""
+    """A one-off cleaning order, on the map that the robot has loaded."""
 
     robot: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="The robot's serial number.")
-    areas: list[Area] = Field(min_length=1, max_length=50, description="Areas of the robot's map, in this order.")
-    mode: Literal["vacuum", "sweep", "scrub"] = Field("vacuum", description="How to clean.")
-    passes: int = Field(1, ge=1, le=3, description="Times to go over each area.")
+    areas: list[Area] = Field(min_length=1, max_length=50, description="Areas of the robot's map, in order.")
+    mode: Literal["vacuum", "sweep", "scrub"] = Field("vacuum", description="Cleaning mode.")
+    passes: int = Field(1, ge=1, le=3, description="Passes over each area.")
 
     @pydantic.field_validator("areas")
     @classmethod
     def _distinct(cls, value: list[str]) -> list[str]:
         if len(set(value)) < len(value):
-            raise ValueError("name each area once; passes says how often to clean it")
+            raise ValueError("each area may occur once; `passes` repeats it")
         return value
 
 
 @task("robot.clean", payload=CleanOrder, time_limit=TIME_LIMIT)
 def clean(order: CleanOrder, ctx: Context) -> dict[str, Any]:
-    """Have a robot clean some areas; succeeds when the robot has finished.
+    """Clean areas with a robot; succeeds when the robot has finished.
 
     Args:
         order: what to clean.
@@ -71,64 +71,64 @@ def clean(order: CleanOrder, ctx: Context) -> dict[str, Any]:
         ``robot``, the vendor's ``command`` and its ``state``.
 
     Raises:
-        RetryableError: ``robot-failed``, ``order-lost``, or the API is in trouble (see `tasks.upstream`).
-        Throttled: ``robot-working`` after `WATCH` seconds, or the API asks us to slow down.
-        PermanentError: ``robot-stopped``, ``cancelled``, or the API refuses the order.
+        RetryableError: ``robot-failed``, ``order-lost``, or an error of the API (see `tasks.upstream`).
+        Throttled: ``robot-working`` after `WATCH` seconds, or the API responds 429.
+        PermanentError: ``robot-stopped``, ``cancelled``, or the API rejects the order.
     """
     until = time.monotonic() + WATCH
     body = order.model_dump(mode="json", by_alias=True, exclude={"robot"})
     with Vendor(ctx.settings, ctx.traceparent) as vendor:
         command = vendor.order(order.robot, body, ctx.idempotency_key)
-        ctx.log.info("ordered", command=command.name, command_state=command.state)
+        ctx.log.info("robot order accepted", command=command.name, command_state=command.state)
         command = _watch(vendor, command, ctx, until)
     return _result(order, command, ctx)
 
 
 def _watch(vendor: Vendor, command: Command, ctx: Context, until: float) -> Command:
-    """Follow a command to its end, through a few failed looks, reporting progress."""
-    wait, blind, reported = ctx.settings.robot_poll, 0, None
+    """Poll a command until it has ended, tolerating some failed polls, and report progress."""
+    wait, failed, reported = ctx.settings.robot_poll, 0, None
     while command.state not in {SUCCEEDED, FAILED, *STOPPED}:
         if (progress := (int(command.percent), command.message or command.state.lower())) != reported:
             ctx.progress(*progress)
             reported = progress
         if time.monotonic() >= until:
-            raise Throttled("the robot is still at work: looking again later", type="robot-working")
+            raise Throttled("the robot is still working: polling again later", type="robot-working")
         if not pause(ctx, wait):
             return _stop(vendor, command, ctx)
         try:
-            command, blind, wait = vendor.command(command.name), 0, ctx.settings.robot_poll
+            command, failed, wait = vendor.command(command.name), 0, ctx.settings.robot_poll
         except RetryableError as exc:
-            blind, wait = blind + 1, max(ctx.settings.robot_poll, exc.retry_after or 0)
-            if blind == BLIND_LOOKS or wait > PATIENCE:
+            failed, wait = failed + 1, max(ctx.settings.robot_poll, exc.retry_after or 0)
+            if failed == MAX_FAILED_POLLS or wait > MAX_POLL_DELAY:
                 raise
-            ctx.log.warning("look failed", error_type=exc.type, error=str(exc), look=blind)
+            ctx.log.warning("robot poll failed", error_type=exc.type, error=str(exc), failed_polls=failed)
     return command
 
 
 def _stop(vendor: Vendor, command: Command, ctx: Context) -> Command:
-    """Stop the robot on request; a robot that has finished meanwhile has finished."""
-    for _ in range(STOP_TRIES):
+    """Stop the robot on cancellation; a command that has succeeded meanwhile stays so."""
+    for _ in range(STOP_ATTEMPTS):
         try:
             command = vendor.stop(command.name)
         except TaskError as exc:
-            ctx.log.warning("stop failed", error_type=exc.type, error=str(exc))
+            ctx.log.warning("stopping the robot failed", error_type=exc.type, error=str(exc))
             time.sleep(min(ctx.settings.robot_poll, 1))
         else:
             if command.state == SUCCEEDED:
                 return command
             raise stopped()
-    # The task does not come back to try again: say that the robot may not stand still.
-    raise stopped("but the robot API could not be told, so the robot may go on")
+    # The task ends here and does not retry: the error must state that the robot may still move.
+    raise stopped("but the robot API did not accept the stop, so the robot may continue")
 
 
 def _result(order: CleanOrder, command: Command, ctx: Context) -> dict[str, Any]:
-    why = f": {command.error.code} {command.error.message}".rstrip() if command.error else ""
+    reason = f": {command.error.code} {command.error.message}".rstrip() if command.error else ""
     if command.state == FAILED:
-        msg = f"robot {order.robot} gave up{why}"
+        msg = f"robot {order.robot} failed{reason}"
         raise RetryableError(msg, type="robot-failed")
     if command.state in STOPPED:
-        # A person wanted it to stand still: only a person may send it off again.
-        msg = f"robot {order.robot} was stopped ({command.state}){why}"
+        # A person stopped the robot: only a person may start it again (redrive).
+        msg = f"robot {order.robot} was stopped ({command.state}){reason}"
         raise PermanentError(msg, type="robot-stopped")
     ctx.progress(100, "finished")
     return {"robot": order.robot, "command": command.name, "state": command.state}

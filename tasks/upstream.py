@@ -1,18 +1,18 @@
-"""One HTTP exchange with the outside: bounded in time and size, every failure a `TaskError`.
+"""One HTTP exchange with an upstream: bounded in time and size; each failure is a `TaskError`.
 
 ::
 
     429                                → Throttled       upstream-throttled
-    503, 502, no connection, cut off   → RetryableError  upstream-unavailable
-    408, 504, no answer in time        → RetryableError  upstream-timeout
+    503, 502, no connection, closed    → RetryableError  upstream-unavailable
+    408, 504, no response in time      → RetryableError  upstream-timeout
     425, other 5xx                     → RetryableError  upstream-error
-    an answer that makes no sense      → RetryableError  upstream-garbled
+    an invalid response                → RetryableError  upstream-garbled
     3xx                                → PermanentError  upstream-redirect (redirects are never followed)
     401                                → PermanentError  upstream-unauthorized
     other 4xx                          → PermanentError  upstream-rejected
 
-``Retry-After`` (seconds or a date) is handed on with every retryable answer. Messages name the peer
-and the status only: URLs, headers and bodies may hold secrets.
+Every retryable error carries ``Retry-After`` (seconds or a date). Messages contain the peer and the status only: URLs,
+headers and bodies may contain secrets.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ import httpx
 
 from dispatch.errors import PermanentError, RetryableError, TaskError, Throttled
 
-#: Seconds to wait for a connection.
+#: Seconds: timeout of connecting.
 CONNECT_TIMEOUT = 2.0
 
-#: Bytes of an answer that are read; the rest is left on the wire.
+#: Bytes of a body that are read; the rest is discarded.
 MAX_BODY = 65_536
 
 _DIGITS = re.compile(r"[0-9]{1,10}")
 
-# httpx logs whole URLs at level INFO, with whatever secret their query holds.
+# httpx logs complete URLs at level INFO, including secrets in the query.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What the other side said."""
+    """A response of the upstream."""
 
     status: int  #: HTTP status
     headers: httpx.Headers
-    body: bytes  #: at most `MAX_BODY` bytes, as they came
-    truncated: bool  #: whether there was more
+    body: bytes  #: at most `MAX_BODY` bytes, not decoded
+    truncated: bool  #: whether the body was longer
 
 
 @functools.cache
@@ -61,14 +61,14 @@ def _tls() -> ssl.SSLContext:
 
 
 def client(timeout: float, *, headers: Mapping[str, str] | None = None) -> httpx.Client:
-    """Make an HTTP client for one attempt: no redirects, no proxies or ``.netrc`` from the environment.
+    """Create an HTTP client for one attempt: no redirects, no proxies or ``.netrc`` from the environment.
 
     Args:
-        timeout: seconds to wait for each part of an answer.
+        timeout: seconds to wait for each part of a response.
         headers: sent with every request.
 
     Returns:
-        A client to be closed; never made at import, since workers fork.
+        A client that the caller closes; never created at import, since workers fork.
     """
     merged = httpx.Headers({"User-Agent": "robot-dispatch", "Accept-Encoding": "identity"})
     merged.update(headers)
@@ -82,33 +82,33 @@ def client(timeout: float, *, headers: Mapping[str, str] | None = None) -> httpx
 
 
 def exchange(http: httpx.Client, method: str, url: str, *, peer: str, within: float, **request: Any) -> Answer:
-    """Send one request and read the answer.
+    """Send one request and read the response.
 
     Args:
         http: from `client`.
         method: HTTP method.
         url: absolute URL.
-        peer: how messages call the other side.
-        within: seconds the whole answer may take, so that a trickle can't hold the worker.
-        request: what httpx takes: ``json``, ``data``, ``headers``, ``content``.
+        peer: name of the upstream in messages.
+        within: seconds for the complete response, so that a slow stream cannot block the worker.
+        request: arguments of `httpx.Client.stream`: ``json``, ``data``, ``headers``, ``content``.
 
     Returns:
-        The answer, whatever its status.
+        The response, of any status.
 
     Raises:
-        RetryableError: no answer, or none in time.
-        PermanentError: the request can't be sent.
+        RetryableError: no response, or none in time.
+        PermanentError: the request cannot be sent.
     """
     until = time.monotonic() + within
     with _translated(peer), http.stream(method, url, **request) as response:
         body = bytearray()
-        # Raw: a small compressed answer could unpack to gigabytes.
+        # Raw: a small compressed body could decompress to gigabytes.
         for chunk in response.iter_raw():
             body += chunk
             if len(body) > MAX_BODY:
                 break
             if time.monotonic() > until:
-                msg = f"{peer} did not finish its answer within {within:g} s"
+                msg = f"{peer} did not complete its response within {within:g} s"
                 raise RetryableError(msg, type="upstream-timeout")
         return Answer(response.status_code, response.headers, bytes(body[:MAX_BODY]), len(body) > MAX_BODY)
 
@@ -118,30 +118,30 @@ def _translated(peer: str) -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException as exc:
-        msg = f"{peer} did not answer in time ({type(exc).__name__})"
+        msg = f"{peer} did not respond in time ({type(exc).__name__})"
         raise RetryableError(msg, type="upstream-timeout") from exc
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as exc:
-        # The cause is cut off: its text quotes the header or the URL.
-        msg = f"the request to {peer} can't be sent ({type(exc).__name__})"
+        # Without the cause: its text quotes the header or the URL.
+        msg = f"the request to {peer} cannot be sent ({type(exc).__name__})"
         raise PermanentError(msg, type="request-invalid") from None
     except httpx.RequestError as exc:
-        msg = f"{peer} can't be reached or cut the connection ({type(exc).__name__}: {exc})"
+        msg = f"{peer} is unreachable or closed the connection ({type(exc).__name__}: {exc})"
         raise RetryableError(msg, type="upstream-unavailable") from exc
 
 
 def failure(answer: Answer, *, peer: str, detail: str = "") -> TaskError | None:
-    """What an answer means for the task.
+    """The error for a response.
 
     Args:
-        answer: the answer.
-        peer: how the message calls the other side.
-        detail: the other side's own words, free of secrets.
+        answer: the response.
+        peer: name of the upstream in the message.
+        detail: the upstream's error message, without secrets.
 
     Returns:
         The error to raise; None for a 2xx.
     """
     status = answer.status
-    message = f"{peer} answered {status}" + (f": {detail}" if detail else "")
+    message = f"{peer} responded {status}" + (f": {detail}" if detail else "")
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
@@ -166,21 +166,21 @@ _RETRYABLE = {
 
 
 def retry_after(value: str | None, *, now: float) -> float | None:
-    """Read a ``Retry-After`` header (RFC 9110, 10.2.3).
+    """Parse a ``Retry-After`` header (RFC 9110, 10.2.3).
 
     Args:
         value: seconds or an HTTP date; None when the header is missing.
         now: epoch seconds.
 
     Returns:
-        Seconds to wait, 0 for a date in the past; None when missing or neither of the two.
+        Seconds to wait, 0 for a date in the past; None when missing or invalid.
     """
     text = (value or "").strip()
     if _DIGITS.fullmatch(text):
         return float(text)
     try:
         date = email.utils.parsedate_to_datetime(text)
-        # Without a zone (asctime, "-0000") it is UTC.
+        # Without a time zone (asctime, "-0000") it is UTC.
         moment = date if date.tzinfo else date.replace(tzinfo=dt.UTC)
         return max(0.0, moment.timestamp() - now)
     except (ValueError, TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""The robot vendor's HTTP API: token, order, look, stop.
+"""Client of the robot vendor's HTTP API: token, order, poll, stop.
 
 ::
 
@@ -7,8 +7,8 @@
     GET  /openapi/v1/robots/{sn}/commands/{id}             state and percent
     POST /openapi/v1/robots/{sn}/commands/{id}/cancel
 
-The vendor keeps an Idempotency-Key for as long as its order lives or has succeeded: the same key yields
-the same command. A command that failed, or that somebody stopped, releases its key.
+The vendor retains an Idempotency-Key while its command is active or has succeeded: the same key returns the same command.
+A command that failed or was stopped releases its Idempotency-Key.
 """
 
 from __future__ import annotations
@@ -26,67 +26,67 @@ from dispatch.config.groups import HandlerSettings
 from dispatch.errors import PermanentError, RetryableError
 from tasks import upstream
 
-#: How messages call the vendor's API.
+#: Name of the vendor's API in messages.
 PEER = "the robot API"
 
-#: Seconds to wait for each part of an answer, and for a whole one.
+#: Seconds: timeout of each part of a response, and of the complete response.
 READ_TIMEOUT = 10.0
-ANSWER_TIMEOUT = 20.0
+RESPONSE_TIMEOUT = 20.0
 
-#: States in which a command has come to its end.
+#: Terminal states of a command.
 SUCCEEDED = "SUCCEEDED"  #: the robot finished
-FAILED = "FAILED"  #: the robot gave up: stuck, battery, obstacle
-STOPPED = frozenset({"ABORTED", "CANCELLED"})  #: somebody stopped it, at the robot or through the API
+FAILED = "FAILED"  #: the robot failed: stuck, battery, obstacle
+STOPPED = frozenset({"ABORTED", "CANCELLED"})  #: stopped at the robot or through the API
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-class _Answer(pydantic.BaseModel):
-    """Base of answers: fields we don't know are the vendor's business."""
+class _Response(pydantic.BaseModel):
+    """Base of response models: unknown fields are ignored."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
-class _Grant(_Answer):
+class _Grant(_Response):
     access_token: str = Field(pattern=r"^[\x21-\x7e]+$", repr=False)
     expires_in: float = Field(3_600, gt=0, allow_inf_nan=False)
 
 
-class Trouble(_Answer):
-    """Why a command failed."""
+class CommandError(_Response):
+    """The reason of a failure."""
 
     code: str = "UNKNOWN"  #: machine-readable
-    message: str = ""  #: for people
+    message: str = ""  #: human-readable
 
 
-class Command(_Answer):
-    """An order as the vendor sees it."""
+class Command(_Response):
+    """An order that the vendor has accepted."""
 
     name: str = Field(pattern=rf"^robots/{_SEGMENT}/commands/{_SEGMENT}$")  #: also its path
-    state: str = Field(min_length=1)  #: WAITING, RUNNING, or an end state; others mean "not at its end"
-    percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0  #: done so far
-    message: str = ""  #: a word about it
-    error: Trouble | None = None  #: set when FAILED or stopped
+    state: str = Field(min_length=1)  #: WAITING, RUNNING, or terminal; unknown states are not terminal
+    percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0  #: progress
+    message: str = ""  #: human-readable progress
+    error: CommandError | None = None  #: set when FAILED or stopped
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Token:
     value: str = dataclasses.field(repr=False)
-    expires: float  #: `time.monotonic`
+    expires: float  #: `time.monotonic` seconds
 
 
-#: The tokens of this process, by API and client: prefork children fetch their own.
+#: Tokens of this process, by API and client id: each prefork child fetches its own.
 _tokens: dict[tuple[str, str], _Token] = {}
 
-_A = TypeVar("_A", bound=_Answer)
+_A = TypeVar("_A", bound=_Response)
 
 
 class Vendor:
-    """The vendor's API during one attempt; a context manager.
+    """A client of the vendor's API for one attempt; a context manager.
 
     Args:
-        settings: where the API is and who we are.
-        traceparent: W3C Trace Context, sent with each call.
+        settings: URL of the API and client credentials.
+        traceparent: W3C Trace Context, sent with each request.
     """
 
     def __init__(self, settings: HandlerSettings, traceparent: str) -> None:
@@ -101,38 +101,38 @@ class Vendor:
         self._http.close()
 
     def order(self, robot: str, body: Mapping[str, Any], key: str) -> Command:
-        """Give a robot an order; the same key again yields the same command.
+        """Send an order to a robot; the same Idempotency-Key returns the same command.
 
         Args:
             robot: serial number.
-            body: what to do.
-            key: idempotency key.
+            body: the order.
+            key: Idempotency-Key.
 
         Returns:
-            The command, which has only been accepted.
+            The command; accepted, not completed.
 
         Raises:
-            TaskError: as in `tasks.upstream`; ``upstream-garbled`` when the answer is no command.
+            TaskError: as in `tasks.upstream`; ``upstream-garbled`` when the response is no command.
         """
         path = f"robots/{robot}/tasks/temp/withoutSite"
         return self._read(Command, self._call("POST", path, json=dict(body), headers={"Idempotency-Key": key}))
 
     def command(self, name: str) -> Command:
-        """Look at a command.
+        """Get a command.
 
         Args:
             name: as in `Command.name`.
 
         Returns:
-            How far it is.
+            Its current state.
 
         Raises:
-            RetryableError: ``order-lost`` when the vendor does not know it.
+            RetryableError: ``order-lost`` when the vendor responds 404.
             TaskError: as in `order`.
         """
         answer = self._call("GET", name)
         if answer.status == 404:
-            msg = f"{PEER} does not know {name}"
+            msg = f"{PEER} has no command {name}"
             raise RetryableError(msg, type="order-lost")
         return self._read(Command, answer)
 
@@ -143,7 +143,7 @@ class Vendor:
             name: as in `Command.name`.
 
         Returns:
-            The command, perhaps finished before it could be stopped.
+            The command, which may have succeeded before the stop.
 
         Raises:
             TaskError: as in `order`.
@@ -155,7 +155,7 @@ class Vendor:
         answer = self._authorized(method, url, self._token(), **request)
         if answer.status != 401:
             return answer
-        # Revoked, or their clock differs: one fresh token, then their word counts.
+        # Revoked, or the clocks differ: retry once with a new token.
         _tokens.pop(self._token_key, None)
         return self._authorized(method, url, self._token(), **request)
 
@@ -179,36 +179,36 @@ class Vendor:
             "client_id": self._settings.robot_client_id,
             "client_secret": self._settings.robot_client_secret.get_secret_value(),
         }
-        asked = time.monotonic()
+        requested = time.monotonic()
         answer = self._exchange("POST", f"{self._base}/oauth/token", data=form)
         if answer.status in {400, 401}:
-            msg = f"{PEER} refused our client id or secret ({answer.status})"
+            msg = f"{PEER} rejected the client id or secret ({answer.status})"
             raise PermanentError(msg, type="upstream-unauthorized")
         grant = self._read(_Grant, answer)
-        # A tenth early, so that it does not expire on its way.
-        return _Token(grant.access_token, asked + 0.9 * grant.expires_in)
+        # 10 % early, so that it does not expire in transit.
+        return _Token(grant.access_token, requested + 0.9 * grant.expires_in)
 
     def _exchange(self, method: str, url: str, **request: Any) -> upstream.Answer:
-        return upstream.exchange(self._http, method, url, peer=PEER, within=ANSWER_TIMEOUT, **request)
+        return upstream.exchange(self._http, method, url, peer=PEER, within=RESPONSE_TIMEOUT, **request)
 
     def _read(self, model: type[_A], answer: upstream.Answer) -> _A:
-        detail = self._complaint(answer) if answer.status >= 400 else ""
+        detail = self._error_detail(answer) if answer.status >= 400 else ""
         if error := upstream.failure(answer, peer=PEER, detail=detail):
             raise error
         try:
             return model.model_validate_json(answer.body)
         except pydantic.ValidationError:
-            # The cause is cut off: it may quote a token.
-            msg = f"{PEER} answered {answer.status} with something that is no {model.__name__.strip('_').lower()}"
+            # Without the cause, which may quote a token.
+            msg = f"{PEER} responded {answer.status} with an invalid {model.__name__.strip('_').lower()}"
             raise RetryableError(msg, type="upstream-garbled") from None
 
-    def _complaint(self, answer: upstream.Answer) -> str:
-        """The vendor's own words about an error, without our secrets."""
+    def _error_detail(self, answer: upstream.Answer) -> str:
+        """The vendor's error message, with secrets redacted."""
         try:
-            trouble = _Complaint.model_validate_json(answer.body).error
+            error = _ErrorBody.model_validate_json(answer.body).error
         except pydantic.ValidationError:
             return ""
-        text = f"{trouble.code} {trouble.message}".strip()
+        text = f"{error.code} {error.message}".strip()
         secrets = [self._settings.robot_client_secret.get_secret_value()]
         if token := _tokens.get(self._token_key):
             secrets.append(token.value)
@@ -217,5 +217,5 @@ class Vendor:
         return text[:200]
 
 
-class _Complaint(_Answer):
-    error: Trouble
+class _ErrorBody(_Response):
+    error: CommandError

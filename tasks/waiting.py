@@ -1,4 +1,4 @@
-"""Wait inside a handler without being deaf to somebody who wants the task to stop."""
+"""Cancellable waits for handlers."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ import time
 from dispatch.errors import PermanentError
 from dispatch.tasktypes import Context
 
-#: Seconds between two looks at whether the task was cancelled; each look may ask Redis.
+#: Seconds between two checks for cancellation; each check may query Redis.
 STEP = 0.5
 
 
 def pause(ctx: Context, seconds: float) -> bool:
-    """Sleep, and wake early when somebody asks for the task to stop.
+    """Sleep, and return early on cancellation.
 
     Args:
         ctx: the running task.
-        seconds: how long to sleep.
+        seconds: duration.
 
     Returns:
         True after the whole sleep, False as soon as the task was cancelled.
     """
     until = time.monotonic() + seconds
     while not ctx.cancelled():
-        left = until - time.monotonic()
-        time.sleep(max(0.0, min(STEP, left)))
-        if left <= STEP:
+        remaining = until - time.monotonic()
+        time.sleep(max(0.0, min(STEP, remaining)))
+        if remaining <= STEP:
             return True
     return False
 
 
 def stopped(note: str = "") -> PermanentError:
-    """What a handler raises once it has stopped on request: the task ends as CANCELLED, not in the DLQ.
+    """The error that a handler raises after a cancellation: the task ends as CANCELLED, not in the DLQ.
 
     Args:
-        note: what else people should know.
+        note: additional text for the error message.
 
     Returns:
         The error to raise, of type ``cancelled``.
     """
-    return PermanentError(", ".join(filter(None, ("stopped on request", note))), type="cancelled")
+    return PermanentError(", ".join(filter(None, ("cancelled on request", note))), type="cancelled")

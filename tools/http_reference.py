@@ -1,6 +1,6 @@
-"""The generated parts of ``docs/reference/http-api.md``: ``python -m tools.http_reference FILE`` renews them.
+"""The generated parts of ``docs/reference/http-api.md``: ``python -m tools.http_reference FILE`` updates them.
 
-A part stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; a test holds the committed file to it.
+A part is between ``<!-- NAME -->`` and ``<!-- /NAME -->``; a test compares the committed file with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def routes() -> str:
             f"`{contract.method} {contract.path}`",
             contract.summary,
             f"`{contract.scope}`" if contract.scope else "none",
-            " ".join(str(answer.status) for answer in contract.answers),
+            " ".join(str(response.status) for response in contract.responses),
             _errors(contract),
         )
         for contract in operations()
@@ -37,7 +37,7 @@ def slugs() -> str:
 
 
 def render(text: str) -> str:
-    """A document with its generated parts renewed.
+    """A document with its generated parts updated.
 
     Args:
         text: the document.
@@ -59,7 +59,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Renew the file named on the command line."""
+    """Update the file named on the command line."""
     path = pathlib.Path(sys.argv[1])
     path.write_text(render(path.read_text()))
 

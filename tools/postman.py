@@ -1,8 +1,8 @@
-"""The Postman collection: the seed's "Integration Results", as tests that run against a live stack.
+"""The Postman collection: the seed's "Integration Results", as tests against a live stack.
 
 ``python -m tools.postman > tests/system/postman/collection.json``. Methods, URLs and
 descriptions come from the OpenAPI document, and each step's status and problem type must be documented
-there, so the collection can't drift from the contract.
+there, so the collection cannot differ from the contract.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 _SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 
-#: Looks at one task before the run gives up; each waits up to 20 s for a change.
-_LOOKS = 30
+#: Maximum of polls of one task; each waits up to 20 s for a change.
+_MAX_POLLS = 30
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PostmanStep:
-    """One request, and what its answer must be."""
+    """One request and the expected response."""
 
     name: str
     operation: str  #: operationId
     status: int
-    checks: tuple[str, ...] = ()  #: JavaScript; `body` is the answer
-    body: Any = None  #: JSON, or text as it is
+    checks: tuple[str, ...] = ()  #: JavaScript; `body` is the response body
+    body: Any = None  #: JSON, or raw text
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     path: Mapping[str, str] = dataclasses.field(default_factory=dict)
     query: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -39,27 +39,27 @@ def _echo(**payload: Any) -> dict[str, Any]:
     return {"type": "echo", "payload": {"message": "hello", **payload}}
 
 
-def _equal(what: str, value: str) -> str:
-    return f'pm.test("{what}", () => pm.expect({what}).to.eql({value}));'
+def _equal(expression: str, value: str) -> str:
+    return f'pm.test("{expression}", () => pm.expect({expression}).to.eql({value}));'
 
 
-def _poll(name: str, wanted: str, *checks: str) -> PostmanStep:
-    """Look at the task again and again until it has ended."""
+def _poll(name: str, status: str, *checks: str) -> PostmanStep:
+    """Poll the task until it has ended."""
     return PostmanStep(
         name, "getTask", 200,
         (
-            'const looks = Number(pm.collectionVariables.get("looks") || 0) + 1;',
-            f'const ended = ["SUCCESS", "FAIL"].includes(body.status) || looks >= {_LOOKS};',
-            'pm.collectionVariables.set("looks", ended ? 0 : looks);',
+            'const polls = Number(pm.collectionVariables.get("polls") || 0) + 1;',
+            f'const ended = ["SUCCESS", "FAIL"].includes(body.status) || polls >= {_MAX_POLLS};',
+            'pm.collectionVariables.set("polls", ended ? 0 : polls);',
             f"if (!ended) {{ pm.execution.setNextRequest({json.dumps(name)}); return; }}",
-            _equal("body.status", f'"{wanted}"'), *checks,
+            _equal("body.status", f'"{status}"'), *checks,
         ),
         headers={"Prefer": "wait=20"}, path={"taskId": "{{taskId}}"},
     )  # fmt: skip
 
 
 _KEEP = 'pm.collectionVariables.set("taskId", body.taskId);'
-_KNOWN = {"taskId": "{{taskId}}"}
+_TASK_PATH = {"taskId": "{{taskId}}"}
 _OF_ID = 'pm.collectionVariables.get("taskId")'
 
 STEPS: Mapping[str, Sequence[PostmanStep]] = {
@@ -88,7 +88,7 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
             "Query task", "SUCCESS", _equal("body.result.message", '"hello"'), _equal("body.requestId", '"postman-1"'),
             'pm.collectionVariables.set("etag", pm.response.headers.get("ETag"));',
         ),
-        PostmanStep("Query unchanged task", "getTask", 304, headers={"If-None-Match": "{{etag}}"}, path=_KNOWN),
+        PostmanStep("Query unchanged task", "getTask", 304, headers={"If-None-Match": "{{etag}}"}, path=_TASK_PATH),
         PostmanStep(
             "Events of the task", "listEvents", 200,
             ('pm.test("from accepted to succeeded", () => {',
@@ -96,7 +96,7 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
              '  pm.expect(kinds[0]).to.eql("accepted");',
              '  pm.expect(kinds).to.include.members(["published", "started", "succeeded"]);',
              "});"),
-            path=_KNOWN,
+            path=_TASK_PATH,
         ),
         PostmanStep(
             "List tasks", "listTasks", 200,
@@ -106,26 +106,26 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
     ),
     "Repeat safely": (
         PostmanStep(
-            "Create task with a key", "submitTask", 202, (_KEEP,), _echo(), {"Idempotency-Key": "{{key}}"},
+            "Create task with an Idempotency-Key", "submitTask", 202, (_KEEP,), _echo(), {"Idempotency-Key": "{{key}}"},
             before=('pm.collectionVariables.set("key", pm.variables.replaceIn("{{$guid}}"));',),
         ),
         PostmanStep(
             "Repeat it", "submitTask", 202,
             (
                 _equal("body.taskId", _OF_ID),
-                'pm.test("it says so", () => pm.expect(pm.response.headers.get("Idempotent-Replayed")).to.eql("true"));',
+                'pm.test("it is a replay", () => pm.expect(pm.response.headers.get("Idempotent-Replayed")).to.eql("true"));',
             ),
             _echo(), {"Idempotency-Key": "{{key}}"},
         ),
         PostmanStep(
-            "Reuse the key for another task", "submitTask", 422, (), _echo(sleepSeconds=1), {"Idempotency-Key": "{{key}}"},
+            "Reuse the Idempotency-Key for another task", "submitTask", 422, (), _echo(sleepSeconds=1), {"Idempotency-Key": "{{key}}"},
             problem="idempotency-key-reused",
         ),
     ),
-    "Mistakes": (
+    "Errors": (
         PostmanStep(
             "Bad body", "submitTask", 422,
-            ('pm.test("each has a pointer", () => {',
+            ('pm.test("each error has a pointer", () => {',
              "  const pointers = body.errors.map((error) => error.pointer);",
              '  pm.expect(pointers).to.have.members(["/payload/message", "/payload/colour"]);',
              "});"),
@@ -136,15 +136,15 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
             "Unknown task type", "submitTask", 422, ('pm.test("nearest", () => pm.expect(body.nearest).to.include("echo"));',),
             {"type": "ecko", "payload": {}}, problem="unknown-task-type",
         ),
-        PostmanStep("Unusable key", "submitTask", 400, (), _echo(), {"Idempotency-Key": '"'}, problem="invalid-idempotency-key"),
+        PostmanStep("Invalid Idempotency-Key", "submitTask", 400, (), _echo(), {"Idempotency-Key": '"'}, problem="invalid-idempotency-key"),
         PostmanStep(
             "Unknown task", "getTask", 404, (), path={"taskId": "no-such-task"}, problem="task-not-found",
             headers={"X-Request-Id": "postman-2"},
         ),
-        PostmanStep("What the problem means", "getProblem", 200, (_equal("body.status", "404"),), path={"slug": "task-not-found"}),
+        PostmanStep("Explain the problem", "getProblem", 200, (_equal("body.status", "404"),), path={"slug": "task-not-found"}),
     ),
     "Dead letters": (
-        PostmanStep("Create a task that fails for good", "submitTask", 202, (_KEEP,), _echo(permanent=True)),
+        PostmanStep("Create a task that fails permanently", "submitTask", 202, (_KEEP,), _echo(permanent=True)),
         _poll("Query it until it is dead", "FAIL", _equal("body.state", '"DEAD_LETTERED"')),
         PostmanStep(
             "List dead letters", "listDeadLetters", 200,
@@ -152,40 +152,40 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
             query={"type": "echo", "limit": "200"},
         ),
         PostmanStep(
-            "Look at the dead letter", "getDeadLetter", 200,
-            (_equal("body.deadReason", '"permanent"'), _equal("body.payload.permanent", "true")), path=_KNOWN,
+            "Get the dead letter", "getDeadLetter", 200,
+            (_equal("body.deadReason", '"permanent"'), _equal("body.payload.permanent", "true")), path=_TASK_PATH,
         ),
         PostmanStep(
-            "Redrive it", "redriveDeadLetter", 202, (_equal("body.taskId", _OF_ID), _equal("body.cycle", "1")), path=_KNOWN,
+            "Redrive it", "redriveDeadLetter", 202, (_equal("body.taskId", _OF_ID), _equal("body.cycle", "1")), path=_TASK_PATH,
         ),
         _poll("Query it until it is dead again", "FAIL", _equal("body.cycle", "1")),
         PostmanStep(
-            "Count what a redrive of many would send", "redriveDeadLetters", 200,
-            ('pm.test("one at least", () => pm.expect(body.matched).to.be.at.least(1));',),
+            "Dry run of a bulk redrive", "redriveDeadLetters", 200,
+            ('pm.test("at least one", () => pm.expect(body.matched).to.be.at.least(1));',),
             {"filter": {"type": "echo"}, "dryRun": True},
         ),
-        PostmanStep("Discard it", "discardDeadLetter", 204, path=_KNOWN),
-        PostmanStep("It is gone", "getDeadLetter", 404, path=_KNOWN, problem="task-not-found"),
+        PostmanStep("Discard it", "discardDeadLetter", 204, path=_TASK_PATH),
+        PostmanStep("It is gone", "getDeadLetter", 404, path=_TASK_PATH, problem="task-not-found"),
     ),
 }  # fmt: skip
 
 
 def collection(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The collection.
+    """Build the collection.
 
     Args:
         document: the OpenAPI document.
 
     Returns:
-        A Postman collection, format 2.1; variables `baseUrl` and `apiKey` are for its user to set.
+        A Postman collection, format 2.1; the user sets the variables `baseUrl` and `apiKey`.
 
     Raises:
-        KeyError: a step uses what the document does not promise.
+        KeyError: a step expects a response that the document does not describe.
     """
     return {
         "info": {
             "name": document["info"]["title"],
-            "description": "Made by `python -m tools.postman` from the OpenAPI document. Run it in order.",
+            "description": "Generated by `python -m tools.postman` from the OpenAPI document. Run it in order.",
             "schema": _SCHEMA,
         },
         "auth": {"type": "bearer", "bearer": [{"key": "token", "value": "{{apiKey}}", "type": "string"}]},
@@ -252,7 +252,7 @@ def _script(step: PostmanStep) -> list[str]:
     lines = [f'pm.test("status is {step.status}", () => pm.response.to.have.status({step.status}));']
     identifier = step.headers.get("X-Request-Id", "postman")
     lines.append(
-        'pm.test("the request id comes back", () => '
+        'pm.test("the request id is echoed", () => '
         f'pm.expect(pm.response.headers.get("X-Request-Id")).to.eql("{identifier}"));'
     )
     if step.status not in {204, 304}:
@@ -275,8 +275,8 @@ def _event(listen: str, lines: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the collection of the shipped task types."""
-    import tasks  # noqa: PLC0415 - only this command needs them
+    """Print the collection for the included task types."""
+    import tasks  # noqa: PLC0415 - needed by this command only
     from dispatch import tasktypes  # noqa: PLC0415
     from dispatch.gateway.application import document  # noqa: PLC0415
 

@@ -1,8 +1,8 @@
-"""API keys: their format, their scopes, and what is stored of them. Pure.
+"""API keys: format, scopes and stored digests. Pure.
 
 A client sends ``rk_<id>_<secret>``. The configuration holds ``<id>:<hmac>:<scope>+<scope>``, where the
-HMAC-SHA256 is over the whole key with a pepper, so that neither the configuration nor the pepper alone
-lets anybody in. A secret has 256 random bits, so a fast hash is enough: nothing can be guessed.
+HMAC-SHA256 is over the whole API key with a pepper, so that neither the configuration nor the pepper alone
+grants access. A secret has 256 random bits, so a fast hash is sufficient.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import hmac
 import re
 import secrets
 
-PREFIX = "rk"  #: starts every key, so that scanners find leaked ones
+PREFIX = "rk"  #: of every API key, so that secret scanners find leaked ones
 
-TASKS_READ = "tasks:read"  #: see one's own tasks
+TASKS_READ = "tasks:read"  #: read the principal's own tasks
 TASKS_WRITE = "tasks:write"  #: submit tasks
-QUEUES_READ = "queues:read"  #: operators: queues and task counts
-DEADLETTERS_READ = "deadletters:read"  #: operators: everybody's dead letters
+QUEUES_READ = "queues:read"  #: operators: read queues and task counts
+DEADLETTERS_READ = "deadletters:read"  #: operators: read the dead letters of all principals
 DEADLETTERS_WRITE = "deadletters:write"  #: operators: redrive and discard them
 
 SCOPES = (TASKS_READ, TASKS_WRITE, QUEUES_READ, DEADLETTERS_READ, DEADLETTERS_WRITE)
@@ -30,14 +30,14 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One configured key."""
+    """One configured API key."""
 
     id: str  #: the principal; two entries may share it while a secret is being replaced
     digest: str  #: 64 hex digits
     scopes: frozenset[str]
 
     def __str__(self) -> str:
-        """As ``DISPATCH_API_KEYS`` has it."""
+        """The entry in ``DISPATCH_API_KEYS``."""
         return f"{self.id}:{self.digest}:{'+'.join(scope for scope in SCOPES if scope in self.scopes)}"
 
 
@@ -47,7 +47,7 @@ def new_secret() -> str:
 
 
 def token(key_id: str, secret: str) -> str:
-    """The key as a client sends it.
+    """The API key that a client sends.
 
     Args:
         key_id: lower-case letters, digits and inner ``-``, at most 32.
@@ -57,25 +57,25 @@ def token(key_id: str, secret: str) -> str:
         ``rk_<id>_<secret>``.
 
     Raises:
-        ValueError: the id is not usable.
+        ValueError: the id is invalid.
     """
     if not re.fullmatch(_ID, key_id):
-        raise ValueError("a key's id must be 1-32 lower-case letters, digits and inner '-'")
+        raise ValueError("the id of an API key must be 1-32 lower-case letters, digits and inner '-'")
     return f"{PREFIX}_{key_id}_{secret}"
 
 
 def key_id(text: str) -> str | None:
-    """The id inside a key; None when the text is no key."""
+    """The id in an API key; None when the text is no API key."""
     match = _KEY.fullmatch(text)
     return match and match[1]
 
 
 def digest(pepper: str, text: str) -> str:
-    """What is stored of a key.
+    """The stored digest of an API key.
 
     Args:
         pepper: ``DISPATCH_API_KEY_PEPPER``.
-        text: the whole key.
+        text: the whole API key.
 
     Returns:
         HMAC-SHA256 as 64 hex digits (RFC 2104).
@@ -84,7 +84,7 @@ def digest(pepper: str, text: str) -> str:
 
 
 def scopes(text: str) -> frozenset[str]:
-    """Read ``tasks:read+tasks:write``.
+    """Parse ``tasks:read+tasks:write``.
 
     Raises:
         ValueError: a scope is unknown, or there is none.
@@ -97,7 +97,7 @@ def scopes(text: str) -> frozenset[str]:
 
 
 def parse(text: str) -> ApiKey:
-    """Read one entry of ``DISPATCH_API_KEYS``.
+    """Parse one entry of ``DISPATCH_API_KEYS``.
 
     Args:
         text: ``<id>:<hmac>:<scope>+<scope>``.
@@ -106,14 +106,14 @@ def parse(text: str) -> ApiKey:
         The entry.
 
     Raises:
-        ValueError: what is wrong, without the text itself.
+        ValueError: the reason, without the text.
     """
     name, _, rest = text.partition(":")
     hashed, _, granted = rest.partition(":")
     if not re.fullmatch(_ID, name):
         raise ValueError("the id must be 1-32 lower-case letters, digits and inner '-'")
     if not _DIGEST.fullmatch(hashed):
-        raise ValueError("the HMAC must be 64 lower-case hex digits (a key itself must not be configured)")
+        raise ValueError("the HMAC must be 64 lower-case hex digits (not the API key itself)")
     return ApiKey(name, hashed, scopes(granted))
 
 

@@ -1,4 +1,4 @@
-"""The URLs that name one Redis, a master that Sentinels look after, or a Redis Cluster. Pure.
+"""URLs of a single Redis, of a master monitored by Sentinels, or of a Redis Cluster. Pure.
 
 ::
 
@@ -6,8 +6,8 @@
     redis+sentinel://[user:password@]host:port,host:port,…/service[/database]
     redis+cluster://[user:password@]host:port,host:port,…
 
-``rediss`` instead of ``redis`` is TLS, ``unix`` a socket. User and password are the servers'; what follows a ``?`` are
-redis-py's own options, e.g. ``ssl_ca_certs``; ``sentinel_username`` and ``sentinel_password`` are the Sentinels'.
+``rediss`` instead of ``redis`` is TLS, ``unix`` a socket. User and password are those of the servers; the query has
+options of redis-py, e.g. ``ssl_ca_certs``; ``sentinel_username`` and ``sentinel_password`` are those of the Sentinels.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SENTINEL, CLUSTER = "+sentinel", "+cluster"
 SCHEMES = ("redis", "rediss", "unix", *(f"{tls}{kind}" for kind in (SENTINEL, CLUSTER) for tls in ("redis", "rediss")))
 
 _DEFAULT_PORTS = {"": 6_379, SENTINEL: 26_379, CLUSTER: 6_379}
-_OF_SENTINELS = "sentinel_"
+_SENTINEL_PREFIX = "sentinel_"
 
 
 class RedisKind(enum.Enum):
-    """What a URL names."""
+    """The kind of deployment that a URL names."""
 
     SINGLE = enum.auto()
     SENTINEL = enum.auto()
@@ -34,7 +34,7 @@ class RedisKind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Address:
-    """A URL, taken apart."""
+    """A parsed URL."""
 
     kind: RedisKind
     url: str = dataclasses.field(repr=False)  #: of one server, for redis-py: credentials, database and options
@@ -44,16 +44,16 @@ class Address:
 
 
 def parse(text: str) -> Address:
-    """Take a URL apart.
+    """Parse a URL.
 
     Args:
         text: the URL.
 
     Returns:
-        What it names.
+        Its parts.
 
     Raises:
-        ValueError: it is none of ours; the message has no secret.
+        ValueError: it is not of the forms above; the message has no secret.
     """
     scheme, separator, _ = text.partition("://")
     if not separator or scheme not in SCHEMES:
@@ -71,11 +71,13 @@ def parse(text: str) -> Address:
         msg = "needs the service's name after the Sentinels: redis+sentinel://host:port,host:port/service"
         raise ValueError(msg)
     if plus + kind == CLUSTER and database.strip("/") not in ("", "0"):
-        msg = "a Redis Cluster has no databases: leave the path away"
+        msg = "a Redis Cluster has no databases: omit the path"
         raise ValueError(msg)
     options = dict(parse_qsl(parts.query))
     sentinel = {
-        name.removeprefix(_OF_SENTINELS): options.pop(name) for name in list(options) if name.startswith(_OF_SENTINELS)
+        name.removeprefix(_SENTINEL_PREFIX): options.pop(name)
+        for name in list(options)
+        if name.startswith(_SENTINEL_PREFIX)
     }
     place = f"{credentials}{at}{_shown(nodes[0])}"
     url = urlunsplit((tls, place, f"/{database.strip('/') or '0'}", urlencode(options), ""))
@@ -97,7 +99,7 @@ def _node(text: str, default: int) -> tuple[str, int]:
         msg = "the port must be a number up to 65535"
         raise ValueError(msg) from exc
     if not host:
-        msg = "names no server, or has a comma too many"
+        msg = "names no server, or has an extra comma"
         raise ValueError(msg)
     return host, port or default
 

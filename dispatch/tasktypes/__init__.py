@@ -1,4 +1,4 @@
-"""Task types: how a file in ``tasks/`` registers one, and what a handler is given."""
+"""Task types: registration by the modules in ``tasks/``, and the interface for handlers."""
 
 from __future__ import annotations
 

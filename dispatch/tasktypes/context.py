@@ -11,14 +11,14 @@ class Log(Protocol):
     """The part of a structlog logger that handlers use."""
 
     def info(self, event: str, **fields: Any) -> Any:
-        """Write a line of level info."""
+        """Log at level info."""
 
     def warning(self, event: str, **fields: Any) -> Any:
-        """Write a line of level warning."""
+        """Log at level warning."""
 
 
 class Context(Protocol):
-    """What a handler is given beside its payload."""
+    """The running attempt, passed to the handler with its payload."""
 
     @property
     def task_id(self) -> str:
@@ -26,11 +26,11 @@ class Context(Protocol):
 
     @property
     def idempotency_key(self) -> str:
-        """Hand this to the outside: it survives retries and redrives."""
+        """An Idempotency-Key for outgoing calls: the same through retries and redrives."""
 
     @property
     def attempt(self) -> int:
-        """The attempt that runs, 1-based."""
+        """The number of the current attempt, 1-based."""
 
     @property
     def trace_id(self) -> str:
@@ -49,7 +49,7 @@ class Context(Protocol):
         """A logger bound to the task."""
 
     def progress(self, percent: int, message: str = "") -> None:
-        """Record progress (0-100) and a word about it; may be dropped when Redis is away."""
+        """Record progress in percent (0-100) and a message; may be dropped while Redis is unavailable."""
 
     def cancelled(self) -> bool:
-        """Whether somebody asked for the task to stop; poll it in long handlers."""
+        """Whether cancellation was requested; long handlers must poll it."""

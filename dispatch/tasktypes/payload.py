@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 import pydantic
@@ -13,31 +13,31 @@ import pydantic
 
 def _camel(name: str) -> str:
     head, *tail = name.split("_")
-    return head + "".join(word.capitalize() for word in tail)
+    return head + "".join(part.capitalize() for part in tail)
 
 
 class Payload(pydantic.BaseModel):
-    """Base of payload models: strict, frozen, camelCase in JSON, unknown fields refused."""
+    """Base of payload models: strict, frozen, camelCase in JSON, unknown fields are rejected."""
 
     model_config = pydantic.ConfigDict(
         strict=True, frozen=True, extra="forbid", alias_generator=_camel, validate_by_name=True, validate_by_alias=True
     )
 
 
-#: A payload field that nobody but the handler may read: ``order.token.get_secret_value()``. Its value is taken out of
-#: logs, errors, progress and events; it travels in the message and in the record, which sends it again.
+#: A payload field for the handler only: ``order.token.get_secret_value()``. Its value is redacted in logs, errors, progress
+#: and events; the message contains it, and so does the record, from which the message is published again.
 Secret = Annotated[
     pydantic.SecretStr,
     pydantic.PlainSerializer(lambda secret: secret.get_secret_value(), return_type=str, when_used="json"),
 ]
 
 
-#: What pydantic would send as asterisks.
+#: Types that pydantic serialises as asterisks.
 _MASKED = (pydantic.SecretStr, pydantic.SecretBytes)
 
 
 def masked_fields(model: type[pydantic.BaseModel]) -> list[str]:
-    """The fields, of the model and of those within it, whose values pydantic masks: a worker would get asterisks.
+    """The fields, of the model and of nested models, whose values pydantic masks: a worker would receive asterisks.
 
     Args:
         model: a payload model.
@@ -45,98 +45,100 @@ def masked_fields(model: type[pydantic.BaseModel]) -> list[str]:
     Returns:
         ``Model.field``, for each that is a `pydantic.SecretStr` or `pydantic.SecretBytes` and not `Secret`.
     """
-    found: list[str] = []
-    seen: set[type] = set()
+    masked: list[str] = []
+    visited: set[type] = set()
 
-    def look(annotation: Any, place: str, *, told: bool = False) -> None:
+    def check(annotation: Any, field: str, *, serialised: bool = False) -> None:
         if get_origin(annotation) is Annotated:
-            inner, *notes = get_args(annotation)
-            look(inner, place, told=told or any(isinstance(note, pydantic.PlainSerializer) for note in notes))
+            inner, *metadata = get_args(annotation)
+            check(inner, field, serialised=serialised or _has_serializer(metadata))
         elif isinstance(annotation, type) and issubclass(annotation, _MASKED):
-            found.extend([] if told else [place])
+            masked.extend([] if serialised else [field])
         elif isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-            walk(annotation)
+            visit(annotation)
         else:
-            for each in get_args(annotation):
-                look(each, place)
+            for argument in get_args(annotation):
+                check(argument, field)
 
-    def walk(each: type[pydantic.BaseModel]) -> None:
-        if each in seen:
+    def visit(nested: type[pydantic.BaseModel]) -> None:
+        if nested in visited:
             return
-        seen.add(each)
-        for name, field in each.model_fields.items():
-            told = any(isinstance(note, pydantic.PlainSerializer) for note in field.metadata)
-            look(field.annotation, f"{each.__name__}.{name}", told=told)
+        visited.add(nested)
+        for name, info in nested.model_fields.items():
+            check(info.annotation, f"{nested.__name__}.{name}", serialised=_has_serializer(info.metadata))
 
-    walk(model)
-    return found
+    visit(model)
+    return masked
+
+
+def _has_serializer(metadata: Sequence[Any]) -> bool:
+    return any(isinstance(item, pydantic.PlainSerializer) for item in metadata)
 
 
 def secrets_of(model: type[Payload], payload: Any) -> tuple[str, ...]:
     """The values of a payload's secret fields.
 
     Args:
-        model: what the payload should be; fields marked ``writeOnly`` in its JSON Schema are secret.
-        payload: as it came, valid or not.
+        model: the payload's model; fields marked ``writeOnly`` in its JSON Schema are secret.
+        payload: JSON-like, valid or not.
     """
     return tuple(dict.fromkeys(text for _, value in _secrets_in(model, payload) for text in _texts(value)))
 
 
-def veiled(model: type[Payload], payload: Any, veil: str) -> Any:
-    """A copy of a payload with another text in the place of each secret, however short.
+def veiled(model: type[Payload], payload: Any, replacement: str) -> Any:
+    """A copy of a payload with each secret replaced, of any length.
 
     Args:
-        model: what the payload should be.
+        model: the payload's model.
         payload: JSON-like, valid or not.
-        veil: what is shown instead.
+        replacement: text in place of each secret.
     """
-    shown = copy.deepcopy(payload)
-    # The deepest first: a secret may be within what is a secret as a whole by another branch of the schema.
-    for *way, last in sorted((way for way, _ in _secrets_in(model, payload)), key=len, reverse=True):
-        functools.reduce(operator.getitem, way, shown)[last] = veil
-    return shown
+    result = copy.deepcopy(payload)
+    # The deepest first: another branch of the schema may declare a whole object secret that contains this secret.
+    for *parents, last in sorted((path for path, _ in _secrets_in(model, payload)), key=len, reverse=True):
+        functools.reduce(operator.getitem, parents, result)[last] = replacement
+    return result
 
 
 def _secrets_in(model: type[Payload], payload: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Where in a payload its secrets are, and what they are."""
-    return (found for schema in _schemas(model) for found in _secrets(schema, payload, schema, ()))
+    """The path and the value of each secret in a payload."""
+    return (secret for schema in _schemas(model) for secret in _secrets(schema, payload, schema, ()))
 
 
 @functools.cache
 def _schemas(model: type[Payload]) -> tuple[dict[str, Any], ...]:
-    """With the names in JSON and with those in Python, for both are taken; none when nothing is secret."""
+    """The JSON Schemas with JSON names and with Python names, since both validate; none without secret fields."""
     both = tuple(model.model_json_schema(by_alias=by_alias) for by_alias in (True, False))
     return both if "'writeOnly': True" in str(both) else ()
 
 
 def _secrets(
-    schema: Any, value: Any, root: Mapping[str, Any], way: tuple[Any, ...]
+    schema: Any, value: Any, root: Mapping[str, Any], path: tuple[Any, ...]
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     if not isinstance(schema, Mapping):
         return
     if schema.get("writeOnly"):
         if value is not None:
-            yield way, value
+            yield path, value
         return
     if "$ref" in schema:
-        yield from _secrets(root["$defs"][schema["$ref"].rpartition("/")[2]], value, root, way)
-    for branch in (each for word in ("anyOf", "oneOf", "allOf") for each in schema.get(word, ())):
-        yield from _secrets(branch, value, root, way)
+        yield from _secrets(root["$defs"][schema["$ref"].rpartition("/")[2]], value, root, path)
+    for branch in (branch for keyword in ("anyOf", "oneOf", "allOf") for branch in schema.get(keyword, ())):
+        yield from _secrets(branch, value, root, path)
     if isinstance(value, Mapping):
-        known = schema.get("properties", {})
-        for name, each in value.items():
-            yield from _secrets(known.get(name, schema.get("additionalProperties")), each, root, (*way, name))
+        properties = schema.get("properties", {})
+        for name, member in value.items():
+            yield from _secrets(properties.get(name, schema.get("additionalProperties")), member, root, (*path, name))
     elif isinstance(value, list):
-        first = schema.get("prefixItems", ())
-        for number, each in enumerate(value):
-            yield from _secrets(
-                first[number] if number < len(first) else schema.get("items"), each, root, (*way, number)
-            )
+        prefix = schema.get("prefixItems", ())
+        for index, item in enumerate(value):
+            item_schema = prefix[index] if index < len(prefix) else schema.get("items")
+            yield from _secrets(item_schema, item, root, (*path, index))
 
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(each)
+        for child in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(child)
     elif value is not None and not isinstance(value, bool):
         yield str(value)

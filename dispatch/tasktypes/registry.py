@@ -1,4 +1,4 @@
-"""What a task type is, and how a file in ``tasks/`` registers one.
+"""Task types, and their registration by the modules in ``tasks/``.
 
 ::
 
@@ -8,7 +8,7 @@
     @task("robot.clean", payload=CleanOrder, time_limit=300)
     def clean(order: CleanOrder, ctx: Context) -> dict[str, Any]: ...
 
-Registering puts the type into the API, OpenAPI, ``/v1/task-types``, the worker and Flower.
+Registration adds the type to the API, OpenAPI, ``/v1/task-types``, the worker and Flower.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from dispatch.errors import ConfigurationError
 from dispatch.tasktypes.context import Context
 from dispatch.tasktypes.payload import Payload, masked_fields
 
-#: Ends in a routing key and a URL: dotted lower-case words.
+#: Part of a routing key and of a URL: dotted lower-case words.
 _NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 
-#: Seconds: the default hard limit of one attempt; a handler over it is killed and counted as failed.
+#: Seconds: default hard limit of an attempt; a handler over it is killed and the attempt counts as failed.
 DEFAULT_TIME_LIMIT = 300.0
 
 
@@ -42,10 +42,10 @@ class TaskType:
     """A registered task type."""
 
     name: str  #: on the wire, in routing keys and in the API
-    payload: type[Payload]  #: what a client must send
-    handler: Handler[Any]  #: what a worker runs
-    ladder: tuple[str, ...] | None  #: names of the rungs it climbs; None for all of them
-    time_limit: float  #: seconds; the hard limit of one attempt
+    payload: type[Payload]  #: model of the payload
+    handler: Handler[Any]  #: run by a worker
+    ladder: tuple[str, ...] | None  #: names of its rungs; None for all
+    time_limit: float  #: seconds: hard limit of an attempt
     summary: str  #: first line of the handler's docstring
 
 
@@ -59,7 +59,7 @@ class Registry(Mapping[str, TaskType]):
         """Register a type.
 
         Raises:
-            ConfigurationError: the name is not usable or taken by another handler, or a secret would be masked.
+            ConfigurationError: the name is invalid or taken by another handler, or a secret would be masked.
         """
         if not _NAME.fullmatch(task_type.name):
             msg = f"task name {task_type.name!r} must be dotted lower-case words, as in 'robot.clean'"
@@ -94,15 +94,15 @@ def task(
 
     Args:
         name: dotted lower-case words; the name on the wire, so never change it while messages are queued.
-        payload: the model of what clients send.
-        ladder: names of the declared rungs this type climbs, in order; all of them by default.
-        time_limit: seconds an attempt may take before it is killed and counted as failed.
+        payload: model of the payload.
+        ladder: names of the declared rungs of this type, in order; all by default.
+        time_limit: seconds after which an attempt is killed and counts as failed.
 
     Returns:
         A decorator that returns the handler unchanged, so that tests can call it.
 
     Raises:
-        ConfigurationError: the name is not usable or taken, or a secret field would be masked.
+        ConfigurationError: the name is invalid or taken, or a secret field would be masked.
     """
 
     def register(handler: Handler[P]) -> Handler[P]:
@@ -115,7 +115,7 @@ def task(
 
 
 def load(package: ModuleType) -> Registry:
-    """Import every module of a package so that its task types register.
+    """Import every module of a package, which registers its task types.
 
     Args:
         package: normally ``tasks``.

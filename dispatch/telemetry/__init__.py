@@ -1,7 +1,6 @@
-"""What a process tells about itself.
+"""Logs, metrics and traces.
 
-`logs.configure` is called once by the process that is started; code that tells something calls the same functions
-whether anybody listens or not.
+Each process calls `logs.configure` once at its start; all other functions work with or without that.
 """
 
 from __future__ import annotations

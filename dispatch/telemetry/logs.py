@@ -1,7 +1,7 @@
-"""Logs: JSON lines on stderr, the same from our code, Celery, gunicorn and every library; for people on a terminal.
+"""Logs: JSON lines on stderr in one format for `dispatch`, Celery, gunicorn and libraries; readable text on a terminal.
 
-Fields of a line: ``time``, ``level``, ``event``, ``logger``, ``service``, ``worker``, ``process``, and where they are
-known ``trace_id``, ``span_id``, ``request_id``, ``task_id``, ``type``, ``attempt``.
+Fields of a line: ``time``, ``level``, ``event``, ``logger``, ``service``, ``worker``, ``process``, and where known
+``trace_id``, ``span_id``, ``request_id``, ``task_id``, ``type``, ``attempt``.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from dispatch.protocol.ids import trace_id
 from dispatch.protocol.message import Message
 from dispatch.telemetry import tracing
 
-#: What a secret becomes, and the shortest text that is looked for: a shorter one would garble every line.
+#: Replacement of a secret, and the shortest secret that is replaced: replacing shorter ones would garble every line.
 REDACTED, SHORTEST_SECRET = "[secret]", 4
 
-#: Characters of a field: a handler may fail with any text, and whoever collects the lines takes only so long ones.
+#: Characters of a field: an error may have any length, and log collectors limit the length of a line.
 LONGEST = 16_384
 
-#: The order in which a line begins.
+#: The fields at the start of a line, in order.
 _FIRST = ("time", "level", "event", "logger", "service", "worker", "process")
 
-#: Arguments of Celery's own lines that show what a client sent or a handler returned.
+#: Arguments of Celery's log calls that contain payloads and results.
 _CELERY_VALUES = ("args", "kwargs", "return_value")
 
-#: Libraries that log whole URLs, or each byte, at level INFO.
+#: Libraries that log complete URLs or raw bytes at level INFO.
 _NOISY = ("amqp", "httpx", "httpcore", "urllib3", "opentelemetry")
 
 _process: dict[str, Any] = {}
@@ -43,11 +43,11 @@ _secrets: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("secr
 
 
 def configure(service: str = "", *, level: int = logging.INFO) -> None:
-    """Send every log line of this process through one handler; said again, it only changes what is given.
+    """Route all log records of this process to one handler; a repeated call replaces it.
 
     Args:
-        service: ``gateway``, ``worker``, ``flower``; what is known already by default.
-        level: of the lines that are written.
+        service: ``gateway``, ``worker``, ``flower``; unchanged by default.
+        level: lowest level that is written.
     """
     identify(service=service or _process.get("service") or "dispatch")
     structlog.configure(
@@ -59,7 +59,7 @@ def configure(service: str = "", *, level: int = logging.INFO) -> None:
     handler = _Stderr()
     handler.setFormatter(_formatter(pretty=sys.stderr.isatty()))
     root = logging.getLogger()
-    for old in [each for each in root.handlers if isinstance(each, _Stderr)]:
+    for old in [existing for existing in root.handlers if isinstance(existing, _Stderr)]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
@@ -69,7 +69,7 @@ def configure(service: str = "", *, level: int = logging.INFO) -> None:
 
 
 def identify(**fields: Any) -> None:
-    """Say in every line of this process who it is: ``service``, ``worker``."""
+    """Set fields of every line of this process: ``service``, ``worker``."""
     _process.update({name: value for name, value in fields.items() if value})
 
 
@@ -77,13 +77,13 @@ def logger(name: str) -> Any:
     """A logger.
 
     Args:
-        name: where the line comes from, ``dispatch.<module>``.
+        name: ``dispatch.<module>``.
     """
     return structlog.stdlib.get_logger(name)
 
 
 def task_fields(message: Message) -> dict[str, Any]:
-    """What lines about a delivery carry."""
+    """The fields of lines about a delivery."""
     return {
         "task_id": message.task_id,
         "type": message.type,
@@ -94,7 +94,7 @@ def task_fields(message: Message) -> dict[str, Any]:
 
 
 def trace_fields(traceparent: str | None) -> dict[str, Any]:
-    """What lines below a span carry."""
+    """The fields of lines within a span."""
     trace = trace_id(traceparent)
     return {} if traceparent is None or trace is None else {"trace_id": trace, "span_id": traceparent.split("-")[2]}
 
@@ -105,24 +105,24 @@ def task_log(message: Message) -> Any:
 
 
 def about(message: Message) -> contextlib.AbstractContextManager[None]:
-    """Every line of this thread is about a delivery while the block lasts, whoever writes it."""
+    """Bind a delivery's fields to all lines of this thread, libraries' included, for the block."""
     return bound_contextvars(**task_fields(message))
 
 
 def begin(message: Message) -> None:
-    """Every line of this thread is about a delivery from now on, until `clear`: what Celery says after its run, too."""
+    """Bind a delivery's fields to all lines of this thread until `clear`, including those of Celery after the run."""
     clear_contextvars()
     bind_contextvars(**task_fields(message))
 
 
 def clear() -> None:
-    """The lines of this thread are about nothing in particular."""
+    """Unbind all fields of this thread."""
     clear_contextvars()
 
 
 @contextlib.contextmanager
 def hiding(secrets: tuple[str, ...]) -> Iterator[None]:
-    """No line of this thread shows these values while the block lasts."""
+    """Redact these values in all lines of this thread for the block."""
     token = _secrets.set(secrets)
     try:
         yield
@@ -131,17 +131,17 @@ def hiding(secrets: tuple[str, ...]) -> Iterator[None]:
 
 
 def hides() -> bool:
-    """Whether this thread has anything to hide."""
+    """Whether this thread has secrets to redact."""
     return bool(_secrets.get())
 
 
 def redacted(text: str) -> str:
-    """A text without what this thread hides."""
+    """The text with this thread's secrets redacted."""
     return redact(text, _secrets.get())
 
 
 def redact(text: str, secrets: tuple[str, ...]) -> str:
-    """The text without the secrets; the longest first, so that none shows a part of another."""
+    """The text with the secrets redacted; the longest first, so that no part of one remains."""
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, REDACTED)
@@ -154,14 +154,14 @@ def _identity(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mu
         event.setdefault(name, value)
     event["process"] = os.getpid()
     span = tracing.current()
-    # A line about a task belongs to its trace, also while a span of another trace is current.
+    # A line about a task keeps its trace id while a span of another trace is current.
     if span.trace_id and event.setdefault("trace_id", span.trace_id) == span.trace_id:
         event["span_id"] = span.span_id
     return event
 
 
 def _celery(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Celery says which task a line is about in the record's ``data``."""
+    """Celery puts the id and the name of the task into the record's ``data``."""
     record = event.get("_record")
     data = getattr(record, "data", None)
     if isinstance(data, Mapping) and isinstance(data.get("id"), str):
@@ -178,23 +178,23 @@ def _hide(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutabl
 
 
 def hidden(value: Any, secrets: tuple[str, ...]) -> Any:
-    """A JSON-like value without the secrets."""
+    """A JSON-like value with the secrets redacted."""
     if isinstance(value, str):
         return redact(value, secrets)
     if isinstance(value, Mapping):
-        return {redact(str(name), secrets): hidden(each, secrets) for name, each in value.items()}
+        return {redact(str(name), secrets): hidden(member, secrets) for name, member in value.items()}
     if isinstance(value, list | tuple | set):
-        return [hidden(each, secrets) for each in value]
+        return [hidden(item, secrets) for item in value]
     return value if value is None or isinstance(value, bool | int | float) else redact(str(value), secrets)
 
 
 def _cut(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """After `_hide`, which would not know half of a secret."""
+    """After `_hide`, which does not recognise part of a secret."""
     return {name: shortened(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def shortened(text: str) -> str:
-    """The text's beginning and end, where a traceback says what happened."""
+    """The start and the end of the text: a traceback has its error there."""
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]} … {len(text) - 2 * half} characters … {text[-half:]}"
 
@@ -224,7 +224,7 @@ _COMMON: list[Processor] = [
     _identity,
 ]
 
-#: One list for ever: loggers that have been used keep it.
+#: A single list: loggers that are in use keep a reference to it.
 _OURS: list[Processor] = [
     structlog.stdlib.filter_by_level,
     *_COMMON,
@@ -234,7 +234,7 @@ _OURS: list[Processor] = [
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to whatever `sys.stderr` is at the moment; one write a line, so that processes don't mix theirs."""
+    """Writes to the current `sys.stderr`; one write a line, so that lines of several processes do not interleave."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -247,12 +247,12 @@ class _Stderr(logging.StreamHandler[TextIO]):
         try:
             self.stream.write(f"{self.format(record)}\n")
             self.flush()
-        except Exception:  # noqa: BLE001 - logging's own way of saying that it can't
+        except Exception:  # noqa: BLE001 - as in logging.StreamHandler
             self.handleError(record)
 
 
 class _NoValues(logging.Filter):
-    """Celery's lines without arguments and results: a handler may return what its client wants nobody to read."""
+    """Removes arguments and results from Celery's lines: they may be confidential."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, Mapping):
@@ -263,5 +263,5 @@ class _NoValues(logging.Filter):
 for _name in ("celery.app.trace", "celery.worker.strategy"):
     logging.getLogger(_name).addFilter(_NoValues())
 
-#: For code that logs before anything is configured.
+#: For log calls before `configure`.
 logging.getLogger("dispatch").addHandler(logging.NullHandler())

@@ -1,7 +1,7 @@
-"""OpenTelemetry's side of `dispatch.telemetry.tracing`; imported only where spans are recorded.
+"""The OpenTelemetry backend of `dispatch.telemetry.tracing`; imported only where spans are recorded.
 
-The provider is this process's own and never the global one, which can't be set again after a fork. Spans are exported
-in batches by a thread of the SDK; a collector that is down costs the spans, never a request or a task.
+The provider is private to this process, not the global one, which cannot be set again after a fork. A thread of the SDK
+exports spans in batches; while the collector is down spans are lost, requests and tasks are not affected.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _KINDS = {
 
 
 class _Ids(RandomIdGenerator):
-    """Random ids, but for a span whose id somebody else must know."""
+    """Random ids, except for a span whose id is given by `expect`."""
 
     def __init__(self) -> None:
         self._next = threading.local()
@@ -45,9 +45,9 @@ class _Ids(RandomIdGenerator):
         self._next.value = int(span_id, 16)
 
     def generate_span_id(self) -> int:
-        wanted: int | None = getattr(self._next, "value", None)
+        expected: int | None = getattr(self._next, "value", None)
         self._next.value = None
-        return wanted or super().generate_span_id()
+        return expected or super().generate_span_id()
 
 
 class _Live(Span):
@@ -89,10 +89,10 @@ class _Live(Span):
 
 
 class Otel:
-    """See `dispatch.telemetry.tracing.Backend`.
+    """Implements `dispatch.telemetry.tracing.Backend`.
 
     Args:
-        service: ends in ``service.name``, unless ``OTEL_SERVICE_NAME`` says otherwise.
+        service: part of ``service.name``, unless ``OTEL_SERVICE_NAME`` is set.
         exporter: ``otlp`` (HTTP, protobuf) or ``console``.
     """
 
@@ -130,53 +130,53 @@ class Otel:
             links=[Link(context) for context in map(_context, links) if context is not None],
             start_time=None if start is None else int(start * 1_000_000_000),
         )
-        made = _Live(span)
+        result = _Live(span)
         if end is not None:
             if "error.type" in attributes:
-                made.fail(attributes["error.type"])
+                result.fail(attributes["error.type"])
             span.end(int(end * 1_000_000_000))
-        return made
+        return result
 
     def expect(self, span_id: str) -> None:
-        """Give this thread's next span this id."""
+        """Set the id of this thread's next span."""
         self._ids.expect(span_id)
 
     def instrument_tasks(self) -> None:
-        """Spans of `apply_async` and of runs."""
-        again = CeleryInstrumentor()  # type: ignore[no-untyped-call]
-        if again.is_instrumented_by_opentelemetry:
-            again.uninstrument()
-        again.instrument(tracer_provider=self._provider)
+        """Record spans of `apply_async` and of runs."""
+        instrumentor = CeleryInstrumentor()  # type: ignore[no-untyped-call]
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
+        instrumentor.instrument(tracer_provider=self._provider)
 
     def instrument_http(self) -> None:
-        """Spans of requests to the outside, without their queries."""
-        again = HTTPXClientInstrumentor()
-        if again.is_instrumented_by_opentelemetry:
-            again.uninstrument()
-        again.instrument(tracer_provider=self._provider, request_hook=_without_query)
+        """Record spans of outgoing HTTP requests, without their queries."""
+        instrumentor = HTTPXClientInstrumentor()
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
+        instrumentor.instrument(tracer_provider=self._provider, request_hook=_without_query)
 
     def instrument_app(self, app: Any) -> None:
-        """Spans of a Flask application's requests."""
+        """Record spans of a Flask application's requests."""
         FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
             app, tracer_provider=self._provider, excluded_urls="livez,readyz,metrics", enable_commenter=False
         )
 
     def abandon(self, task: Any, task_id: str, error: str) -> None:
-        """End the span of a publish that raised: its instrumentation would leave it current."""
-        left = utils.retrieve_context(task, task_id, is_publish=True)
-        if left is None:
+        """End the span of a publish that raised: the instrumentation leaves it current."""
+        state = utils.retrieve_context(task, task_id, is_publish=True)
+        if state is None:
             return
-        span, activation, _ = left
+        span, activation, _ = state
         _Live(span).fail(error)
         activation.__exit__(None, None, None)
         utils.detach_context(task, task_id, is_publish=True)
 
     def stop(self, timeout: float) -> None:
-        """Export what is left, some seconds at most."""
-        # Its own shutdown goes on trying for half a minute when the collector is away.
-        ending = threading.Thread(target=self._provider.shutdown, name="tracing-stop", daemon=True)
-        ending.start()
-        ending.join(timeout)
+        """Export the remaining spans, for at most `timeout` seconds."""
+        # The provider's shutdown retries for 30 s while the collector is unreachable.
+        shutdown = threading.Thread(target=self._provider.shutdown, name="tracing-stop", daemon=True)
+        shutdown.start()
+        shutdown.join(timeout)
 
 
 def _context(traceparent: str | None) -> SpanContext | None:
@@ -184,12 +184,12 @@ def _context(traceparent: str | None) -> SpanContext | None:
         return None
     parts = traceparent.split("-")
     try:
-        found = SpanContext(
+        result = SpanContext(
             int(parts[1], 16), int(parts[2], 16), is_remote=True, trace_flags=TraceFlags(int(parts[3], 16))
         )
     except (IndexError, ValueError):
         return None
-    return found if found.is_valid else None
+    return result if result.is_valid else None
 
 
 def _parent(traceparent: str | None) -> contexts.Context | None:
@@ -198,7 +198,7 @@ def _parent(traceparent: str | None) -> contexts.Context | None:
 
 
 def _without_query(span: trace.Span, request: Any) -> None:
-    """A query may hold a secret: only where the request went is told."""
+    """Record the URL without user and query, which may contain secrets."""
     parts = urlsplit(str(request.url) if not isinstance(request.url, tuple) else "")
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     for name in ("http.url", "url.full"):

@@ -1,21 +1,21 @@
-"""Traces: what the rest of the code calls, whether anybody records spans or not.
+"""Traces: the interface for the other modules, with or without recording.
 
-Off unless ``OTEL_TRACES_EXPORTER`` says ``otlp`` or ``console``: then nothing is instrumented, and each call here is
-one comparison. `dispatch.telemetry.otel` is the other half.
+Off unless ``OTEL_TRACES_EXPORTER`` is ``otlp`` or ``console``: then nothing is instrumented, and each call here costs
+one comparison. `dispatch.telemetry.otel` is the backend.
 
 The trace of a task::
 
     client
     └ POST /v1/tasks                      gateway
       └ apply_async/<type>                gateway, creates the message: its traceparent is this span
-        ├ publish robot.task.topic        until the broker's confirm
+        ├ publish robot.task.topic        until the confirm of the broker
         ├ wait robot.task.q               the time in the queue
-        └ run/<type>                      child; its span id is the run's fence, so the main process knows it too
+        └ run/<type>                      child; its span id is the run's fence, which the main process knows as well
           └ route <type>                  main, creates the next copy: its traceparent is this span
             ├ publish robot.retry
             ├ wait robot.retry.q.1m       the time on the rung
             ├ wait robot.task.q
-            └ run/<type>                  next attempt, linked to the run before
+            └ run/<type>                  next attempt, linked to the previous run
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SpanRole = Literal["internal", "client", "producer", "consumer"]
 
 EXPORTERS = ("otlp", "console", "none")
 
-#: How spans travel to a collector, and the variables that could ask for something else.
+#: The only protocol to a collector, and the variables that may select another.
 PROTOCOL, _PROTOCOLS = "http/protobuf", ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 #: Attribute values by name.
@@ -45,34 +45,34 @@ _SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
 
 
 class Span:
-    """A span; this one records nothing."""
+    """A span; the base class records nothing."""
 
     trace_id = ""
     span_id = ""
-    traceparent: str | None = None  #: to hand on
+    traceparent: str | None = None  #: for outgoing messages and requests
 
     def set(self, attributes: Attributes) -> None:
-        """Say more about it."""
+        """Set attributes."""
 
     def link(self, traceparent: str | None) -> None:
-        """Point to another span."""
+        """Link to another span."""
 
     def fail(self, type_: str, message: str = "") -> None:
-        """What it stands for went wrong."""
+        """Set the status to error."""
 
     def active(self) -> contextlib.AbstractContextManager[None]:
-        """It is the current span of this thread while the block lasts; it does not end with it."""
+        """Make this the current span of the thread for the block, without ending it."""
         return _NO_BLOCK
 
     def end(self) -> None:
-        """It is over."""
+        """End the span."""
 
 
 class Backend(Protocol):
-    """What `dispatch.telemetry.otel` does."""
+    """Implemented by `dispatch.telemetry.otel`."""
 
     def current(self) -> Span:
-        """The thread's span."""
+        """The current span of the thread."""
 
     def begin(
         self,
@@ -86,38 +86,38 @@ class Backend(Protocol):
         start: float | None = None,
         end: float | None = None,
     ) -> Span:
-        """Begin a span; with ``end`` it is over already. Times are epoch seconds."""  # fmt: skip
+        """Start a span; with ``end`` also end it. Times are epoch seconds."""  # fmt: skip
 
     def expect(self, span_id: str) -> None:
-        """Give this thread's next span this id."""
+        """Set the id of this thread's next span."""
 
     def instrument_tasks(self) -> None:
-        """Spans of `apply_async` and of runs."""
+        """Record spans of `apply_async` and of runs."""
 
     def instrument_http(self) -> None:
-        """Spans of requests to the outside."""
+        """Record spans of outgoing HTTP requests."""
 
     def instrument_app(self, app: Any) -> None:
-        """Spans of a Flask application's requests."""
+        """Record spans of a Flask application's requests."""
 
     def abandon(self, task: Any, task_id: str, error: str) -> None:
-        """A publish raised: end the span that the instrumentation would leave current."""
+        """End the span of a publish that raised: the instrumentation leaves it current."""
 
     def stop(self, timeout: float) -> None:
-        """Export what is left, some seconds at most."""
+        """Export the remaining spans, for at most `timeout` seconds."""
 
 
 _NOTHING = Span()
 _NO_BLOCK: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
-#: A block without a span.
+#: A context manager without a span.
 NO_SPAN: contextlib.AbstractContextManager[Span] = contextlib.nullcontext(_NOTHING)
 
 _backend: Backend | None = None
 
 
 def start(service: str) -> bool:
-    """Record spans in this process from now on, if the environment asks for it; call it after each fork.
+    """Start recording spans in this process, if the environment enables it; call after each fork.
 
     Args:
         service: ``gateway`` or ``worker``.
@@ -126,7 +126,7 @@ def start(service: str) -> bool:
         Whether spans are recorded.
 
     Raises:
-        ConfigurationError: no such exporter or protocol, or a setting that the SDK refuses.
+        ConfigurationError: an unknown exporter or protocol, or a setting that the SDK rejects.
     """
     global _backend  # noqa: PLW0603 - one for each process
     exporter = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() or "none"
@@ -137,17 +137,17 @@ def start(service: str) -> bool:
         return False
     for name in _PROTOCOLS if exporter == "otlp" else ():
         if os.environ.get(name, "").strip() not in ("", PROTOCOL):
-            raise ConfigurationError(f"{name}: {os.environ[name]!r} is not {PROTOCOL}, the only one spoken here")
-    os.environ.setdefault("OTEL_PROPAGATORS", "tracecontext")  # baggage would make a client's header part of messages
+            raise ConfigurationError(f"{name}: {os.environ[name]!r} is not {PROTOCOL}, the only one supported")
+    os.environ.setdefault("OTEL_PROPAGATORS", "tracecontext")  # baggage would copy a client's header into messages
     try:
         _backend = importlib.import_module("dispatch.telemetry.otel").Otel(service, exporter)
     except ValueError as exc:
-        raise ConfigurationError(f"OTEL_*: OpenTelemetry refuses a setting: {exc}") from exc
+        raise ConfigurationError(f"OTEL_*: OpenTelemetry rejects a setting: {exc}") from exc
     return True
 
 
 def stop(timeout: float = 2.0) -> None:
-    """Export what is left, for ``timeout`` seconds at most."""
+    """Export the remaining spans, for at most ``timeout`` seconds."""
     if _backend is not None:
         _backend.stop(timeout)
 
@@ -158,12 +158,12 @@ def enabled() -> bool:
 
 
 def backend() -> Backend | None:
-    """For what only some processes need: instrumentation."""
+    """The backend, for instrumentation; None when spans are not recorded."""
     return _backend
 
 
 def current() -> Span:
-    """The thread's span."""
+    """The current span of the thread."""
     return _NOTHING if _backend is None else _backend.current()
 
 
@@ -175,14 +175,14 @@ def span(
     links: Sequence[str | None] = (),
     attributes: Attributes | None = None,
 ) -> contextlib.AbstractContextManager[Span]:
-    """A span that is current while the block lasts.
+    """A span that is current for the block and ends with it.
 
     Args:
-        name: what happens.
-        kind: as OpenTelemetry has it.
+        name: of the span.
+        kind: of OpenTelemetry.
         parent: a traceparent; the thread's span by default.
-        links: traceparents of spans that led here.
-        attributes: more about it.
+        links: traceparents of causing spans.
+        attributes: of the span.
     """  # fmt: skip
     if _backend is None:
         return NO_SPAN
@@ -190,7 +190,7 @@ def span(
 
 
 def detail(name: str, attributes: Attributes) -> contextlib.AbstractContextManager[Span]:
-    """A client span that is only worth something inside another one: background work without a trace makes none."""
+    """A client span, recorded only within another span: background work without a trace records none."""
     if _backend is None or not _backend.current().trace_id:
         return NO_SPAN
     return _running(_backend.begin(name, "client", None, (), attributes))
@@ -199,7 +199,7 @@ def detail(name: str, attributes: Attributes) -> contextlib.AbstractContextManag
 def begin(
     name: str, *, parent: str | None = None, links: Sequence[str | None] = (), attributes: Attributes | None = None
 ) -> Span:
-    """A span that somebody ends later, perhaps in another thread; arguments as `span`."""
+    """Start a span that the caller ends, perhaps in another thread; arguments as `span`."""
     return _NOTHING if _backend is None else _backend.begin(name, "internal", parent, links, attributes or {})
 
 
@@ -214,47 +214,47 @@ def record(
     attributes: Attributes | None = None,
     failed: str = "",
 ) -> None:
-    """A span that is over already.
+    """Record a span that has already ended.
 
     Args:
-        name: what happened.
+        name: of the span.
         start: epoch seconds.
         end: epoch seconds.
         parent: a traceparent.
-        kind: as OpenTelemetry has it.
-        span_id: an id that others know it by.
-        attributes: more about it.
-        failed: the type of the error it ended in.
+        kind: of OpenTelemetry.
+        span_id: a predetermined id; a random one by default.
+        attributes: of the span.
+        failed: type of the error; empty without one.
     """  # fmt: skip
     if _backend is not None and trace_id(parent):
-        told = {**(attributes or {}), **({"error.type": failed} if failed else {})}
-        _backend.begin(name, kind, parent, (), told, span_id=span_id, start=min(start, end), end=end)
+        complete = {**(attributes or {}), **({"error.type": failed} if failed else {})}
+        _backend.begin(name, kind, parent, (), complete, span_id=span_id, start=min(start, end), end=end)
 
 
 def expect(span_id: str) -> None:
-    """Give this thread's next span this id."""
+    """Set the id of this thread's next span."""
     if _backend is not None and _SPAN_ID.fullmatch(span_id):
         _backend.expect(span_id)
 
 
 def publish(message: Message, exchange: str) -> contextlib.AbstractContextManager[Span]:
-    """The span of one publish and its confirm; of the message's trace when the thread has no span."""
+    """The span of one publish and its confirm; in the message's trace when the thread has no span."""
     if _backend is None:
         return NO_SPAN
     parent = None if _backend.current().trace_id else message.text(TRACEPARENT)
-    told = messaging("send", message, exchange)
-    return _running(_backend.begin(f"publish {exchange}", "producer", parent, (), told))
+    attributes = messaging("send", message, exchange)
+    return _running(_backend.begin(f"publish {exchange}", "producer", parent, (), attributes))
 
 
-def example(traceparent: str | None) -> str | None:
-    """The trace id, if spans of the trace are recorded."""
+def exemplar(traceparent: str | None) -> str | None:
+    """The trace id, if the trace is sampled and this process records spans."""
     sampled = _backend is not None and traceparent is not None and traceparent[-1:] in "13579bdf"
     return trace_id(traceparent) if sampled else None
 
 
 @contextlib.contextmanager
 def publishing(task: Any, task_id: str | None) -> Iterator[None]:
-    """Around `apply_async`: its instrumentation never ends the span of a publish that raised, and leaves it current."""
+    """Around `apply_async`: end the span of a publish that raised, which the instrumentation leaves current."""
     try:
         yield
     except BaseException as exc:
@@ -272,31 +272,31 @@ def sibling(traceparent: str | None, span_id: str | None) -> str | None:
 
 
 def stamped(message: Message, last: str | None = None) -> Message:
-    """A copy that the current span creates: the next run hangs below it; unchanged while nobody records spans.
+    """The copy with the current span as its traceparent, parent of the next run; unchanged without recording.
 
     Args:
         message: the copy.
-        last: the span id of the run before.
+        last: span id of the previous run.
     """
-    here = current().traceparent
-    if here is None:
+    traceparent = current().traceparent
+    if traceparent is None:
         return message
-    return message.with_headers(**{TRACEPARENT: here, **({LAST_SPAN: last} if last else {})})
+    return message.with_headers(**{TRACEPARENT: traceparent, **({LAST_SPAN: last} if last else {})})
 
 
 def messaging(operation: str, message: Message, destination: str, **more: Any) -> Attributes:
-    """What a span about a message says, by the semantic conventions.
+    """Attributes of a span about a message, by OpenTelemetry's semantic conventions.
 
     Args:
         operation: ``send``, ``process`` or ``settle``.
         message: the message.
         destination: exchange or queue.
-        more: attributes of ours, below ``robot.``; None is left out.
+        more: attributes with the prefix ``robot.``; None is omitted.
     """
     if _backend is None:
         return {}
-    ours = {f"robot.{name}": value for name, value in more.items() if value is not None}
-    asked = message.text("x-request-id")
+    own = {f"robot.{name}": value for name, value in more.items() if value is not None}
+    request_id = message.text("x-request-id")
     return {
         "messaging.system": "rabbitmq",
         "messaging.operation.type": operation,
@@ -304,24 +304,24 @@ def messaging(operation: str, message: Message, destination: str, **more: Any) -
         "messaging.destination.name": destination,
         "messaging.rabbitmq.destination.routing_key": message.routing_key,
         "messaging.message.id": message.task_id,
-        **({"messaging.message.conversation_id": asked} if asked else {}),
+        **({"messaging.message.conversation_id": request_id} if request_id else {}),
         "messaging.message.body.size": len(message.body),
         "robot.task.id": message.task_id,
         "robot.task.type": message.type,
         "robot.attempt": message.attempt,
         "robot.cycle": message.cycle,
         "robot.seq": message.seq,
-        **ours,
+        **own,
     }
 
 
 @contextlib.contextmanager
-def _running(made: Span) -> Iterator[Span]:
+def _running(started: Span) -> Iterator[Span]:
     try:
-        with made.active():
-            yield made
+        with started.active():
+            yield started
     except Exception as exc:
-        made.fail(type(exc).__name__)
+        started.fail(type(exc).__name__)
         raise
     finally:
-        made.end()
+        started.end()

@@ -79,7 +79,7 @@ def install(celery: Any, worker: Any, name: str) -> None:
     logs.identify(service="worker", worker=name)
     worker.quiet = worker.quiet or not sys.stdout.isatty()  # Celery's banner is for people only
     check_time_limits(celery.dispatch_types, settings)
-    metrics.know_types(celery.dispatch_types)
+    metrics.register_types(celery.dispatch_types)
     celery.conf.broker_url = settings.broker("worker")
     ladders = Ladders.of_types(settings.ladder, celery.dispatch_types.values())
     redis = RedisHandle(settings, timeout=REDIS_TIMEOUT)

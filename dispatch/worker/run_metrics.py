@@ -34,19 +34,19 @@ def create_series(rungs: Iterable[str]) -> None:
     rungs = tuple(rungs)
     for name in metrics.known_types():
         for outcome in _OUTCOMES:
-            metrics.ATTEMPTS.expect(name, outcome)
+            metrics.ATTEMPTS.initialise(name, outcome)
         for rung in rungs:
-            metrics.RETRIES.expect(name, rung)
-        metrics.DURATION.expect(name)
-        metrics.QUEUE_TIME.expect(name)
+            metrics.RETRIES.initialise(name, rung)
+        metrics.DURATION.initialise(name)
+        metrics.QUEUE_TIME.initialise(name)
     for answer in (*ClaimAnswer, "UNKNOWN"):
-        metrics.CLAIMS.expect(str(answer))
+        metrics.CLAIMS.initialise(str(answer))
     for reason in metrics.DEAD_REASONS:
-        metrics.DEAD_LETTERS.expect(reason)
+        metrics.DEAD_LETTERS.initialise(reason)
     for action in ("rejected", "published", "resent", "lost"):
-        metrics.SWEEPS.expect(action)
+        metrics.SWEEPS.initialise(action)
     for instrument in (metrics.LEASES_LOST, metrics.IN_FLIGHT, metrics.CONFIRM):
-        instrument.expect()
+        instrument.initialise()
 
 
 class Run:
@@ -104,7 +104,7 @@ class Run:
     def _ended(self, answer: str) -> None:
         self._counted = True
         metrics.CLAIMS.inc(answer)
-        trace = tracing.example(self._message.text(TRACEPARENT))
+        trace = tracing.exemplar(self._message.text(TRACEPARENT))
         metrics.DURATION.observe(time.time() - self.began, self._type, trace=trace)
         since = queued_since(self._message)
         if since is not None:

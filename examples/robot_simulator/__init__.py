@@ -3,7 +3,7 @@
 ::
 
     app.py      HTTP: the vendor's endpoints and /control
-    world.py    tokens, robots, commands, idempotency keys, all in memory and bounded
-    faults.py   what goes wrong next: told through /control, or by a robot's serial number
-    server.py   a threaded server that can be started in a test or on the command line
+    world.py    tokens, robots, commands, Idempotency-Keys, all in memory and bounded
+    faults.py   faults to inject, set through /control or by a robot's serial number
+    server.py   a threaded server for tests and the command line
 """

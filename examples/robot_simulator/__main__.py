@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = Config(args.client_id, args.client_secret, args.token_seconds, args.work_seconds)
     server = listen(create_app(config), args.host, args.port)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # shutdown waits for the loop that this very thread runs.
+        # shutdown() waits for the loop, which runs in this thread.
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown, daemon=True).start())
     sys.stdout.write(f"robot simulator on http://{args.host}:{server.server_port}\n")
     sys.stdout.flush()
@@ -41,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8_090, help="0 chooses a free one (default: %(default)s)")
-    parser.add_argument("--work-seconds", type=_positive, default=5.0, help="how long an order takes (default: 5)")
-    parser.add_argument("--token-seconds", type=_positive, default=3_600.0, help="life of a token (default: 3600)")
+    parser.add_argument("--work-seconds", type=_positive, default=5.0, help="duration of an order (default: 5)")
+    parser.add_argument("--token-seconds", type=_positive, default=3_600.0, help="lifetime of a token (default: 3600)")
     parser.add_argument("--client-id", default="demo", help="(default: %(default)s)")
     parser.add_argument(
         "--client-secret",

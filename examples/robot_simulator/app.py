@@ -12,15 +12,15 @@ from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from pydantic import Field
 from werkzeug.exceptions import HTTPException
 
-from examples.robot_simulator.faults import FAULTS, Fault, Job, Queue, by_serial
-from examples.robot_simulator.world import PREFIX, Command, Config, KeyReused, World
+from examples.robot_simulator.faults import FAULTS, Fault, FaultJob, FaultQueue, by_serial
+from examples.robot_simulator.world import PREFIX, Config, OrderKeyReused, SimulatedCommand, World
 
-#: What a view gives back.
+#: Return type of the views.
 Reply = Response | tuple[Response, int]
 
 _API = "/openapi/v1"
 
-#: Which faults apply to which view.
+#: `Fault.match` by view.
 _ENDPOINTS = {
     "vendor.token": "token",
     "vendor.order": "orders",
@@ -44,8 +44,8 @@ class _Order(pydantic.BaseModel):
     passes: int = Field(1, ge=1, le=3)
 
 
-class Refused(Exception):
-    """The request gets an error for its answer."""
+class RequestRefused(Exception):
+    """The request is rejected; the response is an error."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -56,17 +56,17 @@ def create_app(config: Config | None = None) -> Flask:
     """Assemble the simulator.
 
     Args:
-        config: how the vendor behaves.
+        config: behaviour of the vendor.
 
     Returns:
-        A WSGI application with a world of its own.
+        A WSGI application with its own `World`.
     """
     app = Flask(__name__)
     app.extensions["world"] = World(config or Config())
-    app.extensions["faults"] = Queue[Fault]()
+    app.extensions["faults"] = FaultQueue[Fault]()
     app.register_blueprint(vendor)
     app.register_blueprint(control)
-    app.register_error_handler(Refused, _refusal)
+    app.register_error_handler(RequestRefused, _refusal)
     app.register_error_handler(HTTPException, _http_error)
     app.add_url_rule("/healthz", view_func=lambda: jsonify(status="ok"), endpoint="healthz")
     return app
@@ -77,12 +77,12 @@ def _world() -> World:
     return world
 
 
-def _faults() -> Queue[Fault]:
-    faults: Queue[Fault] = current_app.extensions["faults"]
+def _faults() -> FaultQueue[Fault]:
+    faults: FaultQueue[Fault] = current_app.extensions["faults"]
     return faults
 
 
-def _refusal(error: Refused) -> Reply:
+def _refusal(error: RequestRefused) -> Reply:
     return jsonify(error={"code": error.code, "message": str(error)}), error.status
 
 
@@ -97,17 +97,17 @@ def _body(model: type[_M]) -> _M:
         return model.model_validate_json(request.get_data())
     except pydantic.ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
-        raise Refused(400, "INVALID_ARGUMENT", problems) from exc
+        raise RequestRefused(400, "INVALID_ARGUMENT", problems) from exc
 
 
-# --- before and after each of the vendor's answers -----------------------------------------------
+# --- before and after each of the vendor's views -------------------------------------------------
 @vendor.before_request
 def _authorize() -> None:
     if not request.path.startswith(_API):
         return
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not _world().is_token(token):
-        raise Refused(401, "UNAUTHENTICATED", "the access token is missing, wrong or expired")
+        raise RequestRefused(401, "UNAUTHENTICATED", "the access token is missing, wrong or expired")
 
 
 @vendor.before_request
@@ -117,10 +117,10 @@ def _count() -> None:
 
 
 @vendor.before_request
-def _spoil() -> Response | None:
+def _inject() -> Response | None:
     robot = (request.view_args or {}).get("robot")
     endpoint = _ENDPOINTS.get(request.endpoint or "")
-    fault = _faults().take(lambda told: told.match in {"any", endpoint} and told.robot in {None, robot})
+    fault = _faults().take(lambda rule: rule.match in {"any", endpoint} and rule.robot in {None, robot})
     if fault is None and endpoint == "orders":
         fault = by_serial(FAULTS, str(robot), g.nth)
     return None if fault is None else _apply(fault)
@@ -130,10 +130,10 @@ def _apply(fault: Fault) -> Response | None:
     time.sleep(fault.latency_seconds)
     if fault.drop == "before":
         _cut()
-        return Response(status=500)  # nobody hears it; the view does not run
+        return Response(status=500)  # never received; the view does not run
     g.cut = fault.drop == "after"
     if fault.status is not None:
-        answer = jsonify(error={"code": f"SIMULATED_{fault.status}", "message": "told to fail"})
+        answer = jsonify(error={"code": f"SIMULATED_{fault.status}", "message": "simulated failure"})
         answer.status_code = fault.status
     elif fault.garbled:
         answer = Response('{"name": "robots/', content_type="application/json")
@@ -145,14 +145,14 @@ def _apply(fault: Fault) -> Response | None:
 
 
 @vendor.after_request
-def _lose(answer: Response) -> Response:
+def _drop(answer: Response) -> Response:
     if g.get("cut", False):
         _cut()
     return answer
 
 
 def _cut() -> None:
-    """Cut the connection; the server drops the answer on it without a word."""
+    """Shut the connection down; the server's write of the response fails silently."""
     connection: socket.socket | None = request.environ.get("werkzeug.socket")
     if connection is not None:
         connection.shutdown(socket.SHUT_RDWR)
@@ -165,8 +165,8 @@ def token() -> Reply:
     config = _world().config
     if request.form.get("grant_type") != "client_credentials":
         return jsonify(error="unsupported_grant_type"), 400
-    given = f"{request.form.get('client_id')}:{request.form.get('client_secret')}"
-    if not hmac.compare_digest(given.encode(), f"{config.client_id}:{config.client_secret}".encode()):
+    credentials = f"{request.form.get('client_id')}:{request.form.get('client_secret')}"
+    if not hmac.compare_digest(credentials.encode(), f"{config.client_id}:{config.client_secret}".encode()):
         return jsonify(error="invalid_client"), 401
     return jsonify(access_token=_world().new_token(), token_type="Bearer", expires_in=config.token_seconds)  # noqa: S106
 
@@ -179,107 +179,107 @@ def robots() -> Reply:
 
 @vendor.get(f"{_API}/robots/<robot>/status")
 def status(robot: str) -> Reply:
-    """Show a robot's battery and what it does."""
+    """Show a robot's battery and state."""
     return jsonify(_world().status(_known(robot)))
 
 
 @vendor.post(f"{_API}/robots/<robot>/tasks/temp/withoutSite")
 def order(robot: str) -> Reply:
-    """Take a one-off order; the same Idempotency-Key finds the same command."""
-    wanted = _body(_Order)
+    """Accept a one-off order; the same Idempotency-Key returns the same command."""
+    body = _body(_Order)
     key = request.headers.get("Idempotency-Key", "")
     try:
-        command = _world().order(_known(robot), tuple(wanted.areas), key, wanted.model_dump())
-    except KeyReused as exc:
-        raise Refused(409, "KEY_REUSED", "this Idempotency-Key came with another order before") from exc
+        command = _world().order(_known(robot), tuple(body.areas), key, body.model_dump())
+    except OrderKeyReused as exc:
+        raise RequestRefused(409, "KEY_REUSED", "this Idempotency-Key belongs to another order") from exc
     return jsonify(_world().view(command))
 
 
 @vendor.get(f"{_API}/robots/<robot>/commands/<command_id>")
 def command(robot: str, command_id: str) -> Reply:
-    """Show how far a command is."""
-    return _found(_world().command(robot, command_id))
+    """Show a command's state and progress."""
+    return _command_response(_world().command(robot, command_id))
 
 
 @vendor.post(f"{_API}/robots/<robot>/commands/<command_id>/cancel")
 def cancel(robot: str, command_id: str) -> Reply:
-    """Stop a command; one that has ended stays as it is."""
-    return _found(_world().cancel(robot, command_id))
+    """Stop a command; one that has ended is unchanged."""
+    return _command_response(_world().cancel(robot, command_id))
 
 
 def _known(robot: str) -> str:
     if not robot.startswith(PREFIX):
-        raise Refused(404, "ROBOT_NOT_FOUND", f"no robot {robot}")
+        raise RequestRefused(404, "ROBOT_NOT_FOUND", f"no robot {robot}")
     return robot
 
 
-def _found(command: Command | None) -> Reply:
+def _command_response(command: SimulatedCommand | None) -> Reply:
     if command is None:
-        raise Refused(404, "COMMAND_NOT_FOUND", "no such command")
+        raise RequestRefused(404, "COMMAND_NOT_FOUND", "no such command")
     return jsonify(_world().view(command))
 
 
 # --- control -------------------------------------------------------------------------------------
 @control.post("/faults")
 def add_fault() -> Reply:
-    """Spoil the next answers."""
+    """Add a fault for the next responses."""
     _faults().add(_body(Fault))
     return _list(_faults())
 
 
 @control.get("/faults")
 def list_faults() -> Reply:
-    """Show the faults that still wait to happen."""
+    """List the pending faults."""
     return _list(_faults())
 
 
 @control.delete("/faults")
 def clear_faults() -> Reply:
-    """Forget all faults."""
+    """Remove all faults."""
     _faults().clear()
     return _list(_faults())
 
 
 @control.post("/jobs")
 def add_job() -> Reply:
-    """Shape how the next orders go."""
-    _world().jobs.add(_body(Job))
+    """Add a job for the next orders."""
+    _world().jobs.add(_body(FaultJob))
     return _list(_world().jobs)
 
 
 @control.get("/jobs")
 def list_jobs() -> Reply:
-    """Show the jobs that still wait to be used."""
+    """List the pending jobs."""
     return _list(_world().jobs)
 
 
 @control.delete("/jobs")
 def clear_jobs() -> Reply:
-    """Forget all jobs."""
+    """Remove all jobs."""
     _world().jobs.clear()
     return _list(_world().jobs)
 
 
 @control.get("/orders")
 def orders() -> Reply:
-    """Count orders by idempotency key: requests received, commands created."""
+    """Count orders by Idempotency-Key: requests received, commands created."""
     return jsonify(_world().counts())
 
 
 @control.delete("/tokens")
 def revoke_tokens() -> Reply:
-    """Make every token granted so far useless."""
+    """Revoke all tokens."""
     _world().revoke_tokens()
     return jsonify({})
 
 
 @control.post("/reset")
 def reset() -> Reply:
-    """Forget everything: tokens, commands, counts, faults and jobs."""
+    """Remove all state: tokens, commands, counts, faults and jobs."""
     _world().reset()
     _faults().clear()
     return jsonify({})
 
 
-def _list(queue: Queue[Any]) -> Reply:
-    return jsonify([told.model_dump(by_alias=True, mode="json") for told in queue.left()])
+def _list(queue: FaultQueue[Any]) -> Reply:
+    return jsonify([rule.model_dump(by_alias=True, mode="json") for rule in queue.pending()])

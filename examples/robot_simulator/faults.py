@@ -1,7 +1,7 @@
-"""What goes wrong next: told through ``/control``, or by a robot's serial number.
+"""Faults to inject, set through ``/control`` or by a robot's serial number.
 
-A fault spoils HTTP answers; a `Job` shapes how a robot works. Both are used up one after the other,
-first come, first served.
+A `Fault` changes HTTP responses; a `FaultJob` changes how a robot executes orders. Both are used up in the order in which
+they were added.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import pydantic
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
-#: What a fault can apply to.
+#: Endpoints that a fault applies to.
 Endpoint = Literal["token", "orders", "commands", "robots", "any"]
 
-#: Faults and jobs that can wait to happen.
-_MAX_WAITING = 1_000
+#: Maximum of pending faults or jobs.
+_MAX_PENDING = 1_000
 
 
-class _Told(pydantic.BaseModel):
-    """Base of what ``/control`` is told; camelCase in JSON."""
+class _Rule(pydantic.BaseModel):
+    """Base of the bodies of ``/control``; camelCase in JSON."""
 
     model_config = pydantic.ConfigDict(
         strict=True,
@@ -36,88 +36,88 @@ class _Told(pydantic.BaseModel):
     )
 
     robot: str | None = None  #: only for this robot
-    times: int | None = Field(1, ge=1)  #: how often; null until removed
-    after: int = Field(0, ge=0)  #: matching requests that pass unharmed before
+    times: int | None = Field(1, ge=1)  #: number of uses; null: until removed
+    after: int = Field(0, ge=0)  #: matching requests to skip first
 
 
-class Fault(_Told):
-    """One way to spoil an answer; the effects add up, latency first."""
+class Fault(_Rule):
+    """A fault of HTTP responses; the effects combine, latency first."""
 
     match: Endpoint = "any"
     latency_seconds: float = Field(0, ge=0, le=60, allow_inf_nan=False)
-    status: int | None = Field(None, ge=300, le=599)  #: answer with this error
+    status: int | None = Field(None, ge=300, le=599)  #: respond with this error
     retry_after: int | str | None = None  #: the header: seconds, or any text
-    garbled: bool = False  #: answer 200 with half a document
-    drop: Literal["before", "after"] | None = None  #: cut the connection before or after the work is done
+    garbled: bool = False  #: respond 200 with a truncated document
+    drop: Literal["before", "after"] | None = None  #: close the connection before or after the view runs
 
 
-class Job(_Told):
-    """How the next orders go."""
+class FaultJob(_Rule):
+    """How the next orders are executed."""
 
-    seconds: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  #: how long the robot works
+    seconds: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  #: duration of the work
     outcome: Literal["SUCCEEDED", "FAILED", "ABORTED"] = "SUCCEEDED"
-    at_percent: int = Field(50, ge=0, le=99)  #: when it fails or is aborted
+    at_percent: int = Field(50, ge=0, le=99)  #: progress at which it fails or is aborted
 
 
-_T = TypeVar("_T", bound=_Told)
+_T = TypeVar("_T", bound=_Rule)
 
 
 @dataclasses.dataclass
-class _Waiting(Generic[_T]):
-    told: _T
+class _Pending(Generic[_T]):
+    rule: _T
     after: int
     times: int | None
 
 
-class Queue(Generic[_T]):
-    """Faults or jobs that wait to happen. Thread-safe."""
+class FaultQueue(Generic[_T]):
+    """Pending faults or jobs. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: list[_Waiting[_T]] = []
+        self._pending: list[_Pending[_T]] = []
 
-    def add(self, told: _T) -> None:
-        """Let something happen; the oldest is forgotten when too many wait."""
+    def add(self, rule: _T) -> None:
+        """Add a rule; the oldest is removed above `_MAX_PENDING`."""
         with self._lock:
-            self._waiting = [*self._waiting, _Waiting(told, told.after, told.times)][-_MAX_WAITING:]
+            self._pending = [*self._pending, _Pending(rule, rule.after, rule.times)][-_MAX_PENDING:]
 
     def take(self, matches: Callable[[_T], bool]) -> _T | None:
-        """Use up one turn of the first that matches.
+        """Use the first matching rule once.
 
         Args:
-            matches: whether it applies to what happens now.
+            matches: whether a rule applies to the current request.
 
         Returns:
-            What happens; None when nothing does, or not yet.
+            The rule; None without a match, or while its `after` is not used up.
         """
         with self._lock:
-            waiting = next((one for one in self._waiting if matches(one.told)), None)
-            if waiting is None:
+            pending = next((each for each in self._pending if matches(each.rule)), None)
+            if pending is None:
                 return None
-            if waiting.after:
-                waiting.after -= 1
+            if pending.after:
+                pending.after -= 1
                 return None
-            if waiting.times is not None:
-                waiting.times -= 1
-                self._waiting = [one for one in self._waiting if one.times != 0]
-            return waiting.told
+            if pending.times is not None:
+                pending.times -= 1
+                self._pending = [each for each in self._pending if each.times != 0]
+            return pending.rule
 
-    def left(self) -> list[_T]:
-        """What still waits, with the turns left."""
+    def pending(self) -> list[_T]:
+        """The pending rules, with their remaining uses."""
         with self._lock:
-            return [one.told.model_copy(update={"times": one.times, "after": one.after}) for one in self._waiting]
+            return [each.rule.model_copy(update={"times": each.times, "after": each.after}) for each in self._pending]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all rules."""
         with self._lock:
-            self._waiting.clear()
+            self._pending.clear()
 
 
 # --- serial numbers ------------------------------------------------------------------------------
-#: ``SN-<WORD>`` for ever, ``SN-<WORD>-<n>`` for the first n orders with one idempotency key.
+#: ``SN-<EFFECT>`` always, ``SN-<EFFECT>-<n>`` for the first n orders with one Idempotency-Key.
 _MAGIC = re.compile(r"SN-([A-Z]+)(?:-([0-9]{1,6}))?")
 
-#: Robots whose orders are answered wrongly.
+#: Effects on the response to an order.
 FAULTS = {
     "FLAKY": Fault(status=500),
     "BROKEN": Fault(status=500),
@@ -130,26 +130,26 @@ FAULTS = {
     "HANG": Fault(latency_seconds=30),
 }
 
-#: Robots that take the order and then don't do it right.
+#: Effects on the execution of an order.
 JOBS = {
-    "STUCK": Job(outcome="FAILED"),
-    "ABORT": Job(outcome="ABORTED"),
-    "SLOW": Job(seconds=60),
+    "STUCK": FaultJob(outcome="FAILED"),
+    "ABORT": FaultJob(outcome="ABORTED"),
+    "SLOW": FaultJob(seconds=60),
 }
 
 _Effect = TypeVar("_Effect")
 
 
 def by_serial(effects: dict[str, _Effect], robot: str, nth: int) -> _Effect | None:
-    """What a robot's serial number asks for.
+    """The effect of a robot's serial number.
 
     Args:
         effects: `FAULTS` or `JOBS`.
         robot: serial number.
-        nth: which order of its idempotency key this is, 1-based.
+        nth: number of the order with its Idempotency-Key, 1-based.
 
     Returns:
-        The effect; None for an ordinary robot, or once its number is used up.
+        The effect; None for an ordinary robot, or after its first n orders.
     """
     match = _MAGIC.fullmatch(robot)
     if match is None or (match[2] is not None and nth > int(match[2])):

@@ -1,6 +1,6 @@
-"""A threaded server that can be started in a test or on the command line.
+"""A threaded server for tests and the command line.
 
-One process, since the world is in its memory; werkzeug's, since it hands out the socket to be cut.
+One process, since the state is in its memory; werkzeug's server, since it exposes the socket that a fault closes.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-#: Seconds between two looks at whether to stop.
-_STOP_LATENCY = 0.05
+#: Seconds between two checks for a shutdown.
+_POLL_INTERVAL = 0.05
 
 
 class _Quiet(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """No line for each request."""
+        """Log no requests."""
 
 
 def listen(app: Flask, host: str, port: int) -> BaseWSGIServer:
-    """Bind a server; `run` serves.
+    """Bind a server; `run` starts serving.
 
     Args:
-        app: what to serve.
+        app: the application.
         host: address to bind.
         port: port to bind; 0 chooses a free one.
 
@@ -40,15 +40,15 @@ def listen(app: Flask, host: str, port: int) -> BaseWSGIServer:
 
 def run(server: BaseWSGIServer) -> None:
     """Serve until the server's ``shutdown`` is called from another thread."""
-    server.serve_forever(poll_interval=_STOP_LATENCY)
+    server.serve_forever(poll_interval=_POLL_INTERVAL)
 
 
 @contextlib.contextmanager
 def serving(app: Flask, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve in the background.
+    """Serve in a background thread.
 
     Args:
-        app: what to serve.
+        app: the application.
         host: address to bind.
         port: port to bind; 0 chooses a free one.
 

@@ -1,7 +1,7 @@
-"""The vendor's side of things: tokens, robots, commands and idempotency keys.
+"""The vendor's state: tokens, robots, commands and Idempotency-Keys.
 
-In memory, bounded (the oldest goes first), thread-safe. A command's state is a function of the clock, so
-no thread works on it::
+In memory, bounded (the oldest entries are removed first), thread-safe. A command's state is a function of the clock, so
+it needs no thread::
 
     WAITING → RUNNING → SUCCEEDED | FAILED | ABORTED
         └────────┴────→ CANCELLED (through the API)
@@ -17,24 +17,24 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from examples.robot_simulator.faults import JOBS, Job, Queue, by_serial
+from examples.robot_simulator.faults import JOBS, FaultJob, FaultQueue, by_serial
 
-#: Things of each kind that are remembered.
-MAX_KEPT = 10_000
+#: Entries of each kind that are retained.
+MAX_ENTRIES = 10_000
 
-#: Robots in the list from the start; any other serial that begins with `PREFIX` joins when it is first used.
+#: Robots listed initially; any other serial number with `PREFIX` is added on first use.
 FLEET = ("SN-1", "SN-2", "SN-3", "SN-4", "SN-5")
 PREFIX = "SN-"
 
-#: Part of the work during which a command is WAITING: the robot drives there.
+#: Fraction of the duration during which a command is WAITING: the robot drives to the area.
 _WAITING_PART = 0.1
 
-#: States that release an idempotency key.
+#: States that release an Idempotency-Key.
 _RELEASED = frozenset({"FAILED", "ABORTED", "CANCELLED"})
 
 _REASONS = {
-    "FAILED": {"code": "STUCK", "message": "the robot can't get past an obstacle"},
-    "ABORTED": {"code": "STOPPED_BY_HAND", "message": "somebody pressed the stop button"},
+    "FAILED": {"code": "STUCK", "message": "the robot cannot pass an obstacle"},
+    "ABORTED": {"code": "STOPPED_BY_HAND", "message": "the stop button was pressed"},
     "CANCELLED": {"code": "CANCELLED", "message": "stopped through the API"},
 }
 
@@ -43,70 +43,70 @@ _V = TypeVar("_V")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Config:
-    """How the vendor behaves."""
+    """The behaviour of the vendor."""
 
     client_id: str = "demo"
     client_secret: str = dataclasses.field(default="demo", repr=False)
-    token_seconds: float = 3_600.0  #: how long a token is good
-    work_seconds: float = 5.0  #: how long an order takes
+    token_seconds: float = 3_600.0  #: lifetime of a token
+    work_seconds: float = 5.0  #: duration of an order
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Command:
-    """An order that the vendor has accepted; times are `World.clock`'s."""
+class SimulatedCommand:
+    """An order that the vendor has accepted; times are those of `World.clock`."""
 
     id: str
     robot: str
     areas: tuple[str, ...]
-    job: Job
-    seconds: float  #: how long the whole takes
+    job: FaultJob
+    seconds: float  #: total duration
     created: float
-    stopped: float | None = None  #: when it was cancelled
+    stopped: float | None = None  #: time of its cancellation
 
     @property
     def name(self) -> str:
-        """Its resource name, also its path."""
+        """Resource name, also the path."""
         return f"robots/{self.robot}/commands/{self.id}"
 
-    def look(self, now: float) -> tuple[str, int]:
+    def progress(self, now: float) -> tuple[str, int]:
         """State and percent at a time."""
-        share = (min(now, self.stopped or now) - self.created) / self.seconds
-        percent = max(0, min(100, int(100 * (share - _WAITING_PART) / (1 - _WAITING_PART))))
-        if self.job.outcome != "SUCCEEDED" and share >= _WAITING_PART and percent >= self.job.at_percent:
+        fraction = (min(now, self.stopped or now) - self.created) / self.seconds
+        percent = max(0, min(100, int(100 * (fraction - _WAITING_PART) / (1 - _WAITING_PART))))
+        if self.job.outcome != "SUCCEEDED" and fraction >= _WAITING_PART and percent >= self.job.at_percent:
             return self.job.outcome, self.job.at_percent
         if percent == 100:
             return "SUCCEEDED", 100
         if self.stopped is not None:
             return "CANCELLED", percent
-        return ("RUNNING" if share >= _WAITING_PART else "WAITING"), percent
+        return ("RUNNING" if fraction >= _WAITING_PART else "WAITING"), percent
 
 
-class KeyReused(Exception):
-    """The idempotency key belongs to another order."""
+class OrderKeyReused(Exception):
+    """The Idempotency-Key belongs to another order."""
 
 
 class World:
-    """Everything the vendor knows.
+    """The state of the vendor.
 
     Args:
-        config: how it behaves.
-        clock: seconds that only rise.
+        config: its behaviour.
+        clock: monotonic seconds.
     """
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
         self.clock = clock
-        self.jobs: Queue[Job] = Queue()
+        self.jobs: FaultQueue[FaultJob] = FaultQueue()
         self._lock = threading.RLock()
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Remove all state."""
         with self._lock:
             self.jobs.clear()
             self._tokens: OrderedDict[str, float] = OrderedDict()
             self._robots: OrderedDict[str, str | None] = OrderedDict((robot, None) for robot in FLEET)
-            self._commands: OrderedDict[str, Command] = OrderedDict()
+            self._commands: OrderedDict[str, SimulatedCommand] = OrderedDict()
             self._keys: OrderedDict[str, tuple[str, object]] = OrderedDict()
             self._counts: OrderedDict[str, dict[str, int]] = OrderedDict()
 
@@ -119,21 +119,21 @@ class World:
         return token
 
     def is_token(self, token: str) -> bool:
-        """Whether a token is good."""
+        """Whether a token is valid."""
         with self._lock:
             return self._tokens.get(token, 0) > self.clock()
 
     def revoke_tokens(self) -> None:
-        """Make every token granted so far useless."""
+        """Revoke all tokens."""
         with self._lock:
             self._tokens.clear()
 
     # --- orders ----------------------------------------------------------------------------------
     def received(self, key: str) -> int:
-        """Count an order request; orders without a key are counted together under ``-``.
+        """Count an order request; requests without an Idempotency-Key count together under ``-``.
 
         Returns:
-            How many came with this key, this one included.
+            Requests with this Idempotency-Key, this one included.
         """
         with self._lock:
             count = self._counts.get(key) or {"received": 0, "created": 0}
@@ -142,50 +142,50 @@ class World:
             return count["received"]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By idempotency key: requests received and commands created."""
+        """Requests received and commands created by Idempotency-Key."""
         with self._lock:
             return {key: dict(count) for key, count in self._counts.items()}
 
-    def order(self, robot: str, areas: tuple[str, ...], key: str, content: object) -> Command:
-        """Accept an order, or find the one that this key already made.
+    def order(self, robot: str, areas: tuple[str, ...], key: str, content: object) -> SimulatedCommand:
+        """Accept an order, or return the command of its Idempotency-Key.
 
         Args:
             robot: serial number.
-            areas: what to clean.
-            key: idempotency key; empty for none.
-            content: what the same key must come with again.
+            areas: areas to clean.
+            key: Idempotency-Key; empty for none.
+            content: the order, which must be the same for the same Idempotency-Key.
 
         Returns:
-            The command: the old one while it lives or when it has succeeded.
+            The command: the earlier one while it is active or after it has succeeded.
 
         Raises:
-            KeyReused: the key came with other content before.
+            OrderKeyReused: the Idempotency-Key belongs to an order with other content.
         """
         with self._lock:
-            known = self._by_key(key, (robot, content))
-            if known is not None:
-                return known
+            existing = self._by_key(key, (robot, content))
+            if existing is not None:
+                return existing
             command = self._create(robot, areas, key)
             if key:
                 _keep(self._keys, key, (command.id, (robot, content)))
             return command
 
-    def _by_key(self, key: str, content: object) -> Command | None:
-        command_id, before = self._keys.get(key, ("", content))
+    def _by_key(self, key: str, content: object) -> SimulatedCommand | None:
+        command_id, first_content = self._keys.get(key, ("", content))
         command = self._commands.get(command_id)
-        if command is None or command.look(self.clock())[0] in _RELEASED:
+        if command is None or command.progress(self.clock())[0] in _RELEASED:
             return None
-        if before != content:
-            raise KeyReused
+        if first_content != content:
+            raise OrderKeyReused
         return command
 
-    def _create(self, robot: str, areas: tuple[str, ...], key: str) -> Command:
+    def _create(self, robot: str, areas: tuple[str, ...], key: str) -> SimulatedCommand:
         count = self._counts.get(key or "-") or {"received": 1, "created": 0}
         count["created"] += 1
         _keep(self._counts, key or "-", count)
-        told = self.jobs.take(lambda job: job.robot in {None, robot})
-        job = told or by_serial(JOBS, robot, count["created"]) or Job()
-        command = Command(
+        queued = self.jobs.take(lambda job: job.robot in {None, robot})
+        job = queued or by_serial(JOBS, robot, count["created"]) or FaultJob()
+        command = SimulatedCommand(
             secrets.token_hex(8), robot, areas, job, job.seconds or self.config.work_seconds, self.clock()
         )
         _keep(self._commands, command.id, command)
@@ -193,14 +193,14 @@ class World:
         return command
 
     # --- commands and robots ---------------------------------------------------------------------
-    def command(self, robot: str, command_id: str) -> Command | None:
-        """Find a command; None when there is none, or none any more."""
+    def command(self, robot: str, command_id: str) -> SimulatedCommand | None:
+        """A command; None when it does not exist or is no longer retained."""
         with self._lock:
             command = self._commands.get(command_id)
             return command if command is not None and command.robot == robot else None
 
-    def cancel(self, robot: str, command_id: str) -> Command | None:
-        """Stop a command unless it has ended; None when there is none."""
+    def cancel(self, robot: str, command_id: str) -> SimulatedCommand | None:
+        """Stop a command unless it has ended; None when it does not exist."""
         with self._lock:
             command = self.command(robot, command_id)
             if command is not None and command.stopped is None:
@@ -212,36 +212,36 @@ class World:
         with self._lock:
             return sorted(self._robots)
 
-    def latest(self, robot: str) -> Command | None:
+    def latest(self, robot: str) -> SimulatedCommand | None:
         """A robot's latest command."""
         with self._lock:
             return self._commands.get(self._robots.get(robot) or "")
 
-    def view(self, command: Command) -> dict[str, Any]:
-        """A command as the API shows it."""
-        state, percent = command.look(self.clock())
+    def view(self, command: SimulatedCommand) -> dict[str, Any]:
+        """A command as JSON."""
+        state, percent = command.progress(self.clock())
         done = min(len(command.areas), int(len(command.areas) * percent / 100) + 1)
-        shown: dict[str, Any] = {"name": command.name, "state": state, "percent": percent}
+        result: dict[str, Any] = {"name": command.name, "state": state, "percent": percent}
         if state == "RUNNING":
-            shown["message"] = f"area {done} of {len(command.areas)}"
-        return {**shown, "error": _REASONS[state]} if state in _REASONS else shown
+            result["message"] = f"area {done} of {len(command.areas)}"
+        return {**result, "error": _REASONS[state]} if state in _REASONS else result
 
     def status(self, robot: str) -> dict[str, Any]:
-        """A robot as the API shows it."""
+        """A robot as JSON."""
         command = self.latest(robot)
-        shown = {"serialNumber": robot, "online": True, "state": "IDLE", "batteryPercent": 100}
+        result = {"serialNumber": robot, "online": True, "state": "IDLE", "batteryPercent": 100}
         if command is None:
-            return shown
+            return result
         view = self.view(command)
         busy = view["state"] in {"WAITING", "RUNNING"}
-        # It charges as soon as it has come to its end.
+        # The robot charges as soon as the command has ended.
         battery = 100 - int(0.4 * view["percent"]) if busy else 100
-        return {**shown, "state": "CLEANING" if busy else "IDLE", "batteryPercent": battery, "command": view}
+        return {**result, "state": "CLEANING" if busy else "IDLE", "batteryPercent": battery, "command": view}
 
 
-def _keep(things: OrderedDict[str, _V], key: str, value: _V) -> None:
-    """Remember something as the newest, and forget the oldest."""
-    things[key] = value
-    things.move_to_end(key)
-    while len(things) > MAX_KEPT:
-        things.popitem(last=False)
+def _keep(entries: OrderedDict[str, _V], key: str, value: _V) -> None:
+    """Store an entry as the newest, and remove the oldest above `MAX_ENTRIES`."""
+    entries[key] = value
+    entries.move_to_end(key)
+    while len(entries) > MAX_ENTRIES:
+        entries.popitem(last=False)

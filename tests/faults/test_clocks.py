@@ -70,7 +70,9 @@ def test_a_workers_clock_may_jump_and_nothing_is_early_lost_or_twice(desk, clock
     assert not any("resent" in desk.hops(task_id) for task_id in (*slow, *climbs, *dies))
     for task_id in climbs:
         waits = _waits(desk, task_id)
-        assert all(wait >= rung.seconds * 1_000 for wait, rung in zip(waits, desk.settings.ladder.rungs, strict=True)), waits
+        assert all(
+            wait >= rung.seconds * 1_000 for wait, rung in zip(waits, desk.settings.ladder.rungs, strict=True)
+        ), waits
 
 
 def test_a_gateways_clock_may_jump_and_keys_records_and_ids_go_on(desk, clock):

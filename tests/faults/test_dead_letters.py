@@ -155,7 +155,9 @@ def test_a_second_copy_of_a_letter_that_comes_after_a_refused_redrive_is_taken_o
     handovers = Handovers(desk.settings)
     with running_worker(desk.settings):
         _post(desk, [letter])  # its confirm was lost with the broker, so the worker will publish it again
-        eventually(lambda: (found := desk.store.get(letter.task_id)) and found.is_dead_letter, 10, "the tap has seen it")
+        eventually(
+            lambda: (found := desk.store.get(letter.task_id)) and found.is_dead_letter, 10, "the tap has seen it"
+        )
         copy = redriven_copy(letter)
         handovers.redrive(letter, copy, by="me", max_attempts=4)
         handovers.undo_redrive(copy)  # the broker was away for that, too

@@ -1,4 +1,4 @@
-"""The thread that looks at the work queue once a second, so that no request has to."""
+"""A thread reads the depth of the work queue once a second, so that no request does."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dispatch.background import Background
 from dispatch.gateway.admission.guard import FRESH, Guard
 from dispatch.telemetry import metrics
 
-INTERVAL = 1.0  #: seconds between two looks
+INTERVAL = 1.0  #: seconds between two reads
 _RATE_EVERY = 5.0  #: seconds; RabbitMQ measures no more often
 
 _log = structlog.get_logger("dispatch.gateway.depth")
 
 
 class Gauge(Protocol):
-    """Something that knows how many messages wait."""
+    """Reads the depth of the work queue."""
 
     def read(self) -> int:
-        """Ready messages; any exception means that it could not tell."""
+        """Ready messages; any exception means that the read failed."""
 
     def close(self) -> None:
         """Drop the connection; never raises."""
@@ -36,9 +36,9 @@ class DepthReader(Background):
     """Feeds the guard, and knows whether the broker answers.
 
     Args:
-        guard: is given every reading.
-        gauge: makes them.
-        rate: asks RabbitMQ for the drain rate.
+        guard: stores the readings.
+        gauge: reads the depth.
+        rate: returns the drain rate measured by RabbitMQ.
     """
 
     def __init__(self, guard: Guard, gauge: Gauge, rate: Callable[[], float | None]) -> None:
@@ -59,10 +59,10 @@ class DepthReader(Background):
         """Read now.
 
         Args:
-            timeout: seconds to wait for it.
+            timeout: seconds to wait for the result.
 
         Returns:
-            Whether the broker answered in time.
+            Whether the broker responded in time.
         """
         with self._changed:
             asked = time.monotonic()
@@ -71,7 +71,7 @@ class DepthReader(Background):
 
     @property
     def fresh(self) -> bool:
-        """Whether there was an answer lately."""
+        """Whether the latest successful read is at most `FRESH` seconds old."""
         return self._read_at is not None and time.monotonic() - self._read_at <= FRESH
 
     def step(self) -> None:
@@ -102,7 +102,7 @@ class DepthReader(Background):
     def _log_turn(self, error: str) -> None:
         """Log when an outage begins and ends, not every second of it."""
         if error and not self._failing:
-            _log.warning("the depth of the work queue can't be read: the 429 guard is open", why=error)
+            _log.warning("reading the work queue depth failed: the 429 guard admits all tasks", reason=error)
         elif self._failing and not error:
-            _log.info("the depth of the work queue can be read again")
+            _log.info("reading the work queue depth works again")
         self._failing = bool(error)

@@ -1,12 +1,12 @@
-"""The 429 guard: refuse work that the queue has no room for, and say honestly when to come back.
+"""The 429 guard: rejects tasks while the work queue is over its depth limit, with an estimated Retry-After.
 
-The request path only looks at the latest `Reading`; `dispatch.gateway.admission.depth` takes it once a second. A
-stale one lets requests in: with the broker away, the publish itself gives the verdict.
+The request path only reads the latest `Reading`; `dispatch.gateway.admission.depth` takes one a second. With a stale
+reading the guard admits requests: while the broker is unreachable, the publish itself fails.
 
-How fast the queue drains is the acknowledgement rate that RabbitMQ measured, when the management API told
-it lately. Without that it is a lower bound from this process's own view: what it accepted, less what the
-queue grew by. (What other gateways and returning retries added goes unseen, so the client waits rather
-longer than needed; once the guard is shut everywhere the estimate is exact.)
+The drain rate is the acknowledgement rate measured by RabbitMQ, if the management API returned it recently. Otherwise it
+is a lower bound from this process's counts: tasks accepted minus growth of the queue. (Messages that other gateways and
+retries added are not counted, so Retry-After is too long rather than too short; once every gateway rejects, the estimate
+is exact.)
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from collections.abc import Sequence
 
 from dispatch.gateway.http.problems import Problem
 
-FRESH = 5.0  #: seconds a reading counts
-WINDOW = 15.0  #: seconds of readings that the drain rate is taken from
-RATE_FRESH = 15.0  #: seconds a rate measured by RabbitMQ counts; it measures every five
-SHORTEST, LONGEST = 1, 300  #: seconds, bounds of Retry-After
-UNMEASURED = 5  #: seconds to wait while the drain rate is unknown
+FRESH = 5.0  #: seconds for which a reading is valid
+WINDOW = 15.0  #: seconds of readings used for the drain rate
+RATE_FRESH = 15.0  #: seconds for which a rate from RabbitMQ is valid; it measures every five
+SHORTEST, LONGEST = 1, 300  #: seconds: bounds of Retry-After
+UNMEASURED = 5  #: seconds: Retry-After while the drain rate is unknown
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """The work queue at one moment."""
+    """The depth of the work queue at one time."""
 
     at: float  #: `time.monotonic` seconds
-    ready: int  #: messages that wait
-    accepted: int = 0  #: tasks that this process had accepted by then
+    ready: int  #: ready messages
+    accepted: int = 0  #: tasks accepted by this process until then
 
 
 def drain_rate(readings: Sequence[Reading]) -> float | None:
-    """Messages a second that left the queue, at least.
+    """A lower bound of the messages a second that left the queue.
 
     Args:
         readings: oldest first.
 
     Returns:
-        Accepted tasks less growth, over the time between the first and the last; None when that is under a second.
+        Accepted tasks minus growth, over the time between first and last; None when that is under a second.
     """
     if not readings or readings[-1].at - readings[0].at < 1:
         return None
@@ -71,10 +71,10 @@ def retry_after(excess: int, rate: float | None) -> int:
 
 
 class Guard:
-    """Decides whether one more task fits. Thread-safe.
+    """Decides whether a task is admitted. Thread-safe.
 
     Args:
-        limit: ready messages above which it refuses.
+        limit: ready messages above which it rejects.
     """
 
     def __init__(self, limit: int) -> None:
@@ -82,11 +82,11 @@ class Guard:
         self._lock = threading.Lock()
         self._readings: collections.deque[Reading] = collections.deque()
         self._accepted = 0
-        self._measured: tuple[float, float] | None = None  # when, messages a second
+        self._measured: tuple[float, float] | None = None  # `time.monotonic` seconds, messages a second
 
     @property
     def busy(self) -> bool:
-        """Whether the queue is so deep that the drain rate may soon be asked for."""
+        """Whether the queue is over half its limit, so that the drain rate may soon be needed."""
         return bool(self._readings) and self._readings[-1].ready * 2 > self._limit
 
     def accepted(self) -> None:
@@ -95,10 +95,10 @@ class Guard:
             self._accepted += 1
 
     def observe(self, ready: int, at: float | None = None) -> None:
-        """Take a reading in.
+        """Store a reading.
 
         Args:
-            ready: messages that wait.
+            ready: ready messages.
             at: `time.monotonic` seconds; now by default.
         """
         at = time.monotonic() if at is None else at
@@ -108,17 +108,17 @@ class Guard:
                 self._readings.popleft()
 
     def measured(self, rate: float | None, at: float | None = None) -> None:
-        """Take in how many messages a second RabbitMQ saw acknowledged; None when it could not be asked."""
+        """Store the acknowledgement rate of RabbitMQ, messages a second; None when it is unavailable."""
         if rate is not None:
             self._measured = (time.monotonic() if at is None else at, rate)
 
     def full(self, now: float | None = None) -> bool:
-        """Whether the latest reading is fresh and over the limit."""
+        """Whether the latest reading is valid and over the limit."""
         reading = self._latest(now)
         return reading is not None and reading.ready > self._limit
 
     def refusal(self, now: float | None = None) -> Problem:
-        """The answer while the queue is full: from our reading, or because the broker refused."""
+        """The 429 problem, for a reading over the limit or a rejection by the broker."""
         now = time.monotonic() if now is None else now
         reading = self._latest(now)
         wait = retry_after(reading.ready - self._limit, self._rate(now)) if reading else UNMEASURED

@@ -1,7 +1,7 @@
-"""Each principal's share of requests: fair between clients of one gateway, whichever process serves them.
+"""The request quota of each principal: fairness between clients, across the processes of the gateway.
 
-Counted in Redis, by its clock. Without Redis's answer nobody is refused: the quota protects neighbours, not the system;
-that is the depth guard's and the broker's business.
+Counted in Redis, by its clock. While Redis does not respond, no request is rejected: the quota protects other clients,
+not the system; the depth guard and the broker do that.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from dispatch.store.scripts import RedisHandle
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Share:
-    """What is left of a principal's share."""
+    """The state of a principal's quota."""
 
     limit: int  #: requests in a window
     window: float  #: seconds
-    used: float  #: seconds until the share is whole again
-    taken: bool  #: whether this request was within it
+    used: float  #: seconds until the quota is full again
+    taken: bool  #: whether this request was within the quota
 
     @property
     def left(self) -> int:
-        """Requests that may be sent at once."""
+        """Requests that may be sent immediately."""
         return max(0, math.floor(self.limit - self.used * self.limit / self.window + 1e-6))
 
     @property
     def retry_after(self) -> int:
-        """Whole seconds until there is room for one more."""
+        """Whole seconds until the quota admits one more."""
         return max(1, math.ceil(self.used - self.window + self.window / self.limit))
 
     def headers(self) -> dict[str, str]:
@@ -61,7 +61,7 @@ class Quota:
             principal: of the request.
 
         Returns:
-            Headers for its answer.
+            Headers of its response.
 
         Raises:
             Problem: ``quota-exceeded``.

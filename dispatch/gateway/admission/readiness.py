@@ -1,4 +1,4 @@
-"""Readiness: whether RabbitMQ and Redis take tasks now."""
+"""Readiness: whether RabbitMQ and Redis accept tasks now."""
 
 from __future__ import annotations
 
@@ -11,67 +11,63 @@ from typing import Protocol
 from dispatch.errors import StoreUnavailable
 from dispatch.store.tasks import StoreHealth
 
-PROBE = 0.5  #: seconds for each check
+CHECK_TIMEOUT = 0.5  #: seconds for each check
+CACHED = 1.0  #: seconds for which a result is reused
 
-
-CACHED = 1.0  #: seconds a verdict is handed out again
-
-
-#: A check returns what is wrong; None when nothing is.
+#: Returns the failure; None when the check passes.
 Check = Callable[[], str | None]
 
-
-#: What to answer when a check fails; the first one listed here wins.
+#: Problem by failed check; the first one listed takes precedence.
 _SLUGS = {"store": "store-unavailable", "broker": "broker-unavailable"}
 
 
-class Probe(Protocol):
-    """Asks the broker something; `dispatch.gateway.admission.depth.DepthReader` does."""
+class BrokerProbe(Protocol):
+    """Sends the broker a request; implemented by `dispatch.gateway.admission.depth.DepthReader`."""
 
     def probe(self, timeout: float) -> bool:
-        """Whether it answered within so many seconds."""
+        """Whether the broker responded within `timeout` seconds."""
 
 
-class Ready(Protocol):
-    """Knows whether a publish could be written; `dispatch.broker.publisher.Publisher` does."""
+class PublisherState(Protocol):
+    """Implemented by `dispatch.broker.publisher.Publisher`."""
 
     def ready(self) -> bool:
-        """Whether it could."""
+        """Whether a publish could be written."""
 
 
-class Pings(Protocol):
-    """Asks Redis how it is; `dispatch.store.tasks.TaskStore` does."""
+class StoreProbe(Protocol):
+    """Implemented by `dispatch.store.tasks.TaskStore`."""
 
     def ping(self) -> StoreHealth:
-        """Raises StoreUnavailable when it does not answer."""
+        """The health of Redis; raises StoreUnavailable when it does not respond."""
 
 
-def broker_check(probe: Probe, publisher: Ready) -> Check:
-    """RabbitMQ answers, has the work queue, and takes messages."""
+def broker_check(probe: BrokerProbe, publisher: PublisherState) -> Check:
+    """RabbitMQ responds, has the work queue, and accepts messages."""
 
     def check() -> str | None:
-        if not probe.probe(PROBE):
-            return "RabbitMQ did not tell the work queue's depth in time"
-        return None if publisher.ready() else "RabbitMQ takes no messages (no connection, or an alarm)"
+        if not probe.probe(CHECK_TIMEOUT):
+            return "RabbitMQ did not return the depth of the work queue in time"
+        return None if publisher.ready() else "RabbitMQ accepts no messages (no connection, or an alarm)"
 
     return check
 
 
-def store_check(store: Pings) -> Check:
-    """Redis answers, and keeps what it is given."""
+def store_check(store: StoreProbe) -> Check:
+    """Redis responds, and evicts nothing."""
 
     def check() -> str | None:
         try:
             health = store.ping()
         except StoreUnavailable:
-            return "Redis did not answer in time"
-        return None if health.noeviction else "Redis may drop records: set maxmemory-policy noeviction"
+            return "Redis did not respond in time"
+        return None if health.noeviction else "Redis may evict records: set maxmemory-policy noeviction"
 
     return check
 
 
 class Readiness:
-    """Runs the checks side by side, one round at a time, and remembers the verdict for a second.
+    """Runs the checks concurrently, one round at a time, and caches the results for `CACHED` seconds.
 
     Args:
         checks: by name; `store` and `broker`.
@@ -82,36 +78,36 @@ class Readiness:
         self._lock = threading.Lock()
         self._pool = concurrent.futures.ThreadPoolExecutor(len(checks), thread_name_prefix="readiness")
         self._running: dict[str, concurrent.futures.Future[str | None]] = {}
-        self._verdict: dict[str, str | None] = {}
+        self._failures: dict[str, str | None] = {}
         self._until = 0.0
 
-    def verdict(self) -> Mapping[str, str | None]:
-        """What is wrong with each, by name; None when nothing is."""
+    def failures(self) -> Mapping[str, str | None]:
+        """The failure of each check by name; None for one that passes."""
         with self._lock:
             if time.monotonic() >= self._until:
-                self._verdict = self._look()
+                self._failures = self._run()
                 self._until = time.monotonic() + CACHED
-            return self._verdict
+            return self._failures
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Shut the thread pool down, without waiting for its checks."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self) -> dict[str, str | None]:
-        # A check that hangs keeps its thread; it is not started a second time on top of that.
+    def _run(self) -> dict[str, str | None]:
+        # A check that hangs holds its thread; the next rounds wait for it and start no second one.
         for name, check in self._checks.items():
             if name not in self._running:
                 self._running[name] = self._pool.submit(check)
-        deadline = time.monotonic() + PROBE
+        deadline = time.monotonic() + CHECK_TIMEOUT
         return {name: self._result(name, deadline) for name in self._checks}
 
     def _result(self, name: str, deadline: float) -> str | None:
         future = self._running[name]
         try:
-            found = future.result(max(0.0, deadline - time.monotonic()))
+            failure = future.result(max(0.0, deadline - time.monotonic()))
         except concurrent.futures.TimeoutError:
-            return f"no answer within {PROBE:g} s"
-        except Exception as exc:  # noqa: BLE001 - a failing check is a verdict
-            found = type(exc).__name__
+            return f"no response within {CHECK_TIMEOUT:g} s"
+        except Exception as exc:  # noqa: BLE001 - any exception is a failure
+            failure = type(exc).__name__
         del self._running[name]
-        return found
+        return failure

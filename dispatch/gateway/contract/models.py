@@ -1,7 +1,7 @@
-"""The shapes on the wire: request bodies, query parameters, and what answers look like.
+"""Pydantic models of the HTTP contract: request bodies, query parameters, responses.
 
-Requests are validated with these; answers are made by `Record.to_json` and the views, and a test holds
-them to these models, which OpenAPI shows.
+Requests are validated with these. Responses are built by `Record.to_json` and the views; a test validates them against
+these models, from which the OpenAPI document is generated. The suffix `Model` is no part of a component's name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ MAX_NAME = 128  #: characters of a task type's or an error type's name
 MAX_PAGE = 200  #: items on one page
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-Cursor = Annotated[str, Field(min_length=1, max_length=4_096, description="`next` of the page before.")]
-Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Items on a page at most.")]
+Cursor = Annotated[str, Field(min_length=1, max_length=4_096, description="`next` of the previous page.")]
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Maximum of items on a page.")]
 Moment = Annotated[
     str,
     Field(
@@ -30,25 +30,30 @@ Moment = Annotated[
 ]
 
 
-class _Model(pydantic.BaseModel):
+def _title(model: type) -> str:
+    return model.__name__.removesuffix("Model")
+
+
+class _Base(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
-    )
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True,
+        model_title_generator=_title,
+    )  # fmt: skip
 
 
-class Body(_Model):
-    """Base of request bodies: strict, unknown members refused."""
+class Body(_Base):
+    """Base of request bodies: strict, unknown members are rejected."""
 
     model_config = pydantic.ConfigDict(strict=True)
 
 
-class Query(_Model):
-    """Base of query parameters: unknown ones refused."""
+class Query(_Base):
+    """Base of query parameters: unknown ones are rejected."""
 
 
 # --- requests ------------------------------------------------------------------------------------
-class Options(Body):
-    """How to run the task; there are no options yet."""
+class NoBody(Body):
+    """An empty object."""
 
 
 class SubmitBody(Body):
@@ -56,11 +61,7 @@ class SubmitBody(Body):
 
     type: Name
     payload: dict[str, Any]
-    options: Options = Options()
-
-
-class NoBody(Body):
-    """Nothing: an operation that takes no body accepts an empty object."""
+    options: NoBody = Field(NoBody(), description="How to run the task; there are no options yet.")
 
 
 class TaskQuery(Query):
@@ -73,7 +74,7 @@ class TaskQuery(Query):
     cursor: Cursor | None = None
 
 
-class LetterQuery(Query):
+class DeadLetterQuery(Query):
     """Which dead letters to list."""
 
     type: Name | None = None
@@ -83,30 +84,32 @@ class LetterQuery(Query):
 
 
 class LetterFilter(Body):
-    """Which dead letters; all of them by default."""
+    """Which dead letters; all by default."""
 
     type: Name | None = None
     error_type: Name | None = None
 
 
 class BulkRedriveBody(Body):
-    """Dead letters to send again, by the workers, at a bounded rate."""
+    """Dead letters that the workers redrive, at a bounded rate."""
 
     filter: LetterFilter = LetterFilter()
-    limit: int = Field(100, ge=1, le=100_000, description="Letters at most, oldest first.")
-    rate_per_second: float = Field(10.0, gt=0, le=1_000, allow_inf_nan=False, description="Letters a second at most.")
-    dry_run: bool = Field(False, description="Only count what matches now.")
+    limit: int = Field(100, ge=1, le=100_000, description="Maximum of dead letters, oldest first.")
+    rate_per_second: float = Field(
+        10.0, gt=0, le=1_000, allow_inf_nan=False, description="Maximum of dead letters a second."
+    )
+    dry_run: bool = Field(False, description="Only count the dead letters that match now.")
 
 
-# --- answers -------------------------------------------------------------------------------------
-class Progress(_Model):
-    """How far the handler says it is."""
+# --- responses -----------------------------------------------------------------------------------
+class ProgressModel(_Base):
+    """Progress that the handler reported."""
 
     percent: int = Field(ge=0, le=100)
     message: str
 
 
-class TaskError(_Model):
+class TaskErrorModel(_Base):
     """Why the last attempt failed."""
 
     type: str = Field(description="Machine-readable, e.g. `upstream-timeout`.")
@@ -115,51 +118,51 @@ class TaskError(_Model):
     retryable: bool = Field(description="Whether another attempt may help.")
 
 
-class Task(_Model):
+class TaskModel(_Base):
     """A task as it is now."""
 
     task_id: str = Field(description="UUIDv7.")
     type: str
     status: Status = Field(description="The closed set.")
-    state: State = Field(description="Says more than `status`; new states may come.")
+    state: State = Field(description="More detailed than `status`; new states may be added.")
     status_url: str
     events_url: str
     attempt: int = Field(ge=0, description="Attempts started in this cycle.")
     max_attempts: int = Field(ge=0)
-    cycle: int = Field(ge=0, description="Times an operator redrove it.")
+    cycle: int = Field(ge=0, description="Redrives so far.")
     next_attempt_at: Moment | None
-    queue: str | None = Field(description="Where its copy waits.")
-    progress: Progress | None
+    queue: str | None = Field(description="The queue that holds its message.")
+    progress: ProgressModel | None
     result: Any = Field(description="What the handler returned; null until SUCCESS.")
-    error: TaskError | None = Field(description="Of the last failed attempt.")
+    error: TaskErrorModel | None = Field(description="Error of the last failed attempt.")
     request_id: str | None
     trace_id: str | None = Field(description="32 hex digits; the same through every hop.")
-    trace_url: str = Field("", description="A link to the trace; only where `DISPATCH_TRACE_URL` is set.")
+    trace_url: str = Field("", description="Link to the trace; only where `DISPATCH_TRACE_URL` is set.")
     created_at: Moment
     updated_at: Moment
     started_at: Moment | None
     finished_at: Moment | None
-    revision: int = Field(ge=0, description="Raised by every change; the ETag.")
+    revision: int = Field(ge=0, description="Incremented by every change; the ETag.")
 
 
-class TaskList(_Model):
+class TaskListModel(_Base):
     """One page of tasks, newest first."""
 
-    items: list[Task]
-    next: str | None = Field(description="Hand it on as `cursor`; null at the end.")
+    items: list[TaskModel]
+    next: str | None = Field(description="`cursor` of the next page; null on the last.")
 
 
-class Event(_Model):
-    """One hop of a task; members beyond these depend on `kind`."""
+class EventModel(_Base):
+    """One hop of a task; further members depend on `kind`."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 
-    seq: int = Field(description="Counts the task's hops; the `id` of the event in a stream.")
+    seq: int = Field(description="Sequence number of the hop; the `id` of the event in a stream.")
     at: Moment
     kind: str = Field(examples=["accepted", "published", "started", "failed", "delayed", "dead-lettered", "succeeded"])
 
 
-class Rung(_Model):
+class RungModel(_Base):
     """One delay queue of the retry ladder."""
 
     name: str
@@ -167,140 +170,140 @@ class Rung(_Model):
     queue: str
 
 
-class TaskType(_Model):
+class TaskTypeModel(_Base):
     """A task type that workers run."""
 
     name: str
     summary: str
     payload_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of `payload`.")
-    ladder: list[Rung] = Field(description="Where a failed attempt waits, in turn.")
+    ladder: list[RungModel] = Field(description="Rungs on which failed attempts wait, in order.")
     max_attempts: int
-    time_limit_seconds: float = Field(description="An attempt that takes longer is killed and counts as failed.")
+    time_limit_seconds: float = Field(description="An attempt over this limit is killed and counts as failed.")
 
 
-class TaskTypeList(_Model):
+class TaskTypeListModel(_Base):
     """The task types, by name."""
 
-    items: list[TaskType]
+    items: list[TaskTypeModel]
 
 
-class DeadLetter(Task):
-    """A task whose message lies in the dead-letter queue."""
+class DeadLetterModel(TaskModel):
+    """A task whose message is in the dead-letter queue."""
 
-    principal: str = Field(description="Whose task it is.")
+    principal: str = Field(description="Owner of the task.")
     dead_reason: str | None = Field(examples=["permanent", "retries-exhausted", "expired", "delivery_limit"])
 
 
-class DeadLetterDetail(DeadLetter):
-    """A dead letter with what the client sent."""
+class DeadLetterDetailModel(DeadLetterModel):
+    """A dead letter with its payload."""
 
-    payload: Any = Field(description="As it was submitted, without its secrets; null when the message can't be read.")
+    payload: Any = Field(description="As submitted, without its secrets; null when the message cannot be decoded.")
 
 
-class DeadLetterList(_Model):
+class DeadLetterListModel(_Base):
     """One page of dead letters, newest first."""
 
-    items: list[DeadLetter]
+    items: list[DeadLetterModel]
     next: str | None
 
 
-class BulkAnswer(_Model):
-    """What a bulk redrive does."""
+class BulkAnswerModel(_Base):
+    """A bulk redrive."""
 
-    matched: int = Field(description="Dead letters that match now, `limit` at most.")
+    matched: int = Field(description="Dead letters that match now, at most `limit`.")
     limit: int
     rate_per_second: float
     dry_run: bool
 
 
-class QueueBinding(_Model):
-    """What brings messages to a queue."""
+class QueueBindingModel(_Base):
+    """A binding of a queue."""
 
     exchange: str
     routing_key: str
     headers: dict[str, Any]
 
 
-class QueueGuard(_Model):
-    """What keeps the work queue from growing too deep."""
+class QueueGuardModel(_Base):
+    """The depth limit of the work queue."""
 
-    limit: int = Field(description="Ready messages above which gateways answer 429 `queue-depth-exceeded`.")
-    refusing: bool = Field(description="Whether this gateway does at the moment.")
+    limit: int = Field(description="Ready messages above which gateways respond 429 `queue-depth-exceeded`.")
+    refusing: bool = Field(description="Whether this gateway does so now.")
 
 
-class Queue(_Model):
-    """A queue as RabbitMQ's management API shows it. A number is null while it has no statistics."""
+class QueueModel(_Base):
+    """A queue as in RabbitMQ's management API. A number is null while RabbitMQ has no statistics."""
 
     name: str
     role: str = Field(description="`work`, `rung`, `lease`, `dead-tap`, `dead-letters` or `extra`.")
     ready: int | None
     unacked: int | None
     total: int | None
-    dead_lettering: int | None = Field(description="On its way to another queue, not yet confirmed there.")
+    dead_lettering: int | None = Field(description="Messages in transit to another queue, not yet confirmed there.")
     consumers: int | None
-    publish_rate: float | None = Field(description="Messages a second, as the other rates.")
+    publish_rate: float | None = Field(description="Messages a second, like the other rates.")
     deliver_rate: float | None
     ack_rate: float | None
-    ttl: float | None = Field(description="Seconds a message may wait.")
+    ttl: float | None = Field(description="Message TTL in seconds.")
     dead_letter_exchange: str | None
     max_length: int | None
     delivery_limit: int | None
-    guard: QueueGuard | None = Field(description="Of the work queue only.")
+    guard: QueueGuardModel | None = Field(description="Work queue only.")
     policy: str | None
-    bindings: list[QueueBinding]
-    drift: list[str] = Field(description="What is not as the broker map says.")
+    bindings: list[QueueBindingModel]
+    drift: list[str] = Field(description="Differences from the broker map.")
     as_of: Moment
 
 
-class QueueList(_Model):
+class QueueListModel(_Base):
     """The queues, in the broker map's order."""
 
-    items: list[Queue]
+    items: list[QueueModel]
 
 
-class Worker(_Model):
-    """A worker, as it was at its last sign of life."""
+class WorkerModel(_Base):
+    """A worker as of its last heartbeat."""
 
     name: str = Field(examples=["worker@host-019a"])
     host: str
-    pid: int = Field(description="Of its main process.")
+    pid: int = Field(description="Process id of its main process.")
     version: str
-    processes: int = Field(description="Tasks that it can run at once, as of now.")
-    active: int = Field(description="Tasks that run.")
-    reserved: int = Field(description="Deliveries in hand, those that run included.")
-    done: dict[str, int] = Field(description="Deliveries taken since its start, by task type.")
+    processes: int = Field(description="Current number of child processes: tasks that can run at once.")
+    active: int = Field(description="Tasks that are running.")
+    reserved: int = Field(description="Unacknowledged deliveries, running ones included.")
+    done: dict[str, int] = Field(description="Deliveries received since its start, by task type.")
     started_at: Moment
     seen_at: Moment
 
 
-class WorkerList(_Model):
+class WorkerListModel(_Base):
     """The workers, by name."""
 
-    items: list[Worker]
+    items: list[WorkerModel]
 
 
-class Alive(_Model):
-    """The process answers."""
+class AliveModel(_Base):
+    """The process responds."""
 
     status: Literal["ok"]
 
 
-class Check(_Model):
-    """One thing that the gateway needs."""
+class CheckModel(_Base):
+    """The state of one dependency of the gateway."""
 
     ok: bool
     detail: str
 
 
-class Ready(_Model):
+class ReadyModel(_Base):
     """Tasks can be accepted."""
 
     status: Literal["ok"]
-    checks: dict[str, Check]
+    checks: dict[str, CheckModel]
 
 
-class ProblemPage(_Model):
-    """What a problem type means."""
+class ProblemPageModel(_Base):
+    """The explanation of a problem type."""
 
     type: str
     title: str
@@ -309,16 +312,16 @@ class ProblemPage(_Model):
     remedy: str
 
 
-class FieldError(_Model):
-    """One thing that is wrong with a request."""
+class FieldErrorModel(_Base):
+    """One validation error of a request."""
 
     pointer: str = Field(description="JSON Pointer into the body, or `/query/<name>`.", examples=["/payload/message"])
     detail: str
     code: str = Field(description="Machine-readable.", examples=["missing"])
 
 
-class Problem(_Model):
-    """RFC 9457 problem details; some types have more members."""
+class ProblemModel(_Base):
+    """RFC 9457 problem details; some types have additional members."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 
@@ -329,4 +332,4 @@ class Problem(_Model):
     instance: str
     request_id: str
     trace_id: str
-    errors: list[FieldError] = Field(default_factory=list, description="For validation only.")
+    errors: list[FieldErrorModel] = Field(default_factory=list, description="For `validation-error` only.")

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made of the operations' contracts, their pydantic models and the problem kinds."""
+"""The OpenAPI 3.1 document, built from the operations' contracts, their pydantic models and the problem kinds."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _REF = "#/components/schemas/{model}"
 
 _TEXT = {"type": "string"}
 
-#: Tolerant, without patterns: a strange X-Request-Id or Prefer is replaced or ignored, never refused.
+#: Without patterns: an invalid X-Request-Id or Prefer is replaced or ignored, never rejected.
 REQUEST_HEADERS: Mapping[str, dict[str, Any]] = {
     "Idempotency-Key": {
-        "description": "Makes repeating safe: the same key and body yield the same task. "
-        "1 to 255 visible ASCII characters, quoted or bare; kept as long as the task's record.",
+        "description": "Makes a repeated request safe: the same Idempotency-Key and body return the same task. "
+        "1 to 255 visible ASCII characters, quoted or bare; retained as long as the task's record.",
         "schema": {**_TEXT, "minLength": 1, "maxLength": headers.MAX_IDEMPOTENCY_KEY, "pattern": r"^[\x21-\x7e]+$"},
         "example": "5d3f9a5e-6a0c-4f7e-9d57-0c3c1b3f6a11",
     },
@@ -31,53 +31,62 @@ REQUEST_HEADERS: Mapping[str, dict[str, Any]] = {
         "schema": _TEXT,
         "example": "wait=20",
     },
-    "If-None-Match": {"description": "304 when the task still has this ETag.", "schema": _TEXT, "example": '"4"'},
-    "Last-Event-ID": {"description": "The stream goes on after this event.", "schema": _TEXT, "example": "3"},
+    "If-None-Match": {"description": "304 while the task has this ETag.", "schema": _TEXT, "example": '"4"'},
+    "Last-Event-ID": {"description": "The stream resumes after this event.", "schema": _TEXT, "example": "3"},
     "X-Request-Id": {
-        "description": "Correlation only. Up to 128 of `A-Za-z0-9._~-`; anything else is replaced.",
+        "description": "For correlation only. Up to 128 of `A-Za-z0-9._~-`; anything else is replaced.",
         "schema": _TEXT,
         "example": "rq-0002",
     },
-    "traceparent": {"description": "W3C Trace RequestContext; continued when valid.", "schema": _TEXT},
+    "traceparent": {"description": "W3C Trace Context; continued when valid.", "schema": _TEXT},
 }
 
 RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
-    "X-Request-Id": {"description": "The request's, or a fresh one.", "required": True, "schema": _TEXT},
+    "X-Request-Id": {"description": "That of the request, or a new one.", "required": True, "schema": _TEXT},
     "Location": {
         "description": "The task's status URL.",
         "required": True,
         "schema": {**_TEXT, "format": "uri-reference"},
     },
     "Retry-After": {
-        "description": "Seconds until another look or try is worth it; not on ended tasks.",
+        "description": "Seconds until the client should poll or retry; not on ended tasks.",
         "schema": {"type": "integer", "minimum": 1},
     },
-    "Idempotent-Replayed": {"description": "`true` when the task was accepted before.", "schema": {"const": "true"}},
+    "Idempotent-Replayed": {
+        "description": "`true` when an earlier request submitted the task.",
+        "schema": {"const": "true"},
+    },
     "ETag": {"description": "The revision, quoted.", "required": True, "schema": _TEXT},
     "Cache-Control": {"description": "Always `private, no-cache`.", "required": True, "schema": _TEXT},
-    "Preference-Applied": {"description": "`wait=N` when the preference was honoured.", "schema": _TEXT},
+    "Preference-Applied": {"description": "`wait=N` when the preference was applied.", "schema": _TEXT},
     "RateLimit-Policy": {
-        "description": "With `DISPATCH_RATE_LIMIT`: requests (`q`) within seconds (`w`), by the IETF's draft 10.",
+        "description": "With `DISPATCH_RATE_LIMIT`: requests (`q`) within seconds (`w`), as in the IETF's draft 10.",
         "schema": _TEXT,
     },
-    "RateLimit": {"description": "Requests left (`r`), whole again in `t` seconds.", "schema": _TEXT},
+    "RateLimit": {"description": "Requests left (`r`); the quota is full again in `t` seconds.", "schema": _TEXT},
     "WWW-Authenticate": {"description": "A Bearer challenge (RFC 6750).", "required": True, "schema": _TEXT},
 }
 
 _QUOTA = ("RateLimit-Policy", "RateLimit")
 
 _DESCRIPTION = """\
-Submit tasks, follow them, mend what failed.
+Submit tasks, follow them, redrive or discard dead letters.
 
-202 is answered only after the task is recorded and RabbitMQ has confirmed and routed its message: from then on it \
-reaches SUCCESS or FAIL, whatever crashes. Every error is `application/problem+json` (RFC 9457); its `type` leads to \
-a page that says what to do. Following a task: `GET` its `statusUrl` with `Prefer: wait=20`, or again after \
-`Retry-After` seconds.\
+The response is 202 only after the task is recorded and RabbitMQ has confirmed and routed its message: from then on it \
+reaches SUCCESS or FAIL, whatever crashes. Every error is `application/problem+json` (RFC 9457); its `type` is the URL \
+of a page with the remedy. To follow a task, `GET` its `statusUrl` with `Prefer: wait=20`, or again after `Retry-After` \
+seconds.\
 """
 
 
 class _Schemas(GenerateJsonSchema):
-    """JSON Schema 2020-12 without pydantic's generated titles, which only repeat the names."""
+    """JSON Schema 2020-12 without pydantic's generated field titles, which only repeat the names.
+
+    A component's name is its model's without the suffix `Model`.
+    """
+
+    def normalize_name(self, name: str) -> str:
+        return super().normalize_name(name.removesuffix("Model"))
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         del schema
@@ -88,9 +97,9 @@ def document(operations: Iterable[Operation], types: Mapping[str, TaskType], *, 
     """The OpenAPI document.
 
     Args:
-        operations: what is served.
+        operations: contracts of the operations served.
         types: task types by name; each is a variant of the submit body.
-        keyed: whether API keys are asked for.
+        keyed: whether API keys are required.
 
     Returns:
         The document, JSON-ready.
@@ -124,8 +133,8 @@ def document(operations: Iterable[Operation], types: Mapping[str, TaskType], *, 
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "rk_<id>_<secret>",
-                    "description": "Made by `dispatch keys new`."
-                    + ("" if keyed else " Not needed here: only this machine can reach the API."),
+                    "description": "Created by `dispatch keys new`."
+                    + ("" if keyed else " Not required here: the API serves loopback clients only."),
                 }
             },
         },
@@ -133,7 +142,7 @@ def document(operations: Iterable[Operation], types: Mapping[str, TaskType], *, 
 
 
 def slugs(contract: Operation) -> list[str]:
-    """Every problem an operation can answer with: its own, and those of its kind.
+    """Every problem of an operation: its own, and those implied by its scope, body and query.
 
     Args:
         contract: the operation.
@@ -141,16 +150,16 @@ def slugs(contract: Operation) -> list[str]:
     Returns:
         Slugs, by status.
     """
-    found = [*contract.problems, "internal-error"]
+    result = [*contract.problems, "internal-error"]
     if contract.scope:
-        found += ["unauthenticated", "insufficient-scope", "quota-exceeded"]
+        result += ["unauthenticated", "insufficient-scope", "quota-exceeded"]
     if contract.scope and not contract.path.startswith(("/v1/task-types", "/v1/queues")):
-        found.append("store-unavailable")
+        result.append("store-unavailable")
     if contract.body:
-        found += ["malformed-json", "validation-error", "unsupported-media-type", "body-too-large"]
+        result += ["malformed-json", "validation-error", "unsupported-media-type", "body-too-large"]
     if contract.query:
-        found.append("validation-error")
-    return sorted(dict.fromkeys(found), key=lambda slug: problems.KINDS[slug].status)
+        result.append("validation-error")
+    return sorted(dict.fromkeys(result), key=lambda slug: problems.KINDS[slug].status)
 
 
 # --- schemas -------------------------------------------------------------------------------------
@@ -159,15 +168,15 @@ Refs = Mapping[Any, JsonSchemaValue]
 
 def _schemas(contracts: Sequence[Operation], types: Mapping[str, TaskType]) -> tuple[dict[str, Any], Refs]:
     inputs = [contract.body for contract in contracts if contract.body] + [kind.payload for kind in types.values()]
-    answers = [answer.model for contract in contracts for answer in contract.answers if answer.model]
-    outputs: list[type[pydantic.BaseModel]] = [models.Problem, models.Event]
-    outputs += [model for model in answers if isinstance(model, type) and issubclass(model, pydantic.BaseModel)]
+    responses = [response.model for contract in contracts for response in contract.responses if response.model]
+    outputs: list[type[pydantic.BaseModel]] = [models.ProblemModel, models.EventModel]
+    outputs += [model for model in responses if isinstance(model, type) and issubclass(model, pydantic.BaseModel)]
     wanted: list[tuple[type[pydantic.BaseModel], JsonSchemaMode]] = []
     wanted += [(model, "validation") for model in dict.fromkeys(inputs)]
     wanted += [(model, "serialization") for model in dict.fromkeys(outputs)]
     keyed, definitions = models_json_schema(wanted, by_alias=True, ref_template=_REF, schema_generator=_Schemas)
     refs: dict[Any, JsonSchemaValue] = {model: ref for (model, _), ref in keyed.items()}
-    refs[list[models.Event]] = {"type": "array", "items": refs[models.Event]}
+    refs[list[models.EventModel]] = {"type": "array", "items": refs[models.EventModel]}
     schemas: dict[str, Any] = dict(definitions["$defs"])
     if models.SubmitBody in refs:
         name = refs[models.SubmitBody]["$ref"].rpartition("/")[2]
@@ -176,8 +185,8 @@ def _schemas(contracts: Sequence[Operation], types: Mapping[str, TaskType]) -> t
 
 
 def _variants(envelope: dict[str, Any], name: str, types: Mapping[str, TaskType], refs: Refs) -> dict[str, Any]:
-    """The submit body once for each task type, told apart by `type`."""
-    made = {
+    """One submit body for each task type; `type` is the discriminator."""
+    variants = {
         f"{name}.{kind.name}": {
             **envelope,
             "description": kind.summary,
@@ -186,30 +195,29 @@ def _variants(envelope: dict[str, Any], name: str, types: Mapping[str, TaskType]
         for kind in types.values()
     }
     mapping = {kind.name: _REF.format(model=f"{name}.{kind.name}") for kind in types.values()}
-    whole = {
+    union = {
         "description": envelope.get("description", ""),
         "oneOf": [{"$ref": ref} for ref in mapping.values()],
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
-    return {name: whole if made else envelope, **made}
+    return {name: union if variants else envelope, **variants}
 
 
 # --- operations ----------------------------------------------------------------------------------
 def _operation(contract: Operation, refs: Refs) -> dict[str, Any]:
-    made: dict[str, Any] = {"operationId": contract.id, "tags": [contract.tag], "summary": contract.summary}
-    scope = f"Needs the scope `{contract.scope}`." if contract.scope else ""
+    result: dict[str, Any] = {"operationId": contract.id, "tags": [contract.tag], "summary": contract.summary}
+    scope = f"Requires the scope `{contract.scope}`." if contract.scope else ""
     description = " ".join(filter(None, [contract.description, scope]))
     if description:
-        made["description"] = description
-    made["parameters"] = _parameters(contract)
+        result["description"] = description
+    result["parameters"] = _parameters(contract)
     if contract.body:
         content = {"application/json": {"schema": refs[contract.body]}}
-        made["requestBody"] = {"required": contract.body_required, "content": content}
+        result["requestBody"] = {"required": contract.body_required, "content": content}
     always = ("X-Request-Id", *(_QUOTA if contract.scope else ()))
-    made["responses"] = {str(answer.status): _answer(answer, refs, always) for answer in contract.answers} | _problems(
-        contract, refs
-    )
-    return made
+    success = {str(response.status): _response(response, refs, always) for response in contract.responses}
+    result["responses"] = success | _problems(contract, refs)
+    return result
 
 
 def _parameters(contract: Operation) -> list[dict[str, Any]]:
@@ -226,20 +234,20 @@ def _query(model: type[pydantic.BaseModel] | None) -> list[dict[str, Any]]:
     if model is None:
         return []
     schema = _inlined(model.model_json_schema(by_alias=True, schema_generator=_Schemas))
-    found = []
+    parameters = []
     for name, spec in schema["properties"].items():
-        wanted = next((branch for branch in spec.get("anyOf", []) if branch.get("type") != "null"), spec)
-        shown = {key: value for key, value in wanted.items() if key != "description"}
+        branch = next((branch for branch in spec.get("anyOf", []) if branch.get("type") != "null"), spec)
+        parameter_schema = {key: value for key, value in branch.items() if key != "description"}
         if spec.get("default") is not None:
-            shown["default"] = spec["default"]
-        parameter = {"name": name, "in": "query", "required": False, "schema": shown}
-        description = spec.get("description") or wanted.get("description")
-        found.append(parameter | ({"description": description} if description else {}))
-    return found
+            parameter_schema["default"] = spec["default"]
+        parameter = {"name": name, "in": "query", "required": False, "schema": parameter_schema}
+        description = spec.get("description") or branch.get("description")
+        parameters.append(parameter | ({"description": description} if description else {}))
+    return parameters
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema without `$defs`: parameters have no place for them."""
+    """A schema with its `$defs` inlined: a parameter cannot have `$defs`."""
     definitions = schema.pop("$defs", {})
 
     def walk(value: Any) -> Any:
@@ -253,38 +261,38 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
     return inlined
 
 
-def _answer(answer: ResponseSpec, refs: Refs, always: Sequence[str]) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "description": answer.description,
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in (*always, *answer.headers)},
+def _response(response: ResponseSpec, refs: Refs, always: Sequence[str]) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "description": response.description,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in (*always, *response.headers)},
     }
-    if answer.model is not None:
-        schema = refs.get(answer.model) or pydantic.TypeAdapter(answer.model).json_schema()
-        made["content"] = {answer.media_type: {"schema": schema}}
-    if answer.also:
-        made["content"][answer.also] = {"schema": _TEXT}
-    return made
+    if response.model is not None:
+        schema = refs.get(response.model) or pydantic.TypeAdapter(response.model).json_schema()
+        result["content"] = {response.media_type: {"schema": schema}}
+    if response.also:
+        result["content"][response.also] = {"schema": _TEXT}
+    return result
 
 
 def _problems(contract: Operation, refs: Refs) -> dict[str, Any]:
-    """One response for each status; where several problems share it, the description names them."""
+    """One response for each status; the description lists the problems that share it."""
     by_status: dict[str, list[str]] = {}
     for slug in slugs(contract):
         by_status.setdefault(str(problems.KINDS[slug].status), []).append(slug)
     return {
-        status: {"$ref": f"#/components/responses/{found[0]}"} if len(found) == 1 else _several(found, refs)
-        for status, found in by_status.items()
+        status: {"$ref": f"#/components/responses/{shared[0]}"} if len(shared) == 1 else _several(shared, refs)
+        for status, shared in by_status.items()
     }
 
 
-def _several(found: Sequence[str], refs: Refs) -> dict[str, Any]:
-    kinds = [problems.KINDS[slug] for slug in found]
-    carried: dict[str, Any] = {}
+def _several(shared: Sequence[str], refs: Refs) -> dict[str, Any]:
+    kinds = [problems.KINDS[slug] for slug in shared]
+    response_headers: dict[str, Any] = {}
     for kind in kinds:
-        carried |= _problem(kind, refs)["headers"]
+        response_headers |= _problem(kind, refs)["headers"]
     return {
         "description": "\n".join(f"- `{kind.slug}`: {kind.title}." for kind in kinds),
-        "headers": carried,
+        "headers": response_headers,
         "content": _content([kind.type for kind in kinds], refs),
     }
 
@@ -306,4 +314,4 @@ def _problem(kind: problems.ProblemKind, refs: Refs) -> dict[str, Any]:
 
 def _content(types: Sequence[str], refs: Refs) -> dict[str, Any]:
     narrowed = {"properties": {"type": {"enum": list(types)}}}
-    return {problems.MEDIA_TYPE: {"schema": {"allOf": [refs[models.Problem], narrowed]}}}
+    return {problems.MEDIA_TYPE: {"schema": {"allOf": [refs[models.ProblemModel], narrowed]}}}

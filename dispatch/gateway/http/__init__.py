@@ -1,1 +1,1 @@
-"""HTTP, without a word about tasks: headers, bodies, problems, authentication, the access log."""
+"""HTTP without task logic: headers, bodies, problems, authentication, the access log."""

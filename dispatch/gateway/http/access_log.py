@@ -1,4 +1,4 @@
-"""What every response carries, and the one log line for it."""
+"""The headers common to all responses, and the access log: one line a request."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ from dispatch.telemetry import metrics, tracing
 
 _log = structlog.get_logger("dispatch.access")
 
-#: Asked every few seconds by machines: logged only when they fail.
+#: Polled every few seconds by probes and scrapers: logged on failure only.
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 
-
-#: The methods that are told apart in metrics.
+#: Methods with a label value of their own in metrics; any other is `other`.
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 
 _SUBMIT = "submitTask"
 
 
 def finish(response: Response) -> Response:
-    """Complete and log a response; runs after every request, failed ones included."""
+    """Complete and log a response; runs after every request, failures included."""
     context: RequestContext | None = flask.g.get("context")
     request = flask.request
     if context is not None:
         response.headers["X-Request-Id"] = context.request_id
         response.headers.update(context.quota)
         _count(context, response)
-        told = {
+        attributes = {
             "robot.request.id": context.request_id,
             "robot.task.id": context.task_id or "",
-            "http.target": request.path,
+            "http.target": request.path,  # without the query, which may contain secrets
         }
-        tracing.current().set(told)  # the target without its query, which may hold anything
+        tracing.current().set(attributes)
         if not (request.path in _QUIET and response.status_code < 400):
             _write(context, response)
     response.headers["X-Content-Type-Options"] = "nosniff"
@@ -53,8 +52,8 @@ def _count(context: RequestContext, response: Response) -> None:
     status = str(response.status_code)
     metrics.HTTP_REQUESTS.inc(method, route or metrics.OTHER, status)
     if route is not None:
-        took = time.monotonic() - context.started - context.waited
-        metrics.HTTP_DURATION.observe(took, method, route, status, trace=tracing.example(context.traceparent))
+        seconds = time.monotonic() - context.started - context.waited
+        metrics.HTTP_DURATION.observe(seconds, method, route, status, trace=tracing.exemplar(context.traceparent))
     if context.problem and rule is not None and rule.endpoint == _SUBMIT:
         metrics.REFUSED.inc(context.problem)
 

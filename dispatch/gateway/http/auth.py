@@ -1,4 +1,4 @@
-"""Who may do what: API keys with scopes (RFC 6750 bearer tokens)."""
+"""Authentication by API key (RFC 6750 bearer token) and authorisation by scope."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from urllib.parse import urlsplit
 import flask
 
 from dispatch.config import api_keys
-from dispatch.config import api_keys as keys
 from dispatch.config.settings import PREFIX, Settings, is_loopback
 from dispatch.errors import ConfigurationError
 from dispatch.gateway.http.context import Principal
 from dispatch.gateway.http.problems import Problem
 
-_EVERYTHING = Principal(api_keys.LOCAL, frozenset(keys.SCOPES))
-_NOBODY = keys.ApiKey("nobody", "0" * 64, frozenset())
+_LOCAL_PRINCIPAL = Principal(api_keys.LOCAL, frozenset(api_keys.SCOPES))
+_UNKNOWN = api_keys.ApiKey("unknown", "0" * 64, frozenset())
 _CHALLENGE = 'Bearer realm="robot-dispatch"'
 
 
 class Keyring:
-    """The configured keys.
+    """The configured API api_keys.
 
     Args:
-        entries: the keys; none leaves the API open to this machine only.
-        pepper: of their HMAC.
+        entries: the API keys; without any, only loopback clients are authorised.
+        pepper: key of their HMAC.
     """
 
-    def __init__(self, entries: tuple[keys.ApiKey, ...], pepper: str) -> None:
+    def __init__(self, entries: tuple[api_keys.ApiKey, ...], pepper: str) -> None:
         self._pepper = pepper
-        self._entries: dict[str, list[keys.ApiKey]] = {}
+        self._entries: dict[str, list[api_keys.ApiKey]] = {}
         for entry in entries:
             self._entries.setdefault(entry.id, []).append(entry)
 
@@ -39,13 +38,13 @@ class Keyring:
         """Read ``DISPATCH_API_KEYS``.
 
         Raises:
-            ConfigurationError: every entry that is not usable, by its place; never its text.
+            ConfigurationError: names each invalid entry by its position, never by its text.
         """
-        entries: list[keys.ApiKey] = []
+        entries: list[api_keys.ApiKey] = []
         problems: list[str] = []
         for number, text in enumerate(settings.api_keys, 1):
             try:
-                entries.append(keys.parse(text))
+                entries.append(api_keys.parse(text))
             except ValueError as exc:
                 problems.append(f"{PREFIX}API_KEYS: entry {number}: {exc}")
         if problems:
@@ -54,46 +53,46 @@ class Keyring:
         return cls(tuple(entries), pepper.get_secret_value() if pepper else "")
 
     def authorise(self, scope: str) -> Principal:
-        """Let the request in hand pass, or not.
+        """Authenticate the current request and check its scope.
 
         Args:
-            scope: what the operation needs.
+            scope: required by the operation.
 
         Returns:
-            Who sent it.
+            The principal.
 
         Raises:
-            Problem: 401 or 403.
+            Problem: 401 without a valid API key, 403 without the scope.
         """
-        who = self._identify() if self._entries else _local(flask.request.environ)
-        if scope not in who.scopes:
+        principal = self._authenticate() if self._entries else _local(flask.request.environ)
+        if scope not in principal.scopes:
             challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
             detail = f"The operation needs the scope {scope}."
             raise Problem("insufficient-scope", detail, headers={"WWW-Authenticate": challenge})
-        return who
+        return principal
 
-    def _identify(self) -> Principal:
-        given = flask.request.headers.get("Authorization")
-        if given is None:
+    def _authenticate(self) -> Principal:
+        header = flask.request.headers.get("Authorization")
+        if header is None:
             raise Problem("unauthenticated", headers={"WWW-Authenticate": _CHALLENGE})
-        scheme, _, token = given.partition(" ")
+        scheme, _, token = header.partition(" ")
         entry = self._find(token.strip()) if scheme.lower() == "bearer" else None
         if entry is None:
             raise Problem("unauthenticated", headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'})
         return Principal(entry.id, entry.scopes)
 
-    def _find(self, token: str) -> keys.ApiKey | None:
-        """The entry of a key. An unknown id costs as much as a wrong secret, so timing tells nothing."""
-        candidates = self._entries.get(keys.key_id(token) or "", [_NOBODY])
-        digest = keys.digest(self._pepper, token)
-        found = [entry for entry in candidates if hmac.compare_digest(entry.digest, digest)]
-        return found[0] if found else None
+    def _find(self, token: str) -> api_keys.ApiKey | None:
+        """The entry of an API key. An unknown id takes as long as a wrong secret, so timing reveals nothing."""
+        candidates = self._entries.get(api_keys.key_id(token) or "", [_UNKNOWN])
+        digest = api_keys.digest(self._pepper, token)
+        matches = [entry for entry in candidates if hmac.compare_digest(entry.digest, digest)]
+        return matches[0] if matches else None
 
 
 def _local(environ: Mapping[str, object]) -> Principal:
-    """Without keys, only this machine gets in, whatever address the server was bound to.
+    """Without API keys, only loopback clients are authorised, whatever address the server is bound to.
 
-    The Host and Origin checks keep a web page in a browser on this machine out (DNS rebinding, CSRF).
+    The Host and Origin checks reject requests of web pages in a local browser (DNS rebinding, CSRF).
     """
     peer = str(environ.get("REMOTE_ADDR") or "127.0.0.1")  # a Unix socket has no address
     host = str(environ.get("HTTP_HOST") or "localhost")
@@ -102,7 +101,7 @@ def _local(environ: Mapping[str, object]) -> Principal:
     if not all(map(is_loopback, names)):
         detail = f"No API keys are configured, so only this machine may use the API. Set {PREFIX}API_KEYS."
         raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": _CHALLENGE})
-    return _EVERYTHING
+    return _LOCAL_PRINCIPAL
 
 
 def _hostname(url: str) -> str:

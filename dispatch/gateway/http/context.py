@@ -1,4 +1,4 @@
-"""What is known about the request in hand: its id, its trace, who sent it."""
+"""The context of the current request: id, trace, principal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dispatch.telemetry import logs, tracing
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Principal:
-    """Who sent a request, and what it may do."""
+    """An authenticated client and its scopes."""
 
     id: str
     scopes: frozenset[str]
@@ -29,61 +29,61 @@ class Principal:
 
 @dataclasses.dataclass(slots=True)
 class RequestContext:
-    """One request's context."""
+    """One request: ids, timing, and what the response and the access log need."""
 
     request_id: str
-    traceparent: str  #: the caller's trace with a span of our own
+    traceparent: str  #: the trace of the client, the span of this request
     trace_id: str
     started: float  #: `time.monotonic` seconds
     principal: Principal | None = None
     task_id: str | None = None
-    problem: str = ""  #: the slug of the problem it is answered with
-    waited: float = 0.0  #: seconds that the client asked us to wait
-    quota: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: headers that say what is left of a share
+    problem: str = ""  #: slug of the problem in the response
+    waited: float = 0.0  #: seconds spent on a long poll (`Prefer: wait`)
+    quota: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: `RateLimit` headers
 
 
 def begin() -> None:
-    """Open the context; runs before every request."""
-    given = flask.request.headers
-    traceparent = tracing.current().traceparent or ids.child_traceparent(given.get("traceparent"))
+    """Create the context; runs before every request."""
+    request_headers = flask.request.headers
+    traceparent = tracing.current().traceparent or ids.child_traceparent(request_headers.get("traceparent"))
     context = RequestContext(
-        request_id=headers.request_id(given.get("X-Request-Id")),
+        request_id=headers.request_id(request_headers.get("X-Request-Id")),
         traceparent=traceparent,
         trace_id=ids.trace_id(traceparent) or "",
         started=time.monotonic(),
     )
     flask.g.context = context
-    clear_contextvars()  # the thread's last request left its own
+    clear_contextvars()  # of the previous request on this thread
     bind_contextvars(request_id=context.request_id, **logs.trace_fields(traceparent))
 
 
 def current() -> RequestContext:
-    """The context of the request in hand."""
+    """The context of the current request."""
     context: RequestContext = flask.g.context
     return context
 
 
 def principal() -> Principal:
-    """Who sent the request in hand; only inside operations that need a scope."""
-    who = current().principal
-    assert who is not None, "the operation has no scope"  # noqa: S101 - a view without a scope is our bug
-    return who
+    """The principal of the current request; only in operations that have a scope."""
+    principal = current().principal
+    assert principal is not None, "the operation has no scope"  # noqa: S101 - a view without a scope is a bug
+    return principal
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """ResponseSpec with JSON.
+    """A JSON response.
 
     Args:
         value: JSON-ready.
         status: HTTP status.
-        headers: more response headers.
+        headers: additional response headers.
     """
     body = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return Response(body, status, headers, mimetype="application/json")
 
 
 def task_json(record: Record) -> dict[str, Any]:
-    """A task as the API shows it, with a link to its trace where one is configured."""
+    """A task as JSON, with `traceUrl` where `DISPATCH_TRACE_URL` is set."""
     body = record.to_json()
     template: str = flask.current_app.config["TRACE_URL"]
     if template and record.trace_id:
@@ -92,7 +92,7 @@ def task_json(record: Record) -> dict[str, Any]:
 
 
 def problem_response(problem: problems.Problem) -> Response:
-    """ResponseSpec with problem details (RFC 9457), tied to the request in hand."""
+    """A problem details response (RFC 9457) to the current request."""
     context = current()
     context.problem = problem.kind.slug
     body = problem.body() | {

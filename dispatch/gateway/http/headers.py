@@ -1,11 +1,11 @@
-"""Reading request headers. Pure: text in, values out."""
+"""Parsers of request headers. Pure: text in, values out."""
 
 from __future__ import annotations
 
 import re
 import secrets
 
-#: Seconds a client may ask a GET to wait (`Prefer: wait=N`).
+#: Seconds: longest wait of a long poll (`Prefer: wait=N`).
 MAX_WAIT = 20
 
 MAX_IDEMPOTENCY_KEY = 255  #: characters
@@ -24,29 +24,29 @@ class InvalidIdempotencyKey(ValueError):
         super().__init__(self.__doc__)
 
 
-def request_id(given: str | None) -> str:
-    """The caller's X-Request-Id when it is usable, a fresh one otherwise."""
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+def request_id(value: str | None) -> str:
+    """The client's X-Request-Id if valid, a new id otherwise."""
+    return value if value is not None and _REQUEST_ID.fullmatch(value) else secrets.token_hex(16)
 
 
-def idempotency_key(given: str | None) -> str | None:
-    """Read an Idempotency-Key.
+def idempotency_key(value: str | None) -> str | None:
+    """Parse an Idempotency-Key.
 
     Args:
-        given: the header. The IETF draft (draft-ietf-httpapi-idempotency-key-header) has a quoted string
-            (RFC 9651, 3.3.3); most clients send it bare. ``"a"`` and ``a`` are the same key.
+        value: the header. The IETF draft (draft-ietf-httpapi-idempotency-key-header) defines a quoted string
+            (RFC 9651, 3.3.3); most clients send it bare. ``"a"`` and ``a`` are the same Idempotency-Key.
 
     Returns:
-        The key without quotes; None when there is no header.
+        The Idempotency-Key without quotes; None without the header.
 
     Raises:
-        InvalidIdempotencyKey: it is empty, too long, not visible ASCII, or its quotes don't match.
+        InvalidIdempotencyKey: it is empty, too long, not visible ASCII, or its quotes are unbalanced.
     """
-    if given is None:
+    if value is None:
         return None
-    key = given
-    if given.startswith('"'):
-        match = _QUOTED.fullmatch(given)
+    key = value
+    if value.startswith('"'):
+        match = _QUOTED.fullmatch(value)
         if match is None:
             raise InvalidIdempotencyKey
         key = re.sub(r"\\(.)", r"\1", match[1])
@@ -55,29 +55,29 @@ def idempotency_key(given: str | None) -> str | None:
     return key
 
 
-def preferred_wait(given: str | None) -> int:
+def preferred_wait(value: str | None) -> int:
     """Seconds of ``Prefer: wait=N`` (RFC 7240, 4.3).
 
     Args:
-        given: the header; the first `wait` counts, anything unusable is ignored (RFC 7240, 2).
+        value: the header; the first `wait` applies, invalid preferences are ignored (RFC 7240, 2).
 
     Returns:
-        Whole seconds up to `MAX_WAIT`; 0 when none are asked for.
+        Whole seconds up to `MAX_WAIT`; 0 without the preference.
     """
-    for preference in (given or "").split(","):
+    for preference in (value or "").split(","):
         match = _WAIT.fullmatch(preference.partition(";")[0].strip())
         if match:
             return min(int(match[1] or match[2]), MAX_WAIT)
     return 0
 
 
-def etag_matches(given: str | None, etag: str) -> bool:
-    """Whether an If-None-Match covers a tag.
+def etag_matches(value: str | None, etag: str) -> bool:
+    """Whether an If-None-Match matches an entity tag.
 
     Args:
-        given: the header; compared weakly (RFC 9110, 13.1.2).
+        value: the header; weak comparison (RFC 9110, 13.1.2).
         etag: the opaque part, without quotes.
     """
-    if given is None:
+    if value is None:
         return False
-    return given.strip() == "*" or etag in _ETAG.findall(given)
+    return value.strip() == "*" or etag in _ETAG.findall(value)

@@ -1,8 +1,8 @@
-"""JSON from strangers: strict where Python's parser is lenient. Pure.
+"""JSON request bodies: strict where Python's parser is lenient. Pure.
 
-Refused, because two readers could understand it differently, or because a later step would choke on it:
-NaN and Infinity, a name given twice, numbers beyond 64 bits, lone surrogates (RFC 7493, I-JSON), any
-encoding but UTF-8 (RFC 8259, 8.1), and nesting deeper than `MAX_DEPTH`.
+Rejected, because parsers disagree about it or a later step cannot process it: NaN and Infinity, duplicate names, numbers
+beyond 64 bits, lone surrogates (RFC 7493, I-JSON), any encoding but UTF-8 (RFC 8259, 8.1), and nesting deeper than
+`MAX_DEPTH`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-MAX_DEPTH = 64  #: objects and arrays inside one another
+MAX_DEPTH = 64  #: levels of nested objects and arrays
 
-_LONGEST_INTEGER = 20  #: characters of a 64-bit number with its sign
+_LONGEST_INTEGER = 20  #: characters of a 64-bit integer with its sign
 
 
 class MalformedJson(ValueError):
-    """The body is not JSON that everybody reads alike."""
+    """The body is not interoperable JSON (RFC 7493)."""
 
 
 def parse(raw: bytes) -> Any:
-    """Read a body.
+    """Parse a body.
 
     Args:
-        raw: the bytes as they came.
+        raw: the bytes received.
 
     Returns:
-        What they say.
+        The JSON value.
 
     Raises:
-        MalformedJson: why not, without quoting the body.
+        MalformedJson: the reason, without a quote of the body.
     """
     try:
         value = _decoder.decode(raw.decode("utf-8"))
@@ -42,7 +42,7 @@ def parse(raw: bytes) -> Any:
         raise MalformedJson(f"{exc.msg} at line {exc.lineno}, column {exc.colno}") from exc
     except RecursionError as exc:
         raise MalformedJson(f"nested deeper than {MAX_DEPTH}") from exc
-    # Counting brackets bounds the depth from above: nearly every body stops here.
+    # The number of brackets is an upper bound of the depth: sufficient for nearly every body.
     if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
         _check_depth(value)
     if b"\\u" in raw:
@@ -51,12 +51,12 @@ def parse(raw: bytes) -> Any:
 
 
 def canonical(value: Any) -> bytes:
-    """The same bytes for the same JSON value, whatever its spacing and the order of its names."""
+    """A serialisation independent of spacing and of the order of names."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def fingerprint(method: str, value: Any) -> str:
-    """What tells one request body from another.
+    """The hash that identifies a request body.
 
     Args:
         method: of the request.
@@ -71,14 +71,14 @@ def fingerprint(method: str, value: Any) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise MalformedJson("a name is given twice in one object")
+        raise MalformedJson("a name occurs twice in one object")
     return value
 
 
 def _integer(text: str) -> int:
     if len(text) <= _LONGEST_INTEGER and -(2**63) <= (value := int(text)) < 2**63:
         return value
-    raise MalformedJson("a whole number does not fit into 64 bits")
+    raise MalformedJson("an integer does not fit into 64 bits")
 
 
 def _float(text: str) -> float:

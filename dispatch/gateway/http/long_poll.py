@@ -1,4 +1,4 @@
-"""How clients follow a task without hammering: ETag, Retry-After, long polling."""
+"""Following a task at a low request rate: ETag, Retry-After, long poll."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import flask
 
 from dispatch.protocol.record import Record, State
 
-#: One thread in this many may wait for a change; the others stay free for everybody else.
+#: One thread in this many may hold a long poll; the others stay free for other requests.
 _THREADS_PER_WAITER = 4
 
 
 def etag(record: Record) -> str:
-    """The entity tag, without quotes: the revision."""
+    """The entity tag without quotes: the revision."""
     return str(record.revision)
 
 
 def retry_after(record: Record, now: float | None = None) -> int | None:
-    """Seconds until the task is worth another look.
+    """Seconds until the client should poll again.
 
     Args:
         record: the task.
-        now: epoch seconds; the clock's by default.
+        now: epoch seconds; the current time by default.
 
     Returns:
-        The time until its next attempt while it waits on a rung, 1 while it is under way; None once it has ended.
+        The time until its next attempt in RETRY_WAIT, 1 in other states; None once it has ended.
     """
     if record.state.terminal:
         return None
@@ -38,18 +38,18 @@ def retry_after(record: Record, now: float | None = None) -> int | None:
     return max(1, math.ceil(record.next_attempt_at / 1_000 - (time.time() if now is None else now)))
 
 
-#: What an application's extensions know this by: whether its process is about to end.
+#: Key in `flask.Flask.extensions` of a callable: whether the process is shutting down.
 ENDING = "ending"
 
-#: A hang-up, as far as this system's poll can tell.
+#: Events of a closed connection; POLLRDHUP exists on Linux only.
 _HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 
-def leaving() -> Callable[[], bool]:
-    """Whether nobody needs the answer to the request in hand any more, to be asked later and again.
+def cancellation() -> Callable[[], bool]:
+    """A check for the current request: whether its response is no longer needed; call it repeatedly.
 
-    The client has hung up, of which a thread that only waits would hear with its second write at the earliest; or the
-    process is about to end, which would wait for this thread.
+    True once the client has closed the connection, which a waiting thread would otherwise notice at its second write at
+    the earliest; or once the process is shutting down, which would wait for this thread.
     """
     connection = flask.request.environ.get("gunicorn.socket")
     ending: Callable[[], bool] = flask.current_app.extensions.get(ENDING, lambda: False)
@@ -61,22 +61,22 @@ def leaving() -> Callable[[], bool]:
 
 
 class Slots:
-    """A fixed number of places, never waited for.
+    """A non-blocking semaphore.
 
     Args:
-        threads: of this process; a quarter of them may wait.
+        threads: of this process; the semaphore admits a quarter of them.
     """
 
     def __init__(self, threads: int) -> None:
-        self._places = (
+        self._semaphore = (
             threading.BoundedSemaphore(threads // _THREADS_PER_WAITER) if threads >= _THREADS_PER_WAITER else None
         )
 
-    def take(self) -> bool:
-        """Take a place; False when there is none left."""
-        return self._places is not None and self._places.acquire(blocking=False)
+    def acquire(self) -> bool:
+        """Acquire a slot; False when none is free."""
+        return self._semaphore is not None and self._semaphore.acquire(blocking=False)
 
-    def leave(self) -> None:
-        """Give the place back."""
-        if self._places is not None:
-            self._places.release()
+    def release(self) -> None:
+        """Release a slot."""
+        if self._semaphore is not None:
+            self._semaphore.release()

@@ -1,6 +1,6 @@
-"""What gunicorn itself refuses, before any of our code sees a request: as problem details, too (RFC 9457).
+"""Requests that gunicorn rejects before the application runs: problem details for them as well (RFC 9457).
 
-gunicorn answers with an HTML page that quotes what the client sent; this says the same as JSON, and quotes nothing.
+gunicorn responds with an HTML page that quotes the request; this responds with JSON and quotes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gunicorn import util
 
 from dispatch.gateway.http.problems import MEDIA_TYPE, Problem, plain
 
-#: What a client can do about it, by status.
+#: `detail` by status.
 _DETAILS = {
     400: "The bytes sent are not a valid HTTP/1.1 request.",
     414: "The request line is too long: 8,190 bytes are read.",
@@ -24,8 +24,8 @@ _DETAILS = {
 }
 
 
-def answer(status: int) -> bytes:
-    """A whole HTTP response for a request that could not be read.
+def response(status: int) -> bytes:
+    """A complete HTTP response to a request that could not be parsed.
 
     Args:
         status: HTTP status.
@@ -46,10 +46,10 @@ def answer(status: int) -> bytes:
 
 
 def install() -> None:
-    """Have gunicorn's workers answer so; there is no setting for it."""
+    """Patch gunicorn's `write_error`; there is no setting for it."""
     util.write_error = _write
 
 
 def _write(sock: Any, status: int, reason: str, message: str) -> None:
-    del reason, message  # the message quotes the client
-    util.write_nonblock(sock, answer(status))
+    del reason, message  # the message quotes the request
+    util.write_nonblock(sock, response(status))

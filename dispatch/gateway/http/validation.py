@@ -1,4 +1,4 @@
-"""Requests into values: the body, the query, and pydantic's complaints as problem details."""
+"""Parsing of bodies and queries; pydantic's errors become problem details."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 def read_object() -> dict[str, Any]:
-    """The JSON object in the body of the request in hand.
+    """The JSON object in the body of the current request.
 
     Raises:
-        Problem: 415, 413, 400, or 422 when it is JSON but no object.
+        Problem: 415, 413, 400, or 422 when it is JSON but not an object.
     """
     request = flask.request
     charset = request.mimetype_params.get("charset", "utf-8").lower()
@@ -29,7 +29,7 @@ def read_object() -> dict[str, Any]:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem("unsupported-media-type", headers={"Accept-Encoding": "identity"})
     raw = request.get_data(cache=False)
-    # Werkzeug refuses a Content-Length over its limit but cuts a chunked body off there: the limit is one byte over.
+    # Werkzeug rejects a Content-Length over its limit but truncates a chunked body there: the limit is one byte over.
     if raw and len(raw) == request.max_content_length:
         raise Problem("body-too-large")
     try:
@@ -42,7 +42,7 @@ def read_object() -> dict[str, Any]:
 
 
 def read_optional_object() -> dict[str, Any]:
-    """As `read_object`, but no body at all is an empty object."""
+    """As `read_object`; an absent body is an empty object."""
     return read_object() if flask.request.content_length or _chunked() else {}
 
 
@@ -50,12 +50,12 @@ def parse(model: type[Model], value: Mapping[str, Any], at: str = "") -> Model:
     """Validate a part of the body.
 
     Args:
-        model: what it must be. Validated as JSON, so that a strict model can have dates or tuples.
+        model: the schema. Validates in JSON mode, so that a strict model can have dates or tuples.
         value: from `read_object`.
         at: JSON Pointer of the part in the body.
 
     Raises:
-        Problem: 422 with a pointer to each thing that is wrong.
+        Problem: 422 with a pointer to each error.
     """
     try:
         return model.model_validate_json(json.dumps(value))
@@ -64,20 +64,20 @@ def parse(model: type[Model], value: Mapping[str, Any], at: str = "") -> Model:
 
 
 def read_query(model: type[Model]) -> Model:
-    """Validate the query parameters of the request in hand.
+    """Validate the query parameters of the current request.
 
     Raises:
-        Problem: 422; a parameter that is given twice is refused as well.
+        Problem: 422, also for a duplicate parameter.
     """
-    given = flask.request.args.to_dict(flat=False)
-    twice = [
-        FieldError(pointer(["query", name]), "The parameter is given more than once.", "duplicate")
-        for name, values in given.items()
+    parameters = flask.request.args.to_dict(flat=False)
+    duplicates = [
+        FieldError(pointer(["query", name]), "The parameter occurs more than once.", "duplicate")
+        for name, values in parameters.items()
         if len(values) > 1
     ]
-    if twice:
-        raise invalid(*twice)
-    values = {name: values[0] for name, values in given.items()}
+    if duplicates:
+        raise invalid(*duplicates)
+    values = {name: values[0] for name, values in parameters.items()}
     try:
         return model.model_validate(values, by_alias=True, by_name=False)
     except pydantic.ValidationError as exc:
@@ -85,18 +85,18 @@ def read_query(model: type[Model]) -> Model:
 
 
 def page(fetch: Callable[[], Page]) -> Page:
-    """A page of a list.
+    """Fetch one page of a list.
 
     Args:
-        fetch: raises ValueError for a cursor that this API did not give out.
+        fetch: raises ValueError for an invalid cursor.
 
     Raises:
-        Problem: 422 for such a cursor.
+        Problem: 422 for an invalid cursor.
     """
     try:
         return fetch()
     except ValueError as exc:
-        error = FieldError("/query/cursor", "The cursor is not one that this API gave out.", "invalid_cursor")
+        error = FieldError("/query/cursor", "The cursor was not issued by this API.", "invalid_cursor")
         raise invalid(error) from exc
 
 
@@ -112,17 +112,18 @@ def pointer(path: Sequence[str | int]) -> str:
 
 
 def _field_errors(exc: pydantic.ValidationError, value: Any, at: str) -> list[FieldError]:
-    # Without input and context: they would echo what the client sent, secrets included.
-    found = exc.errors(include_url=False, include_context=False, include_input=False)
+    # Without input and context, which contain values of the request, secrets included.
+    errors = exc.errors(include_url=False, include_context=False, include_input=False)
     return [
-        FieldError(at + pointer(_place(error["loc"], value)), _sentence(error["msg"]), error["type"]) for error in found
+        FieldError(at + pointer(_place(error["loc"], value)), _sentence(error["msg"]), error["type"])
+        for error in errors
     ]
 
 
 def _place(loc: Sequence[str | int], value: Any) -> list[str | int]:
-    """The part of pydantic's location that exists in the document, and the last name when it is missing there.
+    """The part of pydantic's location that exists in the document, plus the last name when it is missing there.
 
-    A location also names the branches of unions and the validators it went through.
+    A location also contains the branches of unions and the validators on its path.
     """
     path: list[str | int] = []
     for number, part in enumerate(loc):

@@ -42,14 +42,14 @@ class DeadLetterViews:
     @operation(
         Operation(
             "GET", "/v1/dead-letters", "listDeadLetters", "Dead letters", "List everybody's dead letters, newest first",
-            (ResponseSpec(200, "A page.", models.DeadLetterList, ("Cache-Control",)),),
+            (ResponseSpec(200, "A page.", models.DeadLetterListModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
-            query=models.LetterQuery,
+            query=models.DeadLetterQuery,
         )
     )  # fmt: skip
     def index(self) -> Response:
         """A page of dead letters."""
-        query = validation.read_query(models.LetterQuery)
+        query = validation.read_query(models.DeadLetterQuery)
         page = validation.page(
             lambda: self._service.page(
                 DeadLetterFilter(query.type, query.error_type), limit=query.limit, cursor=query.cursor
@@ -60,7 +60,7 @@ class DeadLetterViews:
     @operation(
         Operation(
             "GET", "/v1/dead-letters/{taskId}", "getDeadLetter", "Dead letters", "Look at a dead letter",
-            (ResponseSpec(200, "The letter, with its payload.", models.DeadLetterDetail, ("Cache-Control",)),),
+            (ResponseSpec(200, "The letter, with its payload.", models.DeadLetterDetailModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             problems=("task-not-found",),
         )
@@ -73,7 +73,7 @@ class DeadLetterViews:
     @operation(
         Operation(
             "POST", "/v1/dead-letters/{taskId}/redrive", "redriveDeadLetter", "Dead letters", "Send a dead letter again",
-            (ResponseSpec(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.Task, ("Location",)),),
+            (ResponseSpec(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.TaskModel, ("Location",)),),
             scope=keys.DEADLETTERS_WRITE,
             body=models.NoBody, body_required=False,
             problems=(
@@ -96,8 +96,8 @@ class DeadLetterViews:
         Operation(
             "POST", "/v1/dead-letters/redrive", "redriveDeadLetters", "Dead letters", "Send many dead letters again",
             (
-                ResponseSpec(202, "The workers will send them again.", models.BulkAnswer),
-                ResponseSpec(200, "A dry run: only counted.", models.BulkAnswer),
+                ResponseSpec(202, "The workers will send them again.", models.BulkAnswerModel),
+                ResponseSpec(200, "A dry run: only counted.", models.BulkAnswerModel),
             ),
             scope=keys.DEADLETTERS_WRITE,
             description="The request is stored, so that it goes on when a worker dies on the way.",
@@ -114,7 +114,7 @@ class DeadLetterViews:
         matched = self._service.count(bulk.filter, most=limit)
         if matched and not order.dry_run:
             self._bulk.add(bulk)
-        answer = models.BulkAnswer(matched=matched, limit=limit, rate_per_second=rate, dry_run=order.dry_run)
+        answer = models.BulkAnswerModel(matched=matched, limit=limit, rate_per_second=rate, dry_run=order.dry_run)
         return json_response(answer.model_dump(by_alias=True), 200 if order.dry_run else 202)
 
     @operation(

@@ -1,4 +1,4 @@
-"""``/openapi.json``, ``/docs`` (offline: Swagger UI comes from this package) and ``/problems/{slug}``."""
+"""``/openapi.json``, ``/docs`` (offline: Swagger UI is part of this package) and ``/problems/{slug}``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATIC = pathlib.Path(__file__).parents[1] / "static"
 
 _CACHED = {"Cache-Control": "public, max-age=300"}
 
-#: Swagger UI sets styles from its script; nothing else may be loaded, run or framed from elsewhere.
+#: Swagger UI sets inline styles from its script; everything else must be same-origin, and framing is denied.
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
 _DOCS = """\
@@ -51,18 +51,18 @@ _PROBLEM = """\
 
 
 class DocsViews:
-    """What explains the API; open to everybody."""
+    """Documentation of the API; no authentication."""
 
     def __init__(self) -> None:
-        self._make: Callable[[], Mapping[str, Any]] = dict
+        self._build: Callable[[], Mapping[str, Any]] = dict
 
-    def describe(self, make: Callable[[], Mapping[str, Any]]) -> None:
-        """Take what makes the OpenAPI document; it needs every operation, these included, and is made when asked for."""
-        self._make = make
+    def describe(self, build: Callable[[], Mapping[str, Any]]) -> None:
+        """Set the builder of the OpenAPI document: it needs every operation, these included, so it runs on first use."""
+        self._build = build
 
     @functools.cached_property
     def _document(self) -> str:
-        return json.dumps(self._make(), separators=(",", ":"))
+        return json.dumps(self._build(), separators=(",", ":"))
 
     @operation(
         Operation(
@@ -76,8 +76,8 @@ class DocsViews:
 
     @operation(
         Operation(
-            "GET", "/docs", "getDocs", "About", "This document, for people",
-            (ResponseSpec(200, "A page that needs no other server.", str, media_type="text/html"),),
+            "GET", "/docs", "getDocs", "About", "This document as a web page",
+            (ResponseSpec(200, "A page that loads nothing from other servers.", str, media_type="text/html"),),
         )
     )  # fmt: skip
     def docs(self) -> Response:
@@ -86,8 +86,8 @@ class DocsViews:
 
     @operation(
         Operation(
-            "GET", "/problems/{slug}", "getProblem", "About", "What a problem type means",
-            (ResponseSpec(200, "The explanation; HTML for browsers.", models.ProblemPage),),
+            "GET", "/problems/{slug}", "getProblem", "About", "Explain a problem type",
+            (ResponseSpec(200, "The explanation; HTML for browsers.", models.ProblemPageModel),),
             problems=("not-found",),
         )
     )  # fmt: skip
@@ -95,23 +95,23 @@ class DocsViews:
         """One problem type, explained."""
         kind = problems.KINDS.get(slug)
         if kind is None:
-            raise Problem("not-found", "There is no problem type of that name.")
+            raise Problem("not-found", "There is no problem type with that slug.")
         best = flask.request.accept_mimetypes.best_match(["application/json", "text/html"], "application/json")
         more = {**_CACHED, "Vary": "Accept"}
         if best == "text/html":
             return Response(_page(kind), headers={**more, "Content-Security-Policy": _POLICY}, mimetype="text/html")
-        page = models.ProblemPage(
+        page = models.ProblemPageModel(
             type=kind.type, title=kind.title, status=kind.status, meaning=kind.meaning, remedy=kind.remedy
         )
         return json_response(page.model_dump(by_alias=True), headers=more)
 
 
 def serve_static(app: flask.Flask) -> None:
-    """Serve the vendored files below ``/docs/``."""
+    """Serve the vendored files under ``/docs/``."""
 
     def static(name: str) -> Response:
         response = flask.send_from_directory(STATIC, name, max_age=86_400)
-        del response.headers["Date"]  # the server writes its own
+        del response.headers["Date"]  # gunicorn adds its own
         return response
 
     app.add_url_rule("/docs/<path:name>", "static", static, methods=["GET"])

@@ -1,6 +1,6 @@
-"""A task's hops as server-sent events: what has happened so far, then each as it happens, until the task has ended.
+"""A task's hops as server-sent events: the past ones, then each new one, until the task has ended.
 
-Whichever process made a hop tells Redis, and Redis tells every gateway process that waits for this task.
+The process that records a hop publishes it to Redis, and Redis notifies each gateway process that waits for the task.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from dispatch.telemetry import logger
 
 MEDIA_TYPE = "text/event-stream"
 
-#: Seconds without an event after which a comment shows that the stream lives.
+#: Seconds without an event after which a comment keeps the connection alive.
 HEARTBEAT = 15.0
 
-#: Seconds a stream may last; the client comes back with Last-Event-ID. A client whose machine died keeps its place no longer.
+#: Seconds: maximum duration of a stream, also of one to a crashed host; clients reconnect with Last-Event-ID.
 LONGEST = 600.0
 
-#: Milliseconds after which a client that lost its stream should come back.
+#: Milliseconds after which a disconnected client should reconnect.
 _RETRY = 3_000
 
 log = logger("dispatch.gateway.streams")
 
 
-def last_event(given: str | None) -> int:
-    """The number of the last event a client has seen; 0 when it has seen none, or says something else."""
-    return int(given) if given is not None and given.isascii() and given.isdigit() and len(given) < 10 else 0
+def last_event(value: str | None) -> int:
+    """The number in a Last-Event-ID; 0 without the header or when it is not a number."""
+    return int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 10 else 0
 
 
 def follow(tasks: TaskStore, record: Record, after: int, over: Callable[[], bool]) -> Iterator[str]:
-    """The stream.
+    """Stream a task's hops.
 
     Args:
         tasks: the records.
         record: the task.
-        after: number of the last event that the client has seen.
-        over: whether the client or this process is leaving.
+        after: number of the last event that the client has received.
+        over: whether the client has disconnected or this process is shutting down.
 
     Yields:
-        Parts of a ``text/event-stream``; the first at once.
+        Parts of a ``text/event-stream``; the first immediately.
     """
     yield f"retry: {_RETRY}\n\n"
     end = time.monotonic() + LONGEST
     try:
         while True:
-            # The record was read before the hops: if it has ended, its last hop is among them.
+            # The record was read before the hops: if the task has ended, its last hop is among them.
             for hop in tasks.hops(record.task_id):
                 if hop["seq"] > after:
                     after = hop["seq"]
@@ -61,13 +61,13 @@ def follow(tasks: TaskStore, record: Record, after: int, over: Callable[[], bool
             if changed is None:
                 return
             if changed.revision == record.revision and not over():
-                yield ": still there\n\n"
+                yield ": keep-alive\n\n"
             record = changed
     except StoreError as exc:
-        log.warning("a stream ends: the client comes back", task_id=record.task_id, reason=str(exc))
+        log.warning("event stream closed: the store is unavailable", task_id=record.task_id, reason=str(exc))
 
 
 def event(hop: Mapping[str, Any]) -> str:
-    """A hop as an event."""
+    """A hop as a server-sent event."""
     data = json.dumps(hop, separators=(",", ":"), ensure_ascii=False)
     return f"id: {hop['seq']}\nevent: {hop['kind']}\ndata: {data}\n\n"

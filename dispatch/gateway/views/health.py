@@ -1,4 +1,4 @@
-"""``/livez`` and ``/readyz``: is the process there, can it accept tasks."""
+"""``/livez`` and ``/readyz``: liveness of the process, readiness to accept tasks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dispatch.gateway.http.problems import Problem
 
 
 class HealthViews:
-    """For load balancers and orchestrators; open to everybody.
+    """For load balancers and orchestrators; no authentication.
 
     Args:
-        readiness: what `/readyz` asks.
+        readiness: the checks of `/readyz`.
     """
 
     def __init__(self, readiness: Readiness) -> None:
@@ -23,29 +23,29 @@ class HealthViews:
 
     @operation(
         Operation(
-            "GET", "/livez", "isAlive", "Health", "Whether the process answers; touches nothing",
-            (ResponseSpec(200, "It does.", models.Alive),),
+            "GET", "/livez", "isAlive", "Health", "Whether the process responds; contacts no server",
+            (ResponseSpec(200, "It does.", models.AliveModel),),
         )
     )  # fmt: skip
     def livez(self) -> Response:
-        """The process answers."""
+        """The process responds."""
         return json_response({"status": "ok"})
 
     @operation(
         Operation(
             "GET", "/readyz", "isReady", "Health", "Whether tasks can be accepted",
-            (ResponseSpec(200, "They can.", models.Ready),),
-            description="Asks RabbitMQ and Redis, 500 ms each, and remembers the verdict for a second. "
-            "503 names what is down in `checks`.",
+            (ResponseSpec(200, "They can.", models.ReadyModel),),
+            description="Checks RabbitMQ and Redis, 500 ms each, and caches the results for a second. "
+            "503: `checks` has the failures.",
             problems=("broker-unavailable", "store-unavailable"),
         )
     )  # fmt: skip
     def readyz(self) -> Response:
-        """RabbitMQ and Redis answer, and Redis keeps what it is given."""
-        verdict = self._readiness.verdict()
-        checks = {name: {"ok": wrong is None, "detail": wrong or "ok"} for name, wrong in verdict.items()}
-        down = [name for name in _SLUGS if verdict.get(name) is not None]
+        """RabbitMQ and Redis pass their checks."""
+        failures = self._readiness.failures()
+        checks = {name: {"ok": failure is None, "detail": failure or "ok"} for name, failure in failures.items()}
+        down = [name for name in _SLUGS if failures.get(name) is not None]
         if down:
-            detail = "; ".join(f"{name}: {verdict[name]}" for name in down)
+            detail = "; ".join(f"{name}: {failures[name]}" for name in down)
             raise Problem(_SLUGS[down[0]], detail, retry_after=1, checks=checks)
         return json_response({"status": "ok", "checks": checks})

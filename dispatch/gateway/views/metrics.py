@@ -1,4 +1,4 @@
-"""``/metrics``: of every process of this gateway, whichever answers."""
+"""``/metrics``: aggregated over the processes of this gateway."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dispatch.telemetry import metrics
 
 
 class MetricViews:
-    """For Prometheus; open to everybody, as the health checks are: it tells no task, client or secret.
+    """For Prometheus. No authentication, as for the health checks: it exposes no task, client or secret.
 
     Args:
-        types: the task types that have series of their own.
+        types: task types with a label value of their own.
     """
 
     def __init__(self, types: Iterable[str]) -> None:
-        metrics.know_types(types)
-        metrics.CONFIRM.expect()
+        metrics.register_types(types)
+        metrics.CONFIRM.initialise()
         for name in types:
-            metrics.ACCEPTED.expect(name)
+            metrics.ACCEPTED.initialise(name)
 
     @operation(
         Operation(
             "GET", "/metrics", "scrape", "Health", "The metrics, for Prometheus",
             (ResponseSpec(200, "Every metric.", str, media_type="text/plain"),),
-            description="OpenMetrics when `Accept` asks for it. What each means: docs/reference/metrics.md.",
+            description="OpenMetrics if `Accept` prefers it. Reference: docs/reference/metrics.md.",
         )
     )  # fmt: skip
     def scrape(self) -> Response:

@@ -32,7 +32,7 @@ class QueueViews:
     @operation(
         Operation(
             "GET", "/v1/queues", "listQueues", "Queues", "The queues of the broker map",
-            (ResponseSpec(200, "Every queue; the numbers are some seconds old, see `asOf`.", models.QueueList, ("Cache-Control",)),),
+            (ResponseSpec(200, "Every queue; the numbers are some seconds old, see `asOf`.", models.QueueListModel, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
             problems=("broker-unavailable",),
         )
@@ -44,7 +44,7 @@ class QueueViews:
     @operation(
         Operation(
             "GET", "/v1/queues/{name}", "getQueue", "Queues", "One queue",
-            (ResponseSpec(200, "The queue.", models.Queue, ("Cache-Control",)),),
+            (ResponseSpec(200, "The queue.", models.QueueModel, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
             problems=("not-found", "broker-unavailable"),
         )

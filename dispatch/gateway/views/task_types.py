@@ -34,7 +34,7 @@ class TaskTypeViews:
     @operation(
         Operation(
             "GET", "/v1/task-types", "listTaskTypes", "Task types", "What can be submitted",
-            (ResponseSpec(200, "Every task type.", models.TaskTypeList),),
+            (ResponseSpec(200, "Every task type.", models.TaskTypeListModel),),
             scope=keys.TASKS_READ,
         )
     )  # fmt: skip
@@ -45,7 +45,7 @@ class TaskTypeViews:
     @operation(
         Operation(
             "GET", "/v1/task-types/{name}", "getTaskType", "Task types", "One task type",
-            (ResponseSpec(200, "The task type.", models.TaskType),),
+            (ResponseSpec(200, "The task type.", models.TaskTypeModel),),
             scope=keys.TASKS_READ,
             problems=("not-found",),
         )

@@ -1,4 +1,4 @@
-"""``/v1/tasks``: submit, look, list."""
+"""``/v1/tasks``: submit, get, list, follow."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from dispatch.config import api_keys as keys
 from dispatch.errors import InDoubt, PublishError, StoreError
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.contract import models
-from dispatch.gateway.http import context, headers, jsonbody, validation
-from dispatch.gateway.http import long_poll as polling
+from dispatch.gateway.http import context, headers, jsonbody, long_poll, validation
 from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
@@ -30,7 +29,7 @@ from dispatch.telemetry import metrics
 
 _log = structlog.get_logger("dispatch.gateway")
 
-#: Seconds after which a place for a stream may be free.
+#: Seconds after which a stream slot may be free.
 _STREAM_RETRY = 5
 
 
@@ -41,11 +40,11 @@ class TaskViews:
         tasks: the records.
         submitter: accepts tasks.
         types: the task types by name.
-        idempotency: whether a request is a repeat.
-        guard: says whether the queue has room.
-        slots: places for requests that wait.
-        stream_slots: places for event streams.
-        result_ttl: seconds a record lives after its end.
+        idempotency: looks Idempotency-Keys up, to recognise repeated requests.
+        guard: the limit of the queue depth.
+        slots: limit of long polls.
+        stream_slots: limit of event streams.
+        result_ttl: seconds for which a record is retained after its end.
     """
 
     def __init__(
@@ -56,8 +55,8 @@ class TaskViews:
         types: Mapping[str, TaskType],
         idempotency: IdempotencyKeys,
         guard: Guard,
-        slots: polling.Slots,
-        stream_slots: polling.Slots,
+        slots: long_poll.Slots,
+        stream_slots: long_poll.Slots,
         result_ttl: float,
     ) -> None:
         self._tasks = tasks
@@ -75,12 +74,12 @@ class TaskViews:
             (
                 ResponseSpec(
                     202, "Recorded, confirmed by the broker and routed: the task will reach SUCCESS or FAIL.",
-                    models.Task, ("Location", "Retry-After", "Idempotent-Replayed"),
+                    models.TaskModel, ("Location", "Retry-After", "Idempotent-Replayed"),
                 ),
             ),
             scope=keys.TASKS_WRITE,
-            description="Any 4xx or 5xx but `publish-unconfirmed` means that the task never runs. "
-            "An `Idempotency-Key` makes repeating safe.",
+            description="After any 4xx or 5xx but `publish-unconfirmed` the task never runs. "
+            "An `Idempotency-Key` makes a repeated request safe.",
             body=models.SubmitBody,
             headers=("Idempotency-Key",),
             problems=(
@@ -90,7 +89,7 @@ class TaskViews:
         )
     )  # fmt: skip
     def submit(self) -> Response:
-        """Validate, admit, accept."""
+        """Validate, admit and accept a task."""
         submission = self._read()
         self._admit(submission)
         accepted = self._accept(submission)
@@ -100,30 +99,30 @@ class TaskViews:
             metrics.ACCEPTED.inc(metrics.type_label(record.type))
         context.current().task_id = record.task_id
         body = context.task_json(record)
-        more = {"Location": body["statusUrl"], "Retry-After": str(polling.retry_after(record) or 1)}
+        more = {"Location": body["statusUrl"], "Retry-After": str(long_poll.retry_after(record) or 1)}
         if accepted.replayed:
             more["Idempotent-Replayed"] = "true"
         return json_response(body, 202, more)
 
     @operation(
         Operation(
-            "GET", "/v1/tasks/{taskId}", "getTask", "Tasks", "Look at a task",
+            "GET", "/v1/tasks/{taskId}", "getTask", "Tasks", "Get a task",
             (
                 ResponseSpec(
-                    200, "As it is now.", models.Task,
+                    200, "Its current state.", models.TaskModel,
                     ("ETag", "Cache-Control", "Retry-After", "Preference-Applied"),
                 ),
                 ResponseSpec(304, "Unchanged.", None, ("ETag", "Cache-Control", "Retry-After", "Preference-Applied")),
             ),
             scope=keys.TASKS_READ,
-            description="`Prefer: wait=N` waits up to 20 s for the next change. An answer without `Preference-Applied` "
-            "did not wait, because too many others do: come back after `Retry-After` seconds.",
+            description="`Prefer: wait=N` waits up to 20 s for the next change. A response without `Preference-Applied` did "
+            "not wait, because too many requests do: poll again after `Retry-After` seconds.",
             headers=("Prefer", "If-None-Match"),
             problems=("task-not-found", "task-expired"),
         )
     )  # fmt: skip
     def get(self, task_id: str) -> Response:
-        """One's own task, now or as soon as it changes."""
+        """A task of the principal, now or at its next change."""
         record = self._own(task_id)
         known = flask.request.headers.get("If-None-Match")
         more = {}
@@ -131,26 +130,26 @@ class TaskViews:
         if seconds:
             record, applied = self._wait(record, known, seconds)
             more = {"Preference-Applied": f"wait={seconds}"} if applied else {}
-        etag = polling.etag(record)
+        etag = long_poll.etag(record)
         more |= {"ETag": f'"{etag}"'}
-        pause = polling.retry_after(record)
-        if pause is not None:
-            more["Retry-After"] = str(pause)
+        delay = long_poll.retry_after(record)
+        if delay is not None:
+            more["Retry-After"] = str(delay)
         if headers.etag_matches(known, etag):
             return Response(status=304, headers=more)
         return json_response(context.task_json(record), headers=more)
 
     @operation(
         Operation(
-            "GET", "/v1/tasks", "listTasks", "Tasks", "List one's own tasks, newest first",
-            (ResponseSpec(200, "A page.", models.TaskList, ("Cache-Control",)),),
+            "GET", "/v1/tasks", "listTasks", "Tasks", "List the principal's tasks, newest first",
+            (ResponseSpec(200, "A page.", models.TaskListModel, ("Cache-Control",)),),
             scope=keys.TASKS_READ,
-            description="With a filter a page may have fewer items than `limit` and still a `next`.",
+            description="With a filter, a page may have fewer items than `limit` although `next` is not null.",
             query=models.TaskQuery,
         )
     )  # fmt: skip
     def index(self) -> Response:
-        """A page of one's own tasks."""
+        """A page of the principal's tasks."""
         query = validation.read_query(models.TaskQuery)
         page = validation.page(
             lambda: self._tasks.list(
@@ -166,30 +165,34 @@ class TaskViews:
 
     @operation(
         Operation(
-            "GET", "/v1/tasks/{taskId}/events", "listEvents", "Tasks", "The hops of a task, oldest first",
+            "GET", "/v1/tasks/{taskId}/events", "listEvents", "Tasks", "List the hops of a task, oldest first",
             (
                 ResponseSpec(
-                    200, "Every hop so far; as a stream also those to come.", list[models.Event], ("Cache-Control",),
+                    200, "Every hop so far; as a stream also future ones.", list[models.EventModel], ("Cache-Control",),
                     also=streams.MEDIA_TYPE,
                 ),
-                ResponseSpec(204, "The stream of a task that has ended, to a client that has seen it all: don't come back."),
+                ResponseSpec(204, "The stream of an ended task to a client that has received every event: do not reconnect."),
             ),
             scope=keys.TASKS_READ,
             description="With `Accept: text/event-stream` a stream of server-sent events: `id` is the hop's `seq`, `event` "
-            "its `kind`, `data` the hop. It goes on after `Last-Event-ID` and closes when the task has ended.",
+            "its `kind`, `data` the hop. It resumes after `Last-Event-ID` and closes when the task has ended.",
             headers=("Last-Event-ID",),
             problems=("task-not-found", "task-expired", "stream-capacity"),
         )
     )  # fmt: skip
     def events(self, task_id: str) -> Response:
-        """What happened to one's own task."""
+        """The hops of a task of the principal."""
         record = self._own(task_id)
-        wanted = flask.request.accept_mimetypes.best_match(["application/json", streams.MEDIA_TYPE])
-        return self._stream(record) if wanted == streams.MEDIA_TYPE else json_response(self._tasks.hops(record.task_id))
+        media_type = flask.request.accept_mimetypes.best_match(["application/json", streams.MEDIA_TYPE])
+        return (
+            self._stream(record)
+            if media_type == streams.MEDIA_TYPE
+            else json_response(self._tasks.hops(record.task_id))
+        )
 
     # --- the steps -------------------------------------------------------------------------------
     def _read(self) -> Submission:
-        """What the client wants, or why it can't be."""
+        """Parse and validate the request; raises Problem."""
         document = validation.read_object()
         body = validation.parse(models.SubmitBody, document)
         task_type = self._types.get(body.type) or self._unknown(body.type)
@@ -201,7 +204,7 @@ class TaskViews:
         return Submission(
             principal=context.principal().id,
             type=task_type,
-            payload=payload.model_dump(mode="json", by_alias=True, exclude_unset=True),  # what was left out stays out
+            payload=payload.model_dump(mode="json", by_alias=True, exclude_unset=True),  # no defaults for absent fields
             fingerprint=jsonbody.fingerprint("POST", {"type": body.type, "payload": body.payload}),
             idempotency_key=key,
             request_id=context.current().request_id,
@@ -211,7 +214,7 @@ class TaskViews:
     def _unknown(self, name: str) -> TaskType:
         nearest = difflib.get_close_matches(name, self._types, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "See /v1/task-types."
-        error = FieldError("/type", f"There is no task type of that name. {hint}", "unknown_task_type")
+        error = FieldError("/type", f"There is no task type with that name. {hint}", "unknown_task_type")
         raise Problem("unknown-task-type", error.detail, errors=[error], nearest=nearest)
 
     def _admit(self, submission: Submission) -> None:
@@ -229,43 +232,44 @@ class TaskViews:
         except (PublishError, StoreError):
             raise
         except Exception as exc:
-            # A 500 would promise that the task never runs. Nobody knows what a bug did, so say that.
-            _log.exception("submitting failed in an unforeseen way")
+            # A 500 would promise that the task never runs; after an unexpected error that is unknown.
+            _log.exception("unexpected error while submitting a task")
             raise InDoubt from exc
 
     def _wait(self, record: Record, known: str | None, seconds: int) -> tuple[Record, bool]:
-        """Wait for a change the client has not seen; without a place to wait, answer as it is."""
-        news = known is not None and not headers.etag_matches(known, polling.etag(record))
-        if news or record.state.terminal:
+        """Wait for a change that the client has not seen; without a free slot return the record unchanged."""
+        changed_already = known is not None and not headers.etag_matches(known, long_poll.etag(record))
+        if changed_already or record.state.terminal:
             return record, True
-        if not self._slots.take():
+        if not self._slots.acquire():
             return record, False
-        began = time.monotonic()
+        started = time.monotonic()
         try:
-            changed = self._tasks.wait(record.task_id, record.revision, seconds, polling.leaving())
+            changed = self._tasks.wait(record.task_id, record.revision, seconds, long_poll.cancellation())
         finally:
-            self._slots.leave()
-            context.current().waited = time.monotonic() - began
+            self._slots.release()
+            context.current().waited = time.monotonic() - started
         return changed or record, True
 
     def _stream(self, record: Record) -> Response:
         seen = streams.last_event(flask.request.headers.get("Last-Event-ID"))
         if record.state.terminal and seen and all(hop["seq"] <= seen for hop in self._tasks.hops(record.task_id)):
             return Response(status=204)
-        if not self._streams.take():
+        if not self._streams.acquire():
             raise Problem("stream-capacity", retry_after=_STREAM_RETRY)
-        response = Response(streams.follow(self._tasks, record, seen, polling.leaving()), mimetype=streams.MEDIA_TYPE)
-        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-        response.call_on_close(self._streams.leave)
+        events = streams.follow(self._tasks, record, seen, long_poll.cancellation())
+        response = Response(events, mimetype=streams.MEDIA_TYPE)
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would buffer events
+        response.call_on_close(self._streams.release)
         return response
 
     def _own(self, task_id: str) -> Record:
-        """The principal's own task; another's is as good as none."""
+        """The principal's own task; a task of another principal is not found."""
         context.current().task_id = task_id if ids.is_task_id(task_id) else None
         record = self._tasks.get(task_id) if ids.is_task_id(task_id) else None
         if record is not None and record.principal == context.principal().id:
             return record
-        born = ids.issued_at(task_id)
-        if record is None and born is not None and born < time.time() - self._result_ttl:
+        issued_at = ids.issued_at(task_id)
+        if record is None and issued_at is not None and issued_at < time.time() - self._result_ttl:
             raise Problem("task-expired")
         raise Problem("task-not-found")

@@ -26,7 +26,7 @@ class WorkerViews:
     @operation(
         Operation(
             "GET", "/v1/workers", "listWorkers", "Workers", "The workers with a recent heartbeat",
-            (ResponseSpec(200, "Every worker, by name.", models.WorkerList, ("Cache-Control",)),),
+            (ResponseSpec(200, "Every worker, by name.", models.WorkerListModel, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
             description="A worker writes a heartbeat every 3 s; after 15 s of silence it is not listed any more.",
         )

@@ -1,1 +1,1 @@
-"""Faults of Celery 5.7 that this worker mends; each module names one."""
+"""Workarounds for faults of Celery 5.7, one a module."""

@@ -1,4 +1,4 @@
-"""Where a worker hears `celery inspect` and `celery control`."""
+"""The queue on which a worker receives `celery inspect` and `celery control`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ class FreshMailbox(Mailbox):
     """A mailbox whose queue has another name after each reconnect.
 
     The queue is exclusive to the connection that declared it. When a node of a cluster dies, its queues stay locked
-    for nobody until it is back; so do those of a connection that the broker has not given up yet, and those of another
-    worker with the same name. A worker that insisted on the name would be refused (405) at each reconnect, and take no
-    task. Commands reach it under any name: they are broadcast.
+    until it is back; so do those of a connection that the broker has not closed yet, and those of another worker with
+    the same name. With a fixed name the declaration would fail (405) at each reconnect, and the worker would consume no
+    task. Commands are broadcast, so the name does not matter.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._named = False
+        self._first_declared = False
 
     def get_queue(self, hostname: str) -> Queue:
-        """The queue to declare: the plain name first, by which the launcher knows that a worker is ready."""
+        """The queue to declare; the first has the plain name, which the launcher's readiness probe declares passively."""
         queue = super().get_queue(hostname)
-        if self._named:
+        if self._first_declared:
             queue.name = f"{hostname}.{secrets.token_hex(4)}.{self.namespace}.pidbox"
-        self._named = True
+        self._first_declared = True
         return queue
 
 
 class WorkerControl(Control):
-    """Celery's remote control with that mailbox."""
+    """Celery's remote control with a `FreshMailbox`."""
 
     Mailbox = FreshMailbox

@@ -1,9 +1,9 @@
-"""Celery's prefork pool, with the numbers of a dead child's pipes forgotten.
+"""Celery's prefork pool, with the file descriptors of a dead child's pipes removed from its indexes.
 
-A child that dies in the middle of a task takes its pipes with it: `AsynPool.destroy_queues` closes them, but leaves
-the number of the result pipe in its index (Celery 5.7). After the next reconnect the event loop listens to every
-number in there, whatever connection has it by then: it would read another connection's bytes, and run in circles once
-that one is closed, since a forked child that inherited it keeps it in the kernel's list (epoll(7), question 6).
+When a child dies during a task, `AsynPool.destroy_queues` closes its pipes but leaves the descriptor of the result pipe
+in its index (Celery 5.7). After the next reconnect the event loop registers every descriptor in the index, which may
+belong to another connection by then: it would read that connection's bytes, and busy-loop once that connection is
+closed, since a forked child that inherited it keeps it registered (epoll(7), question 6).
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from celery.concurrency import asynpool, prefork
 
 
 class Pool(asynpool.AsynPool):
-    """The pool of an event loop."""
+    """The pool of the event loop."""
 
     def destroy_queues(self, queues: Any, proc: Any) -> Any:
-        """Close a dead child's pipes."""
+        """Close a dead child's pipes and remove their descriptors."""
         destroyed = super().destroy_queues(queues, proc)
-        for index, number in (
+        for index, descriptor in (
             (self._fileno_to_inq, proc.inqW_fd),
             (self._fileno_to_outq, proc.outqR_fd),
             (self._fileno_to_synq, proc.synqW_fd),
         ):
-            if index.get(number) is proc:  # otherwise a new child has it already
-                del index[number]
+            if index.get(descriptor) is proc:  # otherwise a new child has reused it
+                del index[descriptor]
         return destroyed
 
 
 class TaskPool(prefork.TaskPool):
-    """What ``worker_pool`` names."""
+    """The value of ``worker_pool``."""
 
     Pool = Pool

@@ -1,8 +1,8 @@
-"""A shutdown begins between two turns of the event loop.
+"""Defers a shutdown to the boundary between two iterations of the event loop.
 
-Celery does the whole of a cold shutdown in its signal handler, wherever that interrupts the main process: it sleeps
-there for `soft_shutdown`, then reads from the broker, takes tasks, grows and stops the pool. In the middle of a fork the
-pool then finds a process without a pid, and the error ends in nobody's hands: a worker that neither works nor ends.
+Celery runs the whole cold shutdown in its signal handler, wherever that interrupts the main process: it sleeps there for
+`soft_shutdown`, then reads from the broker, accepts tasks, grows and stops the pool. During a fork the pool then finds a
+process without a pid, and the error is not handled: the worker neither works nor ends.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from dispatch.worker.loop import LoopBridge
 
 log = logger("dispatch.shutdown")
 
-#: Seconds for the loop to finish its turn. Without a connection there is no loop: then it begins wherever we are.
+#: Seconds for the loop to finish its iteration. Without a connection there is no loop: the shutdown starts anyway.
 PATIENCE = 2.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGQUIT)
 
-#: How the watch tells the main thread that the loop did not come round.
+#: Signal of the watch thread to the main thread: the loop did not finish its iteration.
 _NOW = signal.SIGRTMIN
 
 
 class Shutdown:
-    """Puts Celery's handlers off until the loop comes round.
+    """Defers Celery's signal handlers to the end of the loop's iteration.
 
     Args:
-        loop: calls functions between two turns.
+        loop: calls functions between two iterations.
     """
 
     def __init__(self, loop: LoopBridge) -> None:
         self._loop = loop
         self._handler: Callable[[], Any] | None = None
-        self.begun = False  #: nothing more is taken from now on
+        self.begun = False  #: the worker accepts no more deliveries
 
     def install(self) -> None:
-        """Take Celery's handlers over; main thread only, after Celery has installed them."""
+        """Wrap Celery's handlers; main thread only, after Celery has installed them."""
         reader, writer = os.pipe()
         threading.Thread(target=self._watch, args=[reader], name="shutdown-watch", daemon=True).start()
         signal.signal(_NOW, lambda *_: self._begin())
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             if callable(handler):
-                signal.signal(number, self._put_off(handler, writer))
+                signal.signal(number, self._deferred(handler, writer))
 
-    def _put_off(self, handler: Callable[..., Any], watch: int) -> Callable[..., None]:
+    def _deferred(self, handler: Callable[..., Any], watch: int) -> Callable[..., None]:
         def on_signal(number: int, _frame: Any) -> None:
-            if self.begun:  # a warm shutdown that is to become a cold one
+            if self.begun:  # escalates a warm shutdown to a cold one
                 handler(number, None)
                 return
-            # No lock may be taken here: whoever holds it may be what was interrupted.
-            again, self._handler = self._handler is not None, lambda: handler(number, None)
-            if again:
+            # No lock may be acquired here: the interrupted code may hold it.
+            repeated, self._handler = self._handler is not None, lambda: handler(number, None)
+            if repeated:
                 self._begin()
                 return
             self._loop.call(self._begin)
@@ -74,5 +74,5 @@ class Shutdown:
         os.read(reader, 1)
         time.sleep(PATIENCE)
         if not self.begun:
-            log.warning("the event loop did not come round: shutting down where it is", seconds=PATIENCE)
+            log.warning("the event loop did not finish its iteration: shutting down anyway", seconds=PATIENCE)
             os.kill(os.getpid(), _NOW)

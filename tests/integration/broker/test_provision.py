@@ -89,7 +89,10 @@ def test_without_the_management_api_the_queues_are_declared_and_a_warning_is_log
         provision.declare(connection, topology.broker_map(alone), alone)
 
     assert "policies not applied" in caplog.text
-    assert kinds(provision.plan(topology.broker_map(settings), settings)) == [("policy", Verdict.MISSING, Action.CREATE)] * 2
+    assert (
+        kinds(provision.plan(topology.broker_map(settings), settings))
+        == [("policy", Verdict.MISSING, Action.CREATE)] * 2
+    )
 
 
 def test_a_deleted_queue_is_drift_and_is_created_again_with_its_binding(applied, channel):
@@ -162,7 +165,9 @@ def test_a_rung_of_another_wait_is_explained_and_nothing_is_changed(applied, cha
     with pytest.raises(provision.TopologyConflict, match=r"x-message-ttl is 1000, the map says 7000.*DISPATCH_LADDER"):
         provision.apply(topology.broker_map(slower), slower)
 
-    assert ("queue", names.RECORDER_QUEUE) in [(each.kind, each.name) for each in provision.plan(topology.broker_map(slower), slower)]
+    assert ("queue", names.RECORDER_QUEUE) in [
+        (each.kind, each.name) for each in provision.plan(topology.broker_map(slower), slower)
+    ]
 
 
 def test_over_amqp_alone_a_conflict_is_explained_as_well(settings, channel):

@@ -38,7 +38,11 @@ def send(channel, exchange, **headers):
 
 
 def view(settings, name):
-    return next(view for view in queues.snapshot(topology.broker_map(settings), settings, depth_limit=settings.queue_depth_limit) if view.name == name)
+    return next(
+        view
+        for view in queues.snapshot(topology.broker_map(settings), settings, depth_limit=settings.queue_depth_limit)
+        if view.name == name
+    )
 
 
 def test_the_depth_is_exact_at_once(channel):

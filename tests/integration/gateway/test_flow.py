@@ -44,7 +44,7 @@ def test_a_202_means_recorded_and_queued(client, settings):
     assert {name: shown.json[name] for name in ("state", "queue", "requestId", "traceId")} == {
         "state": "QUEUED", "queue": "robot.task.q", "requestId": "rq-7", "traceId": answer.json["traceId"],
     }  # fmt: skip
-    models.Task.model_validate(shown.json)
+    models.TaskModel.model_validate(shown.json)
     assert shown.headers["ETag"] == f'"{answer.json["revision"]}"'
     assert [hop["kind"] for hop in client.get(answer.json["eventsUrl"]).json] == ["accepted", "published"]
     assert [item["taskId"] for item in client.get("/v1/tasks?state=QUEUED").json["items"]] == [answer.json["taskId"]]
@@ -132,7 +132,7 @@ def test_a_dead_letter_is_shown_redriven_and_discarded(client, settings):
         counted = client.post("/v1/dead-letters/redrive", json={"filter": {"type": "echo"}, "dryRun": True})
         discarded = client.delete(url)
 
-    assert models.DeadLetterDetail.model_validate(letter).payload["message"] == "no"
+    assert models.DeadLetterDetailModel.model_validate(letter).payload["message"] == "no"
     assert (letter["deadReason"], letter["principal"], letter["error"]["type"]) == (
         "permanent",
         "local",
@@ -218,7 +218,7 @@ def test_without_a_binding_the_task_is_refused_and_its_key_is_free(client, setti
 def test_queues_are_shown_as_they_are(client, settings):
     queues = eventually(lambda: client.get("/v1/queues").json.get("items"), 10)
 
-    assert [models.Queue.model_validate(queue).role for queue in queues].count("work") == 1
+    assert [models.QueueModel.model_validate(queue).role for queue in queues].count("work") == 1
     assert client.get("/v1/queues/robot.task.dlq").json["role"] == "dead-letters"
     with Management(settings) as management:
         assert {queue["name"] for queue in management.queue_stats()} == {queue["name"] for queue in queues}

@@ -107,7 +107,7 @@ def test_a_status_says_what_to_do_next_and_the_message_tells_nothing_more(url, p
 
     assert (caught.value.__class__, caught.value.type) == (kind, type)
     assert getattr(caught.value, "retry_after", None) == wait
-    assert str(caught.value) == f"{url} answered {path[:3]}"
+    assert str(caught.value) == f"{url} responded {path[:3]}"
 
 
 @pytest.mark.parametrize("target", ["http://evil.example/", "/echo"])

@@ -259,7 +259,7 @@ def test_an_unknown_robot_fails_for_good_with_the_vendors_words(context):
         clean(order("XY-1"), context)
 
     assert caught.value.type == "upstream-rejected"
-    assert str(caught.value) == "the robot API answered 404: ROBOT_NOT_FOUND no robot XY-1"
+    assert str(caught.value) == "the robot API responded 404: ROBOT_NOT_FOUND no robot XY-1"
 
 
 # --- trouble while the robot works ---------------------------------------------------------------
@@ -276,17 +276,17 @@ def test_an_unknown_robot_fails_for_good_with_the_vendors_words(context):
 )
 def test_a_few_failed_looks_are_put_up_with(simulator, context, fault):
     simulator.job(seconds=0.3)
-    simulator.fault(match="commands", times=robots.BLIND_LOOKS - 1, **fault)
+    simulator.fault(match="commands", times=robots.MAX_FAILED_POLLS - 1, **fault)
 
     assert clean(order(), context)["state"] == "SUCCEEDED"
-    assert context.log.events.count("look failed") == robots.BLIND_LOOKS - 1
+    assert context.log.events.count("robot poll failed") == robots.MAX_FAILED_POLLS - 1
     assert simulator.orders["key-1"] == {"received": 1, "created": 1}
 
 
 @pytest.mark.parametrize(("fault", "type"), [({"status": 500}, "upstream-error"), ({"status": 404}, "order-lost")])
 def test_an_api_that_stays_away_ends_the_attempt_but_not_the_order(simulator, context, fault, type):
     simulator.job(seconds=0.3)
-    simulator.fault(match="commands", times=robots.BLIND_LOOKS, **fault)
+    simulator.fault(match="commands", times=robots.MAX_FAILED_POLLS, **fault)
 
     with pytest.raises(RetryableError) as caught:
         clean(order(), context)
@@ -366,7 +366,7 @@ def test_cancelling_through_trouble_still_stops_the_robot(simulator, context):
     with pytest.raises(PermanentError):
         clean(order(), context)
 
-    assert context.log.events[-1] == "stop failed"
+    assert context.log.events[-1] == "stopping the robot failed"
     assert state_of(simulator) == "CANCELLED"
 
 
@@ -378,7 +378,7 @@ def test_a_robot_that_could_not_be_stopped_is_told(simulator, context):
         clean(order(), context)
 
     assert caught.value.type == "cancelled"
-    assert "may go on" in str(caught.value)
+    assert "may continue" in str(caught.value)
 
 
 def test_cancelling_a_robot_that_has_just_finished_is_a_success(simulator, context):

@@ -5,8 +5,8 @@ from flask.testing import FlaskClient
 
 from examples.robot_simulator import world as simulated
 from examples.robot_simulator.app import create_app
-from examples.robot_simulator.faults import FAULTS, Fault, Job, Queue, by_serial
-from examples.robot_simulator.world import Config, KeyReused, World
+from examples.robot_simulator.faults import FAULTS, Fault, FaultJob, FaultQueue, by_serial
+from examples.robot_simulator.world import Config, OrderKeyReused, World
 
 ORDERS = "/openapi/v1/robots/{}/tasks/temp/withoutSite"
 
@@ -56,7 +56,7 @@ def test_a_command_waits_runs_and_succeeds(world, clock):
 
 @pytest.mark.parametrize("outcome", ["FAILED", "ABORTED"])
 def test_a_job_can_end_badly_on_the_way(world, clock, outcome):
-    world.jobs.add(Job(outcome=outcome, at_percent=50))
+    world.jobs.add(FaultJob(outcome=outcome, at_percent=50))
     command = world.order("SN-1", ("a",), "k", None)
 
     clock.now += 5
@@ -66,7 +66,7 @@ def test_a_job_can_end_badly_on_the_way(world, clock, outcome):
 
 
 def test_a_job_that_fails_at_once_fails_only_when_it_starts(world, clock):
-    world.jobs.add(Job(outcome="FAILED", at_percent=0))
+    world.jobs.add(FaultJob(outcome="FAILED", at_percent=0))
     command = world.order("SN-1", ("a",), "k", None)
 
     assert world.view(command)["state"] == "WAITING"
@@ -86,13 +86,13 @@ def test_the_same_key_finds_the_same_command(world, clock):
 def test_the_same_key_with_another_order_is_refused(world):
     world.order("SN-1", ("a",), "k", "content")
 
-    with pytest.raises(KeyReused):
+    with pytest.raises(OrderKeyReused):
         world.order("SN-2", ("a",), "k", "content")
 
 
 @pytest.mark.parametrize("outcome", ["FAILED", "ABORTED"])
 def test_a_command_that_ended_badly_releases_its_key(world, clock, outcome):
-    world.jobs.add(Job(outcome=outcome))
+    world.jobs.add(FaultJob(outcome=outcome))
     first = world.order("SN-1", ("a",), "k", None)
     clock.now += 100
 
@@ -142,7 +142,7 @@ def test_tokens_expire_and_can_be_revoked(world, clock):
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first(world, monkeypatch):
-    monkeypatch.setattr(simulated, "MAX_KEPT", 3)
+    monkeypatch.setattr(simulated, "MAX_ENTRIES", 3)
     commands = [world.order("SN-1", ("a",), f"k{n}", None) for n in range(5)]
 
     assert [world.command("SN-1", command.id) is not None for command in commands] == [False, False, True, True, True]
@@ -150,7 +150,7 @@ def test_memory_is_bounded_and_the_oldest_goes_first(world, monkeypatch):
 
 
 def test_faults_are_used_up_in_order_and_can_begin_late():
-    queue = Queue()
+    queue = FaultQueue()
     queue.add(Fault(match="orders", status=503, times=2, after=1))
     queue.add(Fault(match="token", status=401, times=None))
 
@@ -160,7 +160,7 @@ def test_faults_are_used_up_in_order_and_can_begin_late():
 
     assert [take("orders") for _ in range(4)] == [None, 503, 503, None]
     assert [take("token") for _ in range(3)] == [401] * 3
-    assert [told.match for told in queue.left()] == ["token"]
+    assert [told.match for told in queue.pending()] == ["token"]
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_every_problem_carries_the_callers_trace_and_request_id(client):
     body = problem(answer, 404, "not-found")
 
     assert (body["traceId"], body["requestId"]) == ("c" * 32, "rq-9")
-    models.Problem.model_validate(body)
+    models.ProblemModel.model_validate(body)
 
 
 def test_every_slug_of_the_contract_has_a_page(client):
@@ -117,8 +117,8 @@ def test_a_problem_page_is_html_for_browsers(client, accept, media_type):
 
 # --- types, queues, docs -------------------------------------------------------------------------
 def test_task_types_are_described(client):
-    listed = models.TaskTypeList.model_validate(client.get("/v1/task-types").json).items
-    tidy = models.TaskType.model_validate(client.get("/v1/task-types/robot.tidy").json)
+    listed = models.TaskTypeListModel.model_validate(client.get("/v1/task-types").json).items
+    tidy = models.TaskTypeModel.model_validate(client.get("/v1/task-types/robot.tidy").json)
 
     assert [one.name for one in listed] == ["greet", "robot.tidy"]
     assert (listed[0].max_attempts, tidy.max_attempts) == (4, 2)
@@ -131,10 +131,10 @@ def test_task_types_are_described(client):
 def test_queues_are_shown():
     client = World(queues=lambda: [QUEUE]).client()
 
-    assert [one.name for one in models.QueueList.model_validate(client.get("/v1/queues").json).items] == [
+    assert [one.name for one in models.QueueListModel.model_validate(client.get("/v1/queues").json).items] == [
         "robot.task.q"
     ]
-    assert models.Queue.model_validate(client.get("/v1/queues/robot.task.q").json).name == "robot.task.q"
+    assert models.QueueModel.model_validate(client.get("/v1/queues/robot.task.q").json).name == "robot.task.q"
     problem(client.get("/v1/queues/nope"), 404, "not-found")
 
 
@@ -211,4 +211,4 @@ def test_each_request_is_one_line_in_the_log(client):
 
 
 def test_a_record_is_shown_as_the_model_says():
-    models.Task.model_validate(record().to_json())
+    models.TaskModel.model_validate(record().to_json())

@@ -7,7 +7,7 @@ from dispatch.errors import PermanentError, RetryableError
 from support.context import FakeContext
 from tasks.robots import CleanOrder
 from tasks.robots import _result as result
-from tasks.vendor import Command, Trouble
+from tasks.vendor import Command, CommandError
 
 ORDER = {"robot": "SN-1", "areas": ["kitchen", "hall"]}
 
@@ -67,7 +67,7 @@ def test_a_robot_that_finished_is_a_success():
     ],
 )
 def test_any_other_end_is_an_error_that_says_why(state, kind, type):
-    ended = command(state, error=Trouble(code="STUCK", message="no way"))
+    ended = command(state, error=CommandError(code="STUCK", message="no way"))
 
     with pytest.raises(kind) as caught:
         result(CleanOrder.model_validate(ORDER), ended, FakeContext())

@@ -50,7 +50,7 @@ def test_each_status_says_what_to_do_next(status, kind, type):
     error = failure(answer(status), peer="it", detail="why")
 
     assert (kind, type) == (error.__class__, error.type)
-    assert str(error).startswith(f"it answered {status}: why")
+    assert str(error).startswith(f"it responded {status}: why")
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])

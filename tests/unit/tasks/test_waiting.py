@@ -32,5 +32,5 @@ def test_a_task_cancelled_in_the_middle_wakes_up():
 
 
 def test_stopped_says_what_else_there_is_to_know():
-    assert str(stopped()) == "stopped on request"
-    assert (str(stopped("but it goes on")), stopped().type) == ("stopped on request, but it goes on", "cancelled")
+    assert str(stopped()) == "cancelled on request"
+    assert (str(stopped("but it goes on")), stopped().type) == ("cancelled on request, but it goes on", "cancelled")

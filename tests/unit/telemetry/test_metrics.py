@@ -170,6 +170,6 @@ def test_threads_that_count_for_the_first_time_at_once_are_all_counted(monkeypat
     for thread in threads:
         thread.join()
     counted = value("test_at_once_total", who="all")
-    made.forget()
+    made.reset()
 
     assert counted == 16

@@ -73,7 +73,11 @@ def test_off_messages_keep_their_trace_and_spans_say_nothing():
         span.fail("ValueError")
 
     assert tracing.stamped(message, "c" * 16) is message
-    assert (tracing.current().trace_id, tracing.current().traceparent, tracing.example(TRACEPARENT)) == ("", None, None)
+    assert (tracing.current().trace_id, tracing.current().traceparent, tracing.exemplar(TRACEPARENT)) == (
+        "",
+        None,
+        None,
+    )
     assert tracing.messaging("send", message, "e") == {}
 
 

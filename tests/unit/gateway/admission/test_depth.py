@@ -62,7 +62,7 @@ def test_a_failing_broker_opens_the_guard_and_the_thread_goes_on(start, monkeypa
     gauge.failure = OSError("amqp://user:hunter2@host")
     with structlog.testing.capture_logs() as lines:
         eventually(lambda: gauge.closed >= 3)
-    assert [line["why"] for line in lines] == ["OSError"]
+    assert [line["reason"] for line in lines] == ["OSError"]
     eventually(lambda: not reader.fresh)
 
     gauge.failure = None
@@ -77,7 +77,7 @@ def test_a_missing_queue_is_logged_with_the_remedy(start):
         start(gauge)
         eventually(lambda: gauge.closed >= 2)
 
-    assert ["topology apply" in line["why"] for line in lines] == [True]
+    assert ["topology apply" in line["reason"] for line in lines] == [True]
 
 
 def test_a_probe_looks_now(start, monkeypatch):

@@ -131,7 +131,7 @@ def test_query_parameters_keep_their_limits_and_descriptions(document):
 
     assert (
         found["limit"]["schema"], found["limit"]["description"],
-    ) == ({"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "Items on a page at most.")  # fmt: skip
+    ) == ({"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "Maximum of items on a page.")  # fmt: skip
     assert found["status"]["schema"]["enum"] == ["PENDING", "RUNNING", "SUCCESS", "FAIL"]
 
 

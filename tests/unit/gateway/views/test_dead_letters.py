@@ -37,7 +37,7 @@ URL = f"/v1/dead-letters/{LETTER.task_id}"
 def test_operators_see_everybodys_letters(client, world):
     answer = client.get("/v1/dead-letters?type=greet&errorType=echo-refused&limit=3")
 
-    assert [LETTER.task_id] == [one.task_id for one in models.DeadLetterList.model_validate(answer.json).items]
+    assert [LETTER.task_id] == [one.task_id for one in models.DeadLetterListModel.model_validate(answer.json).items]
     assert (answer.json["items"][0]["principal"], answer.json["items"][0]["deadReason"]) == ("bank", "permanent")
     assert world.desk.asked == [{"type": "greet", "error_type": "echo-refused", "limit": 3, "cursor": None}]
 
@@ -50,7 +50,7 @@ def test_a_wrong_query_is_refused(client, query):
 def test_a_letter_is_shown_with_its_payload(client):
     answer = client.get(URL)
 
-    assert models.DeadLetterDetail.model_validate(answer.json).payload == {"message": "hi"}
+    assert models.DeadLetterDetailModel.model_validate(answer.json).payload == {"message": "hi"}
 
 
 class Login(Payload):

@@ -62,7 +62,7 @@ def test_hops_come_as_they_happen_and_the_stream_ends_with_the_task():
         ["id: 3", "event: succeeded"],
     ]
     assert json.loads(events(answer.text)[2][2].removeprefix("data: ")) == hop(3, "succeeded")
-    assert answer.text.count(": still there\n\n") == 1
+    assert answer.text.count(": keep-alive\n\n") == 1
 
 
 def test_a_stream_goes_on_after_the_last_event():

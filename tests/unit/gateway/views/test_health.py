@@ -28,7 +28,7 @@ def test_ready_when_everything_answers():
     answer = world().client().get("/readyz")
 
     assert answer.status_code == 200
-    assert models.Ready.model_validate(answer.json).checks["store"].ok
+    assert models.ReadyModel.model_validate(answer.json).checks["store"].ok
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_check_that_fails_in_an_unforeseen_way_is_down_without_its_text():
 
 
 def test_a_check_that_hangs_is_down_within_its_time_and_is_not_piled_up(monkeypatch):
-    monkeypatch.setattr(health, "PROBE", 0.05)
+    monkeypatch.setattr(health, "CHECK_TIMEOUT", 0.05)
     monkeypatch.setattr(health, "CACHED", 0.0)
     release, started = threading.Event(), []
 
@@ -69,7 +69,7 @@ def test_a_check_that_hangs_is_down_within_its_time_and_is_not_piled_up(monkeypa
     client = world(hang).client()
     began = time.monotonic()
     for _ in range(5):
-        assert "no answer" in problem(client.get("/readyz"), 503, "broker-unavailable")["checks"]["broker"]["detail"]
+        assert "no response" in problem(client.get("/readyz"), 503, "broker-unavailable")["checks"]["broker"]["detail"]
 
     assert time.monotonic() - began < 2
     assert started == [1]
@@ -106,7 +106,7 @@ class Asked:
 
 @pytest.mark.parametrize(
     ("probe", "ready", "wrong"),
-    [(True, True, None), (False, True, "depth"), (True, False, "takes no messages"), (False, False, "depth")],
+    [(True, True, None), (False, True, "depth"), (True, False, "accepts no messages"), (False, False, "depth")],
 )
 def test_the_broker_must_answer_and_take_messages(probe, ready, wrong):
     found = readiness.broker_check(Asked(probe), Asked(ready))()
@@ -120,7 +120,7 @@ def test_the_broker_must_answer_and_take_messages(probe, ready, wrong):
     [
         (StoreHealth(noeviction=True), None),
         (StoreHealth(noeviction=False), "noeviction"),
-        (StoreUnavailable("hunter2"), "did not answer"),
+        (StoreUnavailable("hunter2"), "did not respond"),
     ],
 )
 def test_redis_must_answer_and_evict_nothing(answer, wrong):

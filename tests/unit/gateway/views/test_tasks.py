@@ -40,7 +40,7 @@ def test_an_accepted_task_is_answered_with_202_and_where_to_look(client, world):
     assert "Idempotent-Replayed" not in answer.headers
     assert body["status"] == "PENDING"
     assert world.submitter.submitted[0].type.name == "greet"
-    models.Task.model_validate(body)
+    models.TaskModel.model_validate(body)
 
 
 def test_the_payload_goes_on_as_it_was_sent_without_defaults(client, world):
@@ -326,7 +326,7 @@ def test_a_task_is_shown_whole():
     assert (200, one.to_json()) == (answer.status_code, answer.json)
     assert (answer.headers["ETag"], answer.headers["Cache-Control"]) == ('"2"', "private, no-cache")
     assert answer.headers["Retry-After"] in {"89", "90"}
-    models.Task.model_validate(answer.json)
+    models.TaskModel.model_validate(answer.json)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_the_hops_are_a_list():
     one, _, client = held()
     answer = client.get(f"/v1/tasks/{one.task_id}/events")
 
-    assert [models.Event.model_validate(hop).kind for hop in answer.json] == ["accepted"]
+    assert [models.EventModel.model_validate(hop).kind for hop in answer.json] == ["accepted"]
 
 
 # --- waiting -------------------------------------------------------------------------------------
@@ -480,7 +480,7 @@ def test_a_page_says_what_comes_next():
     world = World(tasks=FakeTasks(record(), record()))
     answer = world.client().get("/v1/tasks?limit=1")
 
-    models.TaskList.model_validate(answer.json)
+    models.TaskListModel.model_validate(answer.json)
     assert answer.json["next"] == "more"
     assert (world.client().get("/v1/tasks"), world.tasks.listed["limit"])[1] == 50
 
