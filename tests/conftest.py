@@ -1,6 +1,7 @@
 """Fixtures of every suite: real servers, a vhost and a key prefix for each test."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """A developer's own DISPATCH_* must not leak into tests, nor into what they start."""
     for name in [name for name in os.environ if name.startswith(dispatch.settings.PREFIX)]:
         del os.environ[name]
+    # A process that may not keep bytecode compiles every module again: three seconds of CPU at each start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if not hasattr(config, "workerinput"):
         shared.prepare()
 
