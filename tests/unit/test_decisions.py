@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import pytest
-
 import topology
 from dispatch.deadletters import Filter, is_stale
 from dispatch.deadtap import death, readable
@@ -14,6 +12,7 @@ from dispatch.records import Message, Record, State
 from dispatch.retry import Dead, Failure, Kind, Park, Retry, Rung
 from dispatch.settings import load
 from dispatch.sweeper import Forget, LookAt, Publish, Reject, Resend, next_step
+from support.cases import each
 
 SETTINGS = load({})
 RUNG = Rung("5m", 300)
@@ -88,7 +87,7 @@ LEASE, GRACE = SETTINGS.lease, SETTINGS.unpublished_grace
 SILENT = LEASE + SETTINGS.queue_ttl + SETTINGS.sweep_margin
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "leased", "now", "step"),
     [
         ({"state": State.SUCCEEDED}, False, 0, Forget()),
@@ -114,7 +113,7 @@ def test_the_sweeper_forgets_what_is_gone():
     assert next_step(None, leased=False, now=0, settings=SETTINGS) == Forget()
 
 
-@pytest.mark.parametrize(
+@each(
     ("kept", "stale"),
     [
         (None, False),
@@ -140,7 +139,7 @@ def test_a_filter_means_what_all_its_parts_mean():
     assert not Filter(task_id="u").matches(letter)
 
 
-@pytest.mark.parametrize(
+@each(
     ("headers", "reason"),
     [
         ({"x-dead-reason": "permanent", "x-death": [{"reason": "expired"}]}, "permanent"),
@@ -161,7 +160,7 @@ def test_an_unreadable_letter_becomes_readable():
     assert (letter.cycle, letter.seq) == (0, 0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "kind", "name"),
     [
         (PermanentError("no", type="bad-order"), Kind.PERMANENT, "bad-order"),
@@ -178,9 +177,7 @@ def test_an_error_says_what_the_router_must_do(error, kind, name):
     assert AttemptFailed.of(failure).failure == failure
 
 
-@pytest.mark.parametrize(
-    "error", [PermanentError("x" * 10**6, type="t" * 10**6), type("E" * 10**6, (Exception,), {})()]
-)
+@each("error", [PermanentError("x" * 10**6, type="t" * 10**6), type("E" * 10**6, (Exception,), {})()])
 def test_a_failure_fits_into_the_headers_of_its_next_copy(error):
     failure = failure_of(error)
 

@@ -8,6 +8,7 @@ from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
 from dispatch.gateway import models
 from dispatch.records import ErrorInfo, Message, State
 from dispatch.tasktypes import Payload, Secret, TaskType
+from support.cases import each
 from support.gateway_fakes import FakeDesk, World, problem, record
 
 LETTER = record(
@@ -155,7 +156,7 @@ def test_a_dry_run_only_counts(client, world):
     assert world.desk.asked == [{"type": None, "error_type": None, "limit": 100}]
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "pointer"),
     [
         ({"limit": 0}, "/limit"),

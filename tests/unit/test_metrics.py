@@ -14,6 +14,7 @@ from dispatch.retry import Dead, Failure, Kind, Park, Retry, Rung
 from dispatch.tally import Run, claim_answer, queued_since
 from dispatch.telemetry import metrics
 from support import deploy
+from support.cases import each
 from support.gateway_fakes import World
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_what_is_in_no_closed_set_is_other():
     assert metrics.one_of("what a stranger wrote", metrics.DEAD_REASONS) == "other"
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "answer"),
     [
         (Hold("x"), "UNKNOWN"),
