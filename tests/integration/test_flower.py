@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 import topology
+from support.ports import free_port
 from support.waiting import eventually
 
 ROOT = Path(topology.__file__).parent
@@ -30,8 +30,7 @@ def applied(settings):
 def flower(settings, directory, **environ):
     """Flower's base URL and its log; it is stopped at the end."""
     (directory / "tinyapp.py").write_text(TINY_APP)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environ = {
         **os.environ,
         "PYTHONPATH": f"{directory}:{ROOT}",

@@ -65,15 +65,27 @@ class Worker:
     def family(self) -> list[int]:
         """Its pid, and those of every process that it or its children started and that still is theirs."""
         found = psutil.Process(self.process.pid).children(recursive=True)
-        return [self.process.pid, *(each.pid for each in found if each.status() != psutil.STATUS_ZOMBIE)]
+        return [self.process.pid, *(each.pid for each in found if _lives(each))]
 
     def kill(self) -> None:
-        """Kill -9 of main and children alike: the machine is gone."""
-        children = self.children()
-        for pid in (self.process.pid, *children):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Kill -9 of main and children alike: the machine is gone.
+
+        The main process is stopped first: one that runs could fork a child after its children have been listed.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            for pid in (*self.children(), self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended after it was listed
+        return False
 
 
 @contextlib.contextmanager
