@@ -49,7 +49,7 @@ def test_every_process_streams_what_a_worker_does(client, settings):
     threads = [threading.Thread(target=lambda: streams.append(followed(client.base_url, task_id))) for _ in range(4)]
     for thread in threads:
         thread.start()
-    with running_worker(settings):
+    with running_worker(settings, abrupt=True):
         for thread in threads:
             thread.join(30)
     hops = client.get(f"/v1/tasks/{task_id}/events").json()
@@ -149,7 +149,7 @@ def test_a_stream_ends_when_redis_goes_and_goes_on_when_the_client_comes_back(se
             refused = client.get(f"/v1/tasks/{task_id}/events", headers=STREAM)
             proxy.admit()
             eventually(lambda: client.get(f"/v1/tasks/{task_id}").status_code == 200, 10)
-            with running_worker(settings):
+            with running_worker(settings, abrupt=True):
                 rest = followed(client.base_url, task_id, **{"Last-Event-ID": str(seen[-1]["seq"])})
 
     assert [hop["kind"] for hop in seen] == ["accepted", "published"]

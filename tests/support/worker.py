@@ -90,7 +90,7 @@ def _lives(process: psutil.Process) -> bool:
 
 @contextlib.contextmanager
 def running_worker(
-    settings: Settings, *options: str, app: str = "celery_app", term: str = "SIGQUIT"
+    settings: Settings, *options: str, app: str = "celery_app", term: str = "SIGQUIT", abrupt: bool = False
 ) -> Iterator[Worker]:
     """A worker on these settings, ready; ended at the end.
 
@@ -99,6 +99,8 @@ def running_worker(
         options: further words of its command.
         app: the module that has the Celery app.
         term: what SIGTERM means to it; ``SIGTERM`` is Celery's own, warm shutdown, which waits for what runs.
+        abrupt: it is killed at the end, in a test that has seen everything by then: Celery waits two seconds and more
+            for the threads and children of an idle worker. What it held comes back; so not before a look at letters.
     """
     log = Path(settings.run_dir) / f"worker-{uuid.uuid4().hex[:6]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +121,9 @@ def running_worker(
         assert process.poll() is None, worker.text()[-3_000:]
         yield worker
     finally:
-        if process.poll() is None:
+        if abrupt:
+            worker.kill()
+        elif process.poll() is None:
             process.terminate()
             try:
                 process.wait(settings.soft_shutdown + 15)
