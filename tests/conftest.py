@@ -53,6 +53,19 @@ def redis_prefix(servers: shared.Servers) -> Iterator[str]:
 @pytest.fixture
 def settings(servers: shared.Servers, vhost: str, redis_prefix: str, tmp_path) -> dispatch.settings.Settings:
     """Settings with the test's own vhost and key prefix, and a ladder of seconds."""
+    return _settings(servers, vhost, redis_prefix, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_settings(servers: shared.Servers, tmp_path_factory) -> Iterator[dispatch.settings.Settings]:
+    """As `settings`, for what all tests of a module share: a vhost and a key prefix of the module's own."""
+    prefix = f"{shared.unique('m')}:"
+    for name in shared.vhost(servers):
+        yield _settings(servers, servers.broker_url(name), prefix, tmp_path_factory.mktemp("module"))
+    servers.delete_keys(prefix)
+
+
+def _settings(servers: shared.Servers, vhost: str, redis_prefix: str, directory) -> dispatch.settings.Settings:
     return dispatch.settings.load(
         {},
         broker_url=vhost,
@@ -68,5 +81,5 @@ def settings(servers: shared.Servers, vhost: str, redis_prefix: str, tmp_path) -
         unpublished_grace=2,
         idempotency_retry=1,
         robot_poll=0.1,
-        run_dir=str(tmp_path / "run"),
+        run_dir=str(directory / "run"),
     )
