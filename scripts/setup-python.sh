@@ -43,4 +43,5 @@ uv=$(find_uv "$python")
 if [ ! -x .venv/bin/python ]; then
     "$uv" venv --quiet --python "$python" .venv
 fi
-"$uv" sync --locked --quiet
+# Compiled here, once: where Python may not write bytecode, every process would compile every package again.
+"$uv" sync --locked --quiet --compile-bytecode

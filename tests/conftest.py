@@ -1,6 +1,7 @@
 """Fixtures of every suite: real servers, a vhost and a key prefix for each test."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """A developer's own DISPATCH_* must not leak into tests, nor into what they start."""
     for name in [name for name in os.environ if name.startswith(dispatch.config.settings.PREFIX)]:
         del os.environ[name]
+    # A process that may not keep bytecode compiles every module again: three seconds of CPU at each start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if not hasattr(config, "workerinput"):
         shared.prepare()
 
@@ -49,6 +53,19 @@ def redis_prefix(servers: shared.Servers) -> Iterator[str]:
 @pytest.fixture
 def settings(servers: shared.Servers, vhost: str, redis_prefix: str, tmp_path) -> dispatch.config.settings.Settings:
     """Settings with the test's own vhost and key prefix, and a ladder of seconds."""
+    return _settings(servers, vhost, redis_prefix, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_settings(servers: shared.Servers, tmp_path_factory) -> Iterator[dispatch.config.settings.Settings]:
+    """As `settings`, for what all tests of a module share: a vhost and a key prefix of the module's own."""
+    prefix = f"{shared.unique('m')}:"
+    for name in shared.vhost(servers):
+        yield _settings(servers, servers.broker_url(name), prefix, tmp_path_factory.mktemp("module"))
+    servers.delete_keys(prefix)
+
+
+def _settings(servers: shared.Servers, vhost: str, redis_prefix: str, directory) -> dispatch.config.settings.Settings:
     return dispatch.config.settings.load(
         {},
         broker_url=vhost,
@@ -64,5 +81,5 @@ def settings(servers: shared.Servers, vhost: str, redis_prefix: str, tmp_path) -
         unpublished_grace=2,
         idempotency_retry=1,
         robot_poll=0.1,
-        run_dir=str(tmp_path / "run"),
+        run_dir=str(directory / "run"),
     )

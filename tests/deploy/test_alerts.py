@@ -2,10 +2,9 @@
 
 import re
 
-import pytest
-
 from dispatch.config import settings as configuration
 from support import deploy
+from support.cases import each
 
 ALERTS = {rule["alert"]: rule for rule in deploy.rules() if "alert" in rule}
 RECORDS = {rule["record"]: rule for rule in deploy.rules() if "record" in rule}
@@ -15,7 +14,7 @@ PAGE = (deploy.ROOT / "docs" / "reference" / "alerts.md").read_text()
 MONTH = 30 * 24
 
 
-@pytest.mark.parametrize("name", ALERTS)
+@each("name", ALERTS)
 def test_an_alert_says_how_urgent_it_is_and_what_to_do(name):
     alert = ALERTS[name]
 
@@ -37,7 +36,7 @@ def test_every_alert_is_tested():
     assert [name for name in ALERTS if name not in tests] == []
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "share", "hours", "window", "short"),
     [("RobotAcceptanceBurnsFast", 0.10, 1, "1h", "5m"), ("RobotAcceptanceBurnsSlowly", 0.20, 6, "6h", "30m")],
 )

@@ -4,11 +4,10 @@ import re
 import tomllib
 from urllib.parse import urlsplit
 
-import pytest
-
 from dispatch.broker import definitions
 from dispatch.config import settings as configuration
 from support import deploy
+from support.cases import each
 
 KEYS = "fleet-a:" + "0" * 64 + ":tasks:read"
 COMPOSE = deploy.compose(DISPATCH_API_KEYS=KEYS, FLOWER_BASIC_AUTH="operator:secret")
@@ -31,12 +30,12 @@ def port_of(service):
     return int(port)
 
 
-@pytest.mark.parametrize("service", [*USERS, "definitions"])
+@each("service", [*USERS, "definitions"])
 def test_a_service_starts_with_its_environment(service):
     settings_of(service)
 
 
-@pytest.mark.parametrize(("service", "user"), USERS.items())
+@each(("service", "user"), USERS.items())
 def test_a_service_has_the_user_of_its_role_in_the_maps_vhost(service, user):
     url = urlsplit(settings_of(service).broker_url.get_secret_value())
 
@@ -66,7 +65,7 @@ def test_the_workers_redrive_with_the_replay_user_and_figures_come_from_the_moni
         assert urlsplit(settings_of(service).management_url.get_secret_value()).username == "monitor"
 
 
-@pytest.mark.parametrize("service", ["gateway", "worker"])
+@each("service", ["gateway", "worker"])
 def test_least_privilege_users_do_not_try_to_declare(service):
     assert settings_of(service).apply_topology is False
 
@@ -99,7 +98,7 @@ def test_everything_is_published_on_loopback_only():
     assert all(re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port) for port in ports)
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@each("service", SERVICES)
 def test_an_image_is_pinned_to_a_release(service):
     assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-[a-z]+)?", SERVICES[service]["image"])
 
@@ -110,7 +109,7 @@ def test_our_images_tag_is_our_version():
     assert {service["image"] for service in SERVICES.values() if "build" in service} == {f"robot-dispatch:{version}"}
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@each("service", SERVICES)
 def test_a_service_is_confined(service):
     what = SERVICES[service]
     limits = what["deploy"]["resources"]["limits"]
@@ -123,7 +122,7 @@ def test_a_service_is_confined(service):
     assert what["restart"] == ("no" if service in {"definitions", "admin"} else "unless-stopped")
 
 
-@pytest.mark.parametrize("service", sorted(SERVICES.keys() - WITHOUT_HEALTH))
+@each("service", sorted(SERVICES.keys() - WITHOUT_HEALTH))
 def test_a_service_has_a_health_check(service):
     assert {"test", "interval", "timeout", "retries"} <= SERVICES[service]["healthcheck"].keys()
 
@@ -137,7 +136,7 @@ def test_nothing_waits_for_health_that_nobody_checks():
     assert [other for other, condition in waits if condition != "service_healthy"] == ["definitions"]
 
 
-@pytest.mark.parametrize("service", ["gateway", "worker"])
+@each("service", ["gateway", "worker"])
 def test_gateway_and_worker_start_when_both_servers_are_healthy_and_need_no_collector(service):
     assert SERVICES[service]["depends_on"].keys() == {"rabbitmq", "redis"}
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from support import deploy
+from support.cases import each
 
 DASHBOARDS = deploy.dashboards()
 PANELS = [(name, panel) for name, dashboard in DASHBOARDS.items() for panel in dashboard["panels"]]
@@ -43,7 +44,7 @@ def test_there_is_one_for_each_question():
     assert len({dashboard["uid"] for dashboard in DASHBOARDS.values()}) == 4
 
 
-@pytest.mark.parametrize("panel", [panel for _, panel in PANELS], ids=IDS)
+@each("panel", [panel for _, panel in PANELS], ids=IDS)
 def test_a_panel_is_whole(panel):
     assert panel["title"]
     assert panel["fieldConfig"]["defaults"]["unit"]
@@ -53,7 +54,7 @@ def test_a_panel_is_whole(panel):
     assert all(target["expr"] and target["datasource"] == panel["datasource"] for target in panel["targets"])
 
 
-@pytest.mark.parametrize("name", DASHBOARDS)
+@each("name", DASHBOARDS)
 def test_panels_fill_the_page_without_overlap(name):
     cells = [
         (x, y)

@@ -2,9 +2,8 @@
 
 from urllib.parse import urlsplit
 
-import pytest
-
 from support import deploy
+from support.cases import each
 
 SERVICES = deploy.compose()["services"]
 COLLECTOR = deploy.load("deploy/otel-collector/config.yaml")
@@ -15,7 +14,7 @@ def port(endpoint):
     return int(endpoint.rpartition(":")[2])
 
 
-@pytest.mark.parametrize("config", [COLLECTOR, JAEGER], ids=["collector", "jaeger"])
+@each("config", [COLLECTOR, JAEGER], ids=["collector", "jaeger"])
 def test_pipelines_use_every_part_and_no_other(config):
     for kind in ("receivers", "processors", "exporters"):
         used = {name for pipeline in config["service"]["pipelines"].values() for name in pipeline[kind]}
@@ -23,7 +22,7 @@ def test_pipelines_use_every_part_and_no_other(config):
     assert set(config["service"]["extensions"]) == config["extensions"].keys()
 
 
-@pytest.mark.parametrize("service", ["gateway", "worker"])
+@each("service", ["gateway", "worker"])
 def test_spans_go_to_a_receiver_of_the_collector(service):
     environ = SERVICES[service]["environment"]
     endpoint = urlsplit(environ["OTEL_EXPORTER_OTLP_ENDPOINT"])

@@ -65,7 +65,7 @@ def test_an_alarm_is_answered_in_time_and_workers_go_on_when_it_is_over(settings
             "unpublished_grace": 60.0,  # the alarm is no reason to give the one in doubt up
         }
     )
-    with bench(own) as desk, running_worker(own) as worker:
+    with bench(own) as desk, running_worker(own, abrupt=True) as worker:
         before = desk.submit("echo", {"message": "x", "sleepSeconds": 3})
         failing = desk.submit("echo", {"message": "x", "sleepSeconds": 1, "failTimes": 1})
         desk.wait_for(failing, State.RUNNING)

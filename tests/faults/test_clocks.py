@@ -90,7 +90,7 @@ def test_a_gateways_clock_may_jump_and_keys_records_and_ids_go_on(desk, clock):
             clock.jump(hours * HOURS)
             found.append((submitted("a"), http.get(f"/v1/tasks/{first['b']}").status_code, submitted(f"new{hours}")))
             eventually(lambda: http.get("/readyz").status_code == 200, 10, "each process is ready, whatever the time")
-        with running_worker(desk.settings):
+        with running_worker(desk.settings, abrupt=True):
             ends = {desk.finished(task_id).state for task_id in (*first.values(), *(new for _, _, new in found))}
         clock.jump(0)
         listed = http.get("/v1/tasks").json()["items"]
@@ -103,7 +103,7 @@ def test_a_gateways_clock_may_jump_and_keys_records_and_ids_go_on(desk, clock):
 def test_leases_that_all_lapse_at_once_cost_no_success_and_give_no_second_one(desk):
     """As when Redis's own clock jumps ahead."""
     redis = Scripts(desk.settings, timeout=2.0, names=())
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         tasks = [desk.submit("echo", {"message": "x", "sleepSeconds": 3}) for _ in range(4)]
         for task_id in tasks:
             desk.wait_for(task_id, State.RUNNING)

@@ -49,7 +49,7 @@ def test_a_gateway_dies_and_the_repeated_key_is_one_task_that_runs_once(desk, fa
     assert _dies_submitting(desk.settings, "k") == -9
     assert reached()
     task_id = eventually(lambda: _repeated(desk), 20, "the key is adopted, replayed or free")
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         record = desk.finished(task_id)
         desk.drained()
 
@@ -70,7 +70,7 @@ def test_a_gateway_dies_and_nobody_comes_back(desk, fault, point):
     fault(point)
     _dies_submitting(desk.settings, "k")
     record = desk.store.list().items[0]
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         ended = desk.finished(record.task_id)
         desk.drained()
 
@@ -94,7 +94,7 @@ OUTCOMES = {
 @pytest.mark.parametrize("point", OUTCOMES)
 def test_a_worker_dies_and_the_task_succeeds_once(desk, fault, point):
     reached = fault(point)
-    with running_worker(desk.settings), running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True), running_worker(desk.settings, abrupt=True):
         task_id = desk.submit("echo", {"message": "x"})
         record = desk.finished(task_id, 40)
         eventually(reached, 10, "a process died there")
@@ -110,7 +110,7 @@ def test_a_worker_dies_and_the_task_succeeds_once(desk, fault, point):
 @pytest.mark.parametrize("point", ["route.decided", "route.published", "route.handed-over"])
 def test_a_worker_dies_handing_a_failure_over_and_no_attempt_runs_twice(desk, fault, point):
     reached = fault(point)
-    with running_worker(desk.settings), running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True), running_worker(desk.settings, abrupt=True):
         task_id = desk.submit("echo", {"message": "x", "failTimes": 1})
         record = desk.finished(task_id, 40)
         desk.drained(names.rung_queue("1m"), names.LEASE_QUEUE, names.WORK_QUEUE)
@@ -139,7 +139,7 @@ def test_a_worker_dies_burying_a_task_and_one_letter_is_left(desk, fault, point)
 
 def test_a_worker_dies_renewing_its_leases_and_the_task_succeeds_once(desk, fault):
     reached = fault("lease.renewing")
-    with running_worker(desk.settings), running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True), running_worker(desk.settings, abrupt=True):
         task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 2})
         record = desk.finished(task_id, 40)
         desk.drained()
@@ -164,7 +164,7 @@ def test_a_redrive_dies_and_its_next_cycle_runs_once(desk, fault, point):
     process = multiprocessing.get_context("spawn").Process(target=_redrive, args=(desk.settings, task_id))
     process.start()
     process.join(60)
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         eventually(lambda: (r := desk.store.get(task_id)).cycle == 1 and r.state is State.DEAD_LETTERED, 40)
         desk.drained()
         eventually(lambda: [letter.cycle for letter in desk.letters()] == [1], 20, "the first letter is gone")
@@ -195,7 +195,7 @@ def test_a_sweeper_dies_sending_a_lost_task_again_and_it_runs_once(desk, fault, 
     process = multiprocessing.get_context("spawn").Process(target=_sweep, args=(desk.settings, task_id))
     process.start()
     process.join(60)
-    with running_worker(desk.settings.model_copy(update={"unpublished_grace": 0.5})):
+    with running_worker(desk.settings.model_copy(update={"unpublished_grace": 0.5}), abrupt=True):
         record = desk.finished(task_id, 40)
         desk.drained()
 

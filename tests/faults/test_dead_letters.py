@@ -75,7 +75,7 @@ def _dlq(desk, *arguments, code=0):
 
 
 def test_a_redriven_letter_runs_in_its_next_cycle_with_the_same_id_and_trace(desk, letters):
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         task_id = desk.submit("echo", {"message": "x", "permanent": True})
         dead = desk.finished(task_id)
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 10, "the letter is there")
@@ -139,7 +139,7 @@ def test_a_broker_that_refuses_a_redrive_leaves_the_letter_and_one_that_is_silen
     assert (record.state, record.cycle, record.decision) == (State.DEAD_LETTERED, 0, None)
     assert (doubt.state, doubt.cycle) == (State.SCHEDULED, 1)
     assert len(desk.letters()) == 2
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         # The doubtful copy was stored: it runs; if the sweeper sends another one, that one is fenced off.
         finished = desk.finished(silent.task_id)
         eventually(lambda: [letter.task_id for letter in desk.letters()] == [refused.task_id], 20, "one letter stays")
@@ -182,7 +182,7 @@ def test_a_redrive_that_died_in_the_middle_is_finished_by_the_workers(desk):
     copy = redriven_copy(published)
     desk.publisher.publish(copy.message, copy.exchange, copy.routing_key)  # killed before it could say so
     handovers.close()
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         records = [desk.finished(letter.task_id, 30) for letter in (unpublished, published)]
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == 0, 20, "the letters are gone")
         desk.drained()
@@ -245,7 +245,7 @@ def test_letters_whose_records_are_gone_or_late_are_redriven_all_the_same(desk, 
 
 
 def test_a_letter_that_is_not_the_last_word_on_a_task_that_runs_stays(desk, letters):
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 3})
         desk.wait_for(task_id, State.RUNNING)
         _post(desk, [dead_copy(desk.message(task_id), "expired", "expired", "too late").message])
@@ -351,7 +351,7 @@ def test_a_redrive_that_is_killed_in_the_middle_loses_and_doubles_nothing(desk):
     done = desk.depth(names.WORK_QUEUE)
     eventually(lambda: desk.depth(names.DEAD_QUEUE) >= len(many) - done - 1, 10, "its letters are back")
     _dlq(desk, "redrive", "--all")
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         states = {desk.finished(letter.task_id, 60).state for letter in many}
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == 0, 20, "every letter is gone")
         desk.drained()

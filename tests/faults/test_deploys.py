@@ -70,7 +70,7 @@ def test_a_gateways_deploy_under_load_answers_whom_it_serves_and_loses_nothing(d
     untold = eventually(
         lambda: len(left := known - _told(clients)) <= 1 and left, 10, "accepted, and its client not told"
     )
-    with running_gateway(desk.settings, port), running_worker(desk.settings):
+    with running_gateway(desk.settings, port), running_worker(desk.settings, abrupt=True):
         for each in [*clients, poller]:
             each.join(90)
         ids = {task_id for each in clients for task_id in each.accepted.values()}

@@ -34,13 +34,13 @@ def test_extra_copies_wait_while_the_task_runs_and_run_nothing_after_it(desk):
 
 
 def test_a_zombie_worker_is_refused_when_it_wakes_up(desk):
-    with running_worker(desk.settings) as first:
+    with running_worker(desk.settings, abrupt=True) as first:
         task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 1})
         desk.wait_for(task_id, State.RUNNING)
         asleep = [first.process.pid, *first.children()]
         for pid in asleep:
             os.kill(pid, signal.SIGSTOP)
-        with running_worker(desk.settings):
+        with running_worker(desk.settings, abrupt=True):
             eventually(lambda: not _leased(desk, task_id), 10, "the lease has lapsed")
             # The broker still takes the sleeper for alive and gives it every second copy; the others run elsewhere.
             for _ in range(4):

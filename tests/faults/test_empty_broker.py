@@ -75,12 +75,12 @@ def test_a_gateway_without_workers_makes_the_queues_anew(servers, desk):
         _delete_queues(servers, desk)
         task_id = eventually(lambda: _accepted(client), 20, "tasks are accepted again")
         eventually(lambda: client.get("/readyz").status_code == 200, 20, "the gateway is ready")
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         assert desk.finished(task_id).state is State.SUCCEEDED
 
 
 def test_queues_that_are_deleted_come_back_and_so_do_their_tasks(servers, desk):
-    with gateway(desk.settings) as client, running_worker(desk.settings) as worker:
+    with gateway(desk.settings) as client, running_worker(desk.settings, abrupt=True) as worker:
         tasks = [desk.submit("echo", SLOW) for _ in range(20)]
         waits = desk.submit("echo", {"message": "x", "failTimes": 1})
         eventually(lambda: desk.depth(names.WORK_QUEUE) == 0, 20, "the worker has them in hand")
@@ -113,7 +113,7 @@ def test_a_broker_whose_data_is_gone_gets_map_and_tasks_back(settings, lonely):
     with (
         bench(settings.model_copy(update=changes)) as desk,
         gateway(desk.settings) as client,
-        running_worker(desk.settings) as worker,
+        running_worker(desk.settings, abrupt=True) as worker,
     ):
         tasks = [desk.submit("echo", SLOW) for _ in range(20)]
         member.kill()

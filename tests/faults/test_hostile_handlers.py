@@ -37,7 +37,7 @@ ENDS = {
 
 
 def test_a_process_without_memory_or_that_dies_costs_one_attempt_and_nobody_elses(desk):
-    with running_worker(desk.settings, app=APP) as worker:
+    with running_worker(desk.settings, app=APP, abrupt=True) as worker:
         bad = {_drill(desk, drill, times=1): errors for drill, errors in ENDS.items()}
         good = [desk.submit("echo", {"message": "x"}) for _ in range(40)]
         records = [desk.finished(task_id, 60) for task_id in bad]
@@ -54,7 +54,7 @@ def test_a_process_without_memory_or_that_dies_costs_one_attempt_and_nobody_else
 
 
 def test_children_that_die_again_and_again_stop_nobody_else_and_their_tasks_climb_to_the_dlq(desk):
-    with running_worker(desk.settings, app=APP) as worker:
+    with running_worker(desk.settings, app=APP, abrupt=True) as worker:
         bad = [_drill(desk, drill) for drill in ("die", "leave") * 6]
         good = [desk.submit("echo", {"message": "x"}) for _ in range(20)]
         records = [desk.finished(task_id, 60) for task_id in good]
@@ -100,7 +100,7 @@ def _lives(pid):
 
 
 def test_a_handler_that_comes_back_twice_is_heard_once(desk):
-    with running_worker(desk.settings, app=APP) as worker:
+    with running_worker(desk.settings, app=APP, abrupt=True) as worker:
         ids = [_drill(desk, "fork") for _ in range(4)]
         results = [desk.finished(task_id).result for task_id in ids]
         good = [desk.finished(desk.submit("echo", {"message": "x"})) for _ in range(10)]

@@ -9,7 +9,10 @@ from support.worker import running_worker
 
 def test_a_second_worker_of_the_same_name_disturbs_nobody(desk):
     name = f"same-{uuid.uuid4().hex[:8]}@test"
-    with running_worker(desk.settings, "-n", name) as first, running_worker(desk.settings, "-n", name) as second:
+    with (
+        running_worker(desk.settings, "-n", name, abrupt=True) as first,
+        running_worker(desk.settings, "-n", name, abrupt=True) as second,
+    ):
         tasks = [desk.submit("echo", {"message": "x", "sleepSeconds": 0.2}) for _ in range(60)]
         states = {desk.finished(task_id, 40).state for task_id in tasks}
         runs = {desk.hops(task_id).count("started") for task_id in tasks}

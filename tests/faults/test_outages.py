@@ -47,7 +47,7 @@ def _wipe(desk):
 
 
 def test_without_redis_nothing_runs_unclaimed_and_no_attempt_is_used_up(desk):
-    with _redis_proxy(desk) as (proxy, settings), running_worker(settings) as worker:
+    with _redis_proxy(desk) as (proxy, settings), running_worker(settings, abrupt=True) as worker:
         _away(proxy)
         ids = [desk.submit("echo", PAYLOAD) for _ in range(5)]
         eventually(lambda: worker.text().count("held: Redis did not answer the claim") >= 5, 20, "all are held")
@@ -61,7 +61,7 @@ def test_without_redis_nothing_runs_unclaimed_and_no_attempt_is_used_up(desk):
 
 
 def test_a_result_waits_for_redis_and_the_handler_is_not_run_again(desk):
-    with _redis_proxy(desk) as (proxy, settings), running_worker(settings) as worker:
+    with _redis_proxy(desk) as (proxy, settings), running_worker(settings, abrupt=True) as worker:
         task_id = desk.submit("echo", _slow(1))
         desk.wait_for(task_id, State.RUNNING)
         _away(proxy)
@@ -77,7 +77,7 @@ def test_a_result_waits_for_redis_and_the_handler_is_not_run_again(desk):
 
 
 def test_a_failure_waits_in_hand_until_redis_can_record_it(desk):
-    with _redis_proxy(desk) as (proxy, settings), running_worker(settings) as worker:
+    with _redis_proxy(desk) as (proxy, settings), running_worker(settings, abrupt=True) as worker:
         task_id = desk.submit("echo", _slow(1, failTimes=1))
         desk.wait_for(task_id, State.RUNNING)
         proxy.hold(DOWN)
@@ -92,7 +92,7 @@ def test_a_failure_waits_in_hand_until_redis_can_record_it(desk):
 
 
 def test_a_wiped_redis_costs_no_task(desk):
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         waiting = desk.submit("echo", {"message": "x", "failTimes": 3})
         running = [desk.submit("echo", _slow(4)) for _ in range(8)]  # every child; so none ends while Redis is wiped
         queued = [desk.submit("echo", PAYLOAD, principal="ada") for _ in range(10)]
@@ -156,7 +156,10 @@ def test_after_a_cut_the_loop_reads_from_nobodys_connection_that_has_the_number_
         eventually(done.exists, 20, f"{step} is done")
         return done.read_text()
 
-    with _broker_proxy(desk) as (proxy, settings), running_worker(settings, app="support.bystander") as worker:
+    with (
+        _broker_proxy(desk) as (proxy, settings),
+        running_worker(settings, app="support.bystander", abrupt=True) as worker,
+    ):
         running = [desk.submit("echo", _slow(3)) for _ in range(4)]
         for task_id in running:
             desk.wait_for(task_id, State.RUNNING)
@@ -176,7 +179,7 @@ def test_after_a_cut_the_loop_reads_from_nobodys_connection_that_has_the_number_
 
 
 def test_a_broker_that_refuses_for_a_while_gets_the_retry_later_and_the_handler_runs_once_an_attempt(desk):
-    with _broker_proxy(desk) as (proxy, settings), running_worker(settings) as worker:
+    with _broker_proxy(desk) as (proxy, settings), running_worker(settings, abrupt=True) as worker:
         task_id = desk.submit("echo", _slow(1, failTimes=1))
         desk.wait_for(task_id, State.RUNNING)
         proxy.hold()
@@ -194,7 +197,7 @@ def test_a_broker_that_refuses_for_a_while_gets_the_retry_later_and_the_handler_
 
 def test_one_worker_holds_exactly_forty_of_a_full_backlog(desk):
     ids = [desk.submit("echo", _slow(1)) for _ in range(60)]
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         eventually(lambda: desk.depth(names.WORK_QUEUE) == 20, 10, lambda: f"{desk.depth(names.WORK_QUEUE)} ready")
         desk.purge(names.WORK_QUEUE)  # what is not in its hand
         for task_id in ids[:40]:

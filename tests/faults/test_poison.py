@@ -181,7 +181,7 @@ def test_poison_between_good_tasks_stops_nothing_and_leaves_nothing_behind(desk)
         _send_raw(desk, table)
         good.append(desk.submit("echo", PAYLOAD))
         poison += 1
-    with running_worker(desk.settings) as worker:
+    with running_worker(desk.settings, abrupt=True) as worker:
         states = {desk.finished(task_id, 40).state for task_id in good}
         desk.drained()
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == poison, 20, "every poison message is a letter")
@@ -208,7 +208,7 @@ ODD = {
 
 
 def test_odd_headers_and_embeds_do_not_steer_a_valid_task(desk):
-    with running_worker(desk.settings) as worker:
+    with running_worker(desk.settings, abrupt=True) as worker:
         for headers, embed in ODD.values():
             desk.send(_body(embed=embed), headers)
         states = {what: desk.finished(headers["id"]).state for what, (headers, _) in ODD.items()}
@@ -219,7 +219,7 @@ def test_odd_headers_and_embeds_do_not_steer_a_valid_task(desk):
 
 def test_a_payload_is_data_whatever_its_names(desk):
     values = [{"__type__": "nonsense", "__value__": 1}, {"__type__": "uuid", "__value__": {"hex": "0" * 32}}]
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         ids = [
             desk.submit("http.request", {"method": "POST", "url": "http://127.0.0.1:9/", "json": value})
             for value in values
@@ -242,7 +242,7 @@ def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
     poison = len(POISON) + len(UNREADABLE)
     eventually(lambda: desk.depth(names.DEAD_QUEUE) == poison, 20, "all have expired")
     ids = {letter.dead_letter_id for letter in desk.letters()}
-    with running_worker(desk.settings) as worker:
+    with running_worker(desk.settings, abrupt=True) as worker:
         eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
         eventually(lambda: {record.task_id for record in _dead(desk)} == ids, 20, "all are recorded")
 

@@ -94,7 +94,7 @@ def test_what_was_refused_never_runs_and_its_key_is_free(desk):
     assert len(rejected) == 4
     assert "robot.task.dispatch.echo" in str(unroutable)
     assert (type(unroutable), type(not_sent), type(nacked)) == (Unroutable, NotSent, Nacked)
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         again = [desk.submit("echo", PAYLOAD, key=key) for key in ("unroutable", "not-sent", "nacked")]
         states = {desk.finished(task_id).state for task_id in [*accepted, *again]}
         desk.drained()
@@ -115,7 +115,7 @@ def test_a_silent_broker_leaves_one_task_in_doubt_and_then_is_left_alone(desk):
         eventually(submitter._publisher.ready, 20, "the broker is heard again")
         task_id = eventually(lambda: _accepted(desk, submitter, key="k"), 15, "the key is accepted")
         replay = desk.submit("echo", PAYLOAD, key="k", submitter=submitter)
-        with running_worker(desk.settings):
+        with running_worker(desk.settings, abrupt=True):
             records = [desk.finished(each) for each in (first, task_id)]
             desk.drained()
 
@@ -132,7 +132,7 @@ def test_a_refusal_of_the_repeated_key_leaves_the_doubt_and_its_task_runs_once(d
         proxy.hold(DOWN)  # the message comes through, its confirm does not
         _, doubt = _refused(desk, InDoubt, key="k", submitter=submitter)
         again = eventually(lambda: _in_doubt(desk, submitter), 10, "the repeat is taken up")
-        with running_worker(desk.settings):
+        with running_worker(desk.settings, abrupt=True):
             finished = desk.finished(doubt.task_id)
             desk.drained()
         repeated = desk.submit("echo", PAYLOAD, key="k")
@@ -230,7 +230,7 @@ def test_redis_may_fail_at_every_step_and_every_error_is_true(desk):
     errors = {case: type(exc) for case, (_, exc) in outcomes.items()}
     in_doubt = [exc.task_id for _, exc in outcomes.values() if isinstance(exc, InDoubt)]
     never = {record.task_id for record in desk.store.list(state="SCHEDULED", limit=200).items} - set(in_doubt)
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         doubted = {desk.finished(task_id).state for task_id in in_doubt}
         refused = {desk.finished(task_id).state for task_id in never}
         desk.drained()
@@ -283,7 +283,7 @@ def test_a_key_whose_submission_was_cut_off_goes_on_with_the_same_task(desk):
             proxy.watch = None
             proxy.release()
         ids.append(eventually(lambda step=step, what=what: _accepted(desk, None, key=f"{step} {what}"), 10))
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         states = [desk.finished(task_id).state for task_id in ids]
         desk.drained()
 

@@ -68,7 +68,7 @@ def test_a_task_goes_every_way_with_a_master_that_sentinels_name(settings):
     with redises.sentinels() as watched, _desk(settings, watched.url) as desk:
         assert store_check(desk.store)() is None
 
-        with running_worker(desk.settings):
+        with running_worker(desk.settings, abrupt=True):
             _one_of_each(desk)
             slow = desk.submit("echo", {"message": "x", "sleepSeconds": 1})
             assert _hears(desk, slow, lambda: None)
@@ -114,7 +114,7 @@ def test_the_master_dies_and_tasks_carry_on_with_its_replica(settings, death, ca
     with (
         redises.sentinels() as watched,
         _desk(settings, watched.url) as desk,
-        running_worker(desk.settings) as worker,
+        running_worker(desk.settings, abrupt=True) as worker,
         _Clients(desk) as clients,
     ):
         clients.reach(40, 30)
@@ -156,7 +156,7 @@ def test_a_task_goes_every_way_with_its_keys_on_three_masters(settings, masters)
     with _desk(settings, masters.url) as desk:
         assert store_check(desk.store)() is None
 
-        with running_worker(desk.settings):
+        with running_worker(desk.settings, abrupt=True):
             _one_of_each(desk)
             slow = desk.submit("echo", {"message": "x", "sleepSeconds": 1})
             assert _hears(desk, slow, lambda: None)
@@ -172,7 +172,7 @@ def test_a_task_goes_every_way_with_its_keys_on_three_masters(settings, masters)
 
 
 def test_masters_that_lost_their_scripts_or_restarted_go_on(settings, masters):
-    with _desk(settings, masters.url) as desk, running_worker(desk.settings) as worker:
+    with _desk(settings, masters.url) as desk, running_worker(desk.settings, abrupt=True) as worker:
         before = [desk.submit("echo", {"message": "x", "sleepSeconds": 0.2}) for _ in range(20)]
         for server in masters.servers:
             with server.client() as client:

@@ -45,7 +45,7 @@ def _known(settings):
 
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
 def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
-    with bench(own) as desk, gateway(own) as client, running_worker(own) as worker:
+    with bench(own) as desk, gateway(own) as client, running_worker(own, abrupt=True) as worker:
         dead = desk.submit("echo", {"message": "x", "permanent": True})
         desk.finished(dead)
         desk.drained(names.RECORDER_QUEUE)
@@ -86,7 +86,7 @@ def test_a_janitor_that_dies_over_its_walk_leaves_it_to_the_next(own, server):
         _flush(server)
         with contextlib.closing(Handovers(own)) as handovers:
             handovers.say_known("a walk that is not over")
-        with running_worker(own):
+        with running_worker(own, abrupt=True):
             eventually(lambda: _known(own), 20, "the letters are recorded again")
             listed = desk.store.dead_letters().items
 

@@ -31,7 +31,7 @@ def _unpublished(desk):
 
 def test_a_record_that_was_never_published_is_rejected_and_its_late_copy_does_not_run(desk):
     task_id, message = _unpublished(desk)
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         record = desk.wait_for(task_id, State.REJECTED)
         desk.send_again(message)
         desk.drained()
@@ -46,7 +46,7 @@ def test_a_copy_that_a_worker_has_claimed_is_never_rejected(settings):
     with bench(patient) as desk:
         task_id, message = _unpublished(desk)
         desk.send_again(message)  # the publish got through, the gateway died before it could say so
-        with running_worker(patient), sweeping(desk, unpublished_grace=0.01) as sweep:
+        with running_worker(patient, abrupt=True), sweeping(desk, unpublished_grace=0.01) as sweep:
             eventually(lambda: desk.state(task_id) is not State.SCHEDULED, 20, "a worker has it", 0.005)
             sweep(task_id)
             record = desk.finished(task_id)
@@ -72,7 +72,7 @@ def test_a_broker_that_lost_its_queue_gets_the_task_back_once_however_many_sweep
         desk.send_again(desk.message(late))
         eventually(lambda: sweep(late) or "resent" in desk.hops(late), 20, "sent again, too")
         eventually(lambda: sweep(once) or desk.hops(once).count("resent") == 2, 20, "its second copy was purged above")
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         records = [desk.finished(task_id) for task_id in (once, twice, late)]
         desk.drained()
 
@@ -83,7 +83,7 @@ def test_a_broker_that_lost_its_queue_gets_the_task_back_once_however_many_sweep
 
 
 def test_a_retry_that_the_broker_lost_comes_back_as_the_attempt_that_it_was(desk):
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         task_id = desk.submit("echo", {"message": "w", "failTimes": 1})
         desk.wait_for(task_id, State.RETRY_WAIT)
         desk.purge(names.rung_queue("1m"))
@@ -134,7 +134,7 @@ def test_with_least_privilege_a_decided_retry_is_still_sent_by_the_sweeper(desk,
         try:
             task_id = desk.submit("echo", {"message": "x", "failTimes": 1})
             _die_after_the_decision(desk, task_id)
-            with running_worker(own):
+            with running_worker(own, abrupt=True):
                 record = desk.finished(task_id, 30)
                 desk.drained()
         finally:

@@ -81,7 +81,7 @@ def test_a_gateway_that_goes_on_after_its_task_was_rejected_says_so_and_nothing_
         answer = go_on()
         desk.send_again(desk.message(task_id))
         sweep(task_id)
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         record = desk.finished(repeated)
         desk.drained()
 
@@ -102,7 +102,7 @@ def test_a_gateway_that_goes_on_after_its_client_came_back_is_one_task(desk, sto
         sweep(task_id)
         desk.send_again(desk.message(task_id))
     copies = desk.depth(names.WORK_QUEUE)
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         record = desk.finished(task_id)
         desk.drained()
 
@@ -115,7 +115,7 @@ def test_a_gateway_that_goes_on_after_a_worker_was_done_says_accepted(desk, stop
     go_on = stopped("submit.published")
     task_id = _only_record(desk).task_id
     patient = desk.settings.model_copy(update={"unpublished_grace": 60.0})  # or its own sweeper might be the first
-    with sweeping(desk, 4, unpublished_grace=0.1) as sweep, running_worker(patient):
+    with sweeping(desk, 4, unpublished_grace=0.1) as sweep, running_worker(patient, abrupt=True):
         record = desk.finished(task_id)
         sweep(task_id)
         answer = go_on()

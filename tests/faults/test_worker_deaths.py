@@ -18,7 +18,7 @@ def _runs(desk, task_id):
 
 
 def test_a_killed_child_costs_one_attempt_and_the_task_succeeds(desk):
-    with running_worker(desk.settings) as worker:
+    with running_worker(desk.settings, abrupt=True) as worker:
         task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 2})
         eventually(lambda: _runs(desk, task_id), 10, "the task runs")
         for pid in worker.children():
@@ -37,7 +37,7 @@ def test_a_killed_machine_costs_no_attempt_and_another_worker_takes_over(desk):
         task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 2})
         eventually(lambda: _runs(desk, task_id), 10, "the task runs")
         first.kill()
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         record = desk.finished(task_id)
 
     assert record.state is State.SUCCEEDED
@@ -47,7 +47,10 @@ def test_a_killed_machine_costs_no_attempt_and_another_worker_takes_over(desk):
 
 
 def test_an_orphaned_child_may_finish_and_its_task_does_not_run_again(desk):
-    with running_worker(desk.settings) as first, running_worker(desk.settings, "-Q", names.WORK_QUEUE):
+    with (
+        running_worker(desk.settings, abrupt=True) as first,
+        running_worker(desk.settings, "-Q", names.WORK_QUEUE, abrupt=True),
+    ):
         task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 1})
         eventually(lambda: _runs(desk, task_id), 10, "the task runs")
         runner = desk.store.get(task_id).worker
@@ -66,7 +69,7 @@ def test_an_attempt_that_loses_its_workers_three_times_counts_as_failed(desk):
         task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 2})
         eventually(lambda: _runs(desk, task_id), 10, "the task runs")
         first.kill()
-    with running_worker(settings):
+    with running_worker(settings, abrupt=True):
         record = desk.finished(task_id)
     failures = [hop.get("errorType") for hop in desk.store.hops(task_id) if hop["kind"] == "failed"]
 
@@ -81,7 +84,7 @@ def test_a_deploy_under_load_loses_nothing_and_ends_in_time(desk):
         eventually(lambda: _runs(desk, ids[0]) or desk.store.get(ids[0]).state.terminal, 10, "work goes on")
         first.process.terminate()
         first.process.wait(desk.settings.soft_shutdown + 30)
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         records = [desk.finished(task_id, 40) for task_id in ids]
 
     assert {record.state for record in records} == {State.SUCCEEDED}
@@ -99,7 +102,7 @@ def test_a_deploy_in_the_middle_of_a_fork_ends_in_time_and_loses_nothing(desk, t
         first.process.terminate()
         first.process.wait(desk.settings.soft_shutdown + 10)
         said = first.text()
-    with running_worker(desk.settings):
+    with running_worker(desk.settings, abrupt=True):
         records = [desk.finished(task_id, 40) for task_id in ids]
 
     assert "Traceback" not in said

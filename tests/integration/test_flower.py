@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 import topology
 from dispatch.broker import provision
+from support.ports import free_port
 from support.waiting import eventually
 
 ROOT = Path(topology.__file__).parent
@@ -31,8 +31,7 @@ def applied(settings):
 def flower(settings, directory, **environ):
     """Flower's base URL and its log; it is stopped at the end."""
     (directory / "tinyapp.py").write_text(TINY_APP)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environ = {
         **os.environ,
         "PYTHONPATH": f"{directory}:{ROOT}",

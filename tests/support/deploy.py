@@ -37,7 +37,7 @@ METRICS = {
 
 def load(path):
     """A YAML file of the repository."""
-    return yaml.safe_load((ROOT / path).read_text())
+    return _parsed((ROOT / path).read_text())
 
 
 def variables():
@@ -57,7 +57,11 @@ def compose(**values):
         return values.get(name, default if kind == "-" else name.lower())
 
     text = VARIABLE.sub(value, (ROOT / "docker-compose.yml").read_text())
-    return yaml.safe_load(text.replace("$$", "$"))
+    return _parsed(text.replace("$$", "$"))
+
+
+def _parsed(text):
+    return yaml.load(text, Loader=yaml.CSafeLoader)  # libyaml: the pure Python one takes a tenth of a second a file
 
 
 def rules():

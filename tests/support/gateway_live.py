@@ -43,7 +43,12 @@ def running_gateway(settings: Settings, port: int) -> Iterator[tuple[httpx.Clien
             yield client, process, log
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:  # a failing test may have left it stopped
+            process.kill()
+            process.wait()
+            raise
 
 
 def _ready(client: httpx.Client) -> bool:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -57,7 +56,9 @@ class Server:
         self.start()
 
     def signal(self, number: int) -> None:
-        os.kill(self.process.pid, number)
+        """Only to a process that is not reaped: its pid may be another's by now."""
+        if self.process is not None and self.process.poll() is None:
+            os.kill(self.process.pid, number)
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -129,8 +130,6 @@ def _servers() -> Iterator[Callable[..., Server]]:
         yield make
     finally:
         for server in made:
-            with contextlib.suppress(ProcessLookupError):
-                server.signal(signal.SIGCONT)
             server.kill()
         ports.close()
         shutil.rmtree(base, ignore_errors=True)

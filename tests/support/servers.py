@@ -145,8 +145,12 @@ def throw_away(run: Path) -> None:
     supervisor = envfile.read(run / "env").get("SUPERVISOR_PID")
     if supervisor and procfs.belongs(int(supervisor), run):
         procfs.send([int(supervisor)], signal.SIGKILL)
-    procfs.send(procfs.owned(run), signal.SIGKILL)
-    eventually(lambda: not procfs.owned(run), 10, "the servers did not go away")
+
+    def gone() -> bool:
+        procfs.send(left := procfs.owned(run), signal.SIGKILL)  # again: a process may have been forked meanwhile
+        return not left
+
+    eventually(gone, 10, "the servers did not go away")
 
 
 def vhost(servers: Servers) -> Iterator[str]:

@@ -92,7 +92,8 @@ class Stack:
     def destroy(self) -> None:
         """Kill whatever is left, delete everything."""
         with contextlib.suppress(KeyError, ProcessLookupError):
-            self.kill("SUPERVISOR")
+            if self.pid("SUPERVISOR") in self.processes():  # the pid of one that died long ago may be another's
+                self.kill("SUPERVISOR")
 
         def gone() -> bool:
             for pid in self.processes():

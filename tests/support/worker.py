@@ -67,20 +67,32 @@ class Worker:
     def family(self) -> list[int]:
         """Its pid, and those of every process that it or its children started and that still is theirs."""
         found = psutil.Process(self.process.pid).children(recursive=True)
-        return [self.process.pid, *(each.pid for each in found if each.status() != psutil.STATUS_ZOMBIE)]
+        return [self.process.pid, *(each.pid for each in found if _lives(each))]
 
     def kill(self) -> None:
-        """Kill -9 of main and children alike: the machine is gone."""
-        children = self.children()
-        for pid in (self.process.pid, *children):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Kill -9 of main and children alike: the machine is gone.
+
+        The main process is stopped first: one that runs could fork a child after its children have been listed.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            for pid in (*self.children(), self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended after it was listed
+        return False
 
 
 @contextlib.contextmanager
 def running_worker(
-    settings: Settings, *options: str, app: str = "celery_app", term: str = "SIGQUIT"
+    settings: Settings, *options: str, app: str = "celery_app", term: str = "SIGQUIT", abrupt: bool = False
 ) -> Iterator[Worker]:
     """A worker on these settings, ready; ended at the end.
 
@@ -89,6 +101,8 @@ def running_worker(
         options: further words of its command.
         app: the module that has the Celery app.
         term: what SIGTERM means to it; ``SIGTERM`` is Celery's own, warm shutdown, which waits for what runs.
+        abrupt: it is killed at the end, in a test that has seen everything by then: Celery waits two seconds and more
+            for the threads and children of an idle worker. What it held comes back; so not before a look at letters.
     """
     log = Path(settings.run_dir) / f"worker-{uuid.uuid4().hex[:6]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +123,9 @@ def running_worker(
         assert process.poll() is None, worker.text()[-3_000:]
         yield worker
     finally:
-        if process.poll() is None:
+        if abrupt:
+            worker.kill()
+        elif process.poll() is None:
             process.terminate()
             try:
                 process.wait(settings.soft_shutdown + 15)

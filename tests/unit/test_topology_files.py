@@ -13,6 +13,7 @@ from dispatch.config import settings as configuration
 from dispatch.errors import ConfigurationError
 from dispatch.protocol import names
 from launcher import rabbitmq
+from support.cases import each
 
 ROOT = Path(topology.__file__).parent
 DEPLOY = ROOT / "deploy" / "rabbitmq"
@@ -86,7 +87,7 @@ def test_a_password_is_hashed_as_rabbitmqs_documentation_shows():
     )
 
 
-@pytest.mark.parametrize("role", ["gateway", "replay"])
+@each("role", ["gateway", "replay"])
 def test_a_publisher_may_use_the_routing_keys_of_task_types_only(role):
     ((exchange, pattern),) = ROLES[role].topic
 
@@ -97,7 +98,7 @@ def test_a_publisher_may_use_the_routing_keys_of_task_types_only(role):
     assert not re.search(pattern, "robotXtask.dispatch.echo")
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "ours"),
     [
         ("celery.pidbox", True),
@@ -116,6 +117,6 @@ def test_the_workers_declare_what_celery_needs_and_nothing_else(name, ours):
     assert bool(re.search(ROLES["worker"].configure, name)) is ours
 
 
-@pytest.mark.parametrize("role", ["worker", "gateway", "replay", "monitor"])
+@each("role", ["worker", "gateway", "replay", "monitor"])
 def test_no_daily_role_may_declare_or_delete_our_queues(role):
     assert not any(re.search(ROLES[role].configure, queue) for queue in ("robot.task.q", "robot.task.dlq", "x"))

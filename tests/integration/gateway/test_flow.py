@@ -97,7 +97,7 @@ def test_a_listing_is_paged_newest_first(client):
 def test_a_long_poll_returns_with_the_change(client, settings):
     task = client.post("/v1/tasks", json={"type": "echo", "payload": {"message": "hi", "sleepSeconds": 1}}).json
     etag, seen, waits = f'"{task["revision"]}"', [], []
-    with running_worker(settings):
+    with running_worker(settings, abrupt=True):
         while not seen or seen[-1]["status"] not in {"SUCCESS", "FAIL"}:
             answer = client.get(task["statusUrl"], headers={"Prefer": "wait=20", "If-None-Match": etag})
             assert answer.headers["Preference-Applied"] == "wait=20"
@@ -122,7 +122,7 @@ def test_a_long_poll_without_a_change_ends_on_time(client):
 
 def test_a_dead_letter_is_shown_redriven_and_discarded(client, settings):
     body = {"type": "echo", "payload": {"message": "no", "permanent": True}}
-    with running_worker(settings):
+    with running_worker(settings, abrupt=True):
         task = client.post("/v1/tasks", json=body).json
         url = f"/v1/dead-letters/{task['taskId']}"
         letter = eventually(lambda: client.get(url).json if client.get(url).status_code == 200 else None, 10)
@@ -158,7 +158,7 @@ def test_only_a_dead_letter_can_be_redriven(client):
 
 def test_a_bulk_redrive_is_done_by_the_workers(client, settings):
     body = {"type": "echo", "payload": {"message": "no", "permanent": True}}
-    with running_worker(settings):
+    with running_worker(settings, abrupt=True):
         ids = {client.post("/v1/tasks", json=body).json["taskId"] for _ in range(3)}
         eventually(lambda: len(client.get("/v1/dead-letters").json["items"]) == 3, 15)
         answer = client.post("/v1/dead-letters/redrive", json={"ratePerSecond": 100})

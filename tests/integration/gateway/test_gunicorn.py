@@ -16,9 +16,9 @@ from support.waiting import eventually
 BODY = {"type": "echo", "payload": {"message": "hi"}}
 
 
-@pytest.fixture
-def live(settings):
-    with running_gateway(settings, free_port()) as made:
+@pytest.fixture(scope="module")
+def live(module_settings):
+    with running_gateway(module_settings, free_port()) as made:
         yield made
 
 
@@ -42,10 +42,10 @@ def test_bodies_in_chunks_are_read_and_bounded(live):
     assert client.post("/v1/tasks", content=b"x" * 300_000, headers=headers).status_code == 413
 
 
-def test_waiters_leave_threads_for_everybody_else(live, settings):
+def test_waiters_leave_threads_for_everybody_else(live, module_settings):
     client, _, _ = live
     url = client.post("/v1/tasks", json=BODY).json()["statusUrl"]
-    everybody = 2 * settings.http_workers * settings.http_threads
+    everybody = 2 * module_settings.http_workers * module_settings.http_threads
     with concurrent.futures.ThreadPoolExecutor(everybody) as pool:
         polls = [pool.submit(client.get, url, headers={"Prefer": "wait=3"}) for _ in range(everybody)]
         time.sleep(0.5)
@@ -56,7 +56,7 @@ def test_waiters_leave_threads_for_everybody_else(live, settings):
 
     waited = sum("Preference-Applied" in answer.headers for answer in answers)
     assert {answer.status_code for answer in answers} == {200}
-    assert 1 <= waited <= settings.http_workers * settings.http_threads // 4
+    assert 1 <= waited <= module_settings.http_workers * module_settings.http_threads // 4
 
 
 def test_one_line_of_json_a_request_and_nothing_secret(live):
@@ -107,10 +107,10 @@ def test_headers_are_sent_once(live):
     assert len(names) == len(set(names))
 
 
-def test_sigterm_ends_it_soon_and_without_noise(live):
-    client, process, log = live
-    client.post("/v1/tasks", json=BODY)
-    process.send_signal(signal.SIGTERM)
+def test_sigterm_ends_it_soon_and_without_noise(settings):
+    with running_gateway(settings, free_port()) as (client, process, log):
+        client.post("/v1/tasks", json=BODY)
+        process.send_signal(signal.SIGTERM)
 
-    assert process.wait(15) == 0
+        assert process.wait(15) == 0
     assert "Traceback" not in log.read_text()

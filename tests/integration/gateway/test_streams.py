@@ -22,9 +22,9 @@ from support.worker import bench, running_worker
 STREAM = {"Accept": "text/event-stream"}
 
 
-@pytest.fixture
-def client(settings):
-    with bench(settings), running_gateway(settings, free_port()) as (client, _, _):
+@pytest.fixture(scope="module")
+def client(module_settings):
+    with bench(module_settings), running_gateway(module_settings, free_port()) as (client, _, _):
         yield client
 
 
@@ -43,13 +43,13 @@ def followed(base_url, task_id, **headers):
         return [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: ")]
 
 
-def test_every_process_streams_what_a_worker_does(client, settings):
+def test_every_process_streams_what_a_worker_does(client, module_settings):
     task_id = accepted(client, failTimes=1)
     streams: list[list[dict]] = []
     threads = [threading.Thread(target=lambda: streams.append(followed(client.base_url, task_id))) for _ in range(4)]
     for thread in threads:
         thread.start()
-    with running_worker(settings):
+    with running_worker(module_settings, abrupt=True):
         for thread in threads:
             thread.join(30)
     hops = client.get(f"/v1/tasks/{task_id}/events").json()
@@ -149,7 +149,7 @@ def test_a_stream_ends_when_redis_goes_and_goes_on_when_the_client_comes_back(se
             refused = client.get(f"/v1/tasks/{task_id}/events", headers=STREAM)
             proxy.admit()
             eventually(lambda: client.get(f"/v1/tasks/{task_id}").status_code == 200, 10)
-            with running_worker(settings):
+            with running_worker(settings, abrupt=True):
                 rest = followed(client.base_url, task_id, **{"Last-Event-ID": str(seen[-1]["seq"])})
 
     assert [hop["kind"] for hop in seen] == ["accepted", "published"]

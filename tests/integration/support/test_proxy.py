@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import socketserver
+import sys
 import threading
 
 import pytest
@@ -131,3 +132,166 @@ def test_a_proxy_whose_server_is_away_resets():
             one.settimeout(5)
             assert one.recv(1) == b""
         assert proxy.connections == 0
+
+
+# --- races -----------------------------------------------------------------------------------------
+@pytest.fixture
+def road(proxy, monkeypatch):
+    """The proxy's way to its server: ``taken`` once a connection is on it, which arrives when it is ``open``."""
+    taken, opened, connect = threading.Event(), threading.Event(), socket.create_connection
+
+    def slowly(address, *rest):
+        if address == proxy._target:
+            taken.set()
+            opened.wait(10)
+        return connect(address, *rest)
+
+    monkeypatch.setattr(socket, "create_connection", slowly)
+    yield taken, opened
+    opened.set()
+
+
+def broken(connection):
+    """Whether the connection breaks soon."""
+    connection.settimeout(5)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_a_connection_whose_way_to_the_server_is_being_opened_is_cut_too(proxy, road):
+    taken, opened = road
+    with client(proxy) as one:
+        assert taken.wait(5)
+        proxy.cut()
+        opened.set()
+
+        assert broken(one)
+    eventually(lambda: proxy.connections == 0, 5)
+
+
+def test_connections_that_wait_to_be_accepted_are_cut_too(proxy, road):
+    taken, opened = road
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(client(proxy)) for _ in range(5)]
+        assert taken.wait(5)
+        proxy.cut()
+        opened.set()
+
+        assert [broken(each) for each in waiting] == [True] * 5
+    eventually(lambda: proxy.connections == 0, 5)
+
+
+def test_a_close_ends_a_connection_whose_way_to_the_server_is_being_opened(proxy, road):
+    taken, opened = road
+    before = set(threading.enumerate())
+    with client(proxy) as one:
+        assert taken.wait(5)
+        closing = threading.Thread(target=proxy.close)
+        closing.start()
+        eventually(lambda: proxy._closed, 5)
+        opened.set()
+        closing.join(10)
+
+        assert broken(one)
+    assert {each.name for each in set(threading.enumerate()) - before} == set()
+    assert not closing.is_alive()
+
+
+def test_a_proxy_that_refuses_lets_no_connection_in_that_was_being_accepted(proxy, road, server):
+    taken, opened = road
+    with client(proxy) as one:
+        assert taken.wait(5)
+        proxy.refuse()
+        proxy.cut()
+        opened.set()
+
+        assert broken(one)
+    eventually(lambda: proxy.connections == 0, 5)
+    assert server.seen == []
+
+
+def test_a_closed_proxy_admits_nothing(proxy):
+    proxy.close()
+    proxy.admit()
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", proxy.port), 5)
+
+
+def test_many_may_admit_at_once(proxy):
+    proxy.refuse()
+    failures = []
+    start = threading.Barrier(8)
+
+    def admit():
+        start.wait()
+        try:
+            proxy.admit()
+        except OSError as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=admit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with client(proxy) as one:
+        assert said(one, b"x") == b"x"
+    assert failures == []
+
+
+def test_what_is_late_is_held_by_a_hold_that_comes_meanwhile(proxy, server):
+    with client(proxy) as one:
+        proxy.delay(0.6, DOWN)
+        one.sendall(b"x")
+        eventually(lambda: server.seen == [b"x"], 5)
+        proxy.hold(DOWN)
+        one.settimeout(0.8)
+        with pytest.raises(TimeoutError):
+            one.recv(1)
+
+
+def test_a_cut_does_not_wait_for_what_is_late(proxy):
+    proxy.delay(60)
+    with client(proxy) as one:
+        one.sendall(b"x")
+        eventually(lambda: proxy.connections == 1, 5)
+        proxy.cut()
+
+        assert broken(one)
+    eventually(lambda: proxy.connections == 0, 5)
+
+
+def test_no_thread_outlives_a_proxy_that_is_cut_refused_and_admitted_while_clients_come(server):
+    before, over, interval = set(threading.enumerate()), threading.Event(), sys.getswitchinterval()
+
+    def come():
+        while not over.is_set():
+            with contextlib.suppress(OSError), client(proxy) as one:
+                one.sendall(b"x")
+                one.recv(1)
+
+    sys.setswitchinterval(1e-5)
+    try:
+        with Proxy(*server.server_address) as proxy:
+            clients = [threading.Thread(target=come) for _ in range(4)]
+            for thread in clients:
+                thread.start()
+            for _ in range(50):
+                proxy.cut()
+                proxy.refuse()
+                proxy.cut()
+                eventually(lambda: proxy.connections == 0, 5, "what was open when it refused is cut")
+                proxy.admit()
+            proxy.close()
+            over.set()
+            for thread in clients:
+                thread.join(10)
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+
+    left = [each.name for each in set(threading.enumerate()) - before if each.name.startswith("proxy-")]
+    assert left == []

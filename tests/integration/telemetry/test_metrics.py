@@ -50,7 +50,7 @@ def test_a_worker_tells_how_its_tasks_went(settings):
     changed = settings.model_copy(update={"worker_metrics_port": port})
     with ExitStack() as stack:
         made = stack.enter_context(bench(changed))
-        stack.enter_context(running_worker(changed))
+        stack.enter_context(running_worker(changed, abrupt=True))
         good = [made.submit("echo", {"message": "x"}) for _ in range(5)]
         slow = made.submit("echo", {"message": "x", "failTimes": 1})
         dead = made.submit("echo", {"message": "x", "permanent": True})

@@ -11,16 +11,28 @@ from support.waiting import eventually
 from support.worker import bench, running_worker
 
 
-@pytest.fixture
-def desk(settings):
-    with bench(settings) as made:
+@pytest.fixture(scope="module")
+def desk(module_settings):
+    with bench(module_settings) as made, running_worker(module_settings, abrupt=True):
         yield made
 
 
-def test_a_task_succeeds_once_and_its_record_says_so(desk):
-    with running_worker(desk.settings):
-        task_id = desk.submit("echo", {"message": "hello"})
-        record = desk.finished(task_id)
+@pytest.fixture(scope="module")
+def tasks(desk):
+    """One of each kind, all at once: so their waits go by side by side."""
+    payloads = {
+        "plain": {"message": "hello"},
+        "third time": {"message": "third time", "failTimes": 2},
+        "last rung": {"message": "x", "failTimes": 9},
+        "never": {"message": "never", "failTimes": 99},
+        "permanent": {"message": "no", "permanent": True},
+    }
+    return {kind: desk.submit("echo", payload) for kind, payload in payloads.items()}
+
+
+def test_a_task_succeeds_once_and_its_record_says_so(desk, tasks):
+    task_id = tasks["plain"]
+    record = desk.finished(task_id)
 
     assert record.state is State.SUCCEEDED
     assert record.result["message"] == "hello"
@@ -29,10 +41,17 @@ def test_a_task_succeeds_once_and_its_record_says_so(desk):
     assert {"published", "started", "succeeded"} <= set(desk.hops(task_id))
 
 
-def test_a_task_that_fails_climbs_rung_by_rung_and_then_succeeds(desk):
-    with running_worker(desk.settings):
-        task_id = desk.submit("echo", {"message": "third time", "failTimes": 2})
-        record = desk.finished(task_id)
+def test_a_permanent_error_goes_to_the_dlq_at_once(desk, tasks):
+    record = desk.finished(tasks["permanent"], 5)
+
+    assert record.state is State.DEAD_LETTERED
+    assert record.attempt == 1
+    assert record.dead_reason == "permanent"
+
+
+def test_a_task_that_fails_climbs_rung_by_rung_and_then_succeeds(desk, tasks):
+    task_id = tasks["third time"]
+    record = desk.finished(task_id)
     delayed = [hop for hop in desk.store.hops(task_id) if hop["kind"] == "delayed"]
     waits = [dt.datetime.fromisoformat(hop["until"]) - dt.datetime.fromisoformat(hop["at"]) for hop in delayed]
 
@@ -42,10 +61,9 @@ def test_a_task_that_fails_climbs_rung_by_rung_and_then_succeeds(desk):
     assert [wait.total_seconds() for wait in waits] == [1, 2]
 
 
-def test_no_rung_is_cut_short(desk):
-    with running_worker(desk.settings):
-        task_id = desk.submit("echo", {"message": "x", "failTimes": 9})
-        desk.finished(task_id)
+def test_no_rung_is_cut_short(desk, tasks):
+    task_id = tasks["last rung"]
+    desk.finished(task_id)
     hops = desk.store.hops(task_id)
     failed = [hop["at"] for hop in hops if hop["kind"] == "failed"]
     started = [hop["at"] for hop in hops if hop["kind"] == "started"]
@@ -55,26 +73,16 @@ def test_no_rung_is_cut_short(desk):
     assert [wait >= rung.seconds for wait, rung in zip(waits, desk.settings.ladder.rungs, strict=True)] == [True] * 3
 
 
-def test_an_exhausted_task_is_fail_and_its_letter_says_why(desk):
-    with running_worker(desk.settings):
-        task_id = desk.submit("echo", {"message": "never", "failTimes": 99})
-        record = desk.finished(task_id)
-        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 5, "the letter is in the DLQ")
+def test_an_exhausted_task_is_fail_and_its_letter_says_why(desk, tasks):
+    task_id = tasks["never"]
+    record = desk.finished(task_id)
+    dead = {tasks[kind] for kind in ("last rung", "never", "permanent")}
+    eventually(lambda: desk.depth(names.DEAD_QUEUE) == len(dead), 5, "each letter is in the DLQ, once")
 
     assert record.state is State.DEAD_LETTERED
     assert record.attempt == 4
     assert record.dead_reason == "retries-exhausted"
-    assert desk.store.dead_letters().items[0].task_id == task_id
-
-
-def test_a_permanent_error_goes_to_the_dlq_at_once(desk):
-    with running_worker(desk.settings):
-        task_id = desk.submit("echo", {"message": "no", "permanent": True})
-        record = desk.finished(task_id, 5)
-
-    assert record.state is State.DEAD_LETTERED
-    assert record.attempt == 1
-    assert record.dead_reason == "permanent"
+    assert {letter.task_id for letter in desk.store.dead_letters().items} == dead
 
 
 def _seconds(text: str) -> float:

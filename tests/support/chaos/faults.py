@@ -127,9 +127,9 @@ class Breaker:
         if fault.target == "gateway":
             pids += self._machine.children("gateway")
         self._stopped.update(pids)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
         try:
+            for pid in pids:  # a child may have ended since it was listed
+                os.kill(pid, signal.SIGSTOP)
             yield
         finally:
             for pid in pids:

@@ -4,9 +4,10 @@ import pytest
 
 from dispatch.config.redis_url import Address, RedisKind, parse
 from dispatch.store import client as redisclient
+from support.cases import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "kind", "url", "nodes", "service"),
     [
         ("redis://h:1/3", RedisKind.SINGLE, "redis://h:1/3", (), ""),
@@ -33,7 +34,7 @@ def test_the_sentinels_have_credentials_of_their_own():
     assert address.url == "redis://me:pw@a:1/0?protocol=2"
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "why"),
     [
         ("http://h", "starts with one of"),
@@ -55,9 +56,7 @@ def test_a_wrong_url_is_refused_without_its_password(text, why):
     assert "verysecret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["redis://h", "rediss+sentinel://me:pw@a,b/robots", "redis+sentinel://a/robots", "rediss+cluster://a,b"]
-)
+@each("url", ["redis://h", "rediss+sentinel://me:pw@a,b/robots", "redis+sentinel://a/robots", "rediss+cluster://a,b"])
 def test_a_client_is_made_without_connecting(url):
     client = redisclient.connect(url, 0.1)
     client.close()

@@ -7,6 +7,7 @@ from examples.robot_simulator import world as simulated
 from examples.robot_simulator.app import create_app
 from examples.robot_simulator.faults import FAULTS, Fault, FaultJob, FaultQueue, by_serial
 from examples.robot_simulator.world import Config, OrderKeyReused, World
+from support.cases import each
 
 ORDERS = "/openapi/v1/robots/{}/tasks/temp/withoutSite"
 
@@ -163,7 +164,7 @@ def test_faults_are_used_up_in_order_and_can_begin_late():
     assert [told.match for told in queue.pending()] == ["token"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("robot", "nth", "status"),
     [
         ("SN-FLAKY-2", 1, 500),
@@ -218,7 +219,7 @@ def test_a_flaky_robot_fails_twice_for_each_key_and_makes_one_order(client, bear
     assert client.get("/control/orders").json["k"] == {"received": 4, "created": 1}
 
 
-@pytest.mark.parametrize(
+@each(
     ("robot", "body", "status"),
     [
         ("SN-1", {}, 400),

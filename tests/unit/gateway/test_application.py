@@ -10,6 +10,7 @@ from dispatch.broker.queue_stats import ManagementUnavailable, QueueView
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import problems
 from dispatch.gateway.views import docs
+from support.cases import each
 from support.gateway_fakes import World, problem, record
 
 QUEUE = QueueView(
@@ -26,7 +27,7 @@ def client():
 
 
 # --- every error is a problem --------------------------------------------------------------------
-@pytest.mark.parametrize(
+@each(
     "path", ["/", "/v1", "/v1/", "/v1/tasks/", "//v1/tasks", "/v1/tasks/a/b", "/v2/tasks", "/docs/", "/docs/../app.py", "/docs/%2e%2e/app.py", "/é", "/favicon.ico"],
 )  # fmt: skip
 def test_an_unknown_path_is_a_404_problem_and_never_a_redirect(client, path):
@@ -37,7 +38,7 @@ def test_the_instance_is_a_uri_reference(client):
     assert problem(client.get("/é x?secret=1"), 404, "not-found")["instance"] == "/%C3%A9%20x"
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "path"),
     [
         ("PUT", "/v1/tasks"),
@@ -180,9 +181,7 @@ def test_the_vendored_files_are_what_was_published():
 
 
 # --- what every response carries -----------------------------------------------------------------
-@pytest.mark.parametrize(
-    "path", ["/v1/tasks", "/v1/task-types", "/livez", "/openapi.json", "/nope", "/v1/tasks?limit=0"]
-)
+@each("path", ["/v1/tasks", "/v1/task-types", "/livez", "/openapi.json", "/nope", "/v1/tasks?limit=0"])
 def test_every_response_carries_the_request_id(client, path):
     answer = client.get(path, headers={"X-Request-Id": "rq-1"})
 

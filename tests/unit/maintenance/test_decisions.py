@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import pytest
-
 from dispatch.config.settings import load
 from dispatch.deadletters.recorder import death, readable
 from dispatch.errors import PermanentError, RetryableError, Throttled
@@ -15,6 +13,7 @@ from dispatch.protocol.message import Message
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import AttemptFailed, Dead, Failure, FailureKind, Park, Retry, Rung
 from dispatch.worker.outcomes import failure_of
+from support.cases import each
 
 SETTINGS = load({})
 RUNG = Rung("5m", 300)
@@ -89,7 +88,7 @@ LEASE, GRACE = SETTINGS.lease, SETTINGS.unpublished_grace
 SILENT = LEASE + SETTINGS.queue_ttl + SETTINGS.sweep_margin
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "leased", "now", "step"),
     [
         ({"state": State.SUCCEEDED}, False, 0, Drop()),
@@ -115,7 +114,7 @@ def test_the_sweeper_forgets_what_is_gone():
     assert next_step(None, leased=False, now=0, settings=SETTINGS) == Drop()
 
 
-@pytest.mark.parametrize(
+@each(
     ("kept", "stale"),
     [
         (None, False),
@@ -141,7 +140,7 @@ def test_a_filter_means_what_all_its_parts_mean():
     assert not DeadLetterFilter(task_id="u").matches(letter)
 
 
-@pytest.mark.parametrize(
+@each(
     ("headers", "reason"),
     [
         ({"x-dead-reason": "permanent", "x-death": [{"reason": "expired"}]}, "permanent"),
@@ -162,7 +161,7 @@ def test_an_unreadable_letter_becomes_readable():
     assert (letter.cycle, letter.seq) == (0, 0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "kind", "name"),
     [
         (PermanentError("no", type="bad-order"), FailureKind.PERMANENT, "bad-order"),
@@ -179,9 +178,7 @@ def test_an_error_says_what_the_router_must_do(error, kind, name):
     assert AttemptFailed.of(failure).failure == failure
 
 
-@pytest.mark.parametrize(
-    "error", [PermanentError("x" * 10**6, type="t" * 10**6), type("E" * 10**6, (Exception,), {})()]
-)
+@each("error", [PermanentError("x" * 10**6, type="t" * 10**6), type("E" * 10**6, (Exception,), {})()])
 def test_a_failure_fits_into_the_headers_of_its_next_copy(error):
     failure = failure_of(error)
 

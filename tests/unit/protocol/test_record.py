@@ -2,13 +2,13 @@
 
 import dataclasses
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.protocol.ids import child_traceparent, is_task_id, issued_at, new_task_id, timestamp, trace_id
 from dispatch.protocol.message import BROKER_HEADERS, Copy, Message
 from dispatch.protocol.record import ErrorInfo, Record, State, Status
+from support.cases import each
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -29,7 +29,7 @@ def test_a_new_id_carries_its_time():
     assert issued_at("not-ours") is None
 
 
-@pytest.mark.parametrize("text", ["", None, 7, "a b", "x" * 129, "ä", "a/b", "a\n"])
+@each("text", ["", None, 7, "a b", "x" * 129, "ä", "a/b", "a\n"])
 def test_what_cannot_be_a_task_id(text):
     assert not is_task_id(text)
 
@@ -46,9 +46,7 @@ def test_a_trace_is_continued_with_a_new_span():
     assert child != TRACE
 
 
-@pytest.mark.parametrize(
-    "bad", [None, "", "junk", TRACE.upper(), "ff" + TRACE[2:], TRACE.replace("b7ad6b7169203331", "0" * 16)]
-)
+@each("bad", [None, "", "junk", TRACE.upper(), "ff" + TRACE[2:], TRACE.replace("b7ad6b7169203331", "0" * 16)])
 def test_an_invalid_traceparent_starts_a_new_trace(bad):
     assert trace_id(bad) is None
     assert trace_id(child_traceparent(bad)) is not None
@@ -73,7 +71,7 @@ def test_a_message_survives_the_record(body, headers):
     assert Copy.from_json(Copy(message, "x", "k", "q").to_json()) == Copy(message, "x", "k", "q")
 
 
-@pytest.mark.parametrize("value", ["1", None, True, 1.5, [], {}])
+@each("value", ["1", None, True, 1.5, [], {}])
 def test_a_header_that_is_no_number_counts_as_missing(value):
     assert Message(b"", {"x-seq": value}).seq == 0
 

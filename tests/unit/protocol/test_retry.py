@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, decide, parse_ladder
+from support.cases import each
 
 LADDER = parse_ladder("1m=60,5m=300,30m=1800")
 ONE, FIVE, THIRTY = LADDER
@@ -20,7 +21,7 @@ def decided(failure, attempt=1, now=NOW):
     return decide(failure, attempt, LADDER, DEADLINE, now)
 
 
-@pytest.mark.parametrize(("attempt", "rung"), [(1, ONE), (2, FIVE), (3, THIRTY)])
+@each(("attempt", "rung"), [(1, ONE), (2, FIVE), (3, THIRTY)])
 def test_a_failed_attempt_waits_on_the_next_rung(attempt, rung):
     assert decided(failed(), attempt) == Retry(rung)
 
@@ -29,12 +30,12 @@ def test_the_attempt_after_the_last_rung_is_the_last():
     assert decided(failed(), 4) == Dead(Reason.RETRIES_EXHAUSTED)
 
 
-@pytest.mark.parametrize("attempt", [1, 2, 3, 4])
+@each("attempt", [1, 2, 3, 4])
 def test_a_permanent_error_is_dead_at_once(attempt):
     assert decided(failed(FailureKind.PERMANENT), attempt) == Dead(Reason.PERMANENT)
 
 
-@pytest.mark.parametrize(("seconds", "rung"), [(1, ONE), (60, ONE), (61, FIVE), (301, THIRTY), (1800, THIRTY)])
+@each(("seconds", "rung"), [(1, ONE), (60, ONE), (61, FIVE), (301, THIRTY), (1800, THIRTY)])
 def test_retry_after_picks_the_first_rung_that_is_long_enough(seconds, rung):
     assert decided(failed(retry_after=seconds)) == Retry(rung)
 
@@ -70,7 +71,7 @@ def test_no_decision_waits_shorter_than_asked_unless_no_rung_is_long_enough(kind
         assert decision.rung.seconds >= retry_after or decision.rung == THIRTY
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "problem"),
     [
         ("", "at least one rung"),

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from dispatch.store.tasks import _read_cursor, _write_cursor
+from support.cases import each
 
 
 def test_a_cursor_says_where_to_go_on():
@@ -13,13 +14,13 @@ def test_a_cursor_says_where_to_go_on():
     assert _read_cursor(None) == ("+inf", set())
 
 
-@pytest.mark.parametrize("text", ["[", "{}", "[1]", '["nan",[]]', '["x",[]]', "[1,7]", "null", "[" * 100_000])
+@each("text", ["[", "{}", "[1]", '["nan",[]]', '["x",[]]', "[1,7]", "null", "[" * 100_000])
 def test_a_cursor_that_is_not_ours_is_a_value_error(text):
     with pytest.raises(ValueError, match="cursor"):
         _read_cursor(base64.urlsafe_b64encode(text.encode()).decode())
 
 
-@pytest.mark.parametrize("text", ["ä", "====", "%", json.dumps("x")])
+@each("text", ["ä", "====", "%", json.dumps("x")])
 def test_a_cursor_that_is_not_even_base64_is_a_value_error(text):
     with pytest.raises(ValueError, match="cursor"):
         _read_cursor(text)

@@ -4,6 +4,7 @@ import pydantic
 import pytest
 
 from dispatch.errors import PermanentError, RetryableError
+from support.cases import each
 from support.context import FakeContext
 from tasks.echo import Echo, echo
 
@@ -55,7 +56,7 @@ def test_a_whole_number_of_seconds_is_accepted():
     assert Echo.model_validate({"message": "hi", "sleepSeconds": 2}).sleep_seconds == 2.0
 
 
-@pytest.mark.parametrize(
+@each(
     "payload",
     [
         {},

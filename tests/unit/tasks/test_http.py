@@ -6,6 +6,7 @@ import pytest
 
 from dispatch.config.settings import load
 from dispatch.errors import PermanentError
+from support.cases import each
 from support.context import FakeContext
 from tasks.http import HttpRequest, is_allowed, request
 from tasks.http import _content as content
@@ -16,7 +17,7 @@ def order(**changes):
     return HttpRequest.model_validate({"method": "GET", "url": "http://localhost/", **changes})
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "hosts"),
     [
         ("http://localhost/", ["localhost"]),
@@ -36,7 +37,7 @@ def test_a_host_on_the_list_is_allowed(url, hosts):
     assert is_allowed(httpx.URL(url), hosts)
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "hosts"),
     [
         ("http://localhost/", []),
@@ -63,7 +64,7 @@ def test_any_other_host_is_not(url, hosts):
     assert not is_allowed(httpx.URL(url), hosts)
 
 
-@pytest.mark.parametrize(
+@each(
     "url",
     [
         "",
@@ -95,14 +96,12 @@ def test_urls_that_could_mean_something_else_are_refused(url):
         order(url=url)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://localhost", "https://localhost:8443/a?b=c@d#e", "http://[::1]:80/", "http://localhost/user@x"]
-)
+@each("url", ["http://localhost", "https://localhost:8443/a?b=c@d#e", "http://[::1]:80/", "http://localhost/user@x"])
 def test_ordinary_urls_are_accepted(url):
     assert order(url=url).url == url
 
 
-@pytest.mark.parametrize(
+@each(
     "headers",
     [
         {"Host": "evil.example"},
@@ -135,7 +134,7 @@ def test_ordinary_headers_are_accepted():
     assert "Bearer x" not in repr(order(headers=headers))
 
 
-@pytest.mark.parametrize(
+@each(
     "changes",
     [
         {"method": "TRACE"},
@@ -167,7 +166,7 @@ def test_a_host_that_is_not_allowed_fails_for_good_without_naming_the_path():
     assert str(caught.value) == "http://evil.example:81 is not among DISPATCH_HTTP_ALLOWED_HOSTS"
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "headers", "truncated", "shown"),
     [
         (b'{"a": 1}', {"Content-Type": "application/json; charset=utf-8"}, False, {"a": 1}),

@@ -4,6 +4,7 @@ import pydantic
 import pytest
 
 from dispatch.errors import PermanentError, RetryableError
+from support.cases import each
 from support.context import FakeContext
 from tasks.robots import CleanOrder
 from tasks.robots import _result as result
@@ -22,7 +23,7 @@ def test_an_order_has_sensible_defaults():
     assert (order.mode, order.passes) == ("vacuum", 1)
 
 
-@pytest.mark.parametrize(
+@each(
     "changes",
     [
         {"robot": ""},
@@ -58,7 +59,7 @@ def test_a_robot_that_finished_is_a_success():
     assert context.reports == [(100, "finished")]
 
 
-@pytest.mark.parametrize(
+@each(
     ("state", "kind", "type"),
     [
         ("FAILED", RetryableError, "robot-failed"),
@@ -76,7 +77,7 @@ def test_any_other_end_is_an_error_that_says_why(state, kind, type):
     assert str(caught.value).endswith(": STUCK no way")
 
 
-@pytest.mark.parametrize(
+@each(
     "answer",
     [
         "{}",

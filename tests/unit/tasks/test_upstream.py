@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.errors import PermanentError, RetryableError, Throttled
+from support.cases import each
 from tasks.upstream import MAX_BODY, Answer, client, exchange, failure, retry_after
 
 #: Sun, 06 Nov 1994 08:49:37 GMT
@@ -20,12 +21,12 @@ def mocked(handler):
     return httpx.Client(transport=httpx.MockTransport(handler))
 
 
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+@each("status", [200, 201, 202, 204, 299])
 def test_success_is_no_failure(status):
     assert failure(answer(status), peer="it") is None
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "kind", "type"),
     [
         (302, PermanentError, "upstream-redirect"),
@@ -53,13 +54,13 @@ def test_each_status_says_what_to_do_next(status, kind, type):
     assert str(error).startswith(f"it responded {status}: why")
 
 
-@pytest.mark.parametrize("status", [429, 503, 500])
+@each("status", [429, 503, 500])
 def test_the_wait_that_was_asked_for_is_handed_on(status):
     assert failure(answer(status, Retry_After="90"), peer="it").retry_after == 90.0
     assert failure(answer(status), peer="it").retry_after is None
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "seconds"),
     [
         ("120", 120.0),
@@ -93,7 +94,7 @@ def test_retry_after_never_raises_and_is_never_negative(value):
     assert seconds is None or seconds >= 0
 
 
-@pytest.mark.parametrize(
+@each(
     ("exc", "kind", "type"),
     [
         (httpx.ConnectError("refused"), RetryableError, "upstream-unavailable"),

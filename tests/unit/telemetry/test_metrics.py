@@ -1,8 +1,5 @@
 """Every metric has a description, bounded labels and the name that rules and dashboards ask for."""
 
-import json
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from dispatch.telemetry import metrics
 from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
 from dispatch.worker.run_metrics import Run, claim_answer, queued_since
 from support import deploy
+from support.cases import each
 from support.gateway_fakes import World
 
 ROOT = Path(__file__).parents[3]
@@ -75,7 +73,7 @@ def test_what_is_in_no_closed_set_is_other():
     assert metrics.one_of("what a stranger wrote", metrics.DEAD_REASONS) == "other"
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "answer"),
     [
         (ClaimUnanswered("x"), "UNKNOWN"),
@@ -129,30 +127,6 @@ def test_a_histogram_carries_the_trace_as_an_exemplar():
     text = metrics.render("application/openmetrics-text; version=1.0.0")[0].decode()
 
     assert f'# {{trace_id="{"a" * 32}"}} 0.2' in text
-
-
-_PROCESS = """
-import json, sys
-from dispatch.telemetry import metrics
-metrics.share(sys.argv[1], sys.argv[2])
-for _ in range(int(sys.argv[3])):
-    metrics.REFUSED.inc("quota-exceeded")
-    metrics.CONFIRM.observe(0.1)
-metrics.DEPTH.set(int(sys.argv[3]))
-print(json.dumps({sample.name: sample.value for family in metrics.registry().collect() for sample in family.samples}))
-"""
-
-
-def test_processes_that_share_tell_all_of_them_and_a_successor_goes_on(tmp_path):
-    for slot, count in (("slot0", 3), ("slot1", 4), ("slot0", 5)):
-        command = [sys.executable, "-c", _PROCESS, str(tmp_path), slot, str(count)]
-        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-
-    samples = json.loads(told)
-    assert samples["robot_tasks_refused_total"] == 12
-    assert samples["robot_publish_confirm_seconds_count"] == 12
-    assert samples["robot_queue_depth"] == 5
-    assert {path.name.rpartition("_")[2] for path in tmp_path.iterdir()} == {"slot0.db", "slot1.db"}
 
 
 def test_threads_that_count_for_the_first_time_at_once_are_all_counted(monkeypatch):

@@ -3,11 +3,11 @@
 import datetime as dt
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.worker.consumer import Poison, check
+from support.cases import each
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 HEADERS = {"id": "t1", "task": "echo", "x-seq": 0}
@@ -33,7 +33,7 @@ def test_a_task_message_is_taken():
     assert verdict() == "ok"
 
 
-@pytest.mark.parametrize(
+@each(
     ("headers", "reason"),
     [
         ({}, "malformed"),
@@ -56,7 +56,7 @@ def test_headers(headers, reason):
     assert verdict(headers) == reason
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "reason"),
     [
         (b"", "undecodable"),
@@ -84,6 +84,9 @@ def test_only_json_is_taken():
     assert verdict(encoding="no-such-encoding") == "undecodable"
 
 
-@given(st.dictionaries(st.text(), st.recursive(st.one_of(st.none(), st.integers(), st.text()), st.lists)), st.binary())
+_LEAF = st.one_of(st.none(), st.integers(), st.text())
+
+
+@given(st.dictionaries(st.text(), st.recursive(_LEAF, st.lists, max_leaves=5)), st.binary())
 def test_whatever_comes_is_judged_and_never_crashes(headers, body):
     assert verdict({**HEADERS, **headers}, body) in {"ok", "malformed", "undecodable", "unknown-type", "expired"}

@@ -1,12 +1,12 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.gateway.admission import guard as admission
 from dispatch.gateway.admission.guard import Guard, Reading, drain_rate, retry_after
+from support.cases import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("readings", "rate"),
     [
         ([], None),
@@ -23,7 +23,7 @@ def test_the_drain_rate_is_what_was_accepted_less_the_growth(readings, rate):
     assert rate == drain_rate(readings)
 
 
-@pytest.mark.parametrize(
+@each(
     ("excess", "rate", "seconds"),
     [
         (100, 10.0, 10),

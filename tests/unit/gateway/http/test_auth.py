@@ -8,6 +8,7 @@ from dispatch.config import api_keys as keys
 from dispatch.config import settings
 from dispatch.errors import ConfigurationError
 from dispatch.gateway.http.auth import Keyring
+from support.cases import each
 from support.gateway_fakes import FakeTasks, World, problem, record
 
 PEPPER = "pepper"
@@ -34,13 +35,13 @@ def test_an_entry_survives_the_configuration():
     assert entry == keys.parse(str(entry))
 
 
-@pytest.mark.parametrize("name", ["", "a_b", "A", "-a", "a-", "x" * 33, "a b"])
+@each("name", ["", "a_b", "A", "-a", "a-", "x" * 33, "a b"])
 def test_an_id_that_could_not_be_told_from_the_secret_is_refused(name):
     with pytest.raises(ValueError, match="id"):
         keys.token(name, keys.new_secret())
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "",

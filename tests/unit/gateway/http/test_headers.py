@@ -1,14 +1,15 @@
 import pytest
 
 from dispatch.gateway.http import headers
+from support.cases import each
 
 
-@pytest.mark.parametrize("given", ["rq-1", "A.b_c~d-9", "x" * 128])
+@each("given", ["rq-1", "A.b_c~d-9", "x" * 128])
 def test_a_usable_request_id_is_kept(given):
     assert given == headers.request_id(given)
 
 
-@pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "a,b", "ä", "a\nb", '"a"'])
+@each("given", [None, "", "x" * 129, "a b", "a,b", "ä", "a\nb", '"a"'])
 def test_an_unusable_request_id_is_replaced_by_a_fresh_one(given):
     first, second = headers.request_id(given), headers.request_id(given)
 
@@ -17,7 +18,7 @@ def test_an_unusable_request_id_is_replaced_by_a_fresh_one(given):
     assert first == headers.request_id(first)
 
 
-@pytest.mark.parametrize(
+@each(
     ("given", "key"),
     [
         (None, None),
@@ -34,13 +35,13 @@ def test_an_idempotency_key_comes_quoted_or_bare(given, key):
     assert key == headers.idempotency_key(given)
 
 
-@pytest.mark.parametrize("given", ["", '""', '"', '"abc', '"a"b"', r'"a\b"', "a b", '"a b"', "x" * 256, "clé", "a\x7f"])
+@each("given", ["", '""', '"', '"abc', '"a"b"', r'"a\b"', "a b", '"a b"', "x" * 256, "clé", "a\x7f"])
 def test_an_unusable_idempotency_key_is_refused(given):
     with pytest.raises(headers.InvalidIdempotencyKey, match="1-255 visible ASCII"):
         headers.idempotency_key(given)
 
 
-@pytest.mark.parametrize(
+@each(
     ("given", "seconds"),
     [
         (None, 0),
@@ -64,7 +65,7 @@ def test_prefer_wait_is_read_leniently_and_capped(given, seconds):
     assert seconds == headers.preferred_wait(given)
 
 
-@pytest.mark.parametrize(
+@each(
     ("given", "expected"),
     [
         (None, False),

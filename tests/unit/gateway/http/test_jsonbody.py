@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.gateway.http import jsonbody
+from support.cases import each
 
 values = st.recursive(
     st.none()
@@ -30,7 +31,7 @@ def test_arbitrary_bytes_are_read_or_refused(raw):
         jsonbody.parse(raw)
 
 
-@pytest.mark.parametrize(
+@each(
     "raw",
     [
         b"",

@@ -10,6 +10,7 @@ from dispatch.protocol.message import Message
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.tasktypes.payload import Payload, Secret
 from dispatch.tasktypes.registry import TaskType
+from support.cases import each
 from support.gateway_fakes import FakeDesk, World, problem, record
 
 LETTER = record(
@@ -157,7 +158,7 @@ def test_a_dry_run_only_counts(client, world):
     assert world.desk.asked == [{"type": None, "error_type": None, "limit": 100}]
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "pointer"),
     [
         ({"limit": 0}, "/limit"),

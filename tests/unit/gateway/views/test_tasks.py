@@ -13,6 +13,7 @@ from dispatch.gateway.contract import models
 from dispatch.protocol import ids
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.store.tasks import KeyInProgress, KeyReused
+from support.cases import each
 from support.gateway_fakes import FakeTasks, World, problem, record
 from support.waiting import eventually
 
@@ -74,7 +75,7 @@ def test_the_callers_trace_is_continued_with_a_span_of_our_own(client, world):
     assert handed_on.endswith("-00")
 
 
-@pytest.mark.parametrize("given", [None, "nonsense", f"00-{'0' * 32}-{'d' * 16}-01", f"ff-{'c' * 32}-{'d' * 16}-01"])
+@each("given", [None, "nonsense", f"00-{'0' * 32}-{'d' * 16}-01", f"ff-{'c' * 32}-{'d' * 16}-01"])
 def test_without_a_usable_trace_one_is_started(client, given):
     headers = {"traceparent": given} if given else {}
 
@@ -99,7 +100,7 @@ def test_a_replay_says_so(client, world):
     assert answer.headers["Retry-After"]
 
 
-@pytest.mark.parametrize("key", ["", '"', "a b", "x" * 256, "clé"])
+@each("key", ["", '"', "a b", "x" * 256, "clé"])
 def test_an_unusable_idempotency_key_is_refused(client, world, key):
     answer = client.post("/v1/tasks", json=BODY, headers={"Idempotency-Key": key})
 
@@ -147,7 +148,7 @@ def test_an_unforeseen_error_while_submitting_promises_nothing(client, world):
 
 
 # --- what can be wrong with a body ---------------------------------------------------------------
-@pytest.mark.parametrize(
+@each(
     ("raw", "status", "slug"),
     [
         (b"", 400, "malformed-json"),
@@ -168,7 +169,7 @@ def test_a_body_that_is_no_object_is_refused(client, world, raw, status, slug):
     assert world.submitter.submitted == []
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "errors"),
     [
         ({}, {"/type": "missing", "/payload": "missing"}),
@@ -224,7 +225,7 @@ def test_an_unknown_type_comes_with_the_nearest_names(client):
     assert "robot.tidy" in body["detail"]
 
 
-@pytest.mark.parametrize(
+@each(
     "headers",
     [
         {},
@@ -485,7 +486,7 @@ def test_a_page_says_what_comes_next():
     assert (world.client().get("/v1/tasks"), world.tasks.listed["limit"])[1] == 50
 
 
-@pytest.mark.parametrize(
+@each(
     ("query", "pointer", "code"),
     [
         ("status=DONE", "/query/status", "enum"),
