@@ -9,7 +9,7 @@ from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives, redrive_matchin
 from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
 from dispatch.deadletters.walk import CHANNEL_SIZE, walk
 from dispatch.deadletters.walk_lock import WalkInProgress, WalkLock
-from dispatch.protocol.dead_letters import is_stale, normalized
+from dispatch.protocol.dead_letters import is_stale, normalized, reason_of
 from dispatch.protocol.message import TOO_LARGE, Message
 from dispatch.store.dead_letters import ALL_RECORDED, DeadLetterAnswer, DeadLetterRecords
 from dispatch.store.scripts import RedisHandle
@@ -181,7 +181,8 @@ def record_missing(
         nonlocal recorded
         dead_letter = normalized(dead_letter)
         if tasks.get(dead_letter.task_id) is None:
-            answer = records.record(dead_letter, max_attempts=ladders.of(dead_letter.type).attempts)
+            attempts = ladders.of(dead_letter.type).attempts
+            answer = records.record(dead_letter, reason=reason_of(dead_letter), max_attempts=attempts)
             recorded += answer is DeadLetterAnswer.OK
         return False
 

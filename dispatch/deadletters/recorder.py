@@ -110,4 +110,6 @@ class DeadLetterRecorder(Background):
         attributes = tracing.messaging("process", dead_letter, names.RECORDER_QUEUE, reason=reason)
         parent = dead_letter.text(TRACEPARENT)
         with tracing.span("dead letter", kind="consumer", parent=parent, attributes=attributes):
-            return self._records.record(dead_letter, max_attempts=self._ladders.of(dead_letter.type).attempts)
+            return self._records.record(
+                dead_letter, reason=reason, max_attempts=self._ladders.of(dead_letter.type).attempts
+            )

@@ -52,11 +52,12 @@ class DeadLetterRecords:
         self._grace = settings.unpublished_grace
 
     # --- transitions -----------------------------------------------------------------------------
-    def record(self, dead_letter: Message, *, max_attempts: int) -> DeadLetterAnswer:
+    def record(self, dead_letter: Message, *, reason: str, max_attempts: int) -> DeadLetterAnswer:
         """Record a death.
 
         Args:
             dead_letter: a message that lies in the DLQ.
+            reason: why it is dead.
             max_attempts: for a record that has to be rebuilt.
 
         Returns:
@@ -66,7 +67,6 @@ class DeadLetterRecords:
             StoreUnavailable: unknown; record it again.
         """
         keys, task_id = self._redis.keys, dead_letter.task_id
-        reason = reason_of(dead_letter)
         state = State.EXPIRED if reason == Reason.EXPIRED else State.DEAD_LETTERED
         error = dead_letter.text(LAST_ERROR_TYPE) or reason
         text = dead_letter.text(LAST_ERROR) or f"dead-lettered by the broker: {reason}"
@@ -112,7 +112,7 @@ class DeadLetterRecords:
         answer = self._redis.run(reminder, self._flag(task_id), command)[2]
         if answer[0] in (MISSING, DecisionAnswer.REFUSED):
             # It outlived its record, or the recorder has not read it yet: its death is recorded first.
-            death = self.record(dead_letter, max_attempts=max_attempts)
+            death = self.record(dead_letter, reason=reason_of(dead_letter), max_attempts=max_attempts)
             if death is DeadLetterAnswer.BUSY:
                 return Decided(DecisionAnswer.BUSY, None)
             if death in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):

@@ -4,6 +4,7 @@ import re
 import tomllib
 from urllib.parse import urlsplit
 
+import topology
 from dispatch.broker import definitions
 from dispatch.config import settings as configuration
 from support import deploy
@@ -45,7 +46,9 @@ def test_a_service_has_the_user_of_its_role_in_the_maps_vhost(service, user):
 
 
 def test_the_definitions_have_every_role_and_no_more():
-    made = definitions.definitions(settings_of("definitions"), users=True)
+    made = definitions.definitions(
+        topology.broker_map(settings_of("definitions")), settings_of("definitions"), users=True
+    )
 
     assert {user["name"] for user in made["users"]} == {role.name for role in definitions.ROLES}
     assert made["queues"] == deploy.load("deploy/rabbitmq/definitions.json")["queues"]

@@ -8,8 +8,6 @@ import pytest
 from dispatch.protocol import names
 from dispatch.protocol.message import FAILED_AT
 from dispatch.protocol.record import State
-from dispatch.store.keys import task_keys
-from dispatch.store.scripts import Scripts
 from support.clock import Clock
 from support.gateway_live import running_gateway
 from support.ports import free_port
@@ -102,16 +100,15 @@ def test_a_gateways_clock_may_jump_and_keys_records_and_ids_go_on(desk, clock):
 
 def test_leases_that_all_lapse_at_once_cost_no_success_and_give_no_second_one(desk):
     """As when Redis's own clock jumps ahead."""
-    redis = Scripts(desk.settings, timeout=2.0, names=())
+    redis = desk.stores.redis
     with running_worker(desk.settings, abrupt=True):
         tasks = [desk.submit("echo", {"message": "x", "sleepSeconds": 3}) for _ in range(4)]
         for task_id in tasks:
             desk.wait_for(task_id, State.RUNNING)
-            redis.run(("DEL", task_keys(desk.settings.redis_prefix, task_id)[1]))
+            redis.run(("DEL", redis.keys.task(task_id).lease))
             desk.send_again(desk.message(task_id))  # a duplicate that comes in that moment
         records = [desk.finished(task_id, 40) for task_id in tasks]
         desk.drained()
-    redis.close()
 
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert {desk.hops(task_id).count("succeeded") for task_id in tasks} == {1}

@@ -6,12 +6,10 @@ import pytest
 
 from dispatch import crashpoints
 from dispatch.broker.publisher import Publisher
-from dispatch.deadletters.service import DeadLetterService
-from dispatch.maintenance.sweeper import Sweeper
 from dispatch.protocol import names
 from dispatch.protocol.record import State
-from dispatch.store.handovers import Handovers
-from dispatch.store.tasks import KeyInProgress
+from dispatch.store.idempotency import KeyInProgress
+from support.stores import Stores
 from support.waiting import eventually
 from support.worker import bench, running_worker
 
@@ -152,7 +150,7 @@ def test_a_worker_dies_renewing_its_leases_and_the_task_succeeds_once(desk, faul
 # --- redrive and sweeper -------------------------------------------------------------------------------
 def _redrive(settings, task_id):
     with bench(settings) as desk:
-        DeadLetterService(settings, desk.store, desk.publisher).redrive(task_id, by="test")
+        desk.stores.service(desk.publisher).redrive(task_id, by="test")
 
 
 @pytest.mark.parametrize("point", ["redrive.recorded", "redrive.published", "redrive.finished"])
@@ -176,11 +174,11 @@ def test_a_redrive_dies_and_its_next_cycle_runs_once(desk, fault, point):
 def _sweep(settings, task_id):
     impatient = settings.model_copy(update={"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5})
     publisher = Publisher(settings.broker("replay"))
-    sweeper = Sweeper(impatient, send=lambda copy: publisher.publish(copy.message, copy.exchange, copy.routing_key))
-    handovers = Handovers(settings)
+    stores = Stores(impatient)
+    sweeper = stores.sweeper(publisher)
 
     def swept():
-        handovers.look_again(task_id, 0)
+        stores.reminders.set(task_id, 0)
         sweeper.sweep()
         return False
 

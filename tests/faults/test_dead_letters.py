@@ -12,16 +12,18 @@ import pytest
 from kombu import Connection
 
 from dispatch.broker.publisher import Publisher
-from dispatch.deadletters.service import BulkRedrive, DeadLetterService, NotDead, WalkInProgress
-from dispatch.deadletters.walk import MISSES, Janitor, clear_stale, redrive_matching, walk
+from dispatch.deadletters.bulk import BulkRedrive, redrive_matching
+from dispatch.deadletters.janitor import MISSES, clear_stale
+from dispatch.deadletters.service import NotDead
+from dispatch.deadletters.walk import walk
+from dispatch.deadletters.walk_lock import WalkInProgress
 from dispatch.errors import InDoubt, NotSent, PublishError
 from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy, redriven_copy
-from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.dead_letters import DeadLetterFilter, Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import ACCEPTED_AT, CYCLE, SEQ, Message
 from dispatch.protocol.record import State
-from dispatch.store.handovers import Handovers
 from support.proxy import DOWN, UP, Proxy
 from support.waiting import eventually
 from support.worker import ROOT, environment, running_worker
@@ -32,9 +34,7 @@ PAYLOAD = {"message": "x"}
 @pytest.fixture
 def letters(desk):
     """The operator's verbs."""
-    made = DeadLetterService(desk.settings, desk.store, desk.publisher)
-    yield made
-    made.close()
+    return desk.stores.service(desk.publisher)
 
 
 def _letter(type="echo", error="boom", payload=None, **headers):
@@ -44,7 +44,8 @@ def _letter(type="echo", error="boom", payload=None, **headers):
         ACCEPTED_AT: int(time.time() * 1_000), **headers,
     }  # fmt: skip
     body = json.dumps([[payload or PAYLOAD], {}, {}]).encode()
-    return dead_copy(Message(body, given, routing_key=names.routing_key(type)), "permanent", error, "it broke").message
+    message = Message(body, given, routing_key=names.routing_key(type))
+    return dead_copy(message, Reason.PERMANENT, "it broke", error_type=error).message
 
 
 def _post(desk, letters):
@@ -52,12 +53,10 @@ def _post(desk, letters):
         desk.publisher.publish(letter, names.DEAD_EXCHANGE, letter.routing_key)
 
 
-def _bury(desk, letters):
-    """As the dead tap does."""
-    handovers = Handovers(desk.settings)
+def _record(desk, letters):
+    """As the recorder does."""
     for letter in letters:
-        handovers.bury(letter, expired=False, reason="permanent", max_attempts=4)
-    handovers.close()
+        desk.stores.dead_letters.record(letter, reason="permanent", max_attempts=4)
 
 
 def _celery(desk, *arguments, **options):
@@ -98,7 +97,7 @@ def test_a_redriven_letter_runs_in_its_next_cycle_with_the_same_id_and_trace(des
 def test_a_letter_of_a_task_that_has_since_succeeded_is_not_redriven(desk, letters):
     letter = _letter()
     _post(desk, [letter, letter])  # and a second copy of it
-    _bury(desk, [letter])
+    _record(desk, [letter])
     with running_worker(desk.settings):
         letters.redrive(letter.task_id, by="me")
         desk.finished(letter.task_id)
@@ -117,11 +116,11 @@ def test_a_letter_of_a_task_that_has_since_succeeded_is_not_redriven(desk, lette
 def test_a_broker_that_refuses_a_redrive_leaves_the_letter_and_one_that_is_silent_leaves_no_second_run(desk):
     refused, silent = _letter(), _letter()
     _post(desk, [refused, silent])
-    _bury(desk, [refused, silent])
+    _record(desk, [refused, silent])
     with Proxy.to(desk.settings.broker("replay")) as proxy:
         publisher = Publisher(proxy.url, timeout=1)
         eventually(publisher.ready, 10, "connected")
-        verbs = DeadLetterService(desk.settings, desk.store, publisher)
+        verbs = desk.stores.service(publisher)
         proxy.hold(DOWN)
         with pytest.raises(InDoubt):
             verbs.redrive(silent.task_id, by="me")
@@ -152,21 +151,20 @@ def test_a_broker_that_refuses_a_redrive_leaves_the_letter_and_one_that_is_silen
 
 def test_a_second_copy_of_a_letter_that_comes_after_a_refused_redrive_is_taken_out(desk):
     letter = _letter()
-    handovers = Handovers(desk.settings)
+    records = desk.stores.dead_letters
     with running_worker(desk.settings):
         _post(desk, [letter])  # its confirm was lost with the broker, so the worker will publish it again
         eventually(
             lambda: (found := desk.store.get(letter.task_id)) and found.is_dead_letter, 10, "the tap has seen it"
         )
         copy = redriven_copy(letter)
-        handovers.redrive(letter, copy, by="me", max_attempts=4)
-        handovers.undo_redrive(copy)  # the broker was away for that, too
-        eventually(lambda: not handovers.stale_letters(), 20, "the janitor has looked, and found one letter")
+        records.redrive(letter, copy, by="me", max_attempts=4)
+        records.undo_redrive(copy)  # the broker was away for that, too
+        eventually(lambda: not records.flagged(), 20, "the janitor has looked, and found one letter")
         _post(desk, [letter])
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == 2, 10, "both are there")
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "the second one is taken out")
         desk.drained()
-    handovers.close()
 
     assert [found.task_id for found in desk.letters()] == [letter.task_id]
     assert desk.store.get(letter.task_id).state is State.DEAD_LETTERED
@@ -175,13 +173,12 @@ def test_a_second_copy_of_a_letter_that_comes_after_a_refused_redrive_is_taken_o
 def test_a_redrive_that_died_in_the_middle_is_finished_by_the_workers(desk):
     unpublished, published = _letter(), _letter()
     _post(desk, [unpublished, published])
-    _bury(desk, [unpublished, published])
-    handovers = Handovers(desk.settings)
+    _record(desk, [unpublished, published])
+    records = desk.stores.dead_letters
     for letter in (unpublished, published):
-        handovers.redrive(letter, redriven_copy(letter), by="me", max_attempts=4)
+        records.redrive(letter, redriven_copy(letter), by="me", max_attempts=4)
     copy = redriven_copy(published)
     desk.publisher.publish(copy.message, copy.exchange, copy.routing_key)  # killed before it could say so
-    handovers.close()
     with running_worker(desk.settings, abrupt=True):
         records = [desk.finished(letter.task_id, 30) for letter in (unpublished, published)]
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == 0, 20, "the letters are gone")
@@ -199,7 +196,7 @@ def test_the_command_lists_shows_redrives_and_discards(desk):
     nobody = nobody.with_headers(**{"x-dead-id": new_task_id()})
     every = [good, bad, nobody]
     _post(desk, every)
-    _bury(desk, every)
+    _record(desk, every)
     with ThreadPoolExecutor() as pool:
         asked = [
             pool.submit(_dlq, desk, *words.split())
@@ -232,11 +229,13 @@ def test_the_command_lists_shows_redrives_and_discards(desk):
 def test_letters_whose_records_are_gone_or_late_are_redriven_all_the_same(desk, letters):
     without_record = _letter()
     task_id = desk.submit("echo", PAYLOAD)
-    late = dead_copy(desk.message(task_id), "expired", "expired", "too late").message  # no tap has seen it
+    late = dead_copy(desk.message(task_id), Reason.EXPIRED, "too late").message  # no tap has seen it
     _post(desk, [without_record, late])
     desk.purge(names.WORK_QUEUE)
-    with letters.turn() as turn:
-        sent = redrive_matching(desk.settings, letters, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me"))
+    with desk.stores.lock().held() as turn:
+        sent = redrive_matching(
+            desk.settings.broker("replay"), letters, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me")
+        )
 
     assert sent == 2
     assert desk.depth(names.DEAD_QUEUE) == 0
@@ -248,9 +247,11 @@ def test_a_letter_that_is_not_the_last_word_on_a_task_that_runs_stays(desk, lett
     with running_worker(desk.settings, abrupt=True):
         task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 3})
         desk.wait_for(task_id, State.RUNNING)
-        _post(desk, [dead_copy(desk.message(task_id), "expired", "expired", "too late").message])
-        with letters.turn(10) as turn:
-            sent = redrive_matching(desk.settings, letters, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me"))
+        _post(desk, [dead_copy(desk.message(task_id), Reason.EXPIRED, "too late").message])
+        with desk.stores.lock().held(10) as turn:
+            sent = redrive_matching(
+                desk.settings.broker("replay"), letters, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me")
+            )
         kept = desk.depth(names.DEAD_QUEUE)
         record = desk.finished(task_id)
         # The tap sees that the task has succeeded without it, and the janitor takes it out.
@@ -260,13 +261,13 @@ def test_a_letter_that_is_not_the_last_word_on_a_task_that_runs_stays(desk, lett
     assert record.state is State.SUCCEEDED
 
 
-def test_one_walks_at_a_time_and_the_others_say_so(desk, letters):
+def test_one_walks_at_a_time_and_the_others_are_refused(desk):
     _post(desk, [_letter()])
-    with letters.turn(), pytest.raises(WalkInProgress), letters.turn(0.3):
+    with desk.stores.lock().held(), pytest.raises(WalkInProgress), desk.stores.lock().held(0.3):
         pass
-    with letters.turn() as turn:
+    with desk.stores.lock().held() as turn:
         seen = []
-        walk(desk.settings, turn, lambda letter: bool(seen.append(letter)))
+        walk(desk.settings.broker("replay"), turn, lambda letter: bool(seen.append(letter)))
 
     assert len(seen) == 1
 
@@ -274,12 +275,14 @@ def test_one_walks_at_a_time_and_the_others_say_so(desk, letters):
 def test_a_job_is_done_by_one_of_many_workers_to_its_limit_and_in_order(desk, letters):
     many = [_letter() for _ in range(30)]
     _post(desk, many)
-    _bury(desk, many)
+    _record(desk, many)
     with running_worker(desk.settings), running_worker(desk.settings):
-        found = letters.request(BulkRedrive(DeadLetterFilter(type="echo"), 20, 0, "me"))
+        bulk = BulkRedrive(DeadLetterFilter(type="echo"), 20, 0, "me")
+        found = letters.count(bulk.filter, most=bulk.limit)
+        desk.stores.bulk.add(bulk)
         for letter in many[:20]:
             desk.wait_for(letter.task_id, State.SUCCEEDED, 40)
-        eventually(lambda: letters.next_job() is None, 20, "the job is done")
+        eventually(lambda: desk.stores.bulk.next() is None, 20, "the job is done")
         eventually(lambda: desk.depth(names.DEAD_QUEUE) == 10, 20, "the others stay")
         desk.drained()
 
@@ -291,13 +294,12 @@ def test_a_job_is_done_by_one_of_many_workers_to_its_limit_and_in_order(desk, le
 def test_a_job_that_was_interrupted_goes_on_with_what_is_left_of_its_limit(desk):
     many = [_letter() for _ in range(20)]
     _post(desk, many)
-    _bury(desk, many)
+    _record(desk, many)
     with Proxy.to(desk.settings.broker("replay")) as proxy:
         publisher = Publisher(proxy.url, timeout=1)
         eventually(publisher.ready, 10, "connected")
-        verbs = DeadLetterService(desk.settings, desk.store, publisher)
-        janitor = Janitor(desk.settings, verbs)
-        verbs.request(BulkRedrive(DeadLetterFilter(), 12, 0, "me"))
+        janitor = desk.stores.janitor(publisher)
+        desk.stores.bulk.add(BulkRedrive(DeadLetterFilter(), 12, 0, "me"))
 
         def fifth(direction, data):
             if direction == UP and many[5].task_id.encode() in data:
@@ -306,14 +308,13 @@ def test_a_job_that_was_interrupted_goes_on_with_what_is_left_of_its_limit(desk)
 
         proxy.watch = fifth
         with pytest.raises(PublishError):
-            janitor.tidy()
-        left = verbs.next_job()
+            janitor.step()
+        left = desk.stores.bulk.next()
         proxy.watch = None
         proxy.admit()
         eventually(publisher.ready, 10, "connected again")
-        janitor.tidy()
-        done = verbs.next_job()
-        verbs.close()
+        janitor.step()
+        done = desk.stores.bulk.next()
         publisher.close()
 
     assert (left.limit, done) == (7, None)
@@ -365,60 +366,58 @@ def test_a_redrive_that_is_killed_in_the_middle_loses_and_doubles_nothing(desk):
 def _post_many(desk, letters):
     """Without waiting for each confirm."""
     desk.publisher.publish(letters[0], names.DEAD_EXCHANGE, letters[0].routing_key)
-    link = desk.publisher._link
+    link = desk.publisher._connection
     until = time.monotonic() + 60
     futures = [link.publish(letter, names.DEAD_EXCHANGE, letter.routing_key, until) for letter in letters[1:]]
     for future in futures:
         future.result(60)
 
 
-def test_a_letter_that_somebody_holds_while_the_janitor_walks_is_taken_out_later(desk, letters):
+def test_a_letter_that_another_consumer_holds_while_the_janitor_walks_is_taken_out_later(desk):
     letter = _letter()
     _post(desk, [letter])
-    _bury(desk, [letter])
-    handovers, copy, missed = Handovers(desk.settings), redriven_copy(letter), {}
-    handovers.redrive(letter, copy, by="me", max_attempts=4)
-    handovers.finish_redrive(copy)
+    _record(desk, [letter])
+    records, copy, missed = desk.stores.dead_letters, redriven_copy(letter), {}
+    records.redrive(letter, copy, by="me", max_attempts=4)
+    records.finish_redrive(copy)
 
-    with letters.turn() as turn:
+    with desk.stores.lock().held() as turn:
         with Connection(desk.settings.broker("admin")) as connection:
             held = connection.default_channel.basic_get(names.DEAD_QUEUE)  # as the management UI does
-            taken = [clear_stale(desk.settings, desk.store, handovers, turn, missed)]
-        taken.append(clear_stale(desk.settings, desk.store, handovers, turn, missed))
-        marked = [handovers.stale_letters()]
-        handovers.finish_redrive(copy)  # marked once more: there is no letter any more
+            taken = [clear_stale(desk.settings.broker("replay"), turn, desk.store, records, missed)]
+        taken.append(clear_stale(desk.settings.broker("replay"), turn, desk.store, records, missed))
+        marked = [records.flagged()]
+        records.finish_redrive(copy)  # marked once more: there is no letter any more
         for _ in range(MISSES):
-            marked.append(handovers.stale_letters())
-            clear_stale(desk.settings, desk.store, handovers, turn, missed)
-        marked.append(handovers.stale_letters())
+            marked.append(records.flagged())
+            clear_stale(desk.settings.broker("replay"), turn, desk.store, records, missed)
+        marked.append(records.flagged())
 
     assert held is not None
     assert taken == [0, 1]
     assert [bool(each) for each in marked] == [False, *[True] * MISSES, False]
     assert missed == {}
-    handovers.close()
 
 
-@pytest.mark.parametrize("confirmed", [Handovers.finish_redrive, Handovers.hand_over], ids=["to the end", "cut off"])
-def test_a_redrive_that_is_confirmed_behind_the_walks_back_gets_its_letter_taken_out(desk, letters, confirmed):
+@pytest.mark.parametrize("to_the_end", [True, False], ids=["to the end", "cut off"])
+def test_a_redrive_that_is_confirmed_behind_the_walks_back_gets_its_letter_taken_out(desk, to_the_end):
     letter = _letter()
     _post(desk, [letter])
-    _bury(desk, [letter])
-    handovers, copy = Handovers(desk.settings), redriven_copy(letter)
-    handovers.redrive(letter, copy, by="me", max_attempts=4)
+    _record(desk, [letter])
+    records, copy = desk.stores.dead_letters, redriven_copy(letter)
+    records.redrive(letter, copy, by="me", max_attempts=4)
 
     class Late:
         get_many = desk.store.get_many
 
         def get(self, task_id):
             record = desk.store.get(task_id)
-            confirmed(handovers, copy)
+            (records.finish_redrive if to_the_end else desk.stores.handovers.hand_over)(copy)
             return record
 
-    with letters.turn() as turn:
-        taken = [clear_stale(desk.settings, store, handovers, turn) for store in (Late(), desk.store)]
+    with desk.stores.lock().held() as turn:
+        taken = [clear_stale(desk.settings.broker("replay"), turn, store, records) for store in (Late(), desk.store)]
 
     assert taken == [0, 1]
-    assert handovers.stale_letters() == {}
+    assert records.flagged() == {}
     assert desk.depth(names.DEAD_QUEUE) == 0
-    handovers.close()

@@ -5,7 +5,6 @@ import signal
 
 from dispatch.protocol import names
 from dispatch.protocol.record import State
-from dispatch.store.handovers import Handovers
 from support.waiting import eventually
 from support.worker import running_worker
 
@@ -57,8 +56,4 @@ def test_a_zombie_worker_is_refused_when_it_wakes_up(desk):
 
 
 def _leased(desk, task_id):
-    handovers = Handovers(desk.settings)
-    try:
-        return handovers.leased(task_id)
-    finally:
-        handovers.close()
+    return desk.stores.claims.leased(task_id)

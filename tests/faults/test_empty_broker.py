@@ -10,12 +10,11 @@ import topology
 from dispatch.broker import provision
 from dispatch.broker.management import vhost
 from dispatch.broker.publisher import Publisher
-from dispatch.maintenance.sweeper import Sweeper
 from dispatch.protocol import names
 from dispatch.protocol.record import State
-from dispatch.store.handovers import Handovers
 from support.cluster import running_cluster
 from support.gateway_live import gateway
+from support.stores import Stores
 from support.waiting import eventually
 from support.worker import bench, running_worker
 
@@ -39,19 +38,19 @@ def _accepted(client):
 def _impatient_sweeper(desk):
     """Looks at tasks as if the long silence after which they count as lost were over."""
     settings = desk.settings.model_copy(update={"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5})
-    publisher, handovers = Publisher(settings.broker("replay")), Handovers(settings)
-    sweeper = Sweeper(settings, send=lambda copy: publisher.publish(copy.message, copy.exchange, copy.routing_key))
+    publisher, stores = Publisher(settings.broker("replay")), Stores(settings)
+    sweeper = stores.sweeper(publisher)
 
     def sweep(task_ids):
         for task_id in task_ids:
-            handovers.look_again(task_id, 0)
+            stores.reminders.set(task_id, 0)
         sweeper.sweep()
         return all(desk.store.get(task_id).state.terminal for task_id in task_ids)
 
     try:
         yield sweep
     finally:
-        handovers.close()
+        stores.close()
         publisher.close()
 
 

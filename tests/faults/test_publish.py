@@ -13,13 +13,13 @@ import topology
 from dispatch.broker import provision
 from dispatch.broker.publisher import Publisher
 from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, StoreUnavailable, Unroutable
-from dispatch.gateway.submission import Submitter
 from dispatch.protocol import names
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.record import State
+from dispatch.store.idempotency import KeyInProgress
 from dispatch.store.scripts import Script
-from dispatch.store.tasks import KeyInProgress, TaskStore
 from support.proxy import DOWN, UP, Proxy
+from support.stores import Stores
 from support.waiting import eventually
 from support.worker import running_worker
 
@@ -33,13 +33,14 @@ def gateway(desk, *, broker=None, redis=None):
     if redis is not None:
         settings = settings.model_copy(update={"redis_url": SecretStr(redis.url)})
     url = settings.broker("gateway") if broker is None else broker.url
-    store, publisher = TaskStore(settings), Publisher(url, timeout=settings.confirm_timeout)
+    stores = Stores(settings, timeout=settings.store_timeout, ladders=desk.stores.ladders)
+    publisher = Publisher(url, timeout=settings.confirm_timeout)
     publisher.start()
     try:
-        yield Submitter(settings, store, publisher, desk.celery)
+        yield desk.submitter_of(stores, publisher)
     finally:
         publisher.close()
-        store.close()
+        stores.close()
 
 
 def _broker(desk):

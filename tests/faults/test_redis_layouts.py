@@ -10,7 +10,6 @@ import pytest
 from pydantic import SecretStr
 
 from dispatch.config.settings import ANSWER_WITHIN
-from dispatch.deadletters.service import DeadLetterService
 from dispatch.errors import DispatchError, StoreUnavailable
 from dispatch.gateway.admission.readiness import store_check
 from dispatch.protocol import names
@@ -37,7 +36,7 @@ def _one_of_each(desk):
     assert died.state is State.DEAD_LETTERED
     assert [record.task_id for record in desk.store.dead_letters().items] == [dies]
 
-    letters = DeadLetterService(desk.settings, desk.store, desk.publisher)
+    letters = desk.stores.service(desk.publisher)
     letters.redrive(dies, by="me")
     eventually(lambda: desk.store.get(dies).cycle == 1 and desk.store.get(dies).is_dead_letter, 20, "it dies again")
     eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "the first letter goes")

@@ -5,12 +5,12 @@ import contextlib
 import pytest
 from pydantic import SecretStr
 
-from dispatch.deadletters.walk import ALL_RECORDED
 from dispatch.protocol import names
 from dispatch.protocol.record import State
-from dispatch.store.handovers import Handovers
+from dispatch.store.dead_letters import ALL_RECORDED
 from support import redises
 from support.gateway_live import gateway
+from support.stores import Stores
 from support.waiting import eventually
 from support.worker import bench, running_worker
 
@@ -38,9 +38,9 @@ LOSSES = {"flushed": _flush, "killed without its file": redises.Server.lose_data
 
 
 def _known(settings):
-    handovers = Handovers(settings)
-    with contextlib.closing(handovers):
-        return handovers.letters_known() == ALL_RECORDED
+    stores = Stores(settings)
+    with contextlib.closing(stores):
+        return stores.dead_letters.recorded_marker() == ALL_RECORDED
 
 
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
@@ -84,8 +84,8 @@ def test_a_janitor_that_dies_over_its_walk_leaves_it_to_the_next(own, server):
             desk.finished(dead)
             desk.drained(names.RECORDER_QUEUE)
         _flush(server)
-        with contextlib.closing(Handovers(own)) as handovers:
-            handovers.say_known("a walk that is not over")
+        with contextlib.closing(Stores(own)) as stores:
+            stores.dead_letters.set_recorded_marker("a walk that is not over")
         with running_worker(own, abrupt=True):
             eventually(lambda: _known(own), 20, "the letters are recorded again")
             listed = desk.store.dead_letters().items

@@ -5,13 +5,13 @@ from urllib.parse import urlsplit
 from kombu import Connection
 from pydantic import SecretStr
 
+import topology
 from dispatch.broker import definitions, provision
 from dispatch.protocol import names
 from dispatch.protocol.copies import next_copy
 from dispatch.protocol.record import State
 from dispatch.protocol.retry import Failure, FailureKind, Retry
-from dispatch.store.claims import Claims, Ticket
-from dispatch.store.handovers import Handovers
+from dispatch.store.claims import Ticket
 from dispatch.telemetry import metrics
 from support.sweeping import sweeping
 from support.waiting import eventually
@@ -130,7 +130,9 @@ def test_with_least_privilege_a_decided_retry_is_still_sent_by_the_sweeper(desk,
     }
     own = desk.settings.model_copy(update={**urls, "apply_topology": False})
     with servers.management() as api:
-        api.post("/api/definitions", json=definitions.definitions(own, users=True)).raise_for_status()
+        api.post(
+            "/api/definitions", json=definitions.definitions(topology.broker_map(own), own, users=True)
+        ).raise_for_status()
         try:
             task_id = desk.submit("echo", {"message": "x", "failTimes": 1})
             _die_after_the_decision(desk, task_id)
@@ -148,13 +150,12 @@ def _die_after_the_decision(desk, task_id):
     """A worker and its broker's copy are gone, only the decision is recorded."""
     desk.purge(names.WORK_QUEUE)
     message, ticket = desk.message(task_id), Ticket("owner", "fence", "w@gone")
-    claims, handovers = Claims(desk.settings), Handovers(desk.settings)
+    claims, handovers = desk.stores.claims, desk.stores.handovers
     claims.claim(message, ticket, 4)
     failure, decision = Failure(FailureKind.RETRYABLE, "boom", "it broke"), Retry(desk.settings.ladder.rungs[0])
     copy = next_copy(message, failure, decision, 1)
     handovers.decide(message, ticket, copy, failure, decision, max_attempts=4)
     claims.close()
-    handovers.close()
 
 
 def _told(caplog):

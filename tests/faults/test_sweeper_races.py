@@ -12,7 +12,7 @@ from dispatch import crashpoints
 from dispatch.errors import NotSent
 from dispatch.protocol import names
 from dispatch.protocol.record import State
-from dispatch.store.tasks import KeyInProgress
+from dispatch.store.idempotency import KeyInProgress
 from support.sweeping import sweeping
 from support.waiting import eventually
 from support.worker import bench, running_worker

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from amqp.exceptions import PreconditionFailed
 
-from dispatch.deadletters.service import BulkRedrive, DeadLetterService, TooLarge
-from dispatch.deadletters.walk import discard_matching, redrive_matching
+from dispatch.deadletters.bulk import BulkRedrive, discard_matching, redrive_matching
+from dispatch.deadletters.service import TooLarge
 from dispatch.protocol import names
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.message import MAX_MESSAGE, TOO_LARGE
@@ -103,18 +103,21 @@ def test_a_large_letter_is_shown_kept_by_a_redrive_and_can_be_discarded(desk):
             desk.send(_body(MAX_MESSAGE + 2) + end, _headers(id=...))
         eventually(lambda: len(_dead(desk)) == 6, 60, "all are recorded")
         eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
-    verbs = DeadLetterService(desk.settings, desk.store, desk.publisher)
+    verbs = desk.stores.service(desk.publisher)
     large = next(record.task_id for record in _dead(desk) if record.dead_reason == "too-large")
     listed = _celery(desk, "list", "--error-type", "too-large", "--json").stdout
     shown = json.loads(_celery(desk, "show", large).stdout)
     with pytest.raises(TooLarge):
         verbs.redrive(large, by="me")
-    with verbs.turn(20) as turn:
-        sent = redrive_matching(desk.settings, verbs, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me"))
+    with desk.stores.lock().held(20) as turn:
+        sent = redrive_matching(
+            desk.settings.broker("replay"), verbs, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me")
+        )
     kept = sorted(map(_reported, desk.letters()))
-    with verbs.turn(20) as turn:
-        gone = discard_matching(desk.settings, verbs, turn, DeadLetterFilter(error_type="too-large"), by="me")
-    verbs.close()
+    with desk.stores.lock().held(20) as turn:
+        gone = discard_matching(
+            desk.settings.broker("replay"), verbs, turn, DeadLetterFilter(error_type="too-large"), by="me"
+        )
 
     assert len(listed.splitlines()) == 5
     assert shown["deadReason"] == "too-large"

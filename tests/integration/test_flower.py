@@ -37,7 +37,7 @@ def flower(settings, directory, **environ):
         "PYTHONPATH": f"{directory}:{ROOT}",
         "DISPATCH_BROKER_URL": settings.broker("monitor"),
         "DISPATCH_MANAGEMENT_URL": settings.management_url.get_secret_value(),
-        "DISPATCH_LADDER": ",".join(f"{rung.name}={rung.seconds}" for rung in settings.ladder.rungs),
+        "DISPATCH_LADDER": str(settings.ladder),
         **environ,
     }
     command = [sys.executable, "-m", "celery", "-A", "tinyapp", "flower", f"--conf={ROOT / 'flowerconfig.py'}"]

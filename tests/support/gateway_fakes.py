@@ -158,7 +158,7 @@ class FakeDeadLetters:
 
     def count(self, wanted: DeadLetterFilter, *, most: int) -> int:
         self.asked.append((wanted, most))
-        return self.matching
+        return min(self.matching, most)
 
     def add(self, bulk: BulkRedrive) -> None:
         self.asked.append(bulk)

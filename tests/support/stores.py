@@ -2,6 +2,7 @@
 
 from dispatch.config.settings import Settings
 from dispatch.deadletters.bulk import BulkRedrives
+from dispatch.deadletters.janitor import Janitor
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.deadletters.walk_lock import WalkLock
 from dispatch.maintenance.sweeper import Sweeper
@@ -54,6 +55,18 @@ class Stores:
             reminders=self.reminders,
             send=lambda copy: publisher.publish(copy.message, copy.exchange, copy.routing_key),
             settings=settings or self.settings,
+        )
+
+    def janitor(self, publisher) -> Janitor:
+        """A janitor that publishes with one publisher."""
+        return Janitor(
+            self.redis,
+            self.settings.broker("replay"),
+            self.service(publisher),
+            tasks=self.tasks,
+            records=self.dead_letters,
+            ladders=self.ladders,
+            interval=1.0,
         )
 
     def close(self) -> None:

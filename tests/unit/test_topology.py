@@ -223,6 +223,6 @@ def test_routing_keys_and_queues_follow_from_names():
 
 def test_no_name_of_the_map_is_written_a_second_time_in_the_code():
     literal = re.compile(r'"robot\.(task\.(q|dlq|dead\.q|topic|dlx)|retry)"')
-    sources = Path(topology.__file__).parent.glob("dispatch/**/*.py")
+    sources = [Path(topology.__file__), *Path(topology.__file__).parent.glob("dispatch/**/*.py")]
 
-    assert [path.name for path in sources if literal.search(path.read_text())] == []
+    assert [path.name for path in sources if literal.search(path.read_text())] == ["names.py"]

@@ -35,7 +35,7 @@ def with_users():
 def test_the_committed_definitions_are_the_generated_ones(settings):
     committed = json.loads((DEPLOY / "definitions.json").read_text())
 
-    assert committed == files.definitions(settings)
+    assert committed == files.definitions(topology.broker_map(settings), settings)
 
 
 def test_the_committed_definitions_hold_no_user():
@@ -62,7 +62,7 @@ def test_the_container_retries_dead_letters_as_fast_as_the_development_server():
 
 
 def test_the_definitions_with_users_name_every_role(with_users):
-    made = files.definitions(with_users, users=True)
+    made = files.definitions(topology.broker_map(with_users), with_users, users=True)
 
     assert [user["name"] for user in made["users"]] == list(ROLES)
     assert [permission["user"] for permission in made["permissions"]] == list(ROLES)
@@ -71,14 +71,14 @@ def test_the_definitions_with_users_name_every_role(with_users):
 
 def test_two_roles_may_not_share_a_user(settings):
     with pytest.raises(ConfigurationError, match="DISPATCH_WORKER_BROKER_URL: another role"):
-        files.definitions(settings, users=True)
+        files.definitions(topology.broker_map(settings), settings, users=True)
 
 
 def test_a_role_needs_a_password():
     settings = configuration.load({}, broker_url="amqp://127.0.0.1/robot")
 
     with pytest.raises(ConfigurationError, match="DISPATCH_GATEWAY_BROKER_URL needs a user and a password"):
-        files.definitions(settings, users=True)
+        files.definitions(topology.broker_map(settings), settings, users=True)
 
 
 def test_a_password_is_hashed_as_rabbitmqs_documentation_shows():

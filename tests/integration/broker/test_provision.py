@@ -10,6 +10,7 @@ from dispatch.broker import provision
 from dispatch.broker.drift import Action, Verdict
 from dispatch.broker.management import ManagementRefused, ManagementUnavailable, VhostMissing, vhost
 from dispatch.protocol import names
+from dispatch.protocol.retry import Ladder
 from support.waiting import eventually
 
 RETURNED = 312
@@ -149,7 +150,7 @@ def test_what_an_operator_added_is_noted_kept_and_no_drift(applied, channel):
 
 
 def test_an_old_rung_that_is_no_longer_in_the_ladder_is_noted(applied):
-    shorter = applied.model_copy(update={"ladder": applied.ladder[:2]})
+    shorter = applied.model_copy(update={"ladder": Ladder(applied.ladder.rungs[:2])})
 
     report = provision.verify(topology.broker_map(shorter), shorter)
 

@@ -13,6 +13,7 @@ from dispatch.broker import provision
 from dispatch.broker import queue_stats as queues
 from dispatch.broker.management import Management
 from dispatch.protocol import names
+from dispatch.protocol.retry import Ladder
 from support.waiting import eventually
 
 #: Seconds within which RabbitMQ's statistics must have caught up; they are collected every five by default.
@@ -110,7 +111,7 @@ def test_a_queue_that_is_missing_has_no_numbers_and_says_so(applied, channel):
 
 
 def test_a_queue_of_an_older_ladder_is_shown_as_extra(applied):
-    shorter = applied.model_copy(update={"ladder": applied.ladder[:2]})
+    shorter = applied.model_copy(update={"ladder": Ladder(applied.ladder.rungs[:2])})
 
     old = view(shorter, "robot.retry.q.30m")
 

@@ -30,7 +30,9 @@ def loaded(servers):
             {}, broker_url=servers.broker_url(name), management_url=servers.management_url, **urls
         )
         with servers.management() as api:
-            api.post("/api/definitions", json=files.definitions(settings, users=True)).raise_for_status()
+            api.post(
+                "/api/definitions", json=files.definitions(topology.broker_map(settings), settings, users=True)
+            ).raise_for_status()
             yield settings
             api.post("/api/users/bulk-delete", json={"users": [f"{role}-{name}" for role in ROLES]}).raise_for_status()
 
@@ -153,6 +155,8 @@ def test_loading_the_definitions_again_keeps_the_messages(loaded, servers):
         before = depth_of(names.DEAD_QUEUE)(channel).message_count
         publish_to(names.DEAD_EXCHANGE)(channel)
         with servers.management() as api:
-            api.post("/api/definitions", json=files.definitions(loaded, users=True)).raise_for_status()
+            api.post(
+                "/api/definitions", json=files.definitions(topology.broker_map(loaded), loaded, users=True)
+            ).raise_for_status()
 
         eventually(lambda: depth_of(names.DEAD_QUEUE)(channel).message_count == before + 1, 5, "the message is gone")

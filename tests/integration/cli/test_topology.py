@@ -2,23 +2,21 @@ import json
 
 import kombu
 import pytest
-from click.testing import CliRunner
 
 from dispatch.cli.topology import topology as command
-from dispatch.config import settings as configuration
 from dispatch.protocol import names
+from dispatch.protocol.retry import Ladder
+from support.commands import invoke
 
 
 @pytest.fixture
-def run(settings, monkeypatch):
-    """Runs ``topology …`` with the test's settings, and optionally others; gives the result."""
+def run(settings):
+    """Runs ``topology …`` with the test's settings, and optionally others; returns the result."""
 
-    def invoke(*words, **changes):
-        chosen = settings.model_copy(update=changes)
-        monkeypatch.setattr(configuration, "load", lambda: chosen)
-        return CliRunner().invoke(command, words)
+    def run_with(*words, **changes):
+        return invoke(command, settings.model_copy(update=changes), *words)
 
-    return invoke
+    return run_with
 
 
 def declare_another_work_queue(settings):
@@ -43,7 +41,7 @@ def test_verify_exits_with_1_on_drift_and_with_0_after_apply(run):
 
 def test_extra_queues_are_drift_for_a_strict_verify_only(run, settings):
     run("apply")
-    shorter = settings.ladder[:2]
+    shorter = Ladder(settings.ladder.rungs[:2])
 
     assert [run("verify", *strict, ladder=shorter).exit_code for strict in ([], ["--strict"])] == [0, 1]
 

@@ -12,7 +12,7 @@ import redis
 from pydantic import SecretStr
 
 from dispatch.gateway.views import event_stream as streams
-from dispatch.store.keys import task_keys
+from dispatch.store.keys import RedisKeys
 from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.proxy import Proxy
@@ -90,7 +90,7 @@ def test_streams_leave_threads_for_everybody_else(client):
 def listeners(settings, task_id):
     """Who waits for a change of a task."""
     with redis.Redis.from_url(settings.redis_url.get_secret_value()) as server:
-        return server.pubsub_numsub(task_keys(settings.redis_prefix, task_id)[0])[0][1]
+        return server.pubsub_numsub(RedisKeys(settings.redis_prefix).task(task_id).record)[0][1]
 
 
 def opened(many, task_id):

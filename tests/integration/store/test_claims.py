@@ -38,8 +38,8 @@ def test_a_finished_task_answers_done_to_any_copy_of_its_cycle_or_an_earlier_one
     case.accept()
     letter = case.die()
     again = redriven_copy(letter)
-    case.handovers.redrive(letter, again, by="me", max_attempts=4)
-    case.handovers.finish_redrive(again)
+    case.dead_letters.redrive(letter, again, by="me", max_attempts=4)
+    case.dead_letters.finish_redrive(again)
     case.claims.complete(again.message, case.run(again.message), {"a": 1}, 4)
 
     answers = {case.claim(case.copy(seq=seq, cycle=cycle)).answer for seq in (0, 1, 2, 9) for cycle in (0, 1)}
@@ -247,7 +247,7 @@ def test_the_wait_on_the_rung_begins_with_the_confirm(case):
     case.accept()
     copy = case.decide(case.run()).copy
     promised = case.record().next_attempt_at
-    eventually(lambda: case.handovers.clock() * 1_000 > promised - 900, 5, "a tenth of a second passes")
+    eventually(lambda: case.stores.reminders.clock() * 1_000 > promised - 900, 5, "a tenth of a second passes")
     case.handovers.hand_over(copy, wait=1)
 
     assert case.record().next_attempt_at > promised

@@ -10,16 +10,17 @@ from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead
-from dispatch.store.handovers import DeadLetterAnswer, DecisionAnswer
+from dispatch.store.dead_letters import DeadLetterAnswer
+from dispatch.store.handovers import DecisionAnswer
 
 
 def test_the_tap_agrees_with_the_router_in_either_order(case):
     case.accept()
     ticket = case.run()
     copy = case.decide(ticket, Dead(Reason.PERMANENT)).copy
-    first = case.handovers.bury(copy.message, expired=False, reason="permanent", max_attempts=4)
+    first = case.dead_letters.record(copy.message, reason="permanent", max_attempts=4)
     case.handovers.hand_over(copy, owner=ticket.owner)
-    second = case.handovers.bury(copy.message, expired=False, reason="permanent", max_attempts=4)
+    second = case.dead_letters.record(copy.message, reason="permanent", max_attempts=4)
 
     assert (first, second) == (DeadLetterAnswer.OK, DeadLetterAnswer.AGAIN)
     assert case.record().state is State.DEAD_LETTERED
@@ -28,17 +29,17 @@ def test_the_tap_agrees_with_the_router_in_either_order(case):
 
 def test_the_first_letter_of_a_death_is_kept_and_any_further_one_is_looked_at(case):
     letter = case.die()
-    burials = [case.handovers.bury(letter, expired=False, reason="permanent", max_attempts=4) for _ in range(2)]
+    burials = [case.dead_letters.record(letter, reason="permanent", max_attempts=4) for _ in range(2)]
 
     assert burials == [DeadLetterAnswer.DONE, DeadLetterAnswer.AGAIN]
-    assert set(case.handovers.stale_letters()) == {case.task_id}
+    assert set(case.dead_letters.flagged()) == {case.task_id}
 
 
 def test_an_expired_copy_does_not_bury_a_task_that_lives_on(case):
     case.accept()
 
     def bury(message):
-        return case.handovers.bury(message, expired=True, reason="expired", max_attempts=4)
+        return case.dead_letters.record(message, reason="expired", max_attempts=4)
 
     ticket = case.run()
     assert bury(case.message) is DeadLetterAnswer.BUSY
@@ -48,15 +49,15 @@ def test_an_expired_copy_does_not_bury_a_task_that_lives_on(case):
     assert bury(case.message) is DeadLetterAnswer.STALE
     case.claims.complete(copy.message, case.run(copy.message), {}, 4)
     assert bury(copy.message) is DeadLetterAnswer.OLD
-    assert set(case.handovers.stale_letters()) == {case.task_id}
+    assert set(case.dead_letters.flagged()) == {case.task_id}
 
 
 def test_a_letter_that_the_tap_has_not_seen_yet_can_be_redriven(case):
     case.accept()
     letter = dead_copy(case.message, "expired", "expired", "too late").message
-    decided = case.handovers.redrive(letter, redriven_copy(letter), by="me", max_attempts=4)
+    decided = case.dead_letters.redrive(letter, redriven_copy(letter), by="me", max_attempts=4)
 
-    assert decided.word is DecisionAnswer.OK
+    assert decided.answer is DecisionAnswer.OK
     assert decided.copy.message.cycle == 1
     assert case.kinds()[-2:] == ["dead-lettered", "redriven"]
 
@@ -64,31 +65,31 @@ def test_a_letter_that_the_tap_has_not_seen_yet_can_be_redriven(case):
 def test_a_letter_whose_task_runs_is_not_redriven(case):
     case.accept()
     case.run()
-    decided = case.handovers.redrive(case.message, redriven_copy(case.message), by="me", max_attempts=4)
+    decided = case.dead_letters.redrive(case.message, redriven_copy(case.message), by="me", max_attempts=4)
 
-    assert decided.word is DecisionAnswer.BUSY
+    assert decided.answer is DecisionAnswer.BUSY
     assert case.record().state is State.RUNNING
 
 
 def test_a_redrive_is_decided_once_and_may_be_taken_back(case):
     letter = case.die()
     copies = [redriven_copy(letter), redriven_copy(letter)]
-    words = [case.handovers.redrive(letter, copy, by="me", max_attempts=4).word for copy in copies]
-    case.handovers.undo_redrive(copies[0])
+    words = [case.dead_letters.redrive(letter, copy, by="me", max_attempts=4).answer for copy in copies]
+    case.dead_letters.undo_redrive(copies[0])
 
     assert words == [DecisionAnswer.OK, DecisionAnswer.ROUTE]
     assert (case.record().state, case.record().cycle) == (State.DEAD_LETTERED, 0)
-    assert case.handovers.redrive(letter, copies[0], by="me", max_attempts=4).word is DecisionAnswer.OK
+    assert case.dead_letters.redrive(letter, copies[0], by="me", max_attempts=4).answer is DecisionAnswer.OK
 
 
 def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
     letter = case.die()
     copy = redriven_copy(letter)
-    case.handovers.redrive(letter, copy, by="me", max_attempts=4)
+    case.dead_letters.redrive(letter, copy, by="me", max_attempts=4)
     assert case.listed() == []
     # Published: a worker is faster than whoever asked.
     again = case.die(copy.message)
-    case.handovers.finish_redrive(copy)
+    case.dead_letters.finish_redrive(copy)
 
     assert case.listed() == [case.task_id]
     assert (again.cycle, case.record().state) == (1, State.DEAD_LETTERED)
@@ -96,15 +97,15 @@ def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
 
 def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(case, monkeypatch):
     letter = dead_copy(case.message, "expired", "expired", "too late").message
-    run = case.handovers._scripts.run
+    run = case.stores.redis.run
 
     def run_and_list(*steps):
         answers = run(*steps)
         case.listed()
         return answers
 
-    monkeypatch.setattr(case.handovers._scripts, "run", run_and_list)
-    case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+    monkeypatch.setattr(case.stores.redis, "run", run_and_list)
+    case.dead_letters.record(letter, reason="expired", max_attempts=4)
 
     assert case.listed() == [case.task_id]
 
@@ -123,7 +124,7 @@ def test_a_record_that_comes_back_while_somebody_walks_over_its_entry_stays_list
 
     def bury_behind(*steps):
         answers = gather(*steps)
-        case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+        case.dead_letters.record(letter, reason="expired", max_attempts=4)
         return answers
 
     with monkeypatch.context() as patch:
@@ -155,13 +156,13 @@ def _dies_after(scripts, steps):
 @pytest.mark.parametrize("steps", range(11))
 def test_a_record_that_comes_back_is_listed_wherever_the_process_dies(case, steps):
     letter = dead_copy(case.message, "expired", "expired", "too late").message
-    with _dies_after(case.handovers._scripts, steps):
-        case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+    with _dies_after(case.stores.redis, steps):
+        case.dead_letters.record(letter, reason="expired", max_attempts=4)
     known = [] if case.record() is None else [case.task_id]
 
     assert case.listed() == known
     assert [record.task_id for record in case.store.list(principal="ada").items] == known
-    case.handovers.bury(letter, expired=True, reason="expired", max_attempts=4)
+    case.dead_letters.record(letter, reason="expired", max_attempts=4)
     assert case.listed() == [case.task_id]
     assert [record.task_id for record in case.store.list().items] == [case.task_id]
 
@@ -169,13 +170,13 @@ def test_a_record_that_comes_back_is_listed_wherever_the_process_dies(case, step
 def test_a_redrive_that_is_cut_off_leaves_an_entry_that_no_list_shows(case):
     letter = case.die()
     copy = redriven_copy(letter)
-    with _dies_after(case.handovers._scripts, 3):  # the record says so, the list not yet
-        case.handovers.redrive(letter, copy, by="me", max_attempts=4)
+    with _dies_after(case.stores.redis, 3):  # the record says so, the list not yet
+        case.dead_letters.redrive(letter, copy, by="me", max_attempts=4)
     assert (case.record().cycle, case.record().state) == (1, State.SCHEDULED)
     assert case.redis.zcard(f"{case.prefix}dead") == 1
 
     assert case.listed() == []
-    assert case.handovers.redrive(letter, copy, by="me", max_attempts=4).copy == copy
+    assert case.dead_letters.redrive(letter, copy, by="me", max_attempts=4).copy == copy
     case.die(copy.message)
     assert case.listed() == [case.task_id]
 
@@ -183,13 +184,13 @@ def test_a_redrive_that_is_cut_off_leaves_an_entry_that_no_list_shows(case):
 def test_a_redrive_whose_taking_back_is_cut_off_goes_on_or_is_taken_back_again(case):
     letter = case.die()
     copy = redriven_copy(letter)
-    case.handovers.redrive(letter, copy, by="me", max_attempts=4)
-    with _dies_after(case.handovers._scripts, 1):  # the list says so, the record not yet
-        case.handovers.undo_redrive(copy)
+    case.dead_letters.redrive(letter, copy, by="me", max_attempts=4)
+    with _dies_after(case.stores.redis, 1):  # the list says so, the record not yet
+        case.dead_letters.undo_redrive(copy)
 
     assert case.listed() == []
-    assert case.handovers.redrive(letter, copy, by="me", max_attempts=4).word is DecisionAnswer.ROUTE
-    case.handovers.undo_redrive(copy)
+    assert case.dead_letters.redrive(letter, copy, by="me", max_attempts=4).answer is DecisionAnswer.ROUTE
+    case.dead_letters.undo_redrive(copy)
     assert case.listed() == [case.task_id]
 
 
@@ -214,8 +215,8 @@ def test_a_record_that_redis_loses_before_the_confirm_is_listed_and_looked_after
 def test_a_redrive_that_is_taken_back_is_listed_again(case):
     letter = case.die()
     copy = redriven_copy(letter)
-    case.handovers.redrive(letter, copy, by="me", max_attempts=4)
-    case.handovers.undo_redrive(copy)
+    case.dead_letters.redrive(letter, copy, by="me", max_attempts=4)
+    case.dead_letters.undo_redrive(copy)
 
     assert case.listed() == [case.task_id]
 
@@ -223,9 +224,12 @@ def test_a_redrive_that_is_taken_back_is_listed_again(case):
 def test_a_discarded_letter_expires_and_is_never_redriven(case):
     letter = case.die()
 
-    assert case.handovers.discard(case.task_id, by="me")
+    assert case.dead_letters.discard(case.task_id, by="me")
     assert 0 < case.redis.pttl(f"{case.prefix}task:{{{case.task_id}}}") <= case.settings.result_ttl * 1_000
-    assert case.handovers.redrive(letter, redriven_copy(letter), by="me", max_attempts=4).word is DecisionAnswer.REFUSED
+    assert (
+        case.dead_letters.redrive(letter, redriven_copy(letter), by="me", max_attempts=4).answer
+        is DecisionAnswer.REFUSED
+    )
     assert case.store.dead_letters().items == []
 
 
@@ -252,11 +256,11 @@ def test_the_indexes_forget_tasks_whose_records_have_long_expired(case):
 # --- reminders -------------------------------------------------------------------------------------
 def test_a_reminder_that_was_set_meanwhile_outlives_the_sweepers_forgetting(case):
     case.accept()
-    looked = case.handovers.clock()
-    case.handovers.look_again(case.task_id, looked + 30)  # as a redrive does
-    case.handovers.forget(case.task_id, looked)
+    looked = case.stores.reminders.clock()
+    case.stores.reminders.set(case.task_id, looked + 30)  # as a redrive does
+    case.stores.reminders.drop(case.task_id, looked)
 
     assert case.redis.zscore(f"{case.prefix}due", case.task_id) == pytest.approx(looked + 30)
-    case.handovers.look_again(case.task_id, looked - 1)
-    case.handovers.forget(case.task_id, looked)
+    case.stores.reminders.set(case.task_id, looked - 1)
+    case.stores.reminders.drop(case.task_id, looked)
     assert case.redis.zscore(f"{case.prefix}due", case.task_id) is None

@@ -18,11 +18,10 @@ from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Retry
-from dispatch.store.claims import ClaimAnswer, Claims, Ticket
-from dispatch.store.handovers import DeadLetterAnswer, DecisionAnswer, Handovers
-from dispatch.store.keys import task_keys
-from dispatch.store.scripts import Scripts
-from dispatch.store.tasks import TaskStore
+from dispatch.store.claims import ClaimAnswer, Ticket
+from dispatch.store.dead_letters import DeadLetterAnswer
+from dispatch.store.handovers import DecisionAnswer
+from support.stores import Stores
 
 TERMINAL = {"SUCCEEDED", "DEAD_LETTERED", "EXPIRED", "CANCELLED", "REJECTED"}
 BURIED = {"DEAD_LETTERED", "EXPIRED"}
@@ -54,9 +53,11 @@ class Model:
 class Protocol(RuleBasedStateMachine):
     """One task, its copies and its letters, and everybody who may say something about it."""
 
-    def __init__(self, desk):
+    def __init__(self, stores):
         super().__init__()
-        self.store, self.claims, self.handovers, self.redis, self.prefix, self.ladder = desk
+        self.stores = stores
+        self.store, self.claims, self.handovers = stores.tasks, stores.claims, stores.handovers
+        self.dead_letters, self.redis, self.ladder = stores.dead_letters, stores.redis, stores.settings.ladder
         self.task_id = new_task_id()
         self.model: Model | None = None
         self.lease: str | None = None
@@ -169,7 +170,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data(), dead=st.booleans())
     def decide(self, data, dead):
         ticket, copy = data.draw(st.sampled_from(self.tickets))
-        decision = Dead(Reason.RETRIES_EXHAUSTED) if dead else Retry(self.ladder[0])
+        decision = Dead(Reason.RETRIES_EXHAUSTED) if dead else Retry(self.ladder.rungs[0])
         planned = next_copy(copy, FAILURE, decision, 1)
         decided = self.handovers.decide(copy, ticket, planned, FAILURE, decision, max_attempts=ATTEMPTS)
         if self._recreated(copy):
@@ -187,7 +188,7 @@ class Protocol(RuleBasedStateMachine):
         if decided.copy is not None:
             self.pending.append((decided.copy, ticket.owner))
 
-        assert decided.word == expected
+        assert decided.answer == expected
 
     @precondition(lambda self: self.pending)
     @rule(data=st.data(), publish=st.booleans())
@@ -213,7 +214,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.lease)
     @rule()
     def lease_lapses(self):
-        self.redis.run(("DEL", task_keys(self.prefix, self.task_id)[1]))
+        self.redis.run(("DEL", self.redis.keys.task(self.task_id).lease))
         self.lease = None
 
     @precondition(lambda self: self.tickets)
@@ -253,7 +254,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data())
     def bury(self, data):
         letter = data.draw(st.sampled_from(self.letters))
-        burial = self.handovers.bury(letter, expired=False, reason="permanent", max_attempts=ATTEMPTS)
+        burial = self.dead_letters.record(letter, reason="permanent", max_attempts=ATTEMPTS)
         expected = self._buried(letter)
 
         assert burial == expected
@@ -286,7 +287,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data())
     def redrive(self, data):
         letter = data.draw(st.sampled_from(self.letters))
-        decided = self.handovers.redrive(letter, redriven_copy(letter), by="op", max_attempts=ATTEMPTS)
+        decided = self.dead_letters.redrive(letter, redriven_copy(letter), by="op", max_attempts=ATTEMPTS)
         expected = self._redriven(letter)
         if expected is DecisionAnswer.REFUSED:  # the record may not know yet that the task is dead: first it is told
             burial = self._buried(letter)
@@ -297,7 +298,7 @@ class Protocol(RuleBasedStateMachine):
         if decided.copy is not None:
             self.pending.append((decided.copy, ""))
 
-        assert decided.word == expected
+        assert decided.answer == expected
 
     def _redriven(self, letter):
         m = self.model
@@ -313,7 +314,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def discard(self):
-        gone = self.handovers.discard(self.task_id, by="op")
+        gone = self.dead_letters.discard(self.task_id, by="op")
         m = self.model
         may = m is not None and m.state in BURIED
         if may:
@@ -324,7 +325,7 @@ class Protocol(RuleBasedStateMachine):
     # --- the worst ---------------------------------------------------------------------------------
     @rule()
     def redis_loses_everything(self):
-        self.redis.run(("DEL", *task_keys(self.prefix, self.task_id)))
+        self.redis.run(("DEL", *self.redis.keys.task(self.task_id)))
         self.model, self.lease = None, None
         self.successes = {}  # what a wipe costs, as the documentation says: P3 for finished duplicates
 
@@ -339,24 +340,22 @@ class Protocol(RuleBasedStateMachine):
 
         assert seen == (m.state, m.cycle, m.seq, m.decided, m.discarded)
         assert record.before_redrive == (m.before and State(m.before))
-        assert self.handovers.leased(self.task_id) == (self.lease is not None)
+        assert self.claims.leased(self.task_id) == (self.lease is not None)
 
     @invariant()
     def a_cycle_succeeds_at_most_once(self):
         assert all(count == 1 for count in self.successes.values())
 
     def teardown(self):
-        self.redis.run(("DEL", *task_keys(self.prefix, self.task_id)))
+        self.redis.run(("DEL", *self.redis.keys.task(self.task_id)))
 
 
 def test_the_scripts_do_what_the_table_says(settings):
     roomy = settings.model_copy(update={"lease": 3_600.0, "lost_runs": LOST_RUNS})
-    store, claims, handovers = TaskStore(roomy), Claims(roomy), Handovers(roomy)
-    redis = Scripts(roomy, timeout=5.0, names=())
-    desk = (store, claims, handovers, redis, settings.redis_prefix, settings.ladder)
+    stores = Stores(roomy, timeout=5.0)
     try:
         run_state_machine_as_test(
-            lambda: Protocol(desk),
+            lambda: Protocol(stores),
             settings=hypothesis_settings(
                 max_examples=150,
                 stateful_step_count=40,
@@ -366,5 +365,4 @@ def test_the_scripts_do_what_the_table_says(settings):
             ),
         )
     finally:
-        for each in (store, claims, handovers, redis):
-            each.close()
+        stores.close()

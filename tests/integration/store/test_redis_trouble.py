@@ -63,7 +63,7 @@ def test_a_redis_that_cannot_write_is_unavailable_and_not_our_mistake(own_case, 
         for say in (
             lambda: case.store.accept(case.copy(), max_attempts=4, idempotency_key=None),  # many commands at once
             lambda: case.claims.complete(case.message, ticket, {}, 4),
-            lambda: case.handovers.discard(case.task_id, by="me"),
+            lambda: case.dead_letters.discard(case.task_id, by="me"),
         ):
             with pytest.raises(StoreUnavailable):
                 say()

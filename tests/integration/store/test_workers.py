@@ -1,9 +1,8 @@
-"""``/v1/workers``: who is there, by their own signs of life."""
+"""``/v1/workers``: the workers with a recent heartbeat."""
 
 import pytest
 
-from dispatch.store.keys import roster_key
-from dispatch.store.scripts import Scripts
+from dispatch.store.scripts import RedisHandle
 from dispatch.store.workers import WorkerInfo, WorkerRegistry
 from support.gateway_live import gateway
 from support.waiting import eventually
@@ -13,10 +12,15 @@ ENTRY = WorkerInfo("w@a", "a", 7, "0.1.0", 2, 1, 3, {"echo": 5}, started_at=1_79
 
 
 @pytest.fixture
-def roster(settings):
-    made = WorkerRegistry(settings, timeout=2.0)
+def redis(settings):
+    made = RedisHandle(settings, timeout=2.0)
     yield made
     made.close()
+
+
+@pytest.fixture
+def registry(redis):
+    return WorkerRegistry(redis)
 
 
 def test_a_worker_is_listed_with_what_it_does_until_it_stops(settings):
@@ -27,7 +31,7 @@ def test_a_worker_is_listed_with_what_it_does_until_it_stops(settings):
 
         assert workers() == []
         with running_worker(settings) as worker:
-            eventually(workers, 10, "the worker says that it is there")
+            eventually(workers, 10, "the worker is listed")
             for _ in range(3):
                 assert client.post("/v1/tasks", json={"type": "echo", "payload": {"message": "x"}}).status_code == 202
             found = eventually(lambda: (all_ := workers()) and all_[0]["done"] == {"echo": 3} and all_[0], 20, workers)
@@ -39,20 +43,18 @@ def test_a_worker_is_listed_with_what_it_does_until_it_stops(settings):
     assert gone
 
 
-def test_what_fell_silent_and_what_another_release_wrote_is_not_listed(roster, settings):
-    redis = Scripts(settings, timeout=2.0, names=())
-    key = roster_key(settings.redis_prefix)
-    roster.beat(ENTRY)
+def test_a_silent_worker_and_one_of_another_release_are_not_listed(registry, redis):
+    key = redis.keys.workers
+    registry.beat(ENTRY)
     redis.run(("HSET", key, "other", '{"seenAt":9999999999999,"name":"other"}'))
     redis.run(("HSET", key, "broken", "nonsense"))
-    listed = roster.present()
+    listed = registry.present()
     silent = '{"seenAt":1,"name":"old","host":"a","pid":1,"version":"0","processes":1,"active":0,"reserved":0,"done":{},"started_at":1}'
     redis.run(("HSET", key, "old", silent))
 
     assert [entry.name for entry in listed] == ["w@a"]
-    assert [entry.name for entry in roster.present()] == ["w@a"]
-    roster.beat(ENTRY)  # which also forgets whoever is gone
+    assert [entry.name for entry in registry.present()] == ["w@a"]
+    registry.beat(ENTRY)  # which also removes silent workers
     assert "old" not in dict.fromkeys(redis.run(("HKEYS", key))[0])
-    roster.leave("w@a")
-    assert roster.present() == []
-    redis.close()
+    registry.leave("w@a")
+    assert registry.present() == []

@@ -4,10 +4,12 @@ import dataclasses
 import json
 
 import pytest
-from click.testing import CliRunner
 
-from dispatch.broker.queue_stats import ManagementUnavailable, QueueView
+from dispatch.broker.management import ManagementUnavailable
+from dispatch.broker.queue_stats import QueueView
 from dispatch.cli import queues as queues_cli
+from dispatch.config.settings import load
+from support.commands import invoke
 
 WORK = QueueView(
     name="robot.task.q", role="work", ready=12, unacked=40, total=52, dead_lettering=None, consumers=2, publish_rate=3.25,
@@ -25,13 +27,14 @@ def run(monkeypatch):
     monkeypatch.setattr(queues_cli.time, "sleep", lambda _: None)
 
     def command(*words, found=(WORK, GONE)):
-        def snapshot(_settings):
+        def snapshot(_wanted, _settings, *, depth_limit):
+            assert depth_limit == 10_000
             if isinstance(found, BaseException):
                 raise found
             return list(found)
 
-        monkeypatch.setattr(queues_cli, "snapshot", snapshot)
-        return CliRunner().invoke(queues_cli.queues, words)
+        monkeypatch.setattr(queues_cli.queue_stats, "snapshot", snapshot)
+        return invoke(queues_cli.queues, load({}), *words)
 
     return command
 

@@ -4,8 +4,9 @@ import pathlib
 
 import pytest
 
-from dispatch.config.settings import Settings, load, reference
+from dispatch.config.settings import Settings, load
 from dispatch.errors import ConfigurationError
+from tools import settings_reference
 
 DOCS = pathlib.Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
 
@@ -86,4 +87,4 @@ def test_every_setting_is_described():
 
 
 def test_the_reference_is_generated_from_the_code():
-    assert DOCS.read_text() == reference()
+    assert DOCS.read_text() == settings_reference.reference()

@@ -6,7 +6,8 @@ import pathlib
 import pytest
 import structlog.testing
 
-from dispatch.broker.queue_stats import ManagementUnavailable, QueueView
+from dispatch.broker.management import ManagementUnavailable
+from dispatch.broker.queue_stats import QueueView
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import problems
 from dispatch.gateway.views import docs

@@ -3,12 +3,11 @@
 import dataclasses
 
 from dispatch.config.settings import load
-from dispatch.deadletters.recorder import death, readable
 from dispatch.errors import PermanentError, RetryableError, Throttled
 from dispatch.maintenance.sweeper import CheckAt, Drop, Publish, Reject, Resend, next_step
 from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
-from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, is_stale
+from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, is_stale, normalized, reason_of
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import AttemptFailed, Dead, Failure, FailureKind, Park, Retry, Rung
@@ -80,8 +79,8 @@ def test_a_lost_retry_is_resent_with_the_attempt_that_it_authorised():
 
 
 def test_a_poison_letter_gets_an_id_only_when_it_has_none():
-    assert dead_copy(MESSAGE, "malformed", "malformed", "x").message.task_id == "t"
-    assert dead_copy(Message(b"", {}), "malformed", "malformed", "x", "named").message.task_id == "named"
+    assert dead_copy(MESSAGE, Reason.MALFORMED, "x").message.task_id == "t"
+    assert dead_copy(Message(b"", {}), Reason.MALFORMED, "x", dead_id="named").message.task_id == "named"
 
 
 LEASE, GRACE = SETTINGS.lease, SETTINGS.unpublished_grace
@@ -151,11 +150,11 @@ def test_a_filter_means_what_all_its_parts_mean():
     ],
 )
 def test_the_reason_of_a_death_is_the_last_one(headers, reason):
-    assert death(Message(b"", headers)) == reason
+    assert reason_of(Message(b"", headers)) == reason
 
 
 def test_an_unreadable_letter_becomes_readable():
-    letter = readable(Message(b"x", {"x-seq": 2**70, "x-cycle": "one"}))
+    letter = normalized(Message(b"x", {"x-seq": 2**70, "x-cycle": "one"}))
 
     assert letter.task_id
     assert (letter.cycle, letter.seq) == (0, 0)

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.protocol.dead_letters import Reason
-from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, decide, parse_ladder
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Ladder, Park, Retry, decide, parse_ladder
 from support.cases import each
 
 LADDER = parse_ladder("1m=60,5m=300,30m=1800")
-ONE, FIVE, THIRTY = LADDER
+ONE, FIVE, THIRTY = LADDER.rungs
 NOW, DEADLINE = 1_000.0, 2_000.0
 
 
@@ -55,7 +55,7 @@ def test_throttling_and_outages_use_up_no_attempt_until_the_deadline(kind, attem
 
 
 def test_a_type_without_rungs_dies_of_its_first_failure():
-    assert decide(failed(), 1, (), DEADLINE, NOW) == Dead(Reason.RETRIES_EXHAUSTED)
+    assert decide(failed(), 1, Ladder(()), DEADLINE, NOW) == Dead(Reason.RETRIES_EXHAUSTED)
 
 
 @given(

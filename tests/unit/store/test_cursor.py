@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from dispatch.store.tasks import _read_cursor, _write_cursor
+from dispatch.store.index import _read_cursor, _write_cursor
 from support.cases import each
 
 

@@ -11,6 +11,9 @@ from dispatch.config import settings
 from dispatch.errors import RetryableError
 from dispatch.protocol.message import Message
 from dispatch.protocol.retry import AttemptFailed
+from dispatch.store.claims import Claims
+from dispatch.store.scripts import RedisHandle
+from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import Payload, Secret, secrets_of
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logs, task_log
@@ -140,7 +143,9 @@ def test_one_secret_within_another_leaves_nothing_behind():
 
 def test_celerys_event_about_a_success_shows_no_secret(monkeypatch):
     request = {WIRE: MESSAGE, OWNER: "o", FENCE: "f"}
-    runner = Runner(settings.load({}))
+    loaded = settings.load({})
+    claims = Claims(RedisHandle(loaded, timeout=1.0), loaded)
+    runner = Runner(claims, Ladders(loaded.ladder), loaded.handlers(), lost_runs=3)
     monkeypatch.setattr(runner, "_run", lambda *_: {"said": [f"key {SECRET}"], "count": 1})
     kind = TaskType("greet", Order, lambda *_: None, None, 1.0, "")
 

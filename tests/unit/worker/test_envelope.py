@@ -6,7 +6,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.worker.consumer import Poison, check
+from dispatch.worker.envelope import Poison, check
 from support.cases import each
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)

@@ -4,6 +4,7 @@ import amqp.exceptions
 import pytest
 import structlog.testing
 
+from dispatch.broker.depth import DepthGauge
 from dispatch.gateway.admission import depth
 from dispatch.gateway.admission.depth import DepthReader
 from dispatch.gateway.admission.guard import Guard
@@ -27,6 +28,9 @@ class FakeGauge:
 
     def close(self):
         self.closed += 1
+
+    def reason(self, exc):
+        return DepthGauge.reason(self, exc)
 
 
 @pytest.fixture

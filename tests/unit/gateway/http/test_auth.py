@@ -3,7 +3,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from dispatch.cli.keys import keys
+from dispatch.cli.keys import keys as keys_command
 from dispatch.config import api_keys as keys
 from dispatch.config import settings
 from dispatch.errors import ConfigurationError
@@ -184,7 +184,7 @@ def test_without_keys_others_are_kept_out(options):
 
 def test_keys_new_prints_a_key_that_works(monkeypatch):
     monkeypatch.delenv("DISPATCH_API_KEYS", raising=False)
-    result = CliRunner().invoke(keys, ["new", "--id", "shop", "--scopes", "tasks:read"])
+    result = CliRunner().invoke(keys_command, ["new", "--id", "shop", "--scopes", "tasks:read"])
     key, pepper, configured = result.stdout.splitlines()
 
     assert result.exit_code == 0
@@ -197,7 +197,7 @@ def test_keys_new_prints_a_key_that_works(monkeypatch):
 def test_keys_new_extends_what_is_configured():
     _, entry = made("old", keys.TASKS_READ)
     environment = {"DISPATCH_API_KEYS": entry, "DISPATCH_API_KEY_PEPPER": PEPPER, "DISPATCH_HTTP_HOST": "0.0.0.0"}
-    result = CliRunner().invoke(keys, ["new"], env=environment)
+    result = CliRunner().invoke(keys_command, ["new"], env=environment)
     key, configured = result.stdout.splitlines()
 
     entries = configured.removeprefix("DISPATCH_API_KEYS=").split(",")
@@ -207,7 +207,7 @@ def test_keys_new_extends_what_is_configured():
 
 @pytest.mark.parametrize("arguments", [["--scopes", "tasks:fly"], ["--scopes", ""], ["--id", "Not_Usable"]])
 def test_keys_new_refuses_what_the_gateway_would(arguments):
-    result = CliRunner().invoke(keys, ["new", *arguments])
+    result = CliRunner().invoke(keys_command, ["new", *arguments])
 
     assert result.exit_code == 2
     assert "must be" in result.output

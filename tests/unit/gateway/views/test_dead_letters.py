@@ -3,15 +3,17 @@ import json
 
 import pytest
 
+from dispatch.deadletters.bulk import BulkRedrive
 from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
 from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
 from dispatch.gateway.contract import models
+from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.tasktypes.payload import Payload, Secret
 from dispatch.tasktypes.registry import TaskType
 from support.cases import each
-from support.gateway_fakes import FakeDesk, World, problem, record
+from support.gateway_fakes import FakeDeadLetters, World, problem, record
 
 LETTER = record(
     principal="bank",
@@ -24,7 +26,7 @@ LETTER = record(
 
 @pytest.fixture
 def world():
-    return World(desk=FakeDesk(LETTER))
+    return World(dead_letters=FakeDeadLetters(LETTER))
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_operators_see_everybodys_letters(client, world):
 
     assert [LETTER.task_id] == [one.task_id for one in models.DeadLetterListModel.model_validate(answer.json).items]
     assert (answer.json["items"][0]["principal"], answer.json["items"][0]["deadReason"]) == ("bank", "permanent")
-    assert world.desk.asked == [{"type": "greet", "error_type": "echo-refused", "limit": 3, "cursor": None}]
+    assert world.dead_letters.asked == [(DeadLetterFilter("greet", "echo-refused"), 3, None)]
 
 
 @pytest.mark.parametrize("query", ["limit=0", "error_type=x", "status=FAIL", "cursor=bad"])
@@ -74,7 +76,7 @@ class Login(Payload):
 def test_a_letter_is_shown_without_its_secrets(sent, shown):
     login = TaskType("login", Login, lambda *_: {}, None, 300.0, "Log in.")
     letter = dataclasses.replace(LETTER, type="login", message=Message(json.dumps([[sent], {}, {}]).encode(), {}))
-    answer = World(desk=FakeDesk(letter), types={"login": login}).client().get(URL)
+    answer = World(dead_letters=FakeDeadLetters(letter), types={"login": login}).client().get(URL)
 
     assert answer.json["payload"] == shown
 
@@ -82,7 +84,7 @@ def test_a_letter_is_shown_without_its_secrets(sent, shown):
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"{}", b"[]", b"[[]]", b"\xff", b"7"])
 def test_a_poisoned_letter_is_shown_without_its_payload(body):
     poisoned = record(state=State.DEAD_LETTERED, message=Message(body, {}))
-    client = World(desk=FakeDesk(poisoned)).client()
+    client = World(dead_letters=FakeDeadLetters(poisoned)).client()
 
     assert client.get(f"/v1/dead-letters/{poisoned.task_id}").json["payload"] is None
 
@@ -104,13 +106,13 @@ def test_a_redrive_is_202_in_the_next_cycle(client, world, options):
         answer.json["cycle"],
         answer.headers["Location"],
     )
-    assert [(LETTER.task_id, "local")] == world.desk.asked
+    assert [(LETTER.task_id, "local")] == world.dead_letters.asked
 
 
 def test_a_redrive_takes_no_options(client, world):
     problem(client.post(f"{URL}/redrive", json={"payload": {}}), 422, "validation-error")
     problem(client.post(f"{URL}/redrive", data="x", content_type="text/plain"), 415, "unsupported-media-type")
-    assert world.desk.asked == []
+    assert world.dead_letters.asked == []
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_a_redrive_takes_no_options(client, world):
     ],
 )
 def test_what_can_go_wrong_with_a_redrive(client, world, failure, status, slug):
-    world.desk.failure = failure
+    world.dead_letters.failure = failure
 
     body = problem(client.post(f"{URL}/redrive"), status, slug)
 
@@ -138,7 +140,7 @@ def test_a_discarded_letter_is_gone(client, world):
     answer = client.delete(URL)
 
     assert (answer.status_code, answer.data) == (204, b"")
-    assert [(LETTER.task_id, "local")] == world.desk.asked
+    assert [(LETTER.task_id, "local")] == world.dead_letters.asked
     problem(client.delete(URL), 404, "task-not-found")
 
 
@@ -148,14 +150,17 @@ def test_a_bulk_redrive_is_handed_to_the_workers(client, world):
     )
 
     assert (answer.status_code, answer.json) == (202, {"matched": 5, "limit": 5, "ratePerSecond": 2.0, "dryRun": False})
-    assert world.desk.asked == [{"type": None, "error_type": "x", "limit": 5, "rate_per_second": 2.0, "by": "local"}]
+    assert world.dead_letters.asked == [
+        (DeadLetterFilter(error_type="x"), 5),
+        BulkRedrive(DeadLetterFilter(error_type="x"), 5, 2.0, "local"),
+    ]
 
 
 def test_a_dry_run_only_counts(client, world):
     answer = client.post("/v1/dead-letters/redrive", json={"dryRun": True})
 
     assert (answer.status_code, answer.json["matched"], answer.json["dryRun"]) == (200, 7, True)
-    assert world.desk.asked == [{"type": None, "error_type": None, "limit": 100}]
+    assert world.dead_letters.asked == [(DeadLetterFilter(), 100)]
 
 
 @each(
@@ -174,4 +179,12 @@ def test_a_wrong_bulk_redrive_is_refused(client, world, body, pointer):
     errors = problem(client.post("/v1/dead-letters/redrive", json=body), 422, "validation-error")["errors"]
 
     assert [pointer] == [error["pointer"] for error in errors]
-    assert world.desk.asked == []
+    assert world.dead_letters.asked == []
+
+
+def test_a_bulk_redrive_without_a_match_asks_the_workers_for_nothing(client, world):
+    world.dead_letters.matching = 0
+    answer = client.post("/v1/dead-letters/redrive", json={})
+
+    assert (answer.status_code, answer.json["matched"]) == (202, 0)
+    assert world.dead_letters.asked == [(DeadLetterFilter(), 100)]

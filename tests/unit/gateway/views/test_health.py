@@ -5,8 +5,8 @@ import pytest
 
 from dispatch.errors import StoreUnavailable
 from dispatch.gateway.admission import readiness
+from dispatch.gateway.admission import readiness as health
 from dispatch.gateway.contract import models
-from dispatch.gateway.views import health
 from dispatch.store.tasks import StoreHealth
 from support.gateway_fakes import World, problem
 

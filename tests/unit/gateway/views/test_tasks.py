@@ -12,7 +12,7 @@ from dispatch.errors import InDoubt, Nacked, NotSent, StoreUnavailable, Unroutab
 from dispatch.gateway.contract import models
 from dispatch.protocol import ids
 from dispatch.protocol.record import ErrorInfo, State
-from dispatch.store.tasks import KeyInProgress, KeyReused
+from dispatch.store.idempotency import KeyInProgress, KeyReused
 from support.cases import each
 from support.gateway_fakes import FakeTasks, World, problem, record
 from support.waiting import eventually
@@ -88,7 +88,7 @@ def test_an_idempotency_key_and_a_fingerprint_are_handed_on(client, world):
     client.post("/v1/tasks", json={"type": "greet", "payload": {"message": "ho"}})
     first, spaced, other = world.submitter.submitted
 
-    assert (first.key, spaced.key) == ("abc", None)
+    assert (first.idempotency_key, spaced.key) == ("abc", None)
     assert first.fingerprint == spaced.fingerprint != other.fingerprint
 
 
