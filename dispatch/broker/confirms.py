@@ -175,9 +175,9 @@ class ConfirmingConnection:
                 self.kill(self.error)
 
     def kill(self, reason: BaseException) -> None:
-        """End the connection at once, without a word to the broker: a goodbye could block."""
+        """End the connection at once, without a close method to the broker, which could block."""
         self.error = self.error or reason
-        # Not `.transport`: before the connection is there, py-amqp would connect at that word, and block.
+        # Not `.transport`: before the connection is there, py-amqp's property would connect, and block.
         transport: Any = getattr(self._connection, "_transport", None)
         with contextlib.suppress(OSError, AttributeError):
             transport.sock.shutdown(socket.SHUT_RDWR)
@@ -194,7 +194,7 @@ class ConfirmingConnection:
         finally:
             self.closed.set()
             self._fail_pending()
-            with self._lock, contextlib.suppress(Exception):  # nobody is writing
+            with self._lock, contextlib.suppress(Exception):  # no publish is being written
                 self._connection.collect()
 
     def _open(self) -> None:

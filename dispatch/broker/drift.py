@@ -28,7 +28,7 @@ class Action(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as the map says."""
+    """One difference from the map."""
 
     kind: str  #: ``exchange``, ``queue``, ``binding`` or ``policy``
     name: str

@@ -32,7 +32,7 @@ class Publisher:
 
     Args:
         urls: broker URLs, separated by ``;``, tried in turn.
-        timeout: seconds to wait for a confirm unless a call says otherwise.
+        timeout: seconds to wait for a confirm by default.
         connect_timeout: seconds for each step of connecting.
         on_open: called with the URL before each new connection is used, e.g. to apply the topology.
     """

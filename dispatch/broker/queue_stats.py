@@ -43,7 +43,7 @@ class QueueView:
     policy: str | None
     bindings: tuple[Mapping[str, Any], ...]
     drift: tuple[str, ...]  #: what differs from the map, as sentences
-    as_of: int  #: epoch milliseconds of the look; the statistics may be some five seconds older
+    as_of: int  #: epoch milliseconds of the read; the statistics may be some five seconds older
 
     def to_json(self) -> dict[str, Any]:
         """As the API shows it (``GET /v1/queues``)."""

@@ -36,10 +36,10 @@ class BrokerSettings(Group):
     )
     worker_broker_url: OptionalSecret = Field(None, description="The workers' own user. Default: `broker_url`.")
     monitor_broker_url: OptionalSecret = Field(
-        None, description="Flower's and `celery inspect`'s own user. Default: `broker_url`."
+        None, description="The user of Flower, `celery inspect` and the other commands that only watch. Default: `broker_url`."
     )
     replay_broker_url: OptionalSecret = Field(
-        None, description="The user that reads the DLQ and sends letters again. Default: `broker_url`."
+        None, description="The user that reads the DLQ and redrives dead letters. Default: `broker_url`."
     )
     admin_broker_url: OptionalSecret = Field(
         None, description="The user that applies the topology. Default: `broker_url`."
@@ -230,7 +230,7 @@ class WorkerSettings(Group):
     worker_metrics_port: PortNumber = Field(
         0, description="PortNumber on which a worker serves its metrics; 0 is off, but `make up` chooses one."
     )
-    sweep_interval: float = Field(5.0, gt=0, description="Seconds between two looks of the sweeper.")
+    sweep_interval: float = Field(5.0, gt=0, description="Seconds between two sweeps.")
     sweep_margin: float = Field(
         600.0, ge=0, description="Seconds beyond lease, rung and queue TTL before a silent task is sent again."
     )
@@ -247,7 +247,7 @@ class HandlerSettings(Group):
     robot_api_url: str = Field("http://127.0.0.1:8090", description="Base URL of the robot vendor's API.")
     robot_client_id: str = Field("demo", description="Client id for the robot vendor's token.")
     robot_client_secret: SecretStr = Field(SecretStr("demo"), description="Client secret for the robot vendor's token.")
-    robot_poll: float = Field(2.0, gt=0, description="Seconds between two looks at a robot's order.")
+    robot_poll: float = Field(2.0, gt=0, description="Seconds between two polls of a robot's order.")
     http_allowed_hosts: Names = Field(
         ("127.0.0.1", "localhost"),
         description="Hosts (`name` or `name:port`) that `http.request` may call, comma-separated.",

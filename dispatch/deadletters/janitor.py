@@ -34,7 +34,7 @@ class Janitor(Background):
         tasks: reads records.
         records: of dead letters.
         ladders: of the task types, for records that have to be rebuilt.
-        interval: seconds between two looks whether there is something to do.
+        interval: seconds between two checks.
     """
 
     def __init__(

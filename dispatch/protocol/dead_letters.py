@@ -42,7 +42,7 @@ def reason_of(dead_letter: Message) -> str:
     """Why it is dead: the router's header, otherwise the broker's about the last queue it died in.
 
     Returns:
-        A `Reason`, or any text: whoever may publish to the dead-letter exchange chooses its headers.
+        A `Reason`, or any text: a client that may publish to the dead-letter exchange sets its headers.
     """
     if TOO_LARGE in dead_letter.headers:
         return Reason.TOO_LARGE  # only the broker itself can have moved it

@@ -18,7 +18,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})(
 
 
 def new_task_id() -> str:
-    """A UUIDv7: carries its time, so that an expired record can be told from an unknown id."""
+    """A UUIDv7: carries its time, which distinguishes an expired record from an unknown id."""
     return str(uuid_utils.uuid7())
 
 

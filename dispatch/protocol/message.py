@@ -105,7 +105,7 @@ class Message:
         """The task's id, or for a message without a usable one an id that the same message always gets."""
         if self.task_id:
             return self.task_id
-        # What the broker counts differs from look to look; the bytes of unreadable properties hold it, too.
+        # The broker's counters differ from delivery to delivery; the bytes of unreadable properties hold them, too.
         own = {name: value for name, value in self.headers.items() if name not in {*BROKER_HEADERS, UNREADABLE}}
         content = self.body + self.routing_key.encode() + json.dumps(own, sort_keys=True, default=str).encode()
         return str(uuid.uuid5(uuid.NAMESPACE_OID, hashlib.sha256(content).hexdigest()))

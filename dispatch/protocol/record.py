@@ -1,6 +1,4 @@
-"""What a task is: its states, its message on the wire, its record, and how both look from outside.
-
-Pure: knows neither Redis nor Celery nor Flask.
+"""A task's record: its states, and its representation in the API. Pure.
 
 ::
 
@@ -33,7 +31,7 @@ class Status(enum.StrEnum):
 
 
 class State(enum.StrEnum):
-    """Says more than `Status`."""
+    """Finer than `Status`."""
 
     SCHEDULED = "SCHEDULED"  #: recorded, the broker has not confirmed it yet
     QUEUED = "QUEUED"  #: in the work queue

@@ -1,4 +1,4 @@
-"""One Redis, a master that Sentinels look after, or a Redis Cluster: commands go in, answers or redis-py's errors come out.
+"""A client of one Redis, of a master behind Sentinels, or of a Redis Cluster: commands in, answers or redis-py's errors out.
 
 With one server, or one master, a list of commands is one round trip. The keys of a list may lie on several nodes of a
 cluster: there an ordered list goes step by step, and one whose order does not matter to all nodes at once.
@@ -25,7 +25,7 @@ from dispatch.config.redis_url import Address, RedisKind, parse
 
 RedisCommand = tuple[Any, ...]
 
-#: Seconds during which nobody tries again to find a cluster that did not answer.
+#: Seconds before a cluster that did not answer is looked up again.
 _PAUSE = 0.5
 
 
@@ -42,7 +42,7 @@ class Client(Protocol):
         """A subscription to be made."""
 
     def memory(self) -> list[dict[str, Any]]:
-        """What each server that takes writes says about its memory."""
+        """INFO memory of each writable node."""
 
     def close(self) -> None:
         """Close every connection."""
