@@ -21,7 +21,9 @@ PortNumber = Annotated[int, Field(ge=0, le=65_535)]
 class Group(pydantic.BaseModel):
     """Base of the groups: frozen, unknown fields refused, no value in an error."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True, defer_build=True
+    )
 
 
 class BrokerSettings(Group):
@@ -36,7 +38,8 @@ class BrokerSettings(Group):
     )
     worker_broker_url: OptionalSecret = Field(None, description="The workers' own user. Default: `broker_url`.")
     monitor_broker_url: OptionalSecret = Field(
-        None, description="The user of Flower, `celery inspect` and the other commands that only watch. Default: `broker_url`."
+        None,
+        description="The user of Flower, `celery inspect` and the other commands that only watch. Default: `broker_url`.",
     )
     replay_broker_url: OptionalSecret = Field(
         None, description="The user that reads the DLQ and redrives dead letters. Default: `broker_url`."
