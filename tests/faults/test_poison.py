@@ -155,7 +155,7 @@ def test_each_poison_message_ends_in_the_dlq_once_with_its_reason(desk):
 
 
 def _dead(desk):
-    return desk.store.dead_letters(limit=200).items
+    return desk.stores.dead_letters.list(limit=200).items
 
 
 def test_headers_that_cannot_be_read_or_written_end_in_the_dlq_too(desk):

@@ -34,7 +34,7 @@ def _one_of_each(desk):
 
     assert (climbed.state, climbed.attempt) == (State.SUCCEEDED, 2)
     assert died.state is State.DEAD_LETTERED
-    assert [record.task_id for record in desk.store.dead_letters().items] == [dies]
+    assert [record.task_id for record in desk.stores.dead_letters.list().items] == [dies]
 
     letters = desk.stores.service(desk.publisher)
     letters.redrive(dies, by="me")

@@ -88,7 +88,7 @@ def test_a_janitor_that_dies_over_its_walk_leaves_it_to_the_next(own, server):
             stores.dead_letters.set_recorded_marker("a walk that is not over")
         with running_worker(own, abrupt=True):
             eventually(lambda: _known(own), 20, "the letters are recorded again")
-            listed = desk.store.dead_letters().items
+            listed = desk.stores.dead_letters.list().items
 
     assert [record.task_id for record in listed] == [dead]
 

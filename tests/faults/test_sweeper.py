@@ -105,7 +105,7 @@ def test_what_the_broker_itself_gives_up_says_why(desk):
     eventually(lambda: desk.depth(names.DEAD_QUEUE) == 2, 20, "the broker dead-letters both")
     with running_worker(desk.settings):
         records = [desk.finished(task_id) for task_id in (returned, late)]
-    letters = desk.store.dead_letters().items
+    letters = desk.stores.dead_letters.list().items
 
     assert [(record.state, record.dead_reason) for record in records] == [
         (State.DEAD_LETTERED, "delivery-limit"),

@@ -91,7 +91,7 @@ def test_forty_large_messages_fill_no_memory_and_stop_nobody(desk):
 
 
 def _dead(desk):
-    return desk.store.dead_letters(limit=200).items
+    return desk.stores.dead_letters.list(limit=200).items
 
 
 def test_a_large_letter_is_shown_kept_by_a_redrive_and_can_be_discarded(desk):

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 import topology
 from dispatch.broker import provision
 from dispatch.broker import queue_stats as queues
-from dispatch.broker.management import Management
+from dispatch.broker.depth import Depth, depth
+from dispatch.broker.management import Management, ManagementUnavailable
 from dispatch.protocol import names
 from dispatch.protocol.retry import Ladder
 from support.waiting import eventually
@@ -50,7 +51,7 @@ def test_the_depth_is_exact_at_once(channel):
     for _ in range(3):
         send(channel, names.TASK_EXCHANGE)
 
-    assert queues.depth(channel, names.WORK_QUEUE) == queues.Depth(ready=3, consumers=0)
+    assert depth(channel, names.WORK_QUEUE) == Depth(ready=3, consumers=0)
 
 
 def test_unacknowledged_messages_and_consumers_are_told_apart(channel):
@@ -59,12 +60,12 @@ def test_unacknowledged_messages_and_consumers_are_told_apart(channel):
     channel.basic_qos(0, 2, False)
     channel.basic_consume(names.WORK_QUEUE, callback=lambda _: None)
 
-    eventually(lambda: queues.depth(channel, names.WORK_QUEUE) == queues.Depth(1, 1), 5)
+    eventually(lambda: depth(channel, names.WORK_QUEUE) == Depth(1, 1), 5)
 
 
 def test_the_depth_of_a_queue_that_is_not_there_is_a_404(channel):
     with pytest.raises(amqp.exceptions.NotFound):
-        queues.depth(channel, "robot.no.q")
+        depth(channel, "robot.no.q")
 
 
 def test_the_snapshot_shows_every_queue_in_the_maps_order(applied):
@@ -135,7 +136,7 @@ def test_a_silent_management_api_is_a_typed_error_within_its_budget(applied):
         asked = applied.model_copy(update={"management_url": SecretStr(url)})
         began = time.monotonic()
 
-        with pytest.raises(queues.ManagementUnavailable, match="did not answer"):
+        with pytest.raises(ManagementUnavailable, match="did not answer"):
             queues.snapshot(topology.broker_map(asked), asked, depth_limit=asked.queue_depth_limit)
 
     assert time.monotonic() - began < 2
@@ -168,7 +169,7 @@ def test_a_management_api_that_dribbles_is_cut_off_as_well(settings):
 
     with answering(settings, dribble) as slow:
         began = time.monotonic()
-        with Management(slow, budget=0.5) as management, pytest.raises(queues.ManagementUnavailable) as caught:
+        with Management(slow, budget=0.5) as management, pytest.raises(ManagementUnavailable) as caught:
             management.queue_stats()
         took = time.monotonic() - began
 
@@ -189,7 +190,7 @@ def test_a_management_api_that_speaks_no_json_is_a_typed_error(settings, status,
         peer.recv(65_536)
         peer.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nsad.".encode())
 
-    with answering(settings, answer) as proxied, pytest.raises(queues.ManagementUnavailable) as caught:
+    with answering(settings, answer) as proxied, pytest.raises(ManagementUnavailable) as caught:
         queues.snapshot(topology.broker_map(proxied), proxied, depth_limit=proxied.queue_depth_limit)
 
     assert said in str(caught.value)

@@ -120,7 +120,8 @@ def test_the_admin_may_apply_the_topology_and_change_a_policy(loaded):
     with kombu.Connection(admin.broker("admin")) as connection, connection.channel() as channel:
         channel.queue_delete(names.RECORDER_QUEUE)
 
-    done = provision.apply(admin.model_copy(update={"queue_ttl": 77.0}))
+    changed = admin.model_copy(update={"queue_ttl": 77.0})
+    done = provision.apply(topology.broker_map(changed), changed)
     provision.apply(topology.broker_map(admin), admin)
 
     assert [each.kind for each in done] == ["queue", "binding", "policy"]

@@ -6,6 +6,7 @@ import pytest
 
 from dispatch.gateway.admission.quota import Quota
 from dispatch.gateway.http.problems import Problem
+from dispatch.store.scripts import RedisHandle
 from support.proxy import DOWN, Proxy
 from support.waiting import eventually
 
@@ -18,10 +19,8 @@ def limited(settings):
 @pytest.fixture
 def quotas(limited):
     """Of two gateway processes."""
-    made = [Quota(limited), Quota(limited)]
+    made = [Quota(RedisHandle(limited, timeout=1.0), limited) for _ in range(2)]
     yield made
-    for each in made:
-        each.close()
 
 
 def test_a_share_is_used_up_by_all_processes_together_and_comes_back(quotas):
@@ -45,18 +44,20 @@ def _spent(quota, principal):
 
 
 def test_without_a_limit_nothing_is_counted(settings):
-    assert Quota(settings).spend("ada") == {}
+    assert Quota(RedisHandle(settings, timeout=1.0), settings).spend("ada") == {}
 
 
 def test_without_redis_nobody_is_refused(limited):
     with Proxy.to(limited.redis_url.get_secret_value()) as proxy:
-        quota = Quota(limited.model_copy(update={"redis_url": type(limited.redis_url)(proxy.url)}))
+        silent = limited.model_copy(update={"redis_url": type(limited.redis_url)(proxy.url)})
+        redis = RedisHandle(silent, timeout=silent.store_timeout)
+        quota = Quota(redis, silent)
         assert quota.spend("ada")
         proxy.hold(DOWN)
         began = time.monotonic()
         answers = [quota.spend("ada") for _ in range(30)]
         took = time.monotonic() - began
-        quota.close()
+        redis.close()
 
     assert answers == [{}] * 30
-    assert took < 4  # the first waited, the others did not even ask
+    assert took < 4  # the breaker fails the others at once

@@ -131,7 +131,7 @@ def test_each_lapsed_lease_counts_and_the_third_is_a_failed_attempt(case):
         answers.append(case.claim(ticket=ticket).answer)
 
     assert answers == [ClaimAnswer.RUN, ClaimAnswer.RUN, ClaimAnswer.LOST]
-    assert case.decide(ticket).word is DecisionAnswer.OK
+    assert case.decide(ticket).answer is DecisionAnswer.OK
     assert case.record().lost_runs == 0
 
 
@@ -176,7 +176,7 @@ def test_a_zombie_is_refused_whatever_it_says(case):
     holder = case.run()
 
     assert not case.claims.complete(case.message, zombie, {"from": "zombie"}, 4)
-    assert case.decide(zombie).word is DecisionAnswer.REFUSED
+    assert case.decide(zombie).answer is DecisionAnswer.REFUSED
     case.claims.progress(case.task_id, zombie.fence, {"percent": 99, "message": "zombie"})
     case.claims.release(case.message, zombie, "q")
     assert case.claims.renew({zombie: (case.message, 4)}) == [zombie]
@@ -221,7 +221,7 @@ def test_a_decision_is_made_once_and_a_repeat_gets_the_first_one(case):
     first = case.decide(ticket)
     second = case.decide(ticket, Dead(Reason.PERMANENT))
 
-    assert (first.word, second.word) == (DecisionAnswer.OK, DecisionAnswer.ROUTE)
+    assert (first.answer, second.answer) == (DecisionAnswer.OK, DecisionAnswer.ROUTE)
     assert second.copy == first.copy
     assert case.kinds().count("failed") == 1
 
@@ -316,7 +316,7 @@ def test_a_wiped_task_whose_attempt_fails_comes_back_decided(case):
     case.wipe()
     decided = case.decide(ticket)
 
-    assert decided.word is DecisionAnswer.OK
+    assert decided.answer is DecisionAnswer.OK
     assert (case.record().state, case.record().attempt) == (State.RETRY_WAIT, 1)
 
 

@@ -54,7 +54,7 @@ def test_an_expired_copy_does_not_bury_a_task_that_lives_on(case):
 
 def test_a_letter_that_the_tap_has_not_seen_yet_can_be_redriven(case):
     case.accept()
-    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
     decided = case.dead_letters.redrive(letter, redriven_copy(letter), by="me", max_attempts=4)
 
     assert decided.answer is DecisionAnswer.OK
@@ -96,7 +96,7 @@ def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
 
 
 def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(case, monkeypatch):
-    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
     run = case.stores.redis.run
 
     def run_and_list(*steps):
@@ -113,7 +113,7 @@ def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(
 @pytest.mark.parametrize("index", ["dead", "index", "index:ada"])
 def test_a_record_that_comes_back_while_somebody_walks_over_its_entry_stays_listed(case, monkeypatch, index):
     """The walk finds no record, then the record comes back, then the walk drops what it found without one."""
-    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
     case.redis.zadd(f"{case.prefix}{index}", {case.task_id: 1_700_000_000_000})
     walk = {
         "dead": case.listed,
@@ -155,7 +155,7 @@ def _dies_after(scripts, steps):
 
 @pytest.mark.parametrize("steps", range(11))
 def test_a_record_that_comes_back_is_listed_wherever_the_process_dies(case, steps):
-    letter = dead_copy(case.message, "expired", "expired", "too late").message
+    letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
     with _dies_after(case.stores.redis, steps):
         case.dead_letters.record(letter, reason="expired", max_attempts=4)
     known = [] if case.record() is None else [case.task_id]
@@ -230,11 +230,11 @@ def test_a_discarded_letter_expires_and_is_never_redriven(case):
         case.dead_letters.redrive(letter, redriven_copy(letter), by="me", max_attempts=4).answer
         is DecisionAnswer.REFUSED
     )
-    assert case.store.dead_letters().items == []
+    assert case.dead_letters.list().items == []
 
 
 def test_a_refused_task_whose_record_redis_lost_is_still_refused(case):
-    case.store.accept(case.message, max_attempts=4, key="k")
+    case.store.accept(case.message, max_attempts=4, idempotency_key="k")
     case.wipe()
 
     assert case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), key="k")

@@ -81,7 +81,7 @@ class Protocol(RuleBasedStateMachine):
     # --- accepting ---------------------------------------------------------------------------------
     @rule()
     def accept(self):
-        state = self.store.accept(self.copies[0], max_attempts=ATTEMPTS, key=None)
+        state = self.store.accept(self.copies[0], max_attempts=ATTEMPTS, idempotency_key=None)
         if self.model is None:
             self.model = Model("SCHEDULED", published=False)
 
@@ -89,7 +89,9 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def mark_published(self):
-        marked = self.store.mark_published(self.copies[0], queue="robot.task.q", max_attempts=ATTEMPTS, key=None)
+        marked = self.store.mark_published(
+            self.copies[0], queue="robot.task.q", max_attempts=ATTEMPTS, idempotency_key=None
+        )
         self._recreated(self.copies[0], "SCHEDULED")
         if self.model.state == "REJECTED":
             assert not marked
@@ -102,7 +104,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def reject(self):
-        rejected = self.store.reject(self.copies[0], error=REFUSED, key=None)
+        rejected = self.store.reject(self.copies[0], error=REFUSED, idempotency_key=None)
         m = self.model
         may = m is not None and m.state == "SCHEDULED" and not m.published and m.cycle == 0 and m.decided is None
         was = m is None or m.state == "REJECTED"

@@ -33,15 +33,15 @@ def test_a_line_that_names_a_task_is_about_this_task_also_in_children_that_a_mes
         lines = [json.loads(line) for line in worker.text().splitlines()]
         traces = {task_id: made.store.get(task_id).trace_id for task_id in (*slow, *failing)}
     named = [(found[1], line) for line in lines if (found := re.search(r"Task echo\[([^]]+)\]", line["event"]))]
-    settled = [line for line in lines if line["event"] == "attempt settled"]
+    handed_over = [line for line in lines if line["event"] == "attempt handed over"]
 
     assert ends == {State.SUCCEEDED}
     assert len(named) == 12 + 6 + 6 + 12  # received, again; raised; succeeded
     assert [line["task_id"] for _, line in named] == [task_id for task_id, _ in named]
     assert [line["trace_id"] for _, line in named] == [traces[task_id] for task_id, _ in named]
     assert {line["request_id"] for _, line in named} == {"rq-test"}
-    assert sorted(line["task_id"] for line in settled) == sorted(failing)
-    assert {(line["decided"], line["queue"], line["error_type"], line["process"]) for line in settled} == {
+    assert sorted(line["task_id"] for line in handed_over) == sorted(failing)
+    assert {(line["decided"], line["queue"], line["error_type"], line["process"]) for line in handed_over} == {
         ("retry 1m", "robot.retry.q.1m", "echo-failed", worker.process.pid)
     }
     assert len({line["process"] for _, line in named}) > 3  # the main process, two children, and those that it grew

@@ -6,8 +6,10 @@ from contextlib import ExitStack
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+import topology
 from dispatch.maintenance.queue_metrics import QueueMetrics
 from dispatch.protocol.record import State
+from dispatch.store.scripts import RedisHandle
 from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.waiting import eventually
@@ -80,10 +82,10 @@ def test_a_worker_tells_how_its_tasks_went(settings):
 
 
 def test_the_oldest_message_is_the_oldest_task_that_waits(settings):
-    watch = QueueMetrics(settings)
+    watch = QueueMetrics(RedisHandle(settings, timeout=1.0), topology.broker_map(settings), settings)
 
     def age(queue="robot.task.q"):
-        watch.look()
+        watch.step()
         families = {family.name: family for family in watch.collect()}
         samples = families["robot_queue_oldest_message_age_seconds"].samples
         return next(sample.value for sample in samples if sample.labels["queue"] == queue)
@@ -103,9 +105,9 @@ def test_the_oldest_message_is_the_oldest_task_that_waits(settings):
 
 
 def test_a_task_that_was_never_published_does_not_wait_for_ever(settings):
-    watch = QueueMetrics(settings)
+    watch = QueueMetrics(RedisHandle(settings, timeout=1.0), topology.broker_map(settings), settings)
     with bench(settings) as made:
         task_id = made.submit("echo", {"message": "x"})
         made.store._scripts.run(("DEL", made.store._keys(task_id)[0]))
-        watch.look()
+        watch.step()
         assert made.store._scripts.run(("ZCARD", f"{settings.redis_prefix}waiting")) == [0]

@@ -82,7 +82,7 @@ def test_an_exhausted_task_is_fail_and_its_letter_says_why(desk, tasks):
     assert record.state is State.DEAD_LETTERED
     assert record.attempt == 4
     assert record.dead_reason == "retries-exhausted"
-    assert {letter.task_id for letter in desk.store.dead_letters().items} == dead
+    assert {letter.task_id for letter in desk.stores.dead_letters.list().items} == dead
 
 
 def _seconds(text: str) -> float:
