@@ -22,7 +22,7 @@ READY_WITHIN = 90.0  #: seconds until all processes of a stack must be ready
 _HANDLED_WITHIN = 15.0  #: seconds until the supervisor must have handled a request
 _POLL = 0.1  #: seconds between two reads of the state
 
-Report = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 class Stack:
@@ -33,7 +33,7 @@ class Stack:
         report: prints a line of progress.
     """
 
-    def __init__(self, run: RunDir, report: Report = print) -> None:
+    def __init__(self, run: RunDir, report: ReportLine = print) -> None:
         self.run = run
         self._report = report
 
