@@ -171,9 +171,9 @@ def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator
         environ |= {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": url}
         environ["OTEL_BSP_SCHEDULE_DELAY"] = str(int(EXPORT * 1_000))
     shim = "" if "metrics" in on else _WITHOUT_METRICS
-    words = ["celery", "-A", "celery_app", "worker", "-l", "INFO" if "logs" in on else "CRITICAL", "-c", "2"]
-    words += ["-n", f"{own}-{time.time_ns()}@bench"]
-    code = f"{shim}import sys\nsys.argv = {words!r}\nfrom celery.__main__ import main\nmain()"
+    arguments = ["celery", "-A", "celery_app", "worker", "-l", "INFO" if "logs" in on else "CRITICAL", "-c", "2"]
+    arguments += ["-n", f"{own}-{time.time_ns()}@bench"]
+    code = f"{shim}import sys\nsys.argv = {arguments!r}\nfrom celery.__main__ import main\nmain()"
     quiet = subprocess.DEVNULL
     store, publisher = TaskStore(settings), Publisher(settings.broker("gateway"))
     celery = create_celery(settings)

@@ -48,16 +48,16 @@ class Stack:
         Raises:
             LaunchError: a process did not start; a stack that this call started is stopped.
         """
-        wanted, environ = tuple(names), self._without_own(environ)
+        names, environ = tuple(names), self._without_own(environ)
         with self._exclusive():
             fresh = not self.supervised()
             if fresh:
                 self._clear_leftovers()
-                self._launch(wanted, environ, owner)
+                self._launch(names, environ, owner)
             else:
-                wanted = self._add(wanted, environ)
+                names = self._add(names, environ)
         try:
-            self._wait_ready(wanted)
+            self._wait_ready(names)
         except LaunchError:
             if fresh:
                 self.down()
@@ -140,17 +140,17 @@ class Stack:
         for note in self.state()["notes"]:
             self._report(note)
 
-    def _add(self, wanted: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
+    def _add(self, names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
         """Request a running supervisor to start the missing processes."""
         state = self.state()
         self._warn_of_other_settings(state["supervisor"], environ)
         processes = {process["name"]: process for process in state["processes"]}
-        running = [name for name in wanted if name in processes and processes[name]["state"] == ProcessState.READY]
+        running = [name for name in names if name in processes and processes[name]["state"] == ProcessState.READY]
         if running:
             self._report(f"already running: {', '.join(running)}")
-        if set(wanted) - set(processes):
-            self._request(start=list(wanted))
-        return tuple(name for name in wanted if name not in running)
+        if set(names) - set(processes):
+            self._request(start=list(names))
+        return tuple(name for name in names if name not in running)
 
     def _warn_of_other_settings(self, supervisor: int, environ: Mapping[str, str]) -> None:
         now, then = (_settings(variables) for variables in (environ, procfs.environ(supervisor)))

@@ -44,11 +44,11 @@ class Supervisor:
     Args:
         run: the run directory.
         planned: all processes that may be started.
-        wanted: names of the processes to start now.
+        names: the processes to start now.
         sleep: waits for a number of seconds, or until a signal arrives.
     """
 
-    def __init__(self, run: RunDir, planned: plan.Plan, wanted: Iterable[str], sleep: Sleep = time.sleep) -> None:
+    def __init__(self, run: RunDir, planned: plan.Plan, names: Iterable[str], sleep: Sleep = time.sleep) -> None:
         self._run = run
         self._plan = planned
         self._sleep = sleep
@@ -56,7 +56,7 @@ class Supervisor:
         self._handled = ""
         self._phase = "running"
         self._logs_due = 0.0
-        self.want(wanted)
+        self.want(names)
 
     def want(self, names: Iterable[str]) -> None:
         """Start these processes as soon as the processes they depend on are ready.
