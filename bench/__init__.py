@@ -1,1 +1,1 @@
-"""Measurements of our own parts; each file says how to run it."""
+"""Benchmarks; each module documents how to run it."""

@@ -1,4 +1,4 @@
-"""What very many letters in the DLQ cost: time and memory of whatever lists, records, redrives or walks past them.
+"""The cost of many dead letters in the DLQ: time and memory of listing, recording, redriving and walking.
 
 ::
 
@@ -6,7 +6,7 @@
     set -a; . .run-bench/env; set +a
     python -m bench.many_letters 100000
 
-The last ten letters are of another type than all others, so that a redrive by type walks past every one of these.
+The last ten dead letters have another type than all others, so that a redrive by type walks past these.
 """
 
 from __future__ import annotations
@@ -46,18 +46,24 @@ CHUNK, FEW = 1_000, 10
 
 
 def main() -> None:
-    """Post as many letters as the command line says, then look at each way of dealing with them."""
+    """Publish the number of dead letters given on the command line, then measure each operation on them."""
     many = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     settings = configuration.load(queue_depth_limit=10 * many)
     with Connection(settings.broker("admin")) as connection:
         provision.declare(connection, topology.broker_map(settings), settings)
     ids = [new_task_id() for _ in range(many)]
-    _said("posted", _timed(lambda: _post(settings, ids)), f"{many} letters")
+    _report("published", _timed(lambda: _post(settings, ids)), f"{many} dead letters")
     with _worker() as worker:
-        _said("recorded by the tap", _timed(lambda: _until(lambda: _known(settings) >= many)), _memory(worker))
-        _ask_the_gateway(settings, ids[many // 2], many)
+        _report(
+            "recorded by the recorder", _timed(lambda: _until(lambda: _recorded(settings) >= many)), _memory(worker)
+        )
+        _measure_gateway(settings, ids[many // 2], many)
         records = DeadLetterRecords(RedisHandle(settings, timeout=2.0), settings)
-        _said("its letter left the DLQ", _timed(lambda: _until(lambda: not records.flagged())), _memory(worker))
+        _report(
+            "its dead letter left the DLQ",
+            _timed(lambda: _until(lambda: not records.flagged())),
+            _memory(worker),
+        )
         _run("list", "--limit", "50")
         _run("list", "--limit", str(many), "--json")
         _run("show", ids[0])
@@ -66,14 +72,14 @@ def main() -> None:
         client = redis.Redis.from_url(settings.redis_url.get_secret_value())
         client.flushdb()
         again = _timed(lambda: _until(lambda: records.recorded_marker() == ALL_RECORDED))
-        _said("recorded again after a flush", again, f"{_known(settings)} letters; {_memory(worker)}")
+        _report("recorded again after a flush", again, f"{_recorded(settings)} dead letters; {_memory(worker)}")
 
 
-def _ask_the_gateway(settings: Settings, task_id: str, many: int) -> None:
+def _measure_gateway(settings: Settings, task_id: str, many: int) -> None:
     app = create_app(settings)
     client = app.test_client()
     _until(lambda: client.get("/readyz").status_code == 200)
-    _said("GET /v1/dead-letters, first page of 200", _timed(lambda: client.get("/v1/dead-letters?limit=200")))
+    _report("GET /v1/dead-letters, first page of 200", _timed(lambda: client.get("/v1/dead-letters?limit=200")))
 
     def pages() -> None:
         cursor, seen = "", 0
@@ -81,35 +87,35 @@ def _ask_the_gateway(settings: Settings, task_id: str, many: int) -> None:
             page = client.get(f"/v1/dead-letters?limit=200{cursor and f'&cursor={cursor}'}").json or {}
             seen += len(page["items"])
             cursor = page["next"]
-        _said("  seen", 0.0, f"{seen} of {many}")
+        _report("  seen", 0.0, f"{seen} of {many}")
 
-    _said("GET /v1/dead-letters, every page", _timed(pages))
-    _said("POST redrive of one", _timed(lambda: client.post(f"/v1/dead-letters/{task_id}/redrive")))
+    _report("GET /v1/dead-letters, every page", _timed(pages))
+    _report("POST redrive of one", _timed(lambda: client.post(f"/v1/dead-letters/{task_id}/redrive")))
     app.extensions["close"]()
 
 
 def _post(settings: Settings, ids: list[str]) -> None:
     publisher = Publisher(settings.broker("replay"), timeout=30)
     _until(publisher.ready)
-    link = publisher._connection  # noqa: SLF001 - without waiting for each confirm
+    link = publisher._connection  # noqa: SLF001 - publishes without waiting for each confirm
     assert link is not None  # noqa: S101 - it is ready
     for start in range(0, len(ids), CHUNK):
         until = time.monotonic() + 120
         chunk = ids[start : start + CHUNK]
-        letters = [_letter(each, "drill" if each in ids[-FEW:] else "echo") for each in chunk]
-        for future in [link.publish(each, names.DEAD_EXCHANGE, each.routing_key, until) for each in letters]:
+        letters = [_letter(task_id, "drill" if task_id in ids[-FEW:] else "echo") for task_id in chunk]
+        for future in [link.publish(letter, names.DEAD_EXCHANGE, letter.routing_key, until) for letter in letters]:
             future.result(120)
     publisher.close()
 
 
 def _letter(task_id: str, kind: str) -> Message:
-    given = {"id": task_id, "task": kind, "retries": 1, CYCLE: 0, SEQ: 1, ACCEPTED_AT: int(time.time() * 1_000)}
+    headers = {"id": task_id, "task": kind, "retries": 1, CYCLE: 0, SEQ: 1, ACCEPTED_AT: int(time.time() * 1_000)}
     body = json.dumps([[{"message": "x" * 300}], {}, {}]).encode()
-    message = Message(body, given, routing_key=names.routing_key(kind))
-    return dead_copy(message, Reason.PERMANENT, "asked to fail for good", error_type="echo-refused").message
+    message = Message(body, headers, routing_key=names.routing_key(kind))
+    return dead_copy(message, Reason.PERMANENT, "configured to fail permanently", error_type="echo-refused").message
 
 
-def _known(settings: Settings) -> int:
+def _recorded(settings: Settings) -> int:
     client = redis.Redis.from_url(settings.redis_url.get_secret_value())
     with contextlib.closing(client):
         return int(client.zcard(RedisKeys(settings.redis_prefix).dead))
@@ -119,7 +125,7 @@ def _known(settings: Settings) -> int:
 def _worker() -> Iterator[int]:
     command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--autoscale=8,2", "-n", "bench@bench"]
     with tempfile.TemporaryFile() as sink:
-        process = subprocess.Popen(  # noqa: S603 - our own program
+        process = subprocess.Popen(  # noqa: S603 - the project's own program
             command, stdout=sink, stderr=sink, env={**os.environ, "REMAP_SIGTERM": "SIGQUIT"}
         )
         try:
@@ -130,39 +136,39 @@ def _worker() -> Iterator[int]:
 
 
 def _memory(pid: int) -> str:
-    """The most memory that a process has had."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return f"worker's main process at most {int(found[1]) // 1_024 if found else 0} MiB"
+    """Peak memory of a process (VmHWM)."""
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return f"peak of the worker's main process: {int(match[1]) // 1_024 if match else 0} MiB"
 
 
-def _run(*words: str) -> None:
-    """A command of `dlq`, its time and its memory."""
-    command = [sys.executable, "-m", "celery", "-A", "celery_app", "dlq", *words]
+def _run(*arguments: str) -> None:
+    """Run a `dlq` command and report its time and memory."""
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "dlq", *arguments]
     with tempfile.TemporaryFile("w+") as output:
-        began = time.monotonic()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603 - our own program
-        used = _peak(process)
-        seconds = time.monotonic() - began
+        started = time.monotonic()
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603 - the project's own program
+        peak = _peak(process)
+        seconds = time.monotonic() - started
         output.seek(0)
         lines = output.read().splitlines()
-    told = f"exit {process.returncode}, {len(lines)} lines, {used} MiB; {lines[-1][:60]}"
-    _said(f"dlq {' '.join(words)}", seconds, told)
+    summary = f"exit {process.returncode}, {len(lines)} lines, {peak} MiB; {lines[-1][:60]}"
+    _report(f"dlq {' '.join(arguments)}", seconds, summary)
 
 
 def _peak(process: subprocess.Popen[bytes]) -> int:
-    """MiB of memory that a process has had at most, at its end; what `wait4` says counts its parent's, too."""
+    """Peak memory of a process at its end, in MiB; the value of `wait4` would include the parent's."""
     peak = 0
     while process.poll() is None:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-        peak = int(found[1]) // 1_024 if found else peak
+        match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+        peak = int(match[1]) // 1_024 if match else peak
         time.sleep(0.02)
     return peak
 
 
 def _timed(function: Callable[[], Any]) -> float:
-    began = time.monotonic()
+    started = time.monotonic()
     function()
-    return time.monotonic() - began
+    return time.monotonic() - started
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -170,8 +176,8 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def _said(what: str, seconds: float, more: str = "") -> None:
-    sys.stdout.write(f"{what:60} {seconds:8.2f} s  {more}\n")
+def _report(measurement: str, seconds: float, details: str = "") -> None:
+    sys.stdout.write(f"{measurement:60} {seconds:8.2f} s  {details}\n")
     sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""What logs, metrics and traces cost: CPU time for each request and each task, interleaved, on real servers.
+"""The cost of logs, metrics and traces: CPU time a request and a task, interleaved, on real servers.
 
 ::
 
@@ -6,8 +6,8 @@
     set -a; . .run-bench/env; set +a
     python -m bench.telemetry_cost
 
-CPU time of all threads and processes concerned; spans go to a collector in this process's child that throws them away.
-The variants take turns, and each figure is the lower quartile of its rounds, since other load can only add to one.
+Counts the CPU time of all threads and processes involved; a collector in a child process discards the spans. The variants
+run in turns, and each figure is the lower quartile of its rounds, since other load can only increase it.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import metrics, tracing
 
-#: How often each variant has its turn, and how many requests or tasks that is: short turns meet the same other load.
+#: Turns of each variant, and requests or tasks a turn: short turns, so that all variants run under the same other load.
 REQUESTS, TASKS = (60, 25), (24, 50)
 
-#: Requests that a turn begins with and that are not counted.
-WARM = 3
+#: Requests at the start of a turn that are not counted.
+WARM_UP = 3
 
-#: Seconds between two exports of spans: each batch waits for its own, which would be counted with the next otherwise.
+#: Seconds between two exports of spans: each turn waits for its export, which would otherwise count for the next.
 EXPORT = 1.0
 BODY = json.dumps({"type": "echo", "payload": {"message": "x"}})
 
@@ -70,7 +70,7 @@ VARIANTS: Mapping[str, frozenset[str]] = {
 
 _REAL = {name: getattr(metrics.Instrument, name) for name in ("inc", "observe", "set")}
 
-#: Starts a worker that counts nothing.
+#: Code that disables metrics in a worker.
 _WITHOUT_METRICS = (
     "from dispatch.telemetry.metrics import Instrument as I\n"
     "I.inc = I.set = lambda self, *_: None\nI.observe = lambda self, *_, **__: None\n"
@@ -78,26 +78,26 @@ _WITHOUT_METRICS = (
 
 
 def main() -> None:
-    """Print the tables that the command line names: ``requests``, ``tasks``; both by default."""
+    """Print the tables named on the command line: ``requests``, ``tasks``; both by default."""
     base = configuration.load()
-    wanted = sys.argv[1:] or ["requests", "tasks"]
-    with _sink() as url:
-        if "requests" in wanted:
+    tables = sys.argv[1:] or ["requests", "tasks"]
+    with _collector() as url:
+        if "requests" in tables:
             _print("a POST /v1/tasks", REQUESTS, _requests(base, url))
-        if "tasks" in wanted:
+        if "tasks" in tables:
             _print("a task (main process and children)", TASKS, _tasks(base, url))
 
 
-def _print(what: str, size: tuple[int, int], took: Mapping[str, list[float]]) -> None:
-    usual = {name: statistics.quantiles(samples, n=4)[0] for name, samples in took.items()}
-    sys.stdout.write(f"\nCPU µs for {what}; {size[0]} turns of {size[1]}\n")
-    for name, cost in usual.items():
-        more = cost - usual["nothing"]
-        sys.stdout.write(f"{name:22} {cost:8.0f} {more:+8.0f} {100 * more / usual['nothing']:+6.1f} %\n")
+def _print(unit: str, size: tuple[int, int], samples: Mapping[str, list[float]]) -> None:
+    quartiles = {name: statistics.quantiles(costs, n=4)[0] for name, costs in samples.items()}
+    sys.stdout.write(f"\nCPU µs for {unit}; {size[0]} turns of {size[1]}\n")
+    for name, cost in quartiles.items():
+        extra = cost - quartiles["nothing"]
+        sys.stdout.write(f"{name:22} {cost:8.0f} {extra:+8.0f} {100 * extra / quartiles['nothing']:+6.1f} %\n")
 
 
 def _turns() -> list[tuple[str, frozenset[str]]]:
-    """The variants in another order each time: none always comes after the one that leaves most behind."""
+    """The variants in random order: deferred work of one variant must not always count for the same other one."""
     return random.sample(list(VARIANTS.items()), len(VARIANTS))
 
 
@@ -109,19 +109,21 @@ def _requests(base: Settings, url: str) -> dict[str, list[float]]:
     _tracing_on(url)
     traced = create_app(settings)
     backend = tracing.backend()
-    took: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    samples: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for round_ in range(REQUESTS[0] + 1):
         for name, on in _turns():
             recording = bool(on & {"traces", "unsampled"})
-            tracing._backend = backend if recording else None  # noqa: SLF001 - both in one process, in turns
+            tracing._backend = backend if recording else None  # noqa: SLF001 - both in one process, alternating
             client = (traced if recording else plain).test_client()
-            _switched(on, functools.partial(_post, client, WARM, sampled=False))  # and what the one before left behind
+            _switched(
+                on, functools.partial(_post, client, WARM_UP, sampled=False)
+            )  # absorbs deferred work of the previous turn
             cpu = _switched(on, functools.partial(_post, client, REQUESTS[1], sampled="unsampled" not in on))
             if round_:
-                took[name].append(cpu)
+                samples[name].append(cpu)
     for app in (plain, traced):
         app.extensions["close"]()
-    return took
+    return samples
 
 
 def _post(client: Any, count: int, *, sampled: bool) -> None:
@@ -131,39 +133,39 @@ def _post(client: Any, count: int, *, sampled: bool) -> None:
         answer = client.post("/v1/tasks", data=BODY, headers=headers)
         assert answer.status_code == 202, answer.text  # noqa: S101
     if (backend := tracing.backend()) is not None:
-        backend._provider.force_flush()  # type: ignore[attr-defined] # noqa: SLF001 - or another's turn pays for it
+        backend._provider.force_flush()  # type: ignore[attr-defined] # noqa: SLF001 - otherwise it counts for another turn
 
 
 def _switched(on: frozenset[str], work: Callable[[], None]) -> float:
-    """CPU µs of one piece of work with only these switched on."""
+    """CPU µs a request of a piece of work with only these switched on."""
     logging.disable(logging.NOTSET if "logs" in on else logging.CRITICAL)
     for name, real in _REAL.items():
         setattr(metrics.Instrument, name, real if "metrics" in on else lambda *_args, **_more: None)
     with contextlib.redirect_stderr(io.StringIO()):
-        began = time.process_time()
+        started = time.process_time()
         work()
-        return (time.process_time() - began) / REQUESTS[1] * 1e6
+        return (time.process_time() - started) / REQUESTS[1] * 1e6
 
 
 # --- the worker ------------------------------------------------------------------------------------
 def _tasks(base: Settings, url: str) -> dict[str, list[float]]:
-    """Workers of all variants wait side by side, each in a vhost of its own, and are fed in turns."""
+    """Start a worker for each variant, each with its own vhost, and submit tasks to them in turns."""
     _tracing_off()
-    took: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    samples: dict[str, list[float]] = {name: [] for name in VARIANTS}
     with contextlib.ExitStack() as stack:
         logging.disable(logging.CRITICAL)
-        fed = {name: stack.enter_context(_worker(base, name, on, url)) for name, on in VARIANTS.items()}
+        runs = {name: stack.enter_context(_worker(base, name, on, url)) for name, on in VARIANTS.items()}
         for round_ in range(TASKS[0] + 1):
             for name, on in _turns():
-                cpu = fed[name]("00" if "unsampled" in on else "01")
+                cpu = runs[name]("00" if "unsampled" in on else "01")
                 if round_:
-                    took[name].append(cpu)
-    return took
+                    samples[name].append(cpu)
+    return samples
 
 
 @contextlib.contextmanager
 def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator[Callable[[str], float]]:
-    """A worker of a variant; a function that feeds it a batch and says what each task of it took."""
+    """Start a worker for a variant; yields a function that runs a batch and returns the CPU µs a task."""
     own = f"bench-{name.replace(' ', '').replace(',', '')}"
     settings = base.model_copy(update={"redis_prefix": f"{own}:", "broker_url": SecretStr(_vhost(base, own))})
     provision.apply(topology.broker_map(settings), settings)
@@ -173,9 +175,9 @@ def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator
         environ |= {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": url}
         environ["OTEL_BSP_SCHEDULE_DELAY"] = str(int(EXPORT * 1_000))
     shim = "" if "metrics" in on else _WITHOUT_METRICS
-    words = ["celery", "-A", "celery_app", "worker", "-l", "INFO" if "logs" in on else "CRITICAL", "-c", "2"]
-    words += ["-n", f"{own}-{time.time_ns()}@bench"]
-    code = f"{shim}import sys\nsys.argv = {words!r}\nfrom celery.__main__ import main\nmain()"
+    arguments = ["celery", "-A", "celery_app", "worker", "-l", "INFO" if "logs" in on else "CRITICAL", "-c", "2"]
+    arguments += ["-n", f"{own}-{time.time_ns()}@bench"]
+    code = f"{shim}import sys\nsys.argv = {arguments!r}\nfrom celery.__main__ import main\nmain()"
     quiet = subprocess.DEVNULL
     redis = RedisHandle(settings, timeout=settings.store_timeout)
     store, publisher = TaskStore(redis, settings), Publisher(settings.broker("gateway"))
@@ -184,7 +186,7 @@ def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator
     submitter = Submitter(store, IdempotencyKeys(redis, settings), publisher, celery.tasks, ladders)
     with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=quiet, stderr=quiet) as worker:  # noqa: S603
         try:
-            yield lambda flags: _feed(submitter, store, celery.dispatch_types["echo"], worker.pid, flags)
+            yield lambda flags: _run_batch(submitter, store, celery.dispatch_types["echo"], worker.pid, flags)
         finally:
             worker.terminate()
             publisher.close()
@@ -192,18 +194,18 @@ def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator
 
 
 def _vhost(base: Settings, name: str) -> str:
-    """The broker's URL with a vhost of this name, which is made if need be."""
+    """The broker's URL with a vhost of this name, created if missing."""
     parts = urlsplit(base.broker_url.get_secret_value())
     with httpx.Client(base_url=base.management_url.get_secret_value(), timeout=10, trust_env=False) as api:
         api.put(f"/api/vhosts/{name}").raise_for_status()
-        rights = {"configure": ".*", "write": ".*", "read": ".*"}
-        api.put(f"/api/permissions/{name}/{parts.username}", json=rights).raise_for_status()
+        permissions = {"configure": ".*", "write": ".*", "read": ".*"}
+        api.put(f"/api/permissions/{name}/{parts.username}", json=permissions).raise_for_status()
     return urlunsplit(parts._replace(path=f"/{name}"))
 
 
-def _feed(submitter: Submitter, store: TaskStore, task_type: TaskType, pid: int, flags: str) -> float:
-    """CPU µs of the worker for each of a batch of tasks."""
-    began = _cpu(pid)
+def _run_batch(submitter: Submitter, store: TaskStore, task_type: TaskType, pid: int, flags: str) -> float:
+    """Run a batch of tasks; the worker's CPU µs a task."""
+    started = _cpu(pid)
     ids = []
     for _ in range(TASKS[1]):
         traceparent = f"{child_traceparent(None)[:-2]}{flags}"
@@ -211,18 +213,18 @@ def _feed(submitter: Submitter, store: TaskStore, task_type: TaskType, pid: int,
         ids.append(submitter.submit(submission).record.task_id)
     while any(record is None or not record.state.terminal for record in store.get_many(ids)):
         time.sleep(0.02)
-    time.sleep(EXPORT + 0.3)  # the last acks, lines and spans
-    return (_cpu(pid) - began) / TASKS[1] * 1e6
+    time.sleep(EXPORT + 0.3)  # for the last acks, log lines and spans
+    return (_cpu(pid) - started) / TASKS[1] * 1e6
 
 
 def _cpu(pid: int) -> float:
-    """CPU seconds of a process and its children, living ones."""
+    """CPU seconds of a process and its live children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return sum(_own_cpu(each) for each in (str(pid), *children))
+    return sum(_own_cpu(member) for member in (str(pid), *children))
 
 
 def _own_cpu(pid: str) -> float:
-    """Of the scheduler's count, in nanoseconds: the clock ticks of ``stat`` are too coarse."""
+    """CPU seconds from ``schedstat``, in nanoseconds there: the clock ticks of ``stat`` are too coarse."""
     return (
         sum(int(task.joinpath("schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
         / 1e9
@@ -240,10 +242,10 @@ def _tracing_off() -> None:
 
 
 @contextlib.contextmanager
-def _sink() -> Iterator[str]:
-    """A collector in a process of its own, that throws away what it gets."""
+def _collector() -> Iterator[str]:
+    """A collector in a separate process that discards what it receives."""
     ports: Any = multiprocessing.Queue()
-    process = multiprocessing.Process(target=_swallow, args=(ports,), daemon=True)
+    process = multiprocessing.Process(target=_discard, args=(ports,), daemon=True)
     process.start()
     try:
         yield f"http://127.0.0.1:{ports.get(timeout=10)}"
@@ -251,8 +253,8 @@ def _sink() -> Iterator[str]:
         process.terminate()
 
 
-def _swallow(ports: Any) -> None:
-    class Handler(http.server.BaseHTTPRequestHandler):
+def _discard(ports: Any) -> None:
+    class _Collector(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
@@ -260,9 +262,9 @@ def _swallow(ports: Any) -> None:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Quiet."""
+            """Log nothing."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Collector)
     ports.put(server.server_port)
     server.serve_forever()
 

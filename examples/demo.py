@@ -79,15 +79,15 @@ def _watch(client: httpx.Client, titles: Mapping[str, str]) -> list[dict[str, An
     print("\nWatching (GET /v1/tasks/{taskId}):")
     head = f"{'TASK':<{_WIDTH}}  {'STATUS':<8} {'STATE':<13} ATTEMPT  RUNG, NEXT ATTEMPT, LAST ERROR"
     print(f"  {'':>6}  {head}")
-    began = time.monotonic()
+    started_at = time.monotonic()
     shown: dict[str, str] = {}
     ended: dict[str, dict[str, Any]] = {}
-    while len(ended) < len(titles) and time.monotonic() - began < DEADLINE:
+    while len(ended) < len(titles) and time.monotonic() - started_at < DEADLINE:
         for task in _changes(client, titles, ended):
             line = _line(titles[task["taskId"]], task)
             if shown.get(task["taskId"]) != line:
                 shown[task["taskId"]] = line
-                print(f"  {time.monotonic() - began:5.1f}s  {line}", flush=True)
+                print(f"  {time.monotonic() - started_at:5.1f}s  {line}", flush=True)
         time.sleep(0.1)
     return list(ended.values())
 

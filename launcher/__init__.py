@@ -1,1 +1,1 @@
-"""Starts, watches and stops the whole system on one machine, with private servers: ``python -m launcher up``."""
+"""Starts, supervises and stops the system on one machine, with private servers: ``python -m launcher up``."""

@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         procfs.require()
         environ = {name: value for name, value in os.environ.items() if name not in layout.URL_KEYS}
-        # A relative run directory lies in the project, not where the command was typed.
+        # A relative run directory is relative to the project, not to the current directory.
         run = RunDir.at(layout.ROOT / Path(configuration.load(environ).run_dir).expanduser())
-        return _command(args, Stack(run, _say), environ)
+        return _command(args, Stack(run, _print), environ)
     except (LaunchError, ConfigurationError) as exc:
         print(exc, file=sys.stderr)
         return 1
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the run directory belongs to another user: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; what was started goes on: make status, make down", file=sys.stderr)
+        print("\ninterrupted; started processes keep running: make status, make down", file=sys.stderr)
         return 130
 
 
@@ -61,33 +61,33 @@ def _command(args: argparse.Namespace, stack: Stack, environ: dict[str, str]) ->
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m launcher",
-        description="Starts, watches and stops the system on this machine. Every DISPATCH_* setting is taken from the environment.",
+        description="Starts, supervises and stops the system on this machine. Reads DISPATCH_* settings from the environment.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    up = verbs.add_parser("up", help="start what is not running yet, wait until it answers")
+    up = verbs.add_parser("up", help="start the processes that are not running, wait until they are ready")
     up.add_argument(
         "--only", default="all", metavar="NAMES", help=f"comma-separated: {', '.join((*layout.GROUPS, *layout.ALL))}"
     )
     verbs.add_parser("servers", help="start RabbitMQ and Redis only")
-    verbs.add_parser("down", help="stop everything, leave nothing running")
-    verbs.add_parser("status", help="what runs, where, how often it was restarted; exit 0, 1 (faulty) or 3 (nothing)")
+    verbs.add_parser("down", help="stop all processes")
+    verbs.add_parser("status", help="processes, addresses, restarts; exit 0, 1 (not all ready) or 3 (nothing runs)")
     restart = verbs.add_parser("restart", help="restart processes with the settings they were started with")
     restart.add_argument("names", nargs="?", default="apps", help="comma-separated (default: worker, gateway, flower)")
     return parser
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Process names from the command line, in the order in which they are started."""
-    given = [name.strip() for name in text.split(",") if name.strip()]
-    if unknown := [name for name in given if name not in layout.GROUPS and name not in layout.ALL]:
+    """Process names from the command line, in start order."""
+    requested = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in requested if name not in layout.GROUPS and name not in layout.ALL]:
         raise LaunchError(
             f"no such process: {', '.join(unknown)}; there are {', '.join((*layout.GROUPS, *layout.ALL))}"
         )
-    chosen = {part for name in given for part in layout.GROUPS.get(name, (name,))}
-    return tuple(name for name in layout.ALL if name in chosen)
+    selected = {part for name in requested for part in layout.GROUPS.get(name, (name,))}
+    return tuple(name for name in layout.ALL if name in selected)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
 
 

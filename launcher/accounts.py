@@ -1,4 +1,4 @@
-"""Which user a server runs as: its own where root starts it, and where that user can reach its files."""
+"""The user of a server process: the server's own when root starts it and that user can reach its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """A user that a server runs as."""
+    """The user of a server process."""
 
     name: str
     uid: int
@@ -22,12 +22,12 @@ def choose(user: str, directory: Path) -> Account | None:
     """The user a server should run as.
 
     Args:
-        user: the server's own user, made by its package.
-        directory: what that user must be able to reach; it need not exist yet.
+        user: the server's own user, created by its package.
+        directory: must be reachable for that user; it need not exist yet.
 
     Returns:
-        The account, or None to stay the caller: who is not root, or has no such user, or whose
-        directory is closed to it (a checkout below ``/root``).
+        The account, or None for the caller's: without root, without such a user, or when the directory is not
+        reachable for it (a checkout below ``/root``).
     """
     if os.geteuid() != 0:
         return None
@@ -39,12 +39,12 @@ def choose(user: str, directory: Path) -> Account | None:
     return account if all(_passable(parent, account) for parent in directory.absolute().parents) else None
 
 
-def hand_over(directory: Path, account: Account | None) -> None:
-    """Give a server's files to its user; nobody else may look into them.
+def assign(directory: Path, account: Account | None) -> None:
+    """Make a server's user the owner of its files, with access for the owner only.
 
     Args:
         directory: the server's own directory.
-        account: its user; None changes no owner.
+        account: its user; None leaves the owner unchanged.
     """
     directory.chmod(0o700)
     if account is None:
@@ -56,10 +56,10 @@ def hand_over(directory: Path, account: Account | None) -> None:
 
 def _passable(directory: Path, account: Account) -> bool:
     if not directory.exists():
-        return True  # it will be made by us
-    found = directory.stat()
-    if found.st_uid == account.uid:
-        return bool(found.st_mode & stat.S_IXUSR)
-    if found.st_gid == account.gid:
-        return bool(found.st_mode & stat.S_IXGRP)
-    return bool(found.st_mode & stat.S_IXOTH)
+        return True  # the launcher will create it
+    status = directory.stat()
+    if status.st_uid == account.uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    if status.st_gid == account.gid:
+        return bool(status.st_mode & stat.S_IXGRP)
+    return bool(status.st_mode & stat.S_IXOTH)

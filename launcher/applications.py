@@ -18,21 +18,21 @@ _SERVERS = ("rabbitmq", "redis")
 
 
 def base_url(host: str, port: int) -> str:
-    """The URL of something that was bound to an address, from this machine."""
-    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{own}]:{port}" if ":" in own else f"http://{own}:{port}"
+    """The URL, from this machine, of a server bound to an address."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def gateway(environ: Mapping[str, str], host: str, port: int) -> Spec:
     """The HTTP gateway under gunicorn, which reads its address from the environment.
 
     Args:
-        environ: the environment to start it in.
-        host: the address it binds.
-        port: the port it binds.
+        environ: the complete environment of the process.
+        host: address to bind.
+        port: port to bind.
     """
     url = base_url(host, port)
-    # Shorter than in production, where streams and long polls must not be cut off by a restart.
+    # Shorter than in production, where a restart must not interrupt streams and long polls.
     options = ("-c", "python:dispatch.gateway.gunicorn_conf", "--graceful-timeout", "5", "--no-control-socket")
     return Spec(
         name="gateway",
@@ -51,11 +51,11 @@ def worker(settings: Settings, environ: Mapping[str, str], run: RunDir) -> Spec:
     """The Celery worker.
 
     Args:
-        settings: its broker, its processes and its grace.
-        environ: the environment to start it in.
-        run: whose key is part of its name.
+        settings: broker, concurrency and grace period.
+        environ: the complete environment of the process.
+        run: its key is part of the node name.
     """
-    # A name that the broker still knows from a connection not yet given up is refused (405).
+    # The broker rejects (405) a node name whose previous connection it has not closed yet.
     node = f"worker@{run.key}-{START}"
     autoscale = f"--autoscale={settings.concurrency_max},{settings.concurrency_min}"
     return Spec(
@@ -64,10 +64,10 @@ def worker(settings: Settings, environ: Mapping[str, str], run: RunDir) -> Spec:
             *(sys.executable, "-m", "celery", "-A", "celery_app", "worker"),
             *(autoscale, "-l", "info", "-n", node, "-E"),
         ),
-        # Celery's soft shutdown works on SIGQUIT only.
+        # Celery's soft shutdown handles SIGQUIT only.
         environ={**environ, "REMAP_SIGTERM": "SIGQUIT"},
         directory=ROOT,
-        ready=_answers_control(settings.broker("worker"), f"{node}.celery.pidbox"),
+        ready=_control_queue_exists(settings.broker("worker"), f"{node}.celery.pidbox"),
         pid_key="WORKER_PID",
         after=_SERVERS,
         grace=settings.soft_shutdown + 5.0,
@@ -76,12 +76,12 @@ def worker(settings: Settings, environ: Mapping[str, str], run: RunDir) -> Spec:
 
 
 def flower(environ: Mapping[str, str], host: str, port: int) -> Spec:
-    """Flower, which reads its address, its password and the management API's from the environment.
+    """Flower, which reads its address, its password and the management URL from the environment.
 
     Args:
-        environ: the environment to start it in.
-        host: the address it binds.
-        port: the port it binds.
+        environ: the complete environment of the process.
+        host: address to bind.
+        port: port to bind.
     """
     url = base_url(host, port)
     return Spec(
@@ -100,18 +100,18 @@ def simulator(settings: Settings, environ: Mapping[str, str], port: int) -> Spec
     """The robot vendor's API with failure injection.
 
     Args:
-        settings: the client it admits.
-        environ: the environment to start it in.
-        port: the port to bind.
+        settings: client credentials that it accepts.
+        environ: the complete environment of the process.
+        port: port to bind.
     """
     secret = settings.robot_client_secret.get_secret_value()
-    own = (
+    options = (
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--client-id", settings.robot_client_id),
     )
     return Spec(
         name="simulator",
-        command=(sys.executable, "-m", "examples.robot_simulator", *own),
+        command=(sys.executable, "-m", "examples.robot_simulator", *options),
         environ={**environ, "ROBOT_SIMULATOR_SECRET": secret},
         directory=ROOT,
         ready=all_of(http_probe(f"http://127.0.0.1:{port}/healthz")),
@@ -120,8 +120,8 @@ def simulator(settings: Settings, environ: Mapping[str, str], port: int) -> Spec
     )
 
 
-def _answers_control(url: str, pidbox: str) -> Callable[[str], str | None]:
-    """Ready when the worker's control queue is there, which it opens last, after its consumers."""
+def _control_queue_exists(url: str, pidbox: str) -> Callable[[str], str | None]:
+    """Ready when the worker's control queue exists, which it declares last, after its consumers."""
 
     def ready(start: str) -> str | None:
         queue = pidbox.replace(START, start)
@@ -131,9 +131,9 @@ def _answers_control(url: str, pidbox: str) -> Callable[[str], str | None]:
                 provision.connect(connection)
                 connection.default_channel.queue_declare(queue, passive=True)
         except amqp.exceptions.ResourceLocked:
-            return None  # it is there, and exclusive to the worker
+            return None  # it exists, exclusive to the worker
         except (provision.BrokerUnreachable, amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError) as exc:
-            return f"{queue} is not there: {exc}"
+            return f"{queue} does not exist: {exc}"
         return None
 
     return ready

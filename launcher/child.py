@@ -1,4 +1,4 @@
-"""One supervised process: started, watched, started again when it dies."""
+"""One supervised process: started, probed, restarted when it dies."""
 
 from __future__ import annotations
 
@@ -12,82 +12,82 @@ from pathlib import Path
 from typing import Any
 
 from launcher import files
-from launcher.layout import State
+from launcher.layout import ProcessState
 from launcher.processes import START, Spec, spawn
 
-FIRST_DELAY = 0.25  #: seconds before a dead process is started again; doubles with each death
+FIRST_DELAY = 0.25  #: seconds before a dead process is restarted; doubles with each death
 LONGEST_DELAY = 10.0  #: seconds
-FORGIVEN_AFTER = 20.0  #: seconds of being ready after which earlier deaths no longer count
+STABLE_AFTER = 20.0  #: seconds in READY after which earlier deaths no longer count
 
 log = logging.getLogger(__name__)
 
 
 class Child:
-    """A process and what became of it.
+    """A process and its state.
 
     Args:
-        spec: what to start.
-        path: its log.
+        spec: how to start it.
+        path: its log file.
     """
 
     def __init__(self, spec: Spec, path: Path) -> None:
         self.spec = spec
-        self.state = State.WAITING
+        self.state = ProcessState.WAITING
         self.restarts = 0
         self._log = path
         self._process: subprocess.Popen[bytes] | None = None
         self._start = ""
-        self._why = ""
+        self._reason = ""  #: why it is not ready
         self._ending = ""  #: how it last ended
-        self._deaths = 0  #: since it was last ready for a while
+        self._deaths = 0  #: since it was last ready for `STABLE_AFTER`
         self._was_ready = False
         self._since = time.time()
-        self._due = 0.0  #: monotonic: when to start again, or when to kill
+        self._due = 0.0  #: `time.monotonic` seconds: time of the restart or of the kill
         self._restarting = False
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None while it doesn't run."""
+        """Its process id; None while it does not run."""
         return self._process.pid if self._process else None
 
     def step(self, *, may_start: bool) -> bool:
-        """Do what is due.
+        """Execute the actions that are due.
 
         Args:
-            may_start: whether everything it needs is ready.
+            may_start: whether the processes it depends on are ready.
 
         Returns:
-            Whether anything changed that others should hear of.
+            Whether its published state changed.
         """
-        before = (self.state, self.pid, self._why)
+        before = (self.state, self.pid, self._reason)
         if self._process and _exited(self._process.pid):
-            self._bury(self._process)
-        if (self.state is State.WAITING and may_start) or (
-            self.state is State.BACKOFF and time.monotonic() >= self._due
+            self._record_exit(self._process)
+        if (self.state is ProcessState.WAITING and may_start) or (
+            self.state is ProcessState.BACKOFF and time.monotonic() >= self._due
         ):
             self._spawn()
-        elif self.state is State.STARTING:
-            self._look()
-        elif self.state is State.STOPPING and time.monotonic() >= self._due:
+        elif self.state is ProcessState.STARTING:
+            self._probe()
+        elif self.state is ProcessState.STOPPING and time.monotonic() >= self._due:
             self._kill()
-        return (self.state, self.pid, self._why) != before
+        return (self.state, self.pid, self._reason) != before
 
     def stop(self, *, restart: bool = False) -> None:
-        """Ask it to end; it is killed when its grace is over.
+        """Terminate it; it is killed after its grace period.
 
         Args:
-            restart: whether it is then started again.
+            restart: whether to start it again afterwards.
         """
         self._restarting = restart
         if self._process is None:
-            self._enter(State.WAITING if restart else State.STOPPED)
-        elif self.state is not State.STOPPING:
-            self._enter(State.STOPPING)
+            self._enter(ProcessState.WAITING if restart else ProcessState.STOPPED)
+        elif self.state is not ProcessState.STOPPING:
+            self._enter(ProcessState.STOPPING)
             self._due = time.monotonic() + self.spec.grace
             self._process.terminate()
 
     def snapshot(self) -> dict[str, Any]:
-        """What others may know of it, for JSON."""
+        """Its published state, JSON-ready."""
         return {
             "name": self.spec.name,
             "state": self.state.value,
@@ -96,7 +96,7 @@ class Child:
             "restarts": self.restarts,
             "deaths": self._deaths,
             "wasReady": self._was_ready,
-            "why": self._why,
+            "reason": self._reason,
             "ending": self._ending,
             "address": self.spec.address,
             "grace": self.spec.grace,
@@ -106,51 +106,51 @@ class Child:
     def _spawn(self) -> None:
         spec = self.spec
         self._start = f"{time.time_ns() // 1_000_000:x}"
-        command = [word.replace(START, self._start) for word in spec.command]
+        command = [argument.replace(START, self._start) for argument in spec.command]
         try:
             self._process = spawn(command, spec.environ, spec.directory, self._log, spec.account)
         except OSError as exc:
-            self._again(f"can't be started: {exc}")
+            self._schedule_restart(f"could not be started: {exc}")
             return
         log.info("%s started, pid %d", spec.name, self._process.pid)
-        self._why = ""
-        self._enter(State.STARTING)
+        self._reason = ""
+        self._enter(ProcessState.STARTING)
 
-    def _look(self) -> None:
-        self._why = self.spec.ready(self._start) or ""
-        if not self._why:
+    def _probe(self) -> None:
+        self._reason = self.spec.ready(self._start) or ""
+        if not self._reason:
             log.info("%s is ready after %.1f s", self.spec.name, time.time() - self._since)
             self._was_ready = True
-            self._enter(State.READY)
+            self._enter(ProcessState.READY)
 
-    def _bury(self, process: subprocess.Popen[bytes]) -> None:
-        """Take note of a death, and leave nothing of its group behind.
+    def _record_exit(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill the rest of the process group, reap the process, and record how it ended.
 
-        The group is killed before its leader is reaped: until then nobody else can have its number.
+        The group is killed before its leader is reaped: until then the id of the group cannot be reused.
         """
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         ending = _describe(process.wait())
         log.info("%s (pid %d) %s", self.spec.name, process.pid, ending)
         self._process = None
-        if self.state is not State.STOPPING:
-            self._again(ending)
+        if self.state is not ProcessState.STOPPING:
+            self._schedule_restart(ending)
             return
         self._ending = ending
-        self._enter(State.WAITING if self._restarting else State.STOPPED)
+        self._enter(ProcessState.WAITING if self._restarting else ProcessState.STOPPED)
 
-    def _again(self, ending: str) -> None:
+    def _schedule_restart(self, ending: str) -> None:
         self.restarts += 1
         self._ending = ending
-        if self.state is State.READY and time.time() - self._since >= FORGIVEN_AFTER:
+        if self.state is ProcessState.READY and time.time() - self._since >= STABLE_AFTER:
             self._deaths = 0
         delay = min(FIRST_DELAY * 2**self._deaths, LONGEST_DELAY)
         self._deaths += 1
         self._due = time.monotonic() + delay
-        log.info("%s is started again in %.2f s; last lines of its log:", self.spec.name, delay)
+        log.info("%s restarts in %.2f s; last lines of its log:", self.spec.name, delay)
         for line in files.tail(self._log, 5):
             log.info("%s | %s", self.spec.name, line)
-        self._enter(State.BACKOFF)
+        self._enter(ProcessState.BACKOFF)
 
     def _kill(self) -> None:
         if self._process:
@@ -159,19 +159,19 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._due = float("inf")
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: ProcessState) -> None:
         if state is not self.state:
             self.state = state
             self._since = time.time()
 
 
 def _exited(pid: int) -> bool:
-    """Whether a child has ended; it is not reaped yet."""
+    """Whether a child has ended; does not reap it."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _describe(status: int) -> str:
     if status < 0:
         with contextlib.suppress(ValueError):
-            return f"was ended by {signal.Signals(-status).name}"
+            return f"was terminated by {signal.Signals(-status).name}"
     return f"exited with status {status}"

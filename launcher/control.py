@@ -1,4 +1,4 @@
-"""The commands: start, stop, look at and restart a stack, from outside its supervisor."""
+"""The commands: start, stop, inspect and restart a stack, from outside its supervisor."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ from typing import Any
 
 from launcher import files, layout, procfs
 from launcher.errors import LaunchError
-from launcher.layout import State
+from launcher.layout import ProcessState
 from launcher.rundir import RunDir
 
-READY_WITHIN = 90.0  #: seconds a stack may take to be ready
-_HEARD_WITHIN = 15.0  #: seconds until the supervisor has taken a request
-_POLL = 0.1  #: seconds between two looks at the state
+READY_WITHIN = 90.0  #: seconds until all processes of a stack must be ready
+_HANDLED_WITHIN = 15.0  #: seconds until the supervisor must have handled a request
+_POLL = 0.1  #: seconds between two reads of the state
 
-Say = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 class Stack:
-    """The stack of a run directory, as a command sees it.
+    """The stack of a run directory, as seen by a command.
 
     Args:
         run: the run directory.
-        say: tells people what happens, a line at a time.
+        report: prints a line of progress.
     """
 
-    def __init__(self, run: RunDir, say: Say = print) -> None:
+    def __init__(self, run: RunDir, report: ReportLine = print) -> None:
         self.run = run
-        self._say = say
+        self._report = report
 
     def up(self, names: Iterable[str], environ: Mapping[str, str], owner: int = 0) -> None:
-        """Start what is missing and wait until it answers.
+        """Start the missing processes and wait until they are ready.
 
         Args:
-            names: the processes that are wanted.
+            names: the processes.
             environ: the environment of a stack that is not running yet.
-            owner: a process with which the whole stack ends; 0 is none.
+            owner: pid of a process with which the stack ends; 0 is none.
 
         Raises:
-            LaunchError: something did not start; what this call started is stopped again.
+            LaunchError: a process did not start; a stack that this call started is stopped.
         """
-        wanted, environ = tuple(names), self._meant(environ)
-        with self._turn():
+        names, environ = tuple(names), self._without_own(environ)
+        with self._exclusive():
             fresh = not self.supervised()
             if fresh:
                 self._clear_leftovers()
-                self._launch(wanted, environ, owner)
+                self._launch(names, environ, owner)
             else:
-                wanted = self._add(wanted, environ)
+                names = self._add(names, environ)
         try:
-            self._wait_ready(wanted)
+            self._wait_ready(names)
         except LaunchError:
             if fresh:
                 self.down()
             raise
 
     def down(self) -> None:
-        """Stop everything, in order, and leave nothing running."""
-        with self._turn():
+        """Stop all processes, in order."""
+        with self._exclusive():
             if not self.supervised():
                 if not self._clear_leftovers():
-                    self._say("nothing was running")
+                    self._report("nothing was running")
             else:
                 self._end_supervisor()
                 self._clear_leftovers()
@@ -76,25 +76,25 @@ class Stack:
                 path.unlink(missing_ok=True)
 
     def restart(self, names: Iterable[str]) -> None:
-        """Stop processes gracefully, start them again, wait until they answer.
+        """Stop processes gracefully, start them again, and wait until they are ready.
 
         Args:
-            names: the processes; with the settings that the stack was started with.
+            names: the processes; they keep the settings of the stack.
 
         Raises:
-            LaunchError: no stack is running, or one did not come back.
+            LaunchError: no stack is running, or a process did not start.
         """
-        with self._turn():
+        with self._exclusive():
             if not self.supervised():
                 raise LaunchError("nothing is running: make up")
             running = {process["name"] for process in self.state()["processes"]}
-            chosen = [name for name in names if name in running]
-            self._ask(restart=chosen)
-        self._wait_ready(chosen)
+            selected = [name for name in names if name in running]
+            self._request(restart=selected)
+        self._wait_ready(selected)
 
     def supervised(self) -> bool:
-        """Whether a supervisor is at work in the run directory."""
-        with self.run.alive.open("w") as lock:
+        """Whether a supervisor runs in the run directory."""
+        with self.run.supervisor_lock.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -102,15 +102,15 @@ class Stack:
         return False
 
     def state(self) -> dict[str, Any]:
-        """What the supervisor last said; no processes when there is none."""
+        """The state that the supervisor last published; no processes without one."""
         try:
-            said: dict[str, Any] = json.loads(self.run.state.read_text())
+            state: dict[str, Any] = json.loads(self.run.state.read_text())
         except FileNotFoundError:
             return {"processes": []}
-        return said
+        return state
 
     def leftovers(self) -> list[int]:
-        """Processes of this run directory that no supervisor watches."""
+        """Processes of this run directory without a supervisor."""
         return [] if self.supervised() else procfs.owned(self.run.path)
 
     def _launch(self, names: tuple[str, ...], environ: Mapping[str, str], owner: int) -> None:
@@ -128,135 +128,135 @@ class Stack:
                 stderr=output,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + _HEARD_WITHIN
+        deadline = time.monotonic() + _HANDLED_WITHIN
         while not self.run.state.exists():
             if process.poll() is not None or time.monotonic() >= deadline:
                 raise self._failure("the supervisor did not start", "supervisor")
             time.sleep(_POLL / 2)
         if error := self.state().get("error"):
-            process.wait(_HEARD_WITHIN)
+            process.wait(_HANDLED_WITHIN)
             raise LaunchError(error)
-        process.returncode = 0  # it outlives this command: nobody waits for it
+        process.returncode = 0  # it outlives this command, which does not wait for it
         for note in self.state()["notes"]:
-            self._say(note)
+            self._report(note)
 
-    def _add(self, wanted: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
-        """Have a running supervisor start what is missing."""
+    def _add(self, names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
+        """Request a running supervisor to start the missing processes."""
         state = self.state()
         self._warn_of_other_settings(state["supervisor"], environ)
         processes = {process["name"]: process for process in state["processes"]}
-        running = [name for name in wanted if name in processes and processes[name]["state"] == State.READY]
+        running = [name for name in names if name in processes and processes[name]["state"] == ProcessState.READY]
         if running:
-            self._say(f"already running: {', '.join(running)}")
-        if set(wanted) - set(processes):
-            self._ask(start=list(wanted))
-        return tuple(name for name in wanted if name not in running)
+            self._report(f"already running: {', '.join(running)}")
+        if set(names) - set(processes):
+            self._request(start=list(names))
+        return tuple(name for name in names if name not in running)
 
     def _warn_of_other_settings(self, supervisor: int, environ: Mapping[str, str]) -> None:
-        now, then = (_settings(each) for each in (environ, procfs.environ(supervisor)))
+        now, then = (_settings(variables) for variables in (environ, procfs.environ(supervisor)))
         differing = sorted(name for name in {*now, *then} - {"DISPATCH_RUN_DIR"} if now.get(name) != then.get(name))
         if differing:
-            self._say(
-                f"other settings than the stack was started with ({', '.join(differing)}): "
-                "its processes keep theirs; to change them: make down && make up"
+            self._report(
+                f"the stack was started with other settings ({', '.join(differing)}): "
+                "its processes keep them; to change them: make down && make up"
             )
 
-    def _meant(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """An environment without what sourcing the ``env`` file of this stack put there: no servers of others."""
+    def _without_own(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """An environment without the URLs of this stack's own servers, which sourcing its ``env`` file sets."""
         own = json.loads(self.run.own.read_text()) if self.run.own.exists() else {}
         return {
             name: value for name, value in environ.items() if name not in layout.URL_KEYS and own.get(name) != value
         }
 
-    def _ask(self, **request: list[str]) -> None:
-        mark = secrets.token_hex(8)
-        files.write(self.run.request, json.dumps({"id": mark, **request}))
+    def _request(self, **request: list[str]) -> None:
+        request_id = secrets.token_hex(8)
+        files.write(self.run.request, json.dumps({"id": request_id, **request}))
         procfs.send([self.state()["supervisor"]], signal.SIGHUP)
-        deadline = time.monotonic() + _HEARD_WITHIN
-        while self.state().get("handled") != mark:
+        deadline = time.monotonic() + _HANDLED_WITHIN
+        while self.state().get("handled") != request_id:
             if time.monotonic() >= deadline or not self.supervised():
-                raise self._failure("the supervisor does not answer", "supervisor")
+                raise self._failure("the supervisor does not respond", "supervisor")
             time.sleep(_POLL / 2)
 
     def _wait_ready(self, names: Iterable[str]) -> None:
-        left = dict.fromkeys(names)
+        waiting = dict.fromkeys(names)
         deadline = time.monotonic() + READY_WITHIN
-        while left:
+        while waiting:
             processes = {process["name"]: process for process in self.state()["processes"]}
-            for name in list(left):
+            for name in list(waiting):
                 process = processes.get(name)
-                if process is None or process["state"] == State.READY:
-                    del left[name]
+                if process is None or process["state"] == ProcessState.READY:
+                    del waiting[name]
                     if process:
-                        self._say(f"{name:<10} ready  {process['address']}")
+                        self._report(f"{name:<10} ready  {process['address']}")
                 elif process["deaths"] >= 2 and not process["wasReady"]:
                     raise self._failure(f"{name} {process['ending']}", name)
-            if left and time.monotonic() >= deadline:
-                name = next(iter(left))
+            if waiting and time.monotonic() >= deadline:
+                name = next(iter(waiting))
                 raise self._failure(
                     f"{name} was not ready after {READY_WITHIN:.0f} s: {_reason(processes, name)}", name
                 )
-            if left and not self.supervised():
+            if waiting and not self.supervised():
                 raise self._failure("the supervisor ended", "supervisor")
-            if left:
+            if waiting:
                 time.sleep(_POLL)
 
-    def _failure(self, what: str, name: str) -> LaunchError:
+    def _failure(self, summary: str, name: str) -> LaunchError:
         path = self.run.log(name)
-        return LaunchError("\n  ".join([f"{what}; the last lines of {path}:", *files.tail(path)]))
+        return LaunchError("\n  ".join([f"{summary}; the last lines of {path}:", *files.tail(path)]))
 
     def _end_supervisor(self) -> None:
-        """SIGTERM, then tell what it stops."""
+        """Send SIGTERM and report each process that stops."""
         state = self.state()
         supervisor = state["supervisor"]
-        patience = sum(process["grace"] for process in state["processes"]) + 10.0
+        timeout = sum(process["grace"] for process in state["processes"]) + 10.0
         procfs.send([supervisor] if procfs.belongs(supervisor, self.run.path) else [], signal.SIGTERM)
-        deadline = time.monotonic() + patience
-        told: set[str] = set()
+        deadline = time.monotonic() + timeout
+        reported: set[str] = set()
         while time.monotonic() < deadline:
             supervised = self.supervised()
             processes = {process["name"]: process for process in self.state()["processes"]}
             for process in (processes[name] for group in layout.STOP_ORDER for name in group if name in processes):
-                if process["state"] == State.STOPPED and process["name"] not in told:
-                    told.add(process["name"])
-                    self._say(f"{process['name']:<10} stopped  {process['ending']}".rstrip())
+                if process["state"] == ProcessState.STOPPED and process["name"] not in reported:
+                    reported.add(process["name"])
+                    self._report(f"{process['name']:<10} stopped  {process['ending']}".rstrip())
             if not supervised and not procfs.belongs(supervisor, self.run.path):
                 return
             time.sleep(_POLL)
 
     def _clear_leftovers(self) -> bool:
-        """End what a dead supervisor left behind, in order; whether there was anything."""
-        found = procfs.owned(self.run.path)
-        if not found:
+        """Terminate the processes of a dead supervisor, in order; whether there were any."""
+        leftovers = procfs.owned(self.run.path)
+        if not leftovers:
             return False
-        known = {process["name"]: process for process in self.state()["processes"] if process["pid"] in found}
+        known = {process["name"]: process for process in self.state()["processes"] if process["pid"] in leftovers}
         for name in (name for group in layout.STOP_ORDER for name in group if name in known):
-            self._say(f"{name:<10} was left behind, pid {known[name]['pid']}: stopping it")
+            self._report(f"{name:<10} was left behind, pid {known[name]['pid']}: stopping it")
             procfs.terminate([known[name]["pid"]], known[name]["grace"])
         rest = procfs.owned(self.run.path)
         procfs.terminate(rest, 3.0)
         if not known:
-            self._say(f"stopped {len(rest)} processes that were left behind")
+            self._report(f"stopped {len(rest)} processes that were left behind")
         return True
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One command at a time in a run directory."""
-        with self.run.turn.open("w") as lock:
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the command lock: one command at a time in a run directory."""
+        with self.run.command_lock.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._say("waiting for another command on this stack to end")
+                self._report("waiting for another command on this stack to end")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
 def _reason(processes: Mapping[str, Any], name: str) -> str:
     process = processes.get(name, {})
-    waiting = [other for other in processes if processes[other]["state"] != State.READY and other != name]
-    if process.get("state") == State.WAITING:
+    waiting = [other for other in processes if processes[other]["state"] != ProcessState.READY and other != name]
+    if process.get("state") == ProcessState.WAITING:
         return f"it waits for {', '.join(waiting)}"
-    return str(process.get("why") or process.get("ending") or process.get("state"))
+    return str(process.get("reason") or process.get("ending") or process.get("state"))
 
 
 def _settings(environ: Mapping[str, str]) -> dict[str, str]:

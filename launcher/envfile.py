@@ -1,4 +1,4 @@
-"""The ``env`` file: where everything answers and who is who, one ``KEY=value`` a line."""
+"""The ``env`` file: URLs and pids, one ``KEY=value`` a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from launcher import files
 
 
 def write(path: Path, values: Mapping[str, str]) -> None:
-    """Replace the file in one step, readable by its owner only: URLs carry passwords.
+    """Replace the file atomically, readable by its owner only: URLs contain passwords.
 
     Args:
         path: the file.
@@ -19,7 +19,7 @@ def write(path: Path, values: Mapping[str, str]) -> None:
 
 
 def read(path: Path) -> dict[str, str]:
-    """The values by key; empty when there is no file.
+    """The values by key; empty without the file.
 
     Args:
         path: the file.

@@ -1,7 +1,7 @@
-"""What a command of the launcher can fail with."""
+"""The error of the launcher's commands."""
 
 from __future__ import annotations
 
 
 class LaunchError(Exception):
-    """A command could not do its work; the message says why and what to do, for people."""
+    """A command failed; the message states the reason and the remedy."""

@@ -1,4 +1,4 @@
-"""Small files that are never seen half written, and logs that never grow without bound."""
+"""Small files, replaced atomically, and logs of bounded size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_LOG = 20 * 1024 * 1024  #: bytes of a log before it is rotated while its pro
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file in one step.
+    """Replace a file atomically.
 
     Args:
         path: the file.
@@ -27,17 +27,17 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
 
 
 def rotate(path: Path) -> None:
-    """Keep a log as ``.1`` and start anew."""
+    """Rename a log to ``.1``."""
     if path.exists():
         path.replace(path.with_name(f"{path.name}.1"))
 
 
 def rotate_in_place(path: Path, limit: int = MAX_LOG) -> None:
-    """Keep a log that has grown too long as ``.1`` and empty it under its writer's hands (which appends).
+    """Copy a log over the limit to ``.1`` and truncate it; its writer has it open in append mode.
 
     Args:
         path: the log.
-        limit: bytes it may have.
+        limit: maximum size in bytes.
     """
     if path.exists() and path.stat().st_size > limit:
         shutil.copyfile(path, path.with_name(f"{path.name}.1"))
@@ -45,7 +45,7 @@ def rotate_in_place(path: Path, limit: int = MAX_LOG) -> None:
 
 
 def tail(path: Path, lines: int = 15) -> list[str]:
-    """The last lines of a log, of its last 64 kB at most."""
+    """The last lines of a log, within its last 64 KiB."""
     if not path.exists():
         return []
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The names of a stack: its processes, their order, its files' place. Imports nothing heavy, so commands are quick."""
+"""The names of a stack: processes, their order, states. Imports nothing heavy, so that commands start fast."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ SERVERS = ("epmd", "rabbitmq", "redis")
 APPLICATIONS = ("worker", "gateway", "flower")
 ALL = (*SERVERS, "simulator", *APPLICATIONS)
 
-#: What one word means on the command line.
+#: Groups of processes on the command line.
 GROUPS = {"all": ALL, "servers": SERVERS, "apps": APPLICATIONS}
 
-#: The order in which a stack is stopped: who takes work in first, servers last.
+#: The order in which a stack is stopped: the processes that accept work first, servers last.
 STOP_ORDER = (("gateway", "flower"), ("worker",), ("simulator",), ("redis", "rabbitmq"), ("epmd",))
 
-#: In the ``env`` file, but no settings: an environment that sourced it has them.
+#: Variables of the ``env`` file that are not settings; an environment that sourced it contains them.
 URL_KEYS = ("DISPATCH_HTTP_URL", "FLOWER_URL", "ROBOT_API_URL", "WORKER_METRICS_URL")
 
 
-class State(enum.StrEnum):
-    """Where a process is."""
+class ProcessState(enum.StrEnum):
+    """The state of a supervised process."""
 
-    WAITING = "waiting"  #: for the processes it needs
-    STARTING = "starting"  #: runs, does not answer yet
+    WAITING = "waiting"  #: for the processes it depends on
+    STARTING = "starting"  #: running, not ready yet
     READY = "ready"
-    BACKOFF = "restarting"  #: died, is started again in a moment
-    STOPPING = "stopping"  #: was asked to stop
+    BACKOFF = "restarting"  #: died, restarts after a delay
+    STOPPING = "stopping"  #: terminated, not exited yet
     STOPPED = "stopped"

@@ -1,4 +1,4 @@
-"""Which processes a stack has, and with which addresses, from the settings."""
+"""The processes of a stack and their addresses, from the settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from launcher.ports import Ports
 from launcher.processes import Spec
 from launcher.rundir import RunDir
 
-#: Settings of the broker map and the records: whoever looks at the stack from another shell must have the same.
+#: Settings of the broker map and the records: part of the ``env`` file, since commands in another shell must use the same.
 _SHARED = (
     "LADDER",
     "LEASE_PARK",
@@ -32,32 +32,32 @@ _SHARED = (
 
 _INSTALL = (
     "install them (apt-get install rabbitmq-server redis-server), "
-    "or name running ones in DISPATCH_BROKER_URL, DISPATCH_MANAGEMENT_URL and DISPATCH_REDIS_URL, "
+    "or set the URLs of running ones in DISPATCH_BROKER_URL, DISPATCH_MANAGEMENT_URL and DISPATCH_REDIS_URL, "
     "or use Docker: docker compose up"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The processes of a stack and where everything answers."""
+    """The processes of a stack and its URLs."""
 
     specs: tuple[Spec, ...]
-    shown: Mapping[str, str]  #: in the ``env`` file, by key; the URLs of a process that isn't started are left out
-    own: Mapping[str, str]  #: settings that the launcher decided: where its own servers are
-    notes: tuple[str, ...]  #: what people should know, one line each
+    env: Mapping[str, str]  #: content of the ``env`` file; URLs of processes that are not started are omitted
+    own: Mapping[str, str]  #: settings made by the launcher: URLs of its own servers
+    notes: tuple[str, ...]  #: notes for the user, one line each
 
 
 def make(run: RunDir, ports: Ports, environ: Mapping[str, str], settings: Settings) -> Plan:
-    """Plan a stack; writes the servers' files.
+    """Plan a stack and write the configuration files of its servers.
 
     Args:
         run: its run directory.
-        ports: its ports; held until they are closed.
-        environ: the environment its processes inherit; servers that it names are used and not started.
+        ports: its ports; held until `Ports.close`.
+        environ: the environment of its processes; servers whose URLs it contains are used, not started.
         settings: read from that environment.
 
     Raises:
-        LaunchError: a server is not installed or does not answer, or a port is taken.
+        LaunchError: a server is not installed or does not respond, or a port is taken.
     """
     return _Planner(run, ports, environ, settings).plan()
 
@@ -65,7 +65,7 @@ def make(run: RunDir, ports: Ports, environ: Mapping[str, str], settings: Settin
 class _Planner:
     def __init__(self, run: RunDir, ports: Ports, environ: Mapping[str, str], settings: Settings) -> None:
         self._run = run
-        self._given = {name for name in environ if name.startswith(PREFIX) and environ[name]}
+        self._explicit = {name for name in environ if name.startswith(PREFIX) and environ[name]}
         self._settings = settings
         self._ports = ports
         self._notes: list[str] = []
@@ -95,43 +95,43 @@ class _Planner:
             applications.flower(environ, settings.flower_host, flower_port),
         )
         started = {spec.name for spec in specs}
-        known = tuple(
+        resolved = tuple(
             dataclasses.replace(spec, after=tuple(name for name in spec.after if name in started)) for spec in specs
         )
-        return Plan(known, self._shown(host, http_port, flower_port, metrics_port), self._own, tuple(self._notes))
+        return Plan(resolved, self._env(host, http_port, flower_port, metrics_port), self._own, tuple(self._notes))
 
     def _data(self) -> Path:
-        """Where the private servers keep their data: in a directory for each ladder and RabbitMQ release.
+        """The data directory of the private servers: one for each ladder and RabbitMQ release.
 
-        A delay queue's wait is frozen at its declaration, so a broker that knows one ladder refuses another
-        under the same names; and RabbitMQ reads no other major release's data, or refuses to go back.
-        RabbitMQ and Redis go together: a record without its message would be lost.
+        The TTL of a delay queue cannot change after its declaration, so a broker with one ladder rejects another under
+        the same names; and RabbitMQ cannot read the data of another major release, or not downgrade. RabbitMQ and Redis
+        share the directory: a record without its message would be lost.
         """
         settings, home = self._settings, rabbitmq.home(self._base)
-        frozen = repr((settings.ladder, settings.lease_park, home and home.name))
-        data = self._run.path / "data" / hashlib.sha256(frozen.encode()).hexdigest()[:8]
+        identity = repr((settings.ladder, settings.lease_park, home and home.name))
+        data = self._run.path / "data" / hashlib.sha256(identity.encode()).hexdigest()[:8]
         if not data.exists() and data.parent.exists():
-            self._notes.append(f"a ladder (or RabbitMQ) that was not used here before: it gets data of its own, {data}")
+            self._notes.append(f"new ladder or RabbitMQ release: its servers use a new data directory, {data}")
         data.mkdir(parents=True, exist_ok=True)
         return data
 
     def _check_installed(self) -> None:
         missing = []
-        if f"{PREFIX}BROKER_URL" not in self._given and rabbitmq.home(self._base) is None:
+        if f"{PREFIX}BROKER_URL" not in self._explicit and rabbitmq.home(self._base) is None:
             missing.append("rabbitmq-server")
-        if f"{PREFIX}REDIS_URL" not in self._given and redis.program(self._base) is None:
+        if f"{PREFIX}REDIS_URL" not in self._explicit and redis.program(self._base) is None:
             missing.append("redis-server")
         if missing:
             raise LaunchError(f"{' and '.join(missing)} not found: {_INSTALL}")
 
     def _rabbitmq(self, data: Path) -> list[Spec]:
         settings = self._settings
-        if f"{PREFIX}BROKER_URL" in self._given:
+        if f"{PREFIX}BROKER_URL" in self._explicit:
             _check_broker(settings.broker("worker"))
-            self._notes.append(f"RabbitMQ: using {_shown(settings.broker_url.get_secret_value())}, none is started")
-            if f"{PREFIX}MANAGEMENT_URL" not in self._given:
-                url = _shown(settings.management_url.get_secret_value())
-                self._notes.append(f"{PREFIX}MANAGEMENT_URL is not set: {url} is assumed")
+            self._notes.append(f"RabbitMQ: using {_redacted(settings.broker_url.get_secret_value())}, none is started")
+            if f"{PREFIX}MANAGEMENT_URL" not in self._explicit:
+                url = _redacted(settings.management_url.get_secret_value())
+                self._notes.append(f"{PREFIX}MANAGEMENT_URL is not set: using {url}")
             return []
         specs = rabbitmq.specs(
             self._run,
@@ -142,25 +142,25 @@ class _Planner:
             port=settings.rabbitmq_port,
             management_port=settings.rabbitmq_management_port,
         )
-        broker_url = rabbitmq.broker_url(self._ports.known("rabbitmq"))
-        management_url = rabbitmq.management_url(self._ports.known("management"))
+        broker_url = rabbitmq.broker_url(self._ports.claimed("rabbitmq"))
+        management_url = rabbitmq.management_url(self._ports.claimed("management"))
         self._set(broker_url=broker_url, management_url=management_url)
         return specs
 
     def _redis(self, data: Path) -> list[Spec]:
-        if f"{PREFIX}REDIS_URL" in self._given:
+        if f"{PREFIX}REDIS_URL" in self._explicit:
             url = self._settings.redis_url.get_secret_value()
-            if (why := redis.ping_probe(url)()) is not None:
-                raise LaunchError(f"{PREFIX}REDIS_URL {_shown(url)}: {why}")
-            self._notes.append(f"Redis: using {_shown(url)}, none is started")
+            if (reason := redis.ping_probe(url)()) is not None:
+                raise LaunchError(f"{PREFIX}REDIS_URL {_redacted(url)}: {reason}")
+            self._notes.append(f"Redis: using {_redacted(url)}, none is started")
             return []
         spec = redis.spec(data, self._base, self._ports, port=self._settings.redis_port)
-        self._set(redis_url=redis.redis_url(self._ports.known("redis")))
+        self._set(redis_url=redis.redis_url(self._ports.claimed("redis")))
         return [spec]
 
     def _simulator(self) -> list[Spec]:
-        if f"{PREFIX}ROBOT_API_URL" in self._given:
-            self._notes.append(f"robot API: using {_shown(self._settings.robot_api_url)}, no simulator is started")
+        if f"{PREFIX}ROBOT_API_URL" in self._explicit:
+            self._notes.append(f"robot API: using {_redacted(self._settings.robot_api_url)}, no simulator is started")
             return []
         port = self._ports.claim("simulator", self._settings.simulator_port)
         self._set(robot_api_url=f"http://127.0.0.1:{port}")
@@ -168,19 +168,19 @@ class _Planner:
 
     def _gateway_port(self) -> int:
         settings, host = self._settings, self._settings.http_host
-        if f"{PREFIX}HTTP_PORT" in self._given or self._ports.hold(settings.http_port, host):
+        if f"{PREFIX}HTTP_PORT" in self._explicit or self._ports.hold(settings.http_port, host):
             return self._ports.claim("gateway", settings.http_port, host)
         port = self._ports.claim("gateway", 0, host)
-        self._notes.append(f"port {settings.http_port} is taken: the gateway is on {port}")
+        self._notes.append(f"port {settings.http_port} is taken: the gateway uses {port}")
         return port
 
     def _set(self, **values: str) -> None:
-        """Settings that the launcher decides: for its own use and for every process."""
+        """Apply settings made by the launcher: to itself and to every process."""
         self._own.update({f"{PREFIX}{name.upper()}": value for name, value in values.items()})
         self._base.update(self._own)
         self._settings = load(self._base)
 
-    def _shown(self, host: str, http_port: int, flower_port: int, metrics_port: int) -> dict[str, str]:
+    def _env(self, host: str, http_port: int, flower_port: int, metrics_port: int) -> dict[str, str]:
         settings = self._settings
         return {
             **self._shared(),
@@ -194,20 +194,20 @@ class _Planner:
         }
 
     def _shared(self) -> dict[str, str]:
-        """Given settings, so that a shell may read them: there are no blanks within them that mean something."""
-        names = [f"{PREFIX}{name}" for name in _SHARED if f"{PREFIX}{name}" in self._given]
+        """The explicit settings of `_SHARED`, without blanks, which are insignificant there, so that a shell can source them."""
+        names = [f"{PREFIX}{name}" for name in _SHARED if f"{PREFIX}{name}" in self._explicit]
         return {name: "".join(self._base[name].split()) for name in names}
 
 
 def _check_broker(url: str) -> None:
-    """An external broker must answer and have its vhost: the launcher makes none in a server that isn't its own."""
+    """An external broker must respond and have its vhost: the launcher creates vhosts in its own server only."""
     try:
         with kombu.Connection(url, connect_timeout=3) as connection:
             provision.connect(connection)
     except provision.BrokerUnreachable as exc:
-        raise LaunchError(f"{PREFIX}BROKER_URL {_shown(url)} does not answer, or has no such vhost: {exc}") from exc
+        raise LaunchError(f"{PREFIX}BROKER_URL {_redacted(url)} does not respond, or has no such vhost: {exc}") from exc
 
 
-def _shown(url: str) -> str:
-    """A URL, or several, without passwords."""
+def _redacted(url: str) -> str:
+    """One or more URLs without passwords."""
     return re.sub(r"(://[^:/@;]*):[^@;]*@", r"\1:…@", url)

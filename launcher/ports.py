@@ -1,4 +1,4 @@
-"""Free loopback ports, remembered so that a server comes back where it was, and held from stack to stack."""
+"""Loopback ports: stored, so that a server keeps its port, and locked against other stacks until bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from launcher import files
 from launcher.errors import LaunchError
 
 #: Below Linux's ephemeral range: a client that keeps reconnecting to a dead server in that range can
-#: be handed the server's own port as its source, connect to itself, and keep the server from binding.
+#: get the server's port as its source port, connect to itself, and keep the server from binding.
 _LOWEST, _HIGHEST = 20_000, 32_000
 
 
@@ -20,41 +20,41 @@ class Ports:
     """The ports of one run directory.
 
     Args:
-        path: where they are remembered.
+        path: the file that stores them.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._held: dict[int, socket.socket] = {}
-        self._known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        self._claimed: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
 
-    def claim(self, name: str, wanted: int = 0, host: str = "127.0.0.1") -> int:
-        """The port of a server, the same as last time where that is possible.
+    def claim(self, name: str, requested: int = 0, host: str = "127.0.0.1") -> int:
+        """Claim a port for a server, if possible the same as last time.
 
         Args:
             name: the server's name.
-            wanted: a port that was asked for; 0 chooses one.
+            requested: a port; 0 chooses one.
             host: the address it will be bound to.
 
         Returns:
-            A port that was free a moment ago.
+            A port that was free when checked.
 
         Raises:
-            LaunchError: the wanted port is taken, or none is free.
+            LaunchError: the requested port is taken, or none is free.
         """
-        if wanted:
-            if not self.hold(wanted, host):
-                raise LaunchError(f"port {wanted} for {name} is taken on {host}")
-            port = wanted
+        if requested:
+            if not self.hold(requested, host):
+                raise LaunchError(f"port {requested} for {name} is taken on {host}")
+            port = requested
         else:
-            known = self._known.get(name, 0)
-            port = known if known and self.hold(known, host) else self._free(host)
-        self._known[name] = port
-        files.write(self._path, json.dumps(self._known, indent=1))
+            previous = self._claimed.get(name, 0)
+            port = previous if previous and self.hold(previous, host) else self._free(host)
+        self._claimed[name] = port
+        files.write(self._path, json.dumps(self._claimed, indent=1))
         return port
 
     def hold(self, port: int, host: str) -> bool:
-        """Keep other stacks from a port until its server has bound it, as two that start at once would both find it free.
+        """Lock a port against other stacks until its server has bound it: two concurrent starts would both find it free.
 
         Args:
             port: the port.
@@ -67,7 +67,7 @@ class Ports:
             return True
         if not is_free(port, host):
             return False
-        # A name in Linux's abstract namespace: one holder, and it goes with the process.
+        # A name in Linux's abstract socket namespace: one holder, released when the process ends.
         holder = socket.socket(socket.AF_UNIX)
         try:
             holder.bind(f"\0robot-dispatch-port-{port}")
@@ -78,21 +78,21 @@ class Ports:
         return True
 
     def close(self) -> None:
-        """Let go of every port."""
+        """Release every port."""
         for holder in self._held.values():
             holder.close()
         self._held.clear()
 
-    def known(self, name: str) -> int:
-        """The port that a server was given.
+    def claimed(self, name: str) -> int:
+        """The port of a server.
 
         Args:
             name: the server's name, claimed before.
         """
-        return self._known[name]
+        return self._claimed[name]
 
     def _free(self, host: str) -> int:
-        taken = set(self._known.values())
+        taken = set(self._claimed.values())
         for port in random.sample(range(_LOWEST, _HIGHEST), 500):
             if port not in taken and self.hold(port, host):
                 return port
@@ -103,7 +103,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Whether a server could bind this port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT does not block binding
         try:
             probe.bind((host, port))
         except OSError:

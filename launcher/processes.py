@@ -1,4 +1,4 @@
-"""What the launcher must know of a process: how it is started, when it is ready, how it is stopped."""
+"""The specification of a process: how it is started, when it is ready, how it is stopped."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import httpx
 
 from launcher.accounts import Account
 
-#: In a command: replaced by a text that differs at each start.
+#: Placeholder in a command: replaced by a text that is unique to each start.
 START = "{start}"
 
-#: Seconds one look at a process may take.
+#: Seconds: timeout of a probe.
 PROBE_TIMEOUT = 1.0
 
-#: Says why a process isn't ready yet; None when it is.
+#: Returns why a process is not ready; None when it is.
 Probe = Callable[[], str | None]
 
 
@@ -28,30 +28,30 @@ class Spec:
 
     name: str
     command: tuple[str, ...]
-    environ: Mapping[str, str]  #: the whole environment, not an addition
+    environ: Mapping[str, str]  #: the complete environment
     directory: Path
-    ready: Callable[[str], str | None]  #: given this start's text, says why it isn't ready; None when it is
-    pid_key: str | None = None  #: its pid's name in the ``env`` file
-    after: tuple[str, ...] = ()  #: processes that must be ready before it is started
+    ready: Callable[[str], str | None]  #: a probe that receives the text of `START`
+    pid_key: str | None = None  #: key of its pid in the ``env`` file
+    after: tuple[str, ...] = ()  #: processes that must be ready first
     grace: float = 10.0  #: seconds from SIGTERM to SIGKILL
-    address: str = ""  #: where it answers, for people
-    account: Account | None = None  #: the user it runs as; None is the caller
+    address: str = ""  #: shown to the user
+    account: Account | None = None  #: its user; None is the caller
 
 
 def spawn(
     command: Sequence[str], environ: Mapping[str, str], directory: Path, output: Path, account: Account | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, so that no terminal's signal reaches it.
+    """Start a process in a new session, so that it receives no signal of the terminal.
 
     Args:
         command: program and arguments.
-        environ: the whole environment, not an addition.
-        directory: where it runs.
-        output: the file that what it prints is added to.
-        account: the user it runs as; None is the caller.
+        environ: the complete environment.
+        directory: working directory.
+        output: file to which stdout and stderr are appended.
+        account: its user; None is the caller.
 
     Raises:
-        OSError: it can't be started.
+        OSError: it could not be started.
     """
     with output.open("ab") as sink:
         return subprocess.Popen(
@@ -69,49 +69,49 @@ def spawn(
 
 
 def http_probe(url: str, auth: tuple[str, str] | None = None) -> Probe:
-    """Ready when a GET answers with a 2xx.
+    """Ready when a GET responds 2xx.
 
     Args:
-        url: what to get.
+        url: the URL.
         auth: user and password.
     """
 
     def probe() -> str | None:
         try:
-            answer = httpx.get(url, auth=auth, timeout=PROBE_TIMEOUT, trust_env=False)
+            response = httpx.get(url, auth=auth, timeout=PROBE_TIMEOUT, trust_env=False)
         except httpx.HTTPError as exc:
-            return f"{url} does not answer: {exc}"
-        return None if answer.is_success else f"{url} answers {answer.status_code}: {answer.text[:300]}"
+            return f"{url} does not respond: {exc}"
+        return None if response.is_success else f"{url} responds {response.status_code}: {response.text[:300]}"
 
     return probe
 
 
 def tcp_probe(host: str, port: int) -> Probe:
-    """Ready when something accepts a connection.
+    """Ready when the address accepts a TCP connection.
 
     Args:
-        host: its address.
-        port: its port.
+        host: address.
+        port: port.
     """
 
     def probe() -> str | None:
         try:
             socket.create_connection((host, port), PROBE_TIMEOUT).close()
         except OSError as exc:
-            return f"{host}:{port} does not answer: {exc}"
+            return f"{host}:{port} does not respond: {exc}"
         return None
 
     return probe
 
 
 def all_of(*probes: Probe) -> Callable[[str], str | None]:
-    """Ready when every probe says so.
+    """Ready when every probe is.
 
     Args:
-        probes: asked in turn, up to the first that is not ready.
+        probes: called in order, up to the first that is not ready.
     """
 
     def ready(_start: str) -> str | None:
-        return next((why for probe in probes if (why := probe()) is not None), None)
+        return next((reason for probe in probes if (reason := probe()) is not None), None)
 
     return ready

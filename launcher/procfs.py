@@ -1,8 +1,7 @@
-"""Which processes are ours: Linux's ``/proc``, no dependency.
+"""The processes of a stack, from Linux's ``/proc``.
 
-Every process that the launcher starts inherits a marker variable, so that leftovers of a dead
-supervisor are found even when nothing recorded their pids, and a pid that was reused never is taken
-for ours.
+Every process that the launcher starts inherits a marker variable. It identifies leftovers of a dead supervisor whose pids
+were not recorded, and excludes processes with a reused pid.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ _PROC = Path("/proc")
 
 
 def require() -> None:
-    """Refuse a machine that has no Linux ``/proc``.
+    """Check that Linux's ``/proc`` exists.
 
     Raises:
-        LaunchError: there is none.
+        LaunchError: it does not.
     """
     if not (_PROC / "self" / "environ").exists():
-        raise LaunchError("this needs Linux (/proc); elsewhere use Docker: docker compose up")
+        raise LaunchError("the launcher needs Linux (/proc); elsewhere use Docker: docker compose up")
 
 
 def environ(pid: int) -> dict[str, str]:
-    """The environment a process was started with; empty when it is gone, dead or not readable."""
+    """The environment with which a process was started; empty when it has ended or is not readable."""
     try:
         raw = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
@@ -42,19 +41,19 @@ def environ(pid: int) -> dict[str, str]:
 
 
 def belongs(pid: int, run_dir: Path) -> bool:
-    """Whether a process lives and was started for this run directory."""
+    """Whether a process is alive and was started for this run directory."""
     return environ(pid).get(MARKER) == str(run_dir)
 
 
 def owned(run_dir: Path) -> list[int]:
-    """Every live process that was started for this run directory, the caller apart."""
+    """Every live process that was started for this run directory, except the caller."""
     return [pid for pid in _pids() if pid != os.getpid() and belongs(pid, run_dir)]
 
 
 def started_at(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when it is gone or a zombie.
+    """Start time of a process in clock ticks since boot; None when it has ended or is a zombie.
 
-    Together with the pid it names a process for ever, pids being reused.
+    Pid and start time together identify a process uniquely, since pids are reused.
     """
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
@@ -64,45 +63,45 @@ def started_at(pid: int) -> int | None:
 
 
 def command(pid: int) -> str:
-    """A process's command line, for people; empty when it is gone."""
+    """The command line of a process, for display; empty when it has ended."""
     with suppress(OSError):
         return (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     return ""
 
 
 def send(pids: Iterable[int], signum: int) -> None:
-    """Send a signal to each process; one that is gone is no error."""
+    """Send a signal to each process; ignores those that have ended."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signum)
 
 
 def terminate(pids: Iterable[int], grace: float) -> list[int]:
-    """SIGTERM, then SIGKILL for what is left.
+    """Send SIGTERM, then SIGKILL to the remaining processes.
 
     Args:
         pids: the processes.
-        grace: seconds they get to finish.
+        grace: seconds between the two.
 
     Returns:
         The processes that had to be killed.
     """
-    born = {pid: started_at(pid) for pid in pids}
-    send(born, signal.SIGTERM)
-    if not (late := _wait_gone(born, grace)):
+    start_times = {pid: started_at(pid) for pid in pids}
+    send(start_times, signal.SIGTERM)
+    if not (remaining := _wait_ended(start_times, grace)):
         return []
-    send(late, signal.SIGKILL)
-    _wait_gone({pid: born[pid] for pid in late}, 5.0)
-    return late
+    send(remaining, signal.SIGKILL)
+    _wait_ended({pid: start_times[pid] for pid in remaining}, 5.0)
+    return remaining
 
 
-def _wait_gone(born: dict[int, int | None], seconds: float) -> list[int]:
-    """The processes that still live after at most so many seconds."""
+def _wait_ended(start_times: dict[int, int | None], seconds: float) -> list[int]:
+    """The processes that are alive after waiting for at most `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
-        left = [pid for pid, start in born.items() if start is not None and started_at(pid) == start]
-        if not left or time.monotonic() >= deadline:
-            return left
+        alive = [pid for pid, start in start_times.items() if start is not None and started_at(pid) == start]
+        if not alive or time.monotonic() >= deadline:
+            return alive
         time.sleep(0.05)
 
 

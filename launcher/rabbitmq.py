@@ -1,4 +1,4 @@
-"""A private RabbitMQ: own node name, data, cookie, name server (epmd) and loopback ports."""
+"""A private RabbitMQ: its own node name, data, cookie, name server (epmd) and loopback ports."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from launcher.processes import Spec, all_of, http_probe, tcp_probe
 from launcher.rundir import RunDir
 
 VHOST = "robot"
-USER, PASSWORD = "guest", "guest"  # RabbitMQ's own default, which it admits from loopback only
+USER, PASSWORD = "guest", "guest"  # RabbitMQ's default user, which it accepts from loopback only
 
 _INSTALLED = "/usr/lib/rabbitmq/lib"
 _MISSING = "RabbitMQ is not installed"
 
-#: Dead letters that were refused are tried again every 180 s, 32 at a time, by default: too slow for a delay queue.
-#: 4.3 holds what consumers had whose node went away for 60 s; our leases allow less. Here, and not in rabbitmq.conf,
-#: which has no keys for the first two, and where a release that does not know the third would not start.
+#: By default RabbitMQ retries rejected dead-lettering every 180 s, 32 messages at a time: too slow for a delay queue.
+#: 4.3 holds the deliveries of consumers on a lost node for 60 s; the leases allow less. Not in rabbitmq.conf, which has no
+#: keys for the first two, and with which a release without the third would not start.
 _ADVANCED = (
     "[{rabbit,[{dead_letter_worker_publisher_confirm_timeout,30000},{dead_letter_worker_consumer_prefetch,256},"
     "{consumer_disconnected_timeout,5000}]}].\n"
 )
 
-#: Two schedulers that sleep when idle: this is a development server beside everything else.
+#: Two schedulers that sleep when idle: a development server shares the machine.
 _ERLANG = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
 
 
@@ -38,16 +38,16 @@ def home(environ: Mapping[str, str]) -> Path | None:
     """Where RabbitMQ is installed.
 
     Args:
-        environ: ``RABBITMQ_HOME`` in it names another RabbitMQ than the system's.
+        environ: its ``RABBITMQ_HOME`` overrides the system's RabbitMQ.
 
     Returns:
-        The directory that holds ``sbin/rabbitmq-server``; None when there is none, or no Erlang.
+        The directory that contains ``sbin/rabbitmq-server``; None without it or without Erlang.
     """
-    given = environ.get("RABBITMQ_HOME")
-    candidates = [Path(given)] if given else sorted(Path(_INSTALLED).glob("rabbitmq_server-*"), reverse=True)
-    found = next((path for path in candidates if (path / "sbin" / "rabbitmq-server").exists()), None)
+    override = environ.get("RABBITMQ_HOME")
+    candidates = [Path(override)] if override else sorted(Path(_INSTALLED).glob("rabbitmq_server-*"), reverse=True)
+    installed = next((path for path in candidates if (path / "sbin" / "rabbitmq-server").exists()), None)
     path = environ.get("PATH")
-    return found if shutil.which("erl", path=path) and shutil.which("epmd", path=path) else None
+    return installed if shutil.which("erl", path=path) and shutil.which("epmd", path=path) else None
 
 
 def broker_url(port: int, vhost: str = VHOST) -> str:
@@ -62,16 +62,16 @@ def management_url(port: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One RabbitMQ: what it is called, where its files are, and its ports."""
+    """One RabbitMQ node: its name, files and ports."""
 
-    name: str  #: Erlang's, e.g. ``rabbit-1@localhost``
+    name: str  #: Erlang node name, e.g. ``rabbit-1@localhost``
     directory: Path
     amqp: int
     http: int
     distribution: int
     epmd: int
-    cookie: str = ""  #: that a cluster's nodes share; empty chooses one
-    cluster: tuple[str, ...] = ()  #: the names of every node that forms one cluster with it
+    cookie: str = ""  #: shared by the nodes of a cluster; empty generates one
+    cluster: tuple[str, ...] = ()  #: names of all nodes of its cluster
 
 
 def specs(
@@ -84,16 +84,16 @@ def specs(
     port: int = 0,
     management_port: int = 0,
 ) -> list[Spec]:
-    """The two processes of a private RabbitMQ, with their files written.
+    """The two processes of a private RabbitMQ; writes their files.
 
     Args:
-        run: whose key is part of the node's name.
-        data: the directory in which they get one of their own.
-        environ: the environment to start them in.
-        ports: where their ports are remembered.
-        consumer_timeout: seconds a consumer may hold a message.
-        port: the AMQP port; 0 chooses one.
-        management_port: the management API's port; 0 chooses one.
+        run: its key is part of the node name.
+        data: parent of their directory.
+        environ: the environment of the processes.
+        ports: claims their ports.
+        consumer_timeout: seconds for which a consumer may hold a message.
+        port: AMQP port; 0 chooses one.
+        management_port: port of the management API; 0 chooses one.
 
     Returns:
         Erlang's name server, then RabbitMQ.
@@ -115,11 +115,11 @@ def specs(
 
 
 def name_server(node: Node, environ: Mapping[str, str]) -> Spec:
-    """The process of a node's name server (epmd), which the nodes of a cluster share.
+    """The process of a name server (epmd), shared by the nodes of a cluster.
 
     Args:
-        node: one of them.
-        environ: the environment to start it in.
+        node: one of the nodes.
+        environ: the environment of the process.
     """
     return Spec(
         name="epmd",
@@ -133,13 +133,13 @@ def name_server(node: Node, environ: Mapping[str, str]) -> Spec:
 
 
 def server(node: Node, environ: Mapping[str, str], *, consumer_timeout: float, name: str = "rabbitmq") -> Spec:
-    """The process of a node, with its files written.
+    """The process of a node; writes its files.
 
     Args:
         node: the node.
-        environ: the environment to start it in.
-        consumer_timeout: seconds a consumer may hold a message.
-        name: the process's.
+        environ: the environment of the process.
+        consumer_timeout: seconds for which a consumer may hold a message.
+        name: name of the process.
 
     Raises:
         LaunchError: RabbitMQ is not installed.
@@ -149,7 +149,7 @@ def server(node: Node, environ: Mapping[str, str], *, consumer_timeout: float, n
         raise LaunchError(_MISSING)
     account = accounts.choose("rabbitmq", node.directory)
     _write_files(node, consumer_timeout)
-    accounts.hand_over(node.directory, account)
+    accounts.assign(node.directory, account)
     return Spec(
         name=name,
         command=(str(installed / "sbin" / "rabbitmq-server"),),
@@ -170,7 +170,7 @@ def server(node: Node, environ: Mapping[str, str], *, consumer_timeout: float, n
 def _environment(node: Node) -> dict[str, str]:
     directory = node.directory
     return {
-        "HOME": str(directory),  # Erlang's cookie is read from here, not from the user's home
+        "HOME": str(directory),  # Erlang reads its cookie from here
         "RABBITMQ_NODENAME": node.name,
         "RABBITMQ_DIST_PORT": str(node.distribution),
         "RABBITMQ_CONF_ENV_FILE": os.devnull,
@@ -184,7 +184,7 @@ def _environment(node: Node) -> dict[str, str]:
         "RABBITMQ_LOG_BASE": str(directory / "log"),
         "RABBITMQ_LOGS": "-",
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
-        # The script then becomes the Erlang machine, instead of waiting for it as a shell: one pid.
+        # The script then execs the Erlang VM instead of waiting for it in a shell: one pid.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
 
@@ -208,7 +208,7 @@ def _write_files(node: Node, consumer_timeout: float) -> None:
         f"default_vhost = {VHOST}\n"
         f"consumer_timeout = {round(consumer_timeout * 1_000)}\n"
         "collect_statistics_interval = 1000\n"
-        # The log of quorum queues is held in memory up to this size; 512 MB by default.
+        # Quorum queues keep their write-ahead log in memory up to this size; 512 MB by default.
         f"raft.wal_max_size_bytes = 67108864\n{peers}",
     )
 
@@ -218,7 +218,7 @@ def _erlang(environ: Mapping[str, str], node: Node) -> dict[str, str]:
 
 
 def _without_rabbitmq(environ: Mapping[str, str]) -> dict[str, str]:
-    """A machine's own RABBITMQ_* must not leak into the private server, nor may systemd's socket."""
+    """The environment without RABBITMQ_* of the system's server and without systemd's socket."""
     return {
         name: value for name, value in environ.items() if not name.startswith("RABBITMQ_") and name != "NOTIFY_SOCKET"
     }

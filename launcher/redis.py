@@ -1,4 +1,4 @@
-"""A private Redis: own data, loopback only, and the durability that the records need."""
+"""A private Redis: its own data, loopback only, with the durability that the records need."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def redis_url(port: int) -> str:
 
 
 def ping_probe(url: str) -> Probe:
-    """Ready when Redis answers a PING, its data loaded.
+    """Ready when Redis responds to PING, with its data loaded.
 
     Args:
-        url: of the Redis.
+        url: URL of the Redis.
     """
 
     def probe() -> str | None:
@@ -37,7 +37,7 @@ def ping_probe(url: str) -> Probe:
         try:
             client.run([("PING",)])
         except (redis.RedisError, OSError) as exc:
-            return f"Redis does not answer: {exc}"
+            return f"Redis does not respond: {exc}"
         finally:
             client.close()
         return None
@@ -46,12 +46,12 @@ def ping_probe(url: str) -> Probe:
 
 
 def spec(data: Path, environ: Mapping[str, str], ports: Ports, *, port: int = 0) -> Spec:
-    """The process of a private Redis, with its directory made.
+    """The process of a private Redis; creates its directory.
 
     Args:
-        data: the directory in which it gets one of its own.
-        environ: the environment to start it in.
-        ports: where its port is remembered.
+        data: parent of its directory.
+        environ: the environment of the process.
+        ports: claims its port.
         port: its port; 0 chooses one.
 
     Raises:
@@ -64,7 +64,7 @@ def spec(data: Path, environ: Mapping[str, str], ports: Ports, *, port: int = 0)
     directory = data / "redis"
     directory.mkdir(exist_ok=True)
     account = accounts.choose("redis", directory)
-    accounts.hand_over(directory, account)
+    accounts.assign(directory, account)
     options = {
         "bind": "127.0.0.1",
         "port": str(number),
@@ -72,13 +72,13 @@ def spec(data: Path, environ: Mapping[str, str], ports: Ports, *, port: int = 0)
         "daemonize": "no",
         "appendonly": "yes",
         "appendfsync": "everysec",
-        "save": "",  # the append-only file is the one truth; no snapshots beside it
+        "save": "",  # persistence by the append-only file only, no snapshots
         "maxmemory-policy": "noeviction",
-        "set-proc-title": "no",  # a title would overwrite the marker in the environment
+        "set-proc-title": "no",  # setting the title would overwrite the marker in the environment
     }
     return Spec(
         name="redis",
-        command=(executable, *(word for name, value in options.items() for word in (f"--{name}", value))),
+        command=(executable, *(argument for name, value in options.items() for argument in (f"--{name}", value))),
         environ=environ,
         directory=directory,
         ready=all_of(ping_probe(redis_url(number))),

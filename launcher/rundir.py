@@ -1,4 +1,4 @@
-"""What lies where in a run directory."""
+"""The files of a run directory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class RunDir:
-    """A run directory: data, logs, ports and pids of one stack. Two of them never meet."""
+    """A run directory: data, logs, ports and pids of one stack, isolated from other stacks."""
 
     path: Path
 
     @classmethod
     def at(cls, path: str | Path) -> RunDir:
-        """The run directory at a path, made where it is missing.
+        """The run directory at a path; creates it if missing.
 
         Args:
             path: relative to the current directory, or absolute.
@@ -27,51 +27,51 @@ class RunDir:
 
     @property
     def key(self) -> str:
-        """A short name that no other run directory has: part of node and worker names."""
+        """A short unique name: part of node and worker names."""
         return hashlib.sha256(str(self.path).encode()).hexdigest()[:10]
 
     @property
     def logs(self) -> Path:
-        """Directory of the logs, one a process."""
+        """The directory of the logs, one file a process."""
         return self.path / "log"
 
     @property
     def env(self) -> Path:
-        """Where the URLs and pids are, one ``KEY=value`` a line."""
+        """URLs and pids, one ``KEY=value`` a line."""
         return self.path / "env"
 
     @property
     def state(self) -> Path:
-        """What the supervisor says of its processes."""
+        """The state that the supervisor publishes."""
         return self.path / "state.json"
 
     @property
     def request(self) -> Path:
-        """What a command asks of the supervisor."""
+        """A command's request to the supervisor."""
         return self.path / "request.json"
 
     @property
     def ports(self) -> Path:
-        """The ports chosen."""
+        """The claimed ports."""
         return self.path / "ports.json"
 
     @property
     def own(self) -> Path:
-        """The URLs of this stack's own servers, kept when it is down."""
+        """The URLs of this stack's own servers; kept while it is down."""
         return self.path / "own.json"
 
     @property
-    def alive(self) -> Path:
-        """Locked by the supervisor for as long as it lives."""
+    def supervisor_lock(self) -> Path:
+        """Locked by the supervisor while it runs."""
         return self.path / "supervisor.lock"
 
     @property
-    def turn(self) -> Path:
-        """Locked by a command while it starts or stops something."""
+    def command_lock(self) -> Path:
+        """Locked by a command while it starts or stops processes."""
         return self.path / "command.lock"
 
     def log(self, name: str) -> Path:
-        """A process's log.
+        """The log file of a process.
 
         Args:
             name: the process's name.

@@ -1,4 +1,4 @@
-"""``make status``: a table of the processes, and the last words of the ones that died."""
+"""``make status``: a table of the processes, and the last log lines of those that died."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from launcher import envfile, files, procfs
 from launcher.control import Stack
-from launcher.layout import State
+from launcher.layout import ProcessState
 
-RUNNING, FAULTY, STOPPED = 0, 1, 3  #: exit statuses, as init scripts have them
+RUNNING, FAULTY, STOPPED = 0, 1, 3  #: exit statuses of LSB init scripts
 
 _COLUMNS = "{name:<11}{state:<12}{pid:>8}  {age:>9}  {restarts:>8}  {address}"
 
@@ -23,7 +23,7 @@ def report(stack: Stack) -> tuple[list[str], int]:
         stack: the stack.
 
     Returns:
-        The lines for people, and the exit status: 0 all ready, 1 something isn't, 3 nothing runs.
+        The lines to print, and the exit status: 0 all ready, 1 not all ready, 3 nothing runs.
     """
     if not stack.supervised():
         return _unsupervised(stack)
@@ -34,18 +34,18 @@ def report(stack: Stack) -> tuple[list[str], int]:
     )
     lines = [head, *(_row(process) for process in processes), ""]
     for process in processes:
-        lines += _trouble(process)
+        lines += _failures(process)
     lines += [*state["notes"], f"supervisor pid {state['supervisor']}; addresses and pids: {stack.run.env}"]
-    ready = all(process["state"] == State.READY for process in processes)
+    ready = all(process["state"] == ProcessState.READY for process in processes)
     return lines, RUNNING if ready else FAULTY
 
 
 def _unsupervised(stack: Stack) -> tuple[list[str], int]:
-    left = procfs.owned(stack.run.path)
-    if not left:
+    leftovers = procfs.owned(stack.run.path)
+    if not leftovers:
         return [f"nothing is running in {stack.run.path}"], STOPPED
-    lines = [f"the supervisor is dead and left these behind (make up or make down clears them, {stack.run.path}):"]
-    return [*lines, *(f"  pid {pid}: {procfs.command(pid)[:100]}" for pid in left)], FAULTY
+    lines = [f"the supervisor is dead; these processes remain (make up or make down stops them, {stack.run.path}):"]
+    return [*lines, *(f"  pid {pid}: {procfs.command(pid)[:100]}" for pid in leftovers)], FAULTY
 
 
 def _row(process: dict[str, Any]) -> str:
@@ -53,11 +53,11 @@ def _row(process: dict[str, Any]) -> str:
     return _COLUMNS.format(**{**process, "pid": process["pid"] or "-", "age": age})
 
 
-def _trouble(process: dict[str, Any]) -> Iterator[str]:
-    if process["why"] and process["state"] != State.READY:
-        yield f"{process['name']} is not ready: {process['why']}"
+def _failures(process: dict[str, Any]) -> Iterator[str]:
+    if process["reason"] and process["state"] != ProcessState.READY:
+        yield f"{process['name']} is not ready: {process['reason']}"
     if process["restarts"]:
-        yield f"{process['name']} was restarted {process['restarts']} times; last it {process['ending']}. Its log ({process['log']}):"
+        yield f"{process['name']} was restarted {process['restarts']} times; the process last {process['ending']}. Its log ({process['log']}):"
         yield from (f"  | {line}" for line in files.tail(Path(process["log"]), 5))
 
 
@@ -68,12 +68,12 @@ def _duration(seconds: float) -> str:
 
 
 def addresses(stack: Stack) -> list[str]:
-    """Where people find what runs, after ``up``.
+    """The addresses to print after ``up``.
 
     Args:
         stack: the stack.
     """
     values = envfile.read(stack.run.env)
-    shown = {"DISPATCH_HTTP_URL": "gateway", "FLOWER_URL": "Flower"}
-    lines = [f"{title:<10} {values[key]}" for key, title in shown.items() if key in values]
-    return [*lines, f"{'all of it':<10} {stack.run.env}"]
+    titles = {"DISPATCH_HTTP_URL": "gateway", "FLOWER_URL": "Flower"}
+    lines = [f"{title:<10} {values[key]}" for key, title in titles.items() if key in values]
+    return [*lines, f"{'all':<10} {stack.run.env}"]

@@ -1,7 +1,7 @@
-"""The supervisor: owns every process of a stack, starts again what dies, and tells others through files.
+"""The supervisor: owns every process of a stack, restarts those that die, and publishes their state in files.
 
-It writes ``env`` (URLs and pids) and ``state.json``; commands ask for more through ``request.json``
-and SIGHUP. It holds a lock for as long as it lives, which is how others know that it does.
+It writes ``env`` (URLs and pids) and ``state.json``; commands send requests through ``request.json`` and SIGHUP. It holds
+a lock while it runs, by which commands detect it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from dispatch.errors import ConfigurationError
 from launcher import envfile, files, plan, procfs
 from launcher.child import Child
 from launcher.errors import LaunchError
-from launcher.layout import STOP_ORDER, State
+from launcher.layout import STOP_ORDER, ProcessState
 from launcher.ports import Ports
 from launcher.rundir import RunDir
 
-BUSY_TICK = 0.1  #: seconds between two looks while something is starting or stopping
-IDLE_TICK = 1.0  #: seconds between two looks otherwise; a death wakes it at once
-LOG_LOOK = 30.0  #: seconds between two looks at the sizes of the logs
+BUSY_TICK = 0.1  #: seconds between two steps while a process is starting or stopping
+IDLE_TICK = 1.0  #: seconds between two steps otherwise; a death wakes it at once
+LOG_CHECK = 30.0  #: seconds between two checks of the log sizes
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +39,16 @@ Sleep = Callable[[float], None]
 
 
 class Supervisor:
-    """Keeps the wanted processes of a plan running.
+    """Keeps the requested processes of a plan running.
 
     Args:
-        run: where it writes.
-        planned: every process that may be wanted.
-        wanted: the ones to start now.
-        sleep: waits so many seconds, or less when something happened.
+        run: the run directory.
+        planned: all processes that may be started.
+        names: the processes to start now.
+        sleep: waits for a number of seconds, or until a signal arrives.
     """
 
-    def __init__(self, run: RunDir, planned: plan.Plan, wanted: Iterable[str], sleep: Sleep = time.sleep) -> None:
+    def __init__(self, run: RunDir, planned: plan.Plan, names: Iterable[str], sleep: Sleep = time.sleep) -> None:
         self._run = run
         self._plan = planned
         self._sleep = sleep
@@ -56,38 +56,38 @@ class Supervisor:
         self._handled = ""
         self._phase = "running"
         self._logs_due = 0.0
-        self.want(wanted)
+        self.want(names)
 
     def want(self, names: Iterable[str]) -> None:
-        """Start these processes as soon as what they need is ready.
+        """Start these processes as soon as the processes they depend on are ready.
 
         Args:
-            names: those that are not planned (an external server) are left out.
+            names: those that are not planned (an external server) are ignored.
         """
-        chosen = set(names)
+        selected = set(names)
         for spec in self._plan.specs:
-            if spec.name in chosen and spec.name not in self._children:
+            if spec.name in selected and spec.name not in self._children:
                 path = self._run.log(spec.name)
                 files.rotate(path)
                 self._children[spec.name] = Child(spec, path)
 
-    def run(self, goes_on: Callable[[], bool]) -> None:
-        """Watch until told to stop, then stop everything.
+    def run(self, running: Callable[[], bool]) -> None:
+        """Supervise until `running` is false, then stop all processes.
 
         Args:
-            goes_on: asked at each look.
+            running: called at each step.
         """
         self.publish()
-        while goes_on():
+        while running():
             self._take_request()
             if self.step():
                 self.publish()
             self._trim_logs()
-            self._sleep(IDLE_TICK if self._settled() else BUSY_TICK)
+            self._sleep(IDLE_TICK if self._all_ready() else BUSY_TICK)
         self.stop()
 
     def step(self) -> bool:
-        """Give each process what is due.
+        """Execute the due actions of each process.
 
         Returns:
             Whether anything changed.
@@ -96,17 +96,17 @@ class Supervisor:
         return any(changes)
 
     def stop(self) -> None:
-        """Stop everything, in order: who takes work in first, servers last."""
+        """Stop all processes, in `STOP_ORDER`."""
         self._phase = "stopping"
         for child in self._children.values():
             if child.pid is None:
-                child.stop()  # must not be started in the meantime
+                child.stop()  # must not start meanwhile
         for names in STOP_ORDER:
             group = [self._children[name] for name in names if name in self._children]
             for child in group:
                 child.stop()
             self.publish()
-            while any(child.state is not State.STOPPED for child in group):
+            while any(child.state is not ProcessState.STOPPED for child in group):
                 if self.step():
                     self.publish()
                 self._sleep(BUSY_TICK)
@@ -135,18 +135,20 @@ class Supervisor:
             )
             if name not in self._children and any(spec.name == name for spec in self._plan.specs)
         }
-        values = {key: value for key, value in self._plan.shown.items() if key not in missing}
+        values = {key: value for key, value in self._plan.env.items() if key not in missing}
         for child in self._children.values():
             if child.spec.pid_key and child.pid:
                 values[child.spec.pid_key] = str(child.pid)
         return {**values, "SUPERVISOR_PID": str(os.getpid())}
 
     def _may_start(self, child: Child) -> bool:
-        needed = [self._children[name] for name in child.spec.after if name in self._children]
-        return len(needed) == len(child.spec.after) and all(other.state is State.READY for other in needed)
+        dependencies = [self._children[name] for name in child.spec.after if name in self._children]
+        return len(dependencies) == len(child.spec.after) and all(
+            other.state is ProcessState.READY for other in dependencies
+        )
 
-    def _settled(self) -> bool:
-        return all(child.state is State.READY for child in self._children.values())
+    def _all_ready(self) -> bool:
+        return all(child.state is ProcessState.READY for child in self._children.values())
 
     def _take_request(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -161,13 +163,13 @@ class Supervisor:
 
     def _trim_logs(self) -> None:
         if time.monotonic() >= self._logs_due:
-            self._logs_due = time.monotonic() + LOG_LOOK
+            self._logs_due = time.monotonic() + LOG_CHECK
             for name in (*self._children, "supervisor"):
                 files.rotate_in_place(self._run.log(name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Be the supervisor of a run directory (``DISPATCH_RUN_DIR``) until told to stop by SIGTERM.
+    """Supervise the stack of a run directory (``DISPATCH_RUN_DIR``) until SIGTERM.
 
     Args:
         argv: the command line without the program; the process's own by default.
@@ -177,22 +179,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m launcher.supervisor")
     parser.add_argument("--names", required=True, help="processes to start, comma-separated")
-    parser.add_argument("--owner", type=int, default=0, help="pid with which the whole stack ends; 0 is none")
+    parser.add_argument("--owner", type=int, default=0, help="pid of a process with which the stack ends; 0 is none")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = configuration.load()
     run = RunDir.at(settings.run_dir)
-    with run.alive.open("w") as lock:
+    with run.supervisor_lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("another supervisor is at work in %s", run.path)
+            log.info("another supervisor runs in %s", run.path)
             return 1
-        return _supervise(run, settings, args.names.split(","), _alive(args.owner))
+        return _supervise(run, settings, args.names.split(","), _owner_alive(args.owner))
 
 
-def _supervise(run: RunDir, settings: Settings, names: Iterable[str], goes_on: Callable[[], bool]) -> int:
+def _supervise(run: RunDir, settings: Settings, names: Iterable[str], owner_alive: Callable[[], bool]) -> int:
     signals = _Signals()
     ports = Ports(run.ports)
     try:
@@ -202,21 +204,21 @@ def _supervise(run: RunDir, settings: Settings, names: Iterable[str], goes_on: C
         files.write(run.state, json.dumps({"supervisor": os.getpid(), "error": str(exc), "processes": []}))
         return 1
     files.write(run.own, json.dumps(planned.own))
-    Supervisor(run, planned, names, signals.sleep).run(lambda: goes_on() and not signals.stopping)
+    Supervisor(run, planned, names, signals.sleep).run(lambda: owner_alive() and not signals.stopping)
     ports.close()
     return 0
 
 
-def _alive(owner: int) -> Callable[[], bool]:
-    """A look at whether the owner lives; without one the answer is always yes."""
+def _owner_alive(owner: int) -> Callable[[], bool]:
+    """A check whether the owner is alive; always true without one."""
     if not owner:
         return lambda: True
-    born = procfs.started_at(owner)
-    return lambda: born is not None and procfs.started_at(owner) == born
+    start = procfs.started_at(owner)
+    return lambda: start is not None and procfs.started_at(owner) == start
 
 
 class _Signals:
-    """Wakes the supervisor at once when a child dies or a command has a wish."""
+    """Wakes the supervisor when a child dies or a command sends a request."""
 
     def __init__(self) -> None:
         self.stopping = False

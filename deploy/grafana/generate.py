@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Grafana's dashboards from a description: ``deploy/grafana/generate.py`` writes ``deploy/grafana/dashboards``.
+"""Generates Grafana's dashboards: ``deploy/grafana/generate.py`` writes ``deploy/grafana/dashboards``.
 
-A dashboard is rows of panels; a panel is a title, a unit and its queries. Everything else is the same everywhere.
+A dashboard has rows of panels; a panel has a title, a unit and queries. Everything else is the same for all.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ HEIGHT = {"timeseries": 8, "stat": 4, "table": 8}  #: grid units
 
 RATE = "[$__rate_interval]"
 
-#: The name of a query, as `Panel.queries` has it: PromQL and the legend of its series.
-Query = tuple[str, str]
+#: PromQL, and the legend of its series.
+PanelQuery = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Panel:
     """One graph, number or table."""
 
     title: str
-    unit: str  #: Grafana's name of it, e.g. ``s``, ``reqps``, ``percentunit``
-    queries: tuple[Query, ...]
+    unit: str  #: in Grafana's notation, e.g. ``s``, ``reqps``, ``percentunit``
+    queries: tuple[PanelQuery, ...]
     kind: str = "timeseries"
     help: str = ""
-    limits: tuple[float, ...] = ()  #: yellow (if there are two) and red from here on; drawn as lines in graphs
-    bad_below: bool = False  #: with limits: red below the first, green above
-    exemplars: bool = False  #: dots that lead to a trace
+    limits: tuple[float, ...] = ()  #: thresholds for yellow (if two) and red; drawn as lines in graphs
+    bad_below: bool = False  #: with `limits`: red below the first, green above
+    exemplars: bool = False  #: show exemplars, which link to traces
 
 
 @dataclasses.dataclass(frozen=True)
 class Dashboard:
-    """One page."""
+    """One dashboard."""
 
     uid: str
     title: str
@@ -48,20 +48,18 @@ class Dashboard:
 
 
 def rate(metric: str, *by: str, where: str = "") -> str:
-    """Events a second, over all processes."""
+    """Events a second, summed over all processes."""
     return f"sum{_by(by)} (rate({metric}{_where(where)}{RATE}))"
 
 
-def quantile(share: float, metric: str, *by: str, where: str = "") -> str:
+def quantile(q: float, metric: str, *by: str, where: str = "") -> str:
     """A quantile of a histogram, over all processes."""
-    return (
-        f"histogram_quantile({share}, sum by ({', '.join(('le', *by))}) (rate({metric}_bucket{_where(where)}{RATE})))"
-    )
+    return f"histogram_quantile({q}, sum by ({', '.join(('le', *by))}) (rate({metric}_bucket{_where(where)}{RATE})))"
 
 
-def quantiles(metric: str, where: str = "") -> tuple[Query, ...]:
+def quantiles(metric: str, where: str = "") -> tuple[PanelQuery, ...]:
     """Median, 95th and 99th percentile."""
-    return tuple((quantile(share, metric, where=where), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99))
+    return tuple((quantile(q, metric, where=where), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99))
 
 
 def _by(labels: tuple[str, ...]) -> str:
@@ -88,21 +86,21 @@ FLOW = Dashboard(
             Panel("Ready in the work queue", "short", ((f"max(robot:queue_messages:max{{{WORK},state='ready'}})", ""),), "stat"),
             Panel("Running", "short", (("sum(robot_tasks_in_flight)", ""),), "stat"),
             Panel("Dead letters", "short", ((f"max(robot:queue_messages:max{{{DLQ},state='ready'}})", ""),), "stat", limits=(1, 100)),
-            Panel("Guard refuses", "bool_yes_no", (("max(robot_queue_guard_refusing)", ""),), "stat", limits=(1,)),
+            Panel("Guard rejects", "bool_yes_no", (("max(robot_queue_guard_refusing)", ""),), "stat", limits=(1,)),
         ),
         (
             Panel("Accepted by type", "reqps", ((rate("robot_tasks_accepted_total", "type"), "{{type}}"),)),
             Panel("Refused by reason", "reqps", ((rate("robot_tasks_refused_total", "reason"), "{{reason}}"),)),
         ),
         (
-            Panel("Accepting takes", "s", quantiles("robot_http_request_duration_seconds", ACCEPT), limits=(1,),
+            Panel("Time to accept", "s", quantiles("robot_http_request_duration_seconds", ACCEPT), limits=(1,),
                   help="POST /v1/tasks. Objective: 95 % within 1 s.", exemplars=True),
-            Panel("RabbitMQ's confirm takes", "s", quantiles("robot_publish_confirm_seconds", GATEWAY), limits=(0.5, 2),
-                  help="After DISPATCH_CONFIRM_TIMEOUT (2 s) the answer is publish-unconfirmed.", exemplars=True),
+            Panel("Time to RabbitMQ's confirm", "s", quantiles("robot_publish_confirm_seconds", GATEWAY), limits=(0.5, 2),
+                  help="After DISPATCH_CONFIRM_TIMEOUT (2 s) the response is publish-unconfirmed.", exemplars=True),
         ),
         (
             Panel("Requests by route", "reqps", ((rate("robot_http_requests_total", "method", "route"), "{{method}} {{route}}"),)),
-            Panel("Answers by status", "reqps", ((rate("robot_http_requests_total", "status"), "{{status}}"),)),
+            Panel("Responses by status", "reqps", ((rate("robot_http_requests_total", "status"), "{{status}}"),)),
         ),
         (
             Panel("Attempts by outcome", "ops", ((rate("robot_task_attempts_total", "outcome"), "{{outcome}}"),)),
@@ -117,28 +115,28 @@ QUEUES = Dashboard(
     "Queues and ladder",
     (
         (
-            Panel("Oldest task waits", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{WORK}}}", ""),), "stat", limits=(600, 1800)),
+            Panel("Oldest task's wait", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{WORK}}}", ""),), "stat", limits=(600, 1800)),
             Panel("Consumers", "short", ((f"robot:queue_consumers:max{{{WORK}}}", ""),), "stat", limits=(1,), bad_below=True),
-            Panel("On a rung", "short", ((f"sum(robot:queue_messages:max{{{RUNGS},state='ready'}})", ""),), "stat"),
+            Panel("On rungs", "short", ((f"sum(robot:queue_messages:max{{{RUNGS},state='ready'}})", ""),), "stat"),
             Panel("Dead letters", "short", ((f"max(robot:queue_messages:max{{{DLQ},state='ready'}})", ""),), "stat", limits=(1, 100)),
-            Panel("Oldest letter", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{DLQ}}}", ""),), "stat", limits=(86_400, 604_800)),
+            Panel("Oldest dead letter", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{DLQ}}}", ""),), "stat", limits=(86_400, 604_800)),
             Panel("Drift", "short", (("max(robot_topology_drift)", ""),), "stat", limits=(1,),
                   help="Differences between RabbitMQ and topology.py: `celery -A celery_app topology verify`."),
         ),
         (
             Panel("Ready", "short", (("robot:queue_messages:max{state='ready'}", "{{queue}}"),)),
             Panel("Unacked", "short", (("robot:queue_messages:max{state='unacked'}", "{{queue}}"),),
-                  help="In workers' hands. 40 a worker at most in the work queue."),
+                  help="Delivered to workers; in the work queue at most 40 a worker."),
         ),
         (
             Panel("The ladder", "short", ((f"robot:queue_messages:max{{{RUNGS},state='ready'}}", "{{queue}}"),),
-                  help="What waits for its next attempt; a queue's messages move on when its TTL is over."),
-            Panel("Oldest task waits", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{WORK}}}", "{{queue}}"),), limits=(600, 1800),
-                  help="Queued and not claimed, wherever its copy is: one that is stuck on a rung after its time, too."),
+                  help="Messages that wait for their next attempt; a queue dead-letters them after its TTL."),
+            Panel("Oldest task's wait", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{WORK}}}", "{{queue}}"),), limits=(600, 1800),
+                  help="Queued and not claimed, wherever its copy is, including a copy stuck on a rung after its TTL."),
         ),
         (
-            Panel("Work queue as the gateway sees it", "short", (("max(robot_queue_depth)", "ready"),),
-                  help="What the 429 guard goes by."),
+            Panel("Work queue depth in the gateway", "short", (("max(robot_queue_depth)", "ready"),),
+                  help="The input of the 429 guard."),
             Panel("Consumers", "short", (("robot:queue_consumers:max", "{{queue}}"),)),
         ),
         (
@@ -166,13 +164,13 @@ WORKERS = Dashboard(
         ),
         (
             Panel("An attempt takes (p95)", "s", ((quantile(0.95, "robot_task_duration_seconds", "type"), "{{type}}"),), exemplars=True),
-            Panel("A task waits in the queue (p95)", "s", ((quantile(0.95, "robot_task_queue_seconds", "type"), "{{type}}"),), exemplars=True),
+            Panel("Wait in the queue (p95)", "s", ((quantile(0.95, "robot_task_queue_seconds", "type"), "{{type}}"),), exemplars=True),
         ),
         (
-            Panel("Claims by answer", "ops", ((rate("robot_claims_total", "answer"), "{{answer}}"),),
-                  help="RUN is the normal one. DONE and STALE are extra copies, BUSY a copy whose first still runs."),
+            Panel("Claims by result", "ops", ((rate("robot_claims_total", "answer"), "{{answer}}"),),
+                  help="RUN is the normal one. DONE and STALE are extra copies, BUSY a copy of a task that is running."),
             Panel("Leases lost", "ops", ((rate("robot_leases_lost_total"), "lost"),)),
-            Panel("What the sweeper did", "ops", ((rate("robot_sweeper_actions_total", "action"), "{{action}}"),)),
+            Panel("Sweeper actions", "ops", ((rate("robot_sweeper_actions_total", "action"), "{{action}}"),)),
         ),
         (
             Panel("Versions", "short", (("count by (job, version) (robot_build_info)", "{{job}} {{version}}"),), "table"),
@@ -186,8 +184,8 @@ SLO = Dashboard(
     (
         (
             Panel("Accepted in 30 days", "percentunit", (("1 - robot:acceptance_errors:ratio_rate30d", ""),), "stat", limits=(0.995,), bad_below=True),
-            Panel("Error budget left", "percentunit", (("robot:acceptance_budget:remaining30d", ""),), "stat", limits=(0,), bad_below=True),
-            Panel("Accepting, p95", "s", (("robot:acceptance_seconds:quantile5m{quantile='0.95'}", ""),), "stat", limits=(1,)),
+            Panel("Error budget remaining", "percentunit", (("robot:acceptance_budget:remaining30d", ""),), "stat", limits=(0,), bad_below=True),
+            Panel("Time to accept, p95", "s", (("robot:acceptance_seconds:quantile5m{quantile='0.95'}", ""),), "stat", limits=(1,)),
             Panel("Status query, p95", "s", (("robot:status_query_seconds:quantile5m{quantile='0.95'}", ""),), "stat", limits=(0.3,)),
             Panel("Status query, p99", "s", (("robot:status_query_seconds:quantile5m{quantile='0.99'}", ""),), "stat", limits=(0.8,)),
         ),
@@ -195,15 +193,15 @@ SLO = Dashboard(
             Panel("Burn rate", "short", (
                 ("robot:acceptance_errors:ratio_rate1h / 0.005", "1 h (pages at 72)"),
                 ("robot:acceptance_errors:ratio_rate6h / 0.005", "6 h (pages at 24)"),
-            ), help="1: the month's budget is spent at the end of the month.", limits=(24, 72)),
+            ), help="1: the budget lasts exactly one month.", limits=(24, 72)),
             Panel("Refused share", "percentunit", (
                 ("robot:acceptance_errors:ratio_rate5m", "5 min"),
                 ("robot:acceptance_errors:ratio_rate1h", "1 h"),
             ), limits=(0.005,)),
         ),
         (
-            Panel("Accepting takes", "s", (("robot:acceptance_seconds:quantile5m", "p{{quantile}}"),), limits=(1,)),
-            Panel("A status query takes", "s", (("robot:status_query_seconds:quantile5m", "p{{quantile}}"),), limits=(0.3, 0.8)),
+            Panel("Time to accept", "s", (("robot:acceptance_seconds:quantile5m", "p{{quantile}}"),), limits=(1,)),
+            Panel("Time of a status query", "s", (("robot:status_query_seconds:quantile5m", "p{{quantile}}"),), limits=(0.3, 0.8)),
         ),
         (
             Panel("Alerts", "short", (("ALERTS{alertname=~'Robot.+'}", "{{alertname}}"),), "table"),
@@ -219,15 +217,15 @@ def render(dashboard: Dashboard) -> dict[str, Any]:
     """A dashboard as Grafana's JSON model.
 
     Args:
-        dashboard: what to show.
+        dashboard: its description.
     """
     panels: list[dict[str, Any]] = []
     top = 0
     for row in dashboard.rows:
         width, height = WIDTH // len(row), HEIGHT[row[0].kind]
         for column, panel in enumerate(row):
-            place = {"x": column * width, "y": top, "w": width, "h": height}
-            panels.append({"id": len(panels) + 1, "gridPos": place, **_panel(panel)})
+            position = {"x": column * width, "y": top, "w": width, "h": height}
+            panels.append({"id": len(panels) + 1, "gridPos": position, **_panel(panel)})
         top += height
     return {
         "uid": dashboard.uid,
@@ -255,25 +253,25 @@ def _panel(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _target(number: int, query: Query, panel: Panel) -> dict[str, Any]:
+def _target(number: int, query: PanelQuery, panel: Panel) -> dict[str, Any]:
     expression, legend = query
-    shape = {"format": "table", "instant": True} if panel.kind == "table" else {}
+    table = {"format": "table", "instant": True} if panel.kind == "table" else {}
     return {
         "refId": chr(ord("A") + number),
         "datasource": DATASOURCE,
         "expr": expression,
         "legendFormat": legend or "__auto",
         "exemplar": panel.exemplars,
-        **shape,
+        **table,
     }
 
 
 def _defaults(panel: Panel) -> dict[str, Any]:
-    found: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": _steps(panel)}}
+    result: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": _steps(panel)}}
     if panel.kind == "timeseries":
         lines = "line" if panel.limits else "off"
-        found |= {"min": 0, "custom": {"lineWidth": 1, "fillOpacity": 8, "thresholdsStyle": {"mode": lines}}}
-    return found
+        result |= {"min": 0, "custom": {"lineWidth": 1, "fillOpacity": 8, "thresholdsStyle": {"mode": lines}}}
+    return result
 
 
 def _steps(panel: Panel) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ _T = TypeVar("_T", bound=_Rule)
 
 
 @dataclasses.dataclass
-class _Pending(Generic[_T]):
+class _PendingRule(Generic[_T]):
     rule: _T
     after: int
     times: int | None
@@ -74,12 +74,12 @@ class FaultQueue(Generic[_T]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pending: list[_Pending[_T]] = []
+        self._pending: list[_PendingRule[_T]] = []
 
     def add(self, rule: _T) -> None:
         """Add a rule; the oldest is removed above `_MAX_PENDING`."""
         with self._lock:
-            self._pending = [*self._pending, _Pending(rule, rule.after, rule.times)][-_MAX_PENDING:]
+            self._pending = [*self._pending, _PendingRule(rule, rule.after, rule.times)][-_MAX_PENDING:]
 
     def take(self, matches: Callable[[_T], bool]) -> _T | None:
         """Use the first matching rule once.

@@ -127,7 +127,7 @@ def start(directory: Path, owner: int) -> Servers:
         owner: a process id.
     """
     run = RunDir.at(directory)
-    Stack(run, say=lambda _: None).up(layout.SERVERS, os.environ, owner)
+    Stack(run, report=lambda _: None).up(layout.SERVERS, os.environ, owner)
     values = envfile.read(run.env)
     amqp_url = values["DISPATCH_BROKER_URL"].rpartition("/")[0]
     return Servers(amqp_url, values["DISPATCH_MANAGEMENT_URL"], values["DISPATCH_REDIS_URL"], time.time())

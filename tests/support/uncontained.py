@@ -104,7 +104,7 @@ class Uncontained:
         for name in ("advanced.config", "enabled_plugins"):
             shutil.copy(shipped / name, node.directory / name)
         shutil.copy(self.base / "definitions" / "definitions.json", node.directory)
-        accounts.hand_over(node.directory, spec.account)
+        accounts.assign(node.directory, spec.account)
         epmd = rabbitmq.name_server(node, os.environ)
         self._spawn("epmd", epmd.command, epmd.environ, epmd.account)
         eventually(lambda: epmd.ready("") is None, 20, "epmd answers")

@@ -171,10 +171,10 @@ def _schemas(contracts: Sequence[Operation], types: Mapping[str, TaskType]) -> t
     responses = [response.model for contract in contracts for response in contract.responses if response.model]
     outputs: list[type[pydantic.BaseModel]] = [models.ProblemModel, models.EventModel]
     outputs += [model for model in responses if isinstance(model, type) and issubclass(model, pydantic.BaseModel)]
-    wanted: list[tuple[type[pydantic.BaseModel], JsonSchemaMode]] = []
-    wanted += [(model, "validation") for model in dict.fromkeys(inputs)]
-    wanted += [(model, "serialization") for model in dict.fromkeys(outputs)]
-    keyed, definitions = models_json_schema(wanted, by_alias=True, ref_template=_REF, schema_generator=_Schemas)
+    described: list[tuple[type[pydantic.BaseModel], JsonSchemaMode]] = []
+    described += [(model, "validation") for model in dict.fromkeys(inputs)]
+    described += [(model, "serialization") for model in dict.fromkeys(outputs)]
+    keyed, definitions = models_json_schema(described, by_alias=True, ref_template=_REF, schema_generator=_Schemas)
     refs: dict[Any, JsonSchemaValue] = {model: ref for (model, _), ref in keyed.items()}
     refs[list[models.EventModel]] = {"type": "array", "items": refs[models.EventModel]}
     schemas: dict[str, Any] = dict(definitions["$defs"])

@@ -10,7 +10,7 @@ import flask
 import structlog
 from flask import Response
 
-from dispatch.config import api_keys as keys
+from dispatch.config import api_keys
 from dispatch.errors import InDoubt, PublishError, StoreError
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.contract import models
@@ -19,7 +19,7 @@ from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.submission import Accepted, Submission, Submitter
-from dispatch.gateway.views import event_stream as streams
+from dispatch.gateway.views import event_stream
 from dispatch.protocol import ids
 from dispatch.protocol.record import Record
 from dispatch.store.idempotency import IdempotencyKeys
@@ -77,7 +77,7 @@ class TaskViews:
                     models.TaskModel, ("Location", "Retry-After", "Idempotent-Replayed"),
                 ),
             ),
-            scope=keys.TASKS_WRITE,
+            scope=api_keys.TASKS_WRITE,
             description="After any 4xx or 5xx but `publish-unconfirmed` the task never runs. "
             "An `Idempotency-Key` makes a repeated request safe.",
             body=models.SubmitBody,
@@ -114,7 +114,7 @@ class TaskViews:
                 ),
                 ResponseSpec(304, "Unchanged.", None, ("ETag", "Cache-Control", "Retry-After", "Preference-Applied")),
             ),
-            scope=keys.TASKS_READ,
+            scope=api_keys.TASKS_READ,
             description="`Prefer: wait=N` waits up to 20 s for the next change. A response without `Preference-Applied` did "
             "not wait, because too many requests do: poll again after `Retry-After` seconds.",
             headers=("Prefer", "If-None-Match"),
@@ -143,7 +143,7 @@ class TaskViews:
         Operation(
             "GET", "/v1/tasks", "listTasks", "Tasks", "List the principal's tasks, newest first",
             (ResponseSpec(200, "A page.", models.TaskListModel, ("Cache-Control",)),),
-            scope=keys.TASKS_READ,
+            scope=api_keys.TASKS_READ,
             description="With a filter, a page may have fewer items than `limit` although `next` is not null.",
             query=models.TaskQuery,
         )
@@ -169,11 +169,11 @@ class TaskViews:
             (
                 ResponseSpec(
                     200, "Every hop so far; as a stream also future ones.", list[models.EventModel], ("Cache-Control",),
-                    also=streams.MEDIA_TYPE,
+                    also=event_stream.MEDIA_TYPE,
                 ),
                 ResponseSpec(204, "The stream of an ended task to a client that has received every event: do not reconnect."),
             ),
-            scope=keys.TASKS_READ,
+            scope=api_keys.TASKS_READ,
             description="With `Accept: text/event-stream` a stream of server-sent events: `id` is the hop's `seq`, `event` "
             "its `kind`, `data` the hop. It resumes after `Last-Event-ID` and closes when the task has ended.",
             headers=("Last-Event-ID",),
@@ -183,10 +183,10 @@ class TaskViews:
     def events(self, task_id: str) -> Response:
         """The hops of a task of the principal."""
         record = self._own(task_id)
-        media_type = flask.request.accept_mimetypes.best_match(["application/json", streams.MEDIA_TYPE])
+        media_type = flask.request.accept_mimetypes.best_match(["application/json", event_stream.MEDIA_TYPE])
         return (
             self._stream(record)
-            if media_type == streams.MEDIA_TYPE
+            if media_type == event_stream.MEDIA_TYPE
             else json_response(self._tasks.hops(record.task_id))
         )
 
@@ -252,13 +252,13 @@ class TaskViews:
         return changed or record, True
 
     def _stream(self, record: Record) -> Response:
-        seen = streams.last_event(flask.request.headers.get("Last-Event-ID"))
+        seen = event_stream.last_event(flask.request.headers.get("Last-Event-ID"))
         if record.state.terminal and seen and all(hop["seq"] <= seen for hop in self._tasks.hops(record.task_id)):
             return Response(status=204)
         if not self._streams.acquire():
             raise Problem("stream-capacity", retry_after=_STREAM_RETRY)
-        events = streams.follow(self._tasks, record, seen, long_poll.cancellation())
-        response = Response(events, mimetype=streams.MEDIA_TYPE)
+        events = event_stream.follow(self._tasks, record, seen, long_poll.cancellation())
+        response = Response(events, mimetype=event_stream.MEDIA_TYPE)
         response.headers["X-Accel-Buffering"] = "no"  # nginx would buffer events
         response.call_on_close(self._streams.release)
         return response

@@ -112,7 +112,7 @@ def test_a_dead_process_is_started_again_and_its_new_pid_is_in_the_env_file(supe
     assert stat.S_IMODE(run.env.stat().st_mode) == 0o600
     (process,) = json.loads(run.state.read_text())["processes"]
     assert process["restarts"] == 1
-    assert process["ending"] == "was ended by SIGKILL"
+    assert process["ending"] == "was terminated by SIGKILL"
 
 
 def test_each_death_doubles_the_wait_before_the_next_start(supervise, spec, run):
@@ -166,9 +166,9 @@ def test_stopping_goes_from_gateway_to_servers_and_kills_after_the_grace(supervi
     ended = sorted((process for process in processes if process["ending"]), key=lambda each: each["since"])
 
     assert [(each["name"], each["ending"]) for each in ended] == [
-        ("gateway", "was ended by SIGTERM"),
-        ("worker", "was ended by SIGKILL"),
-        ("redis", "was ended by SIGTERM"),
+        ("gateway", "was terminated by SIGTERM"),
+        ("worker", "was terminated by SIGKILL"),
+        ("redis", "was terminated by SIGTERM"),
     ]
     assert set(states(run).values()) == {"stopped"}
 
@@ -221,7 +221,7 @@ def test_a_program_that_is_not_there_is_reported_not_raised(supervise, run):
     reach(supervise(broken), run, redis="restarting")
 
     (process,) = json.loads(run.state.read_text())["processes"]
-    assert process["ending"].startswith("can't be started")
+    assert process["ending"].startswith("could not be started")
 
 
 def test_ports_are_remembered_and_two_stacks_never_get_the_same(tmp_path):

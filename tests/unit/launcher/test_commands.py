@@ -49,7 +49,7 @@ def test_every_process_has_its_place_in_the_stopping_order():
 
 
 def test_passwords_are_not_shown():
-    shown = plan._shown("amqp://me:secret@a:1/v;amqp://me:se:cret@b:2/v")
+    shown = plan._redacted("amqp://me:secret@a:1/v;amqp://me:se:cret@b:2/v")
 
     assert shown == "amqp://me:…@a:1/v;amqp://me:…@b:2/v"
 
@@ -59,7 +59,7 @@ def test_status_shows_who_died_and_its_last_words(run, monkeypatch):
     run.log("redis").write_text("one\nout of disk\n")
     process = {
         "name": "redis", "state": "restarting", "pid": None, "since": time.time() - 75, "restarts": 2, "address": "127.0.0.1:1",
-        "why": "", "ending": "was ended by SIGKILL", "log": str(run.log("redis")),
+        "reason": "", "ending": "was terminated by SIGKILL", "log": str(run.log("redis")),
     }  # fmt: skip
     monkeypatch.setattr(stack, "supervised", lambda: True)
     monkeypatch.setattr(stack, "state", lambda: {"supervisor": 7, "notes": ["a note"], "processes": [process]})
@@ -67,7 +67,7 @@ def test_status_shows_who_died_and_its_last_words(run, monkeypatch):
 
     assert code == 1
     assert lines[1].split() == ["redis", "restarting", "-", "1m15s", "2", "127.0.0.1:1"]
-    assert "redis was restarted 2 times; last it was ended by SIGKILL" in lines[3]
+    assert "redis was restarted 2 times; the process last was terminated by SIGKILL" in lines[3]
     assert lines[4:7] == ["  | one", "  | out of disk", "a note"]
 
 
