@@ -137,8 +137,8 @@ class Bench:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.celery = create_celery(settings)
-        with Connection(settings.broker("admin")) as connection:
-            topology.declare(connection, settings)
+        self._connection = Connection(settings.broker("admin"))
+        topology.declare(self._connection, settings)
         self.store = Store(settings)
         self.publisher = Publisher(settings.broker("gateway"), timeout=settings.confirm_timeout)
         self.submitter = Submitter(settings, self.store, self.publisher, self.celery)
@@ -175,8 +175,7 @@ class Bench:
 
     def depth(self, queue: str) -> int:
         """Ready messages in a queue, exactly."""
-        with Connection(self.settings.broker("admin")) as connection:
-            return connection.default_channel.queue_declare(queue, passive=True).message_count
+        return self._declared(queue).message_count
 
     def drained(self, *queues: str, timeout: float = 20) -> None:
         """Wait until these queues are empty; the work queue and the lease queue by default."""
@@ -218,8 +217,16 @@ class Bench:
 
     def consumers(self, queue: str) -> int:
         """Consumers of a queue, exactly."""
-        with Connection(self.settings.broker("admin")) as connection:
-            return connection.default_channel.queue_declare(queue, passive=True).consumer_count
+        return self._declared(queue).consumer_count
+
+    def _declared(self, queue: str) -> Any:
+        """A queue's figures, over one connection for all the times that a test asks; a new one if the broker is."""
+        try:
+            return self._connection.default_channel.queue_declare(queue, passive=True)
+        except (*self._connection.connection_errors, *self._connection.channel_errors):
+            self._connection.close()
+            self._connection = Connection(self.settings.broker("admin"))
+            return self._connection.default_channel.queue_declare(queue, passive=True)
 
     def purge(self, *queues: str) -> None:
         """Lose what is in these queues."""
@@ -243,6 +250,7 @@ class Bench:
 
     def close(self) -> None:
         """Close everything."""
+        self._connection.close()
         self.publisher.close()
         self.store.close()
 
