@@ -15,8 +15,9 @@ SCRIPTS := .ci/run $(shell find scripts deploy bench -name '*.sh' 2>/dev/null)
 
 # Words for pytest, as in: make test ARGS="-k ladder"
 ARGS ?=
-# Two processes; a file's tests share what they start. PARALLEL= runs them one by one.
-PARALLEL ?= -n 2 --dist loadfile
+# Two processes; a file's tests share what they start. In their order: the longest files first, unit tests fill the end.
+# PARALLEL= runs them one by one.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup servers-installed promtool-installed demo up down restart status \
 	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt house clean

@@ -1,4 +1,4 @@
-"""Fixtures of every suite: real servers, a vhost and a key prefix for each test."""
+"""Fixtures of every suite: real servers, a vhost and a key prefix for each test, or for a module that shares a worker."""
 
 import os
 import sys

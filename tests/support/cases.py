@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
+
 
 def each(
     names: str | tuple[str, ...], cases: Iterable[Any], ids: Iterable[str] = ()
@@ -32,7 +34,7 @@ def each(
             for label, row in zip(labels, table, strict=True):
                 try:
                     test(**row, **fixtures)
-                except Exception as exc:  # noqa: BLE001 - the other cases are checked too
+                except (Exception, pytest.fail.Exception) as exc:  # noqa: BLE001 - the other cases are checked too
                     failures.append(f"{label}: {type(exc).__name__}: {exc}")
             if failures:
                 raise AssertionError("\n\n".join([f"{len(failures)} of {len(table)} cases fail:", *failures]))

@@ -139,8 +139,8 @@ class Bench:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.celery = create_celery(settings)
-        with Connection(settings.broker("admin")) as connection:
-            provision.declare(connection, self.celery.dispatch_map, settings)
+        self._connection = Connection(settings.broker("admin"))
+        provision.declare(self._connection, self.celery.dispatch_map, settings)
         ladders = Ladders.of_types(settings.ladder, self.celery.dispatch_types.values())
         self.stores = Stores(settings, timeout=settings.store_timeout, ladders=ladders)
         self.store = self.stores.tasks
@@ -183,8 +183,7 @@ class Bench:
 
     def depth(self, queue: str) -> int:
         """Ready messages in a queue, exactly."""
-        with Connection(self.settings.broker("admin")) as connection:
-            return connection.default_channel.queue_declare(queue, passive=True).message_count
+        return self._declared(queue).message_count
 
     def drained(self, *queues: str, timeout: float = 20) -> None:
         """Wait until these queues are empty; the work queue and the lease queue by default."""
@@ -226,8 +225,16 @@ class Bench:
 
     def consumers(self, queue: str) -> int:
         """Consumers of a queue, exactly."""
-        with Connection(self.settings.broker("admin")) as connection:
-            return connection.default_channel.queue_declare(queue, passive=True).consumer_count
+        return self._declared(queue).consumer_count
+
+    def _declared(self, queue: str) -> Any:
+        """A queue's figures, over one connection for all the times that a test asks; a new one if the broker is."""
+        try:
+            return self._connection.default_channel.queue_declare(queue, passive=True)
+        except (*self._connection.connection_errors, *self._connection.channel_errors):
+            self._connection.close()
+            self._connection = Connection(self.settings.broker("admin"))
+            return self._connection.default_channel.queue_declare(queue, passive=True)
 
     def purge(self, *queues: str) -> None:
         """Lose what is in these queues."""
@@ -251,6 +258,7 @@ class Bench:
 
     def close(self) -> None:
         """Close everything."""
+        self._connection.close()
         self.publisher.close()
         self.stores.close()
 

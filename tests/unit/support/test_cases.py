@@ -35,6 +35,16 @@ def test_an_error_in_one_case_is_its_failure_and_the_next_one_is_checked():
     assert seen == [1]
 
 
+def test_a_case_that_raises_nothing_where_it_should_is_named():
+    @each("text", ["1", "x"])
+    def refused(text):
+        with pytest.raises(ValueError, match="invalid"):
+            int(text)
+
+    with pytest.raises(AssertionError, match=r"(?s)^1 of 2 cases fail:\n\ntext='1': Failed: DID NOT RAISE"):
+        refused()
+
+
 def test_other_arguments_are_fixtures():
     assert list(inspect.signature(squared).parameters) == ["power"]
 
