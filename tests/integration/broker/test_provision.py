@@ -11,7 +11,7 @@ from dispatch.broker import provision
 from dispatch.broker.drift import Action, Verdict
 from dispatch.broker.management import ManagementRefused, ManagementUnavailable, VhostMissing, vhost
 from dispatch.protocol import names
-from dispatch.protocol.retry import Ladder
+from dispatch.protocol.retry import Ladder, Rung
 from support.waiting import eventually
 
 RETURNED = 312
@@ -162,7 +162,7 @@ def test_an_old_rung_that_is_no_longer_in_the_ladder_is_noted(applied):
 # --- conflicts -----------------------------------------------------------------------------------
 def test_a_rung_of_another_wait_is_explained_and_nothing_is_changed(applied, channel):
     channel.queue_delete(names.RECORDER_QUEUE)
-    slower = applied.model_copy(update={"ladder": (topology.Rung("1m", 7.0),)})
+    slower = applied.model_copy(update={"ladder": Ladder((Rung("1m", 7.0),))})
 
     with pytest.raises(provision.TopologyConflict, match=r"x-message-ttl is 1000, the map says 7000.*DISPATCH_LADDER"):
         provision.apply(topology.broker_map(slower), slower)

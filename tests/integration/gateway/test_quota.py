@@ -19,8 +19,7 @@ def limited(settings):
 @pytest.fixture
 def quotas(limited):
     """Of two gateway processes."""
-    made = [Quota(RedisHandle(limited, timeout=1.0), limited) for _ in range(2)]
-    return made
+    return [Quota(RedisHandle(limited, timeout=1.0), limited) for _ in range(2)]
 
 
 def test_a_share_is_used_up_by_all_processes_together_and_comes_back(quotas):
