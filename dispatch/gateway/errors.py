@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import flask
-import structlog
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
@@ -15,8 +14,9 @@ from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.http import context, problems
 from dispatch.gateway.http.problems import Problem
 from dispatch.store.idempotency import KeyInProgress, KeyReused
+from dispatch.telemetry import logger
 
-_log = structlog.get_logger("dispatch.gateway")
+log = logger(__name__)
 
 #: Seconds after which a repeat may find the server back.
 _BROKER_RETRY, _STORE_RETRY, _TOPOLOGY_RETRY = 2, 2, 10
@@ -114,5 +114,5 @@ def _http(exc: HTTPException) -> Response:
 
 def _unforeseen(exc: Exception) -> Response:
     """A bug: logged with its trace, answered without it."""
-    _log.error("unforeseen error", exc_info=exc)
+    log.error("unforeseen error", exc_info=exc)
     return context.problem_response(Problem("internal-error"))

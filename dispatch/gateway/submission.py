@@ -29,7 +29,7 @@ from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logger, metrics
 
-log = logger("dispatch.gateway")
+log = logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

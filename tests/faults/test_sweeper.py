@@ -159,7 +159,7 @@ def _die_after_the_decision(desk, task_id):
 
 
 def _told(caplog):
-    return [each.msg["event"] for each in caplog.records if each.name == "dispatch.sweeper"]
+    return [each.msg["event"] for each in caplog.records if each.name == "dispatch.maintenance.sweeper"]
 
 
 def test_each_thing_that_it_settles_is_counted_and_told(desk, caplog):

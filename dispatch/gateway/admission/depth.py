@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import structlog
-
 from dispatch.background import Background
 from dispatch.gateway.admission.guard import FRESH, Guard
-from dispatch.telemetry import metrics
+from dispatch.telemetry import logger, metrics
 
 INTERVAL = 1.0  #: seconds between two reads
 _RATE_EVERY = 5.0  #: seconds; RabbitMQ measures no more often
 
-_log = structlog.get_logger("dispatch.gateway.depth")
+log = logger(__name__)
 
 
 class Gauge(Protocol):
@@ -102,7 +100,7 @@ class DepthReader(Background):
     def _log_turn(self, error: str) -> None:
         """Log when an outage begins and ends, not every second of it."""
         if error and not self._failing:
-            _log.warning("reading the work queue depth failed: the 429 guard admits all tasks", reason=error)
+            log.warning("reading the work queue depth failed: the 429 guard admits all tasks", reason=error)
         elif self._failing and not error:
-            _log.info("reading the work queue depth works again")
+            log.info("reading the work queue depth works again")
         self._failing = bool(error)

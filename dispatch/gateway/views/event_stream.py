@@ -26,7 +26,7 @@ LONGEST = 600.0
 #: Milliseconds after which a disconnected client should reconnect.
 _RETRY = 3_000
 
-log = logger("dispatch.gateway.streams")
+log = logger(__name__)
 
 
 def last_event(value: str | None) -> int:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 
 import flask
-import structlog
 from flask import Response
 
 from dispatch.config import api_keys
@@ -25,9 +24,9 @@ from dispatch.protocol.record import Record
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.registry import TaskType
-from dispatch.telemetry import metrics
+from dispatch.telemetry import logger, metrics
 
-_log = structlog.get_logger("dispatch.gateway")
+log = logger(__name__)
 
 #: Seconds after which a stream slot may be free.
 _STREAM_RETRY = 5
@@ -233,7 +232,7 @@ class TaskViews:
             raise
         except Exception as exc:
             # A 500 would promise that the task never runs; after an unexpected error that is unknown.
-            _log.exception("unexpected error while submitting a task")
+            log.exception("unexpected error while submitting a task")
             raise InDoubt from exc
 
     def _wait(self, record: Record, known: str | None, seconds: int) -> tuple[Record, bool]:

@@ -17,7 +17,7 @@ from typing import Any
 from dispatch.telemetry import logger
 from dispatch.worker.loop import LoopBridge
 
-log = logger("dispatch.shutdown")
+log = logger(__name__)
 
 #: Seconds for the loop to finish its iteration. Without a connection there is no loop: the shutdown starts anyway.
 PATIENCE = 2.0
