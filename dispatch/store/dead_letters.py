@@ -174,11 +174,7 @@ class DeadLetterRecords:
             cursor: of the page before.
 
         Returns:
-            A page; with a rare filter it may hold fewer than `limit` and still have a next one.
-
-        Raises:
-            ValueError: the cursor is not one of ours.
-            StoreUnavailable: Redis did not answer.
+            A page; returned and raised as by `dispatch.store.index.read_page`.
         """
 
         def wanted(record: Record) -> bool:
