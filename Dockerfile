@@ -1,4 +1,4 @@
-# One image for gateway, worker, Flower, the simulator and the operator's commands: docker-compose.yml says which.
+# One image for gateway, worker, Flower, the simulator and the operator's commands; docker-compose.yml chooses.
 ARG PYTHON=3.11.14-slim-bookworm
 
 FROM python:${PYTHON} AS build

@@ -181,7 +181,7 @@ class GatewaySettings(Group):
     """The HTTP gateway."""
 
     http_host: str = Field("127.0.0.1", description="Address the gateway binds. A non-loopback one needs `api_keys`.")
-    http_port: PortNumber = Field(8_080, description="PortNumber of the gateway; 0 lets `make up` choose a free one.")
+    http_port: PortNumber = Field(8_080, description="Port of the gateway; 0 lets `make up` choose a free one.")
     http_workers: int = Field(2, ge=1, le=64, description="Gateway processes.")
     http_threads: int = Field(16, ge=2, le=256, description="Threads of each gateway process.")
     max_body: int = Field(
@@ -199,9 +199,7 @@ class GatewaySettings(Group):
         description="`<id>:<hmac>:<scope>+<scope>`, comma-separated; made by `dispatch keys new`. Empty: open, on loopback only.",
         repr=False,
     )
-    api_key_pepper: OptionalSecret = Field(
-        None, description="OptionalSecret of the keys' HMAC; needed with `api_keys`."
-    )
+    api_key_pepper: OptionalSecret = Field(None, description="Secret of the keys' HMAC; needed with `api_keys`.")
     confirm_timeout: float = Field(2.0, gt=0, le=2.5, description="Seconds the gateway waits for the broker's confirm.")
     store_timeout: float = Field(0.6, gt=0, le=0.75, description="Seconds the gateway waits for each Redis answer.")
     trace_url: str = Field(
@@ -231,7 +229,7 @@ class WorkerSettings(Group):
     )
     worker_metrics_host: str = Field("127.0.0.1", description="Address on which a worker serves its metrics.")
     worker_metrics_port: PortNumber = Field(
-        0, description="PortNumber on which a worker serves its metrics; 0 is off, but `make up` chooses one."
+        0, description="Port on which a worker serves its metrics; 0 is off, but `make up` chooses one."
     )
     sweep_interval: float = Field(5.0, gt=0, description="Seconds between two sweeps.")
     sweep_margin: float = Field(
@@ -270,13 +268,13 @@ class LauncherSettings(Group):
     rabbitmq_management_port: PortNumber = Field(
         0, description="Management port of the private RabbitMQ; 0 chooses a free one."
     )
-    redis_port: PortNumber = Field(0, description="PortNumber of the private Redis; 0 chooses a free one.")
-    flower_port: PortNumber = Field(0, description="PortNumber of Flower; 0 chooses a free one.")
+    redis_port: PortNumber = Field(0, description="Port of the private Redis; 0 chooses a free one.")
+    flower_port: PortNumber = Field(0, description="Port of Flower; 0 chooses a free one.")
     flower_host: str = Field(
         "127.0.0.1", description="Address Flower binds. A non-loopback one needs `flower_basic_auth`."
     )
     flower_basic_auth: OptionalSecret = Field(None, description="`user:password` for Flower.")
-    simulator_port: PortNumber = Field(0, description="PortNumber of the robot simulator; 0 chooses a free one.")
+    simulator_port: PortNumber = Field(0, description="Port of the robot simulator; 0 chooses a free one.")
 
 
 def names(value: Any) -> Any:

@@ -18,8 +18,6 @@ from typing import Any
 from dispatch.protocol.ids import timestamp, trace_id
 from dispatch.protocol.message import Message
 
-# --- headers of our messages: flat strings and integers only -------------------------------------
-
 
 class Status(enum.StrEnum):
     """The closed set of answers to "where is my task"."""
@@ -66,13 +64,6 @@ _STATUS = {
 }  # fmt: skip
 
 
-# --- ids, times, traces --------------------------------------------------------------------------
-
-
-# --- the message ---------------------------------------------------------------------------------
-
-
-# --- the record ----------------------------------------------------------------------------------
 @dataclasses.dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """Why an attempt failed, as clients see it."""
@@ -146,7 +137,7 @@ class Record:
         return trace_id(self.traceparent)
 
     def to_json(self) -> dict[str, Any]:
-        """As the API shows it (API.md, "A task")."""
+        """As the API shows it (docs/reference/http-api.md, "A task")."""
         url = f"/v1/tasks/{self.task_id}"
         return {
             "taskId": self.task_id, "type": self.type, "status": self.status.value, "state": self.state.value,

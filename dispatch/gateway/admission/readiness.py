@@ -18,7 +18,7 @@ CACHED = 1.0  #: seconds for which a result is reused
 Check = Callable[[], str | None]
 
 #: Problem by failed check; the first one listed takes precedence.
-_SLUGS = {"store": "store-unavailable", "broker": "broker-unavailable"}
+SLUGS = {"store": "store-unavailable", "broker": "broker-unavailable"}
 
 
 class BrokerProbe(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
-from dispatch.gateway.admission.readiness import _SLUGS, Readiness
+from dispatch.gateway.admission.readiness import SLUGS, Readiness
 from dispatch.gateway.contract import models
 from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
@@ -44,8 +44,8 @@ class HealthViews:
         """RabbitMQ and Redis pass their checks."""
         failures = self._readiness.failures()
         checks = {name: {"ok": failure is None, "detail": failure or "ok"} for name, failure in failures.items()}
-        down = [name for name in _SLUGS if failures.get(name) is not None]
+        down = [name for name in SLUGS if failures.get(name) is not None]
         if down:
             detail = "; ".join(f"{name}: {failures[name]}" for name in down)
-            raise Problem(_SLUGS[down[0]], detail, retry_after=1, checks=checks)
+            raise Problem(SLUGS[down[0]], detail, retry_after=1, checks=checks)
         return json_response({"status": "ok", "checks": checks})

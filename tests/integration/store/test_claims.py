@@ -65,7 +65,7 @@ def test_a_copy_of_a_later_cycle_than_the_record_runs_and_brings_the_cycle(case)
 
 def test_a_rejected_task_never_runs(case):
     case.store.accept(case.message, max_attempts=4, idempotency_key=None)
-    case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), key=None)
+    case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), idempotency_key=None)
 
     assert case.claim().answer is ClaimAnswer.CANCELLED
     assert case.record().state is State.REJECTED

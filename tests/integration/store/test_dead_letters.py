@@ -12,6 +12,7 @@ from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
+from support.stores import Stores
 
 
 def test_the_tap_agrees_with_the_router_in_either_order(case):
@@ -97,15 +98,16 @@ def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
 
 def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(case, monkeypatch):
     letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
-    run = case.stores.redis.run
+    run, reader = case.stores.redis.run, Stores(case.settings)
 
-    def run_and_list(*steps):
-        answers = run(*steps)
-        case.listed()
+    def run_and_list(*commands):
+        answers = run(*commands)
+        reader.dead_letters.list()
         return answers
 
-    monkeypatch.setattr(case.stores.redis, "run", run_and_list)
-    case.dead_letters.record(letter, reason="expired", max_attempts=4)
+    with contextlib.closing(reader):
+        monkeypatch.setattr(case.stores.redis, "run", run_and_list)
+        case.dead_letters.record(letter, reason="expired", max_attempts=4)
 
     assert case.listed() == [case.task_id]
 
@@ -120,7 +122,7 @@ def test_a_record_that_comes_back_while_somebody_walks_over_its_entry_stays_list
         "index": lambda: [record.task_id for record in case.store.list().items],
         "index:ada": lambda: [record.task_id for record in case.store.list(principal="ada").items],
     }[index]
-    gather = case.store._scripts.gather
+    gather = case.stores.redis.gather
 
     def bury_behind(*steps):
         answers = gather(*steps)
@@ -128,7 +130,7 @@ def test_a_record_that_comes_back_while_somebody_walks_over_its_entry_stays_list
         return answers
 
     with monkeypatch.context() as patch:
-        patch.setattr(case.store._scripts, "gather", bury_behind)
+        patch.setattr(case.stores.redis, "gather", bury_behind)
         assert walk() == []
 
     assert walk() == [case.task_id]
@@ -237,7 +239,7 @@ def test_a_refused_task_whose_record_redis_lost_is_still_refused(case):
     case.store.accept(case.message, max_attempts=4, idempotency_key="k")
     case.wipe()
 
-    assert case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), key="k")
+    assert case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), idempotency_key="k")
 
 
 def test_the_indexes_forget_tasks_whose_records_have_long_expired(case):

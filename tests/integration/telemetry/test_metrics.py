@@ -105,9 +105,10 @@ def test_the_oldest_message_is_the_oldest_task_that_waits(settings):
 
 
 def test_a_task_that_was_never_published_does_not_wait_for_ever(settings):
-    watch = QueueMetrics(RedisHandle(settings, timeout=1.0), topology.broker_map(settings), settings)
+    redis = RedisHandle(settings, timeout=1.0)
+    watch = QueueMetrics(redis, topology.broker_map(settings), settings)
     with bench(settings) as made:
         task_id = made.submit("echo", {"message": "x"})
-        made.store._scripts.run(("DEL", made.store._keys(task_id)[0]))
+        redis.run(("DEL", redis.keys.task(task_id).record))
         watch.step()
-        assert made.store._scripts.run(("ZCARD", f"{settings.redis_prefix}waiting")) == [0]
+        assert redis.run(("ZCARD", redis.keys.waiting)) == [0]
