@@ -34,7 +34,7 @@ def rungs(settings: QueueSettings) -> tuple[Rung, ...]:
 
 
 def broker_map(settings: QueueSettings) -> BrokerMap:
-    """Everything that must be in the vhost (DESIGN: "The broker map").
+    """Everything that must be in the vhost (docs/reference/topology.md).
 
     Args:
         settings: the ladder, the lease's parking time, and the limits that go into policies.

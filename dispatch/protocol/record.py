@@ -137,7 +137,7 @@ class Record:
         return trace_id(self.traceparent)
 
     def to_json(self) -> dict[str, Any]:
-        """As the API shows it (docs/reference/http-api.md, "A task")."""
+        """As the API shows it (docs/reference/http-api.md, "Following a task")."""
         url = f"/v1/tasks/{self.task_id}"
         return {
             "taskId": self.task_id, "type": self.type, "status": self.status.value, "state": self.state.value,

@@ -156,7 +156,7 @@ class TaskStore:
         return index.get_many(self._redis, task_ids)
 
     def hops(self, task_id: str) -> list[dict[str, Any]]:
-        """What happened to a task, oldest first (docs/reference/http-api.md, "Events")."""
+        """What happened to a task, oldest first (docs/reference/http-api.md, "Following a task")."""
         lines = self._redis.run(("LRANGE", self._redis.keys.task(task_id).hops, 0, -1))[0]
         return [_shown(json.loads(line)) for line in lines]
 

@@ -26,7 +26,7 @@ def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
     """A hop for the scripts, which add seq and time.
 
     Args:
-        kind: one of the kinds in docs/reference/http-api.md, "Events".
+        kind: one of the kinds in docs/reference/http-api.md, "Following a task".
         message: gives the hop its span.
         fields: more about it; None is left out.
     """

@@ -1,5 +1,4 @@
--- May this copy run? The order of the questions is the order of the answers in docs/explanation/guarantees.md; every answer but RUN and LOST leaves the
--- record as it is.
+-- May this copy run? The questions are asked in this order; every answer but RUN and LOST leaves the record as it is.
 local cycle, seq, attempt, owner, fence, lease_ms, lost_runs, worker, hop, seed = unpack(ARGV)
 cycle, seq = tonumber(cycle), tonumber(seq)
 if not present(seed) then return 'MISSING' end
