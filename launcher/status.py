@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dispatch.cli.output import table
 from launcher import envfile, files, procfs
 from launcher.control import Stack
 from launcher.layout import ProcessState
 
 RUNNING, FAULTY, STOPPED = 0, 1, 3  #: exit statuses of LSB init scripts
 
-_COLUMNS = "{name:<11}{state:<12}{pid:>8}  {age:>9}  {restarts:>8}  {address}"
+_HEADS = ("PROCESS", "STATE", "PID", "SINCE", "RESTARTS", "ADDRESS")
 
 
 def report(stack: Stack) -> tuple[list[str], int]:
@@ -29,10 +30,7 @@ def report(stack: Stack) -> tuple[list[str], int]:
         return _unsupervised(stack)
     state = stack.state()
     processes = state["processes"]
-    head = _COLUMNS.format(
-        name="PROCESS", state="STATE", pid="PID", age="SINCE", restarts="RESTARTS", address="ADDRESS"
-    )
-    lines = [head, *(_row(process) for process in processes), ""]
+    lines = [*table(_HEADS, map(_row, processes), right={"PID", "SINCE", "RESTARTS"}).splitlines(), ""]
     for process in processes:
         lines += _failures(process)
     lines += [*state["notes"], f"supervisor pid {state['supervisor']}; addresses and pids: {stack.run.env}"]
@@ -48,9 +46,10 @@ def _unsupervised(stack: Stack) -> tuple[list[str], int]:
     return [*lines, *(f"  pid {pid}: {procfs.command(pid)[:100]}" for pid in leftovers)], FAULTY
 
 
-def _row(process: dict[str, Any]) -> str:
+def _row(process: dict[str, Any]) -> tuple[str, ...]:
     age = _duration(time.time() - process["since"])
-    return _COLUMNS.format(**{**process, "pid": process["pid"] or "-", "age": age})
+    pid = str(process["pid"] or "-")
+    return process["name"], process["state"], pid, age, str(process["restarts"]), process["address"]
 
 
 def _failures(process: dict[str, Any]) -> Iterator[str]:
