@@ -132,7 +132,6 @@ def test_a_broker_that_refuses_a_redrive_leaves_the_letter_and_one_that_is_silen
         with pytest.raises(NotSent):
             verbs.redrive(refused.task_id, by="me")
         record = desk.store.get(refused.task_id)
-        verbs.close()
         publisher.close()
 
     assert (record.state, record.cycle, record.decision) == (State.DEAD_LETTERED, 0, None)
@@ -190,9 +189,7 @@ def test_a_redrive_that_died_in_the_middle_is_finished_by_the_workers(desk):
 
 def test_the_command_lists_shows_redrives_and_discards(desk):
     good, bad = _letter(error="first"), _letter(error="second")
-    nobody = dead_copy(
-        Message(b"{", {}, routing_key="robot.task.dispatch.x"), "undecodable", "undecodable", "no"
-    ).message
+    nobody = dead_copy(Message(b"{", {}, routing_key="robot.task.dispatch.x"), Reason.UNDECODABLE, "no").message
     nobody = nobody.with_headers(**{"x-dead-id": new_task_id()})
     every = [good, bad, nobody]
     _post(desk, every)

@@ -81,7 +81,7 @@ def test_a_failure_waits_in_hand_until_redis_can_record_it(desk):
         task_id = desk.submit("echo", _slow(1, failTimes=1))
         desk.wait_for(task_id, State.RUNNING)
         proxy.hold(DOWN)
-        eventually(lambda: "settlement waits" in worker.text(), 20, "the settlement waits")
+        eventually(lambda: "hand-over waits" in worker.text(), 20, "the hand-over waits")
         waiting = [desk.depth(names.rung_queue(rung.name)) for rung in settings.ladder.rungs]
         proxy.release()
         record = desk.finished(task_id, 30)
@@ -183,7 +183,7 @@ def test_a_broker_that_refuses_for_a_while_gets_the_retry_later_and_the_handler_
         task_id = desk.submit("echo", _slow(1, failTimes=1))
         desk.wait_for(task_id, State.RUNNING)
         proxy.hold()
-        eventually(lambda: "settlement waits" in worker.text(), 30, "the retry can't be published")
+        eventually(lambda: "hand-over waits" in worker.text(), 30, "the retry can't be published")
         decided = desk.store.get(task_id)
         proxy.release()
         record = desk.finished(task_id, 40)

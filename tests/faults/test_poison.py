@@ -247,7 +247,7 @@ def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
         eventually(lambda: {record.task_id for record in _dead(desk)} == ids, 20, "all are recorded")
 
         assert _alive(worker)
-        assert "dead tap reconnects" not in worker.text()
+        assert '"thread": "recorder"' not in worker.text()
     assert len(ids) == poison
     unreadable = [record for record in _dead(desk) if UNREADABLE_HEADER in record.message.headers]
     assert [record.dead_reason for record in unreadable] == ["unknown"] * 2

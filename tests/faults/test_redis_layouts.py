@@ -40,7 +40,6 @@ def _one_of_each(desk):
     letters.redrive(dies, by="me")
     eventually(lambda: desk.store.get(dies).cycle == 1 and desk.store.get(dies).is_dead_letter, 20, "it dies again")
     eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "the first letter goes")
-    letters.close()
 
     assert {record.task_id for record in desk.store.list(principal="local").items} == {climbs, dies}
     assert (

@@ -23,8 +23,8 @@ def _unpublished(desk):
     task_id = desk.submit("echo", {"message": "x"})
     message = desk.message(task_id)
     desk.purge(names.WORK_QUEUE)
-    prefix = desk.settings.redis_prefix
-    desk.store._scripts.run(("DEL", f"{prefix}task:{{{task_id}}}", f"{prefix}hops:{{{task_id}}}"))
+    keys = desk.stores.redis.keys.task(task_id)
+    desk.stores.redis.run(("DEL", keys.record, keys.hops))
     desk.store.accept(message, max_attempts=4, idempotency_key=None)
     return task_id, message
 
@@ -96,7 +96,8 @@ def test_a_retry_that_the_broker_lost_comes_back_as_the_attempt_that_it_was(desk
 
 def test_what_the_broker_itself_gives_up_says_why(desk):
     changes = {"queue_ttl": 3.0, "delivery_limit": 2}
-    provision.apply_policies(desk.settings.model_copy(update=changes))
+    changed = desk.settings.model_copy(update=changes)
+    provision.apply_policies(topology.broker_map(changed), changed)
     returned = desk.submit("echo", {"message": "x"})
     with Connection(desk.settings.broker("admin")) as connection:
         for _ in range(3):  # as if three consumers had died over it
@@ -155,7 +156,6 @@ def _die_after_the_decision(desk, task_id):
     failure, decision = Failure(FailureKind.RETRYABLE, "boom", "it broke"), Retry(desk.settings.ladder.rungs[0])
     copy = next_copy(message, failure, decision, 1)
     handovers.decide(message, ticket, copy, failure, decision, max_attempts=4)
-    claims.close()
 
 
 def _told(caplog):

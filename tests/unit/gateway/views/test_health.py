@@ -58,7 +58,7 @@ def test_a_check_that_fails_in_an_unforeseen_way_is_down_without_its_text():
 
 
 def test_a_check_that_hangs_is_down_within_its_time_and_is_not_piled_up(monkeypatch):
-    monkeypatch.setattr(health, "CHECK_TIMEOUT", 0.05)
+    monkeypatch.setattr(health, "CHECK_TIMEOUT", 0.2)
     monkeypatch.setattr(health, "CACHED", 0.0)
     release, started = threading.Event(), []
 
