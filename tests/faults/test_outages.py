@@ -61,7 +61,7 @@ def test_without_redis_nothing_runs_unclaimed_and_no_attempt_is_used_up(desk):
 
 
 def test_a_result_waits_for_redis_and_the_handler_is_not_run_again(desk):
-    with _redis_proxy(desk) as (proxy, settings), running_worker(settings, abrupt=True) as worker:
+    with _redis_proxy(desk) as (proxy, settings), running_worker(settings, abrupt=True):
         task_id = desk.submit("echo", _slow(1))
         desk.wait_for(task_id, State.RUNNING)
         _away(proxy)
