@@ -57,10 +57,10 @@ ROLES = (
     ),
     Role(
         "worker",
-        "consumes the work queue and the recorder queue, publishes to the rungs and the DLX, removes stale dead letters",
+        "consumes the work queue and the recorder queue, publishes to the rungs and the DLX",
         configure=only(also=CELERY),
         write=only(names.RETRY_EXCHANGE, names.DEAD_EXCHANGE, also=CELERY),
-        read=only(names.WORK_QUEUE, names.RECORDER_QUEUE, names.DEAD_QUEUE, also=CELERY),
+        read=only(names.WORK_QUEUE, names.RECORDER_QUEUE, also=CELERY),
     ),
     Role(
         "monitor",
@@ -72,7 +72,7 @@ ROLES = (
     ),
     Role(
         "replay",
-        "reads the DLQ, sends dead letters and lost tasks again",
+        "reads the DLQ, removes stale dead letters, sends dead letters and lost tasks again",
         write=only(names.TASK_EXCHANGE, names.DEAD_QUEUE),
         read=only(names.DEAD_QUEUE),
         topic=((names.TASK_EXCHANGE, ROUTED),),
