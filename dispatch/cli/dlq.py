@@ -135,10 +135,17 @@ def redrive(
             click.echo(f"{dlq.service.count(wanted, most=limit)} dead letters would be redriven")
             return
         bulk = BulkRedrive(wanted, limit, rate, _me())
+        failed = 0
+
+        def on_outcome(dead_letter: Message, outcome: RedriveOutcome) -> None:
+            nonlocal failed
+            failed += outcome is RedriveOutcome.FAILED
+            _echo_redriven(dead_letter, outcome)
+
         with dlq.lock.held(PATIENCE) as lock:
-            sent = redrive_matching(dlq.settings.broker("replay"), dlq.service, lock, bulk, on_outcome=_echo_redriven)
+            sent = redrive_matching(dlq.settings.broker("replay"), dlq.service, lock, bulk, on_outcome=on_outcome)
     click.echo(f"{sent} redriven")
-    if not sent and task_id:
+    if failed or (not sent and task_id):
         raise SystemExit(1)
 
 
@@ -190,6 +197,7 @@ _KEPT = {
     RedriveOutcome.STALE: "stale, removed",
     RedriveOutcome.LIVE: "kept: a worker runs it",
     RedriveOutcome.TOO_LARGE: "kept: too large, discard it",
+    RedriveOutcome.FAILED: "kept: it can't be published",
 }
 
 

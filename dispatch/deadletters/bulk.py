@@ -9,13 +9,16 @@ from collections.abc import Callable
 from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
 from dispatch.deadletters.walk import StopWalk, walk
 from dispatch.deadletters.walk_lock import WalkLock
-from dispatch.errors import DispatchError, StoreUnavailable
-from dispatch.protocol.dead_letters import DeadLetterFilter
-from dispatch.protocol.message import DEAD_ID, Message
+from dispatch.errors import DispatchError, InDoubt, Nacked, NotSent, StoreError, StoreUnavailable
+from dispatch.protocol.dead_letters import DeadLetterFilter, normalized
+from dispatch.protocol.message import Message
 from dispatch.store.scripts import RedisHandle
 from dispatch.telemetry import logger
 
 log = logger(__name__)
+
+#: What ends a bulk redrive for now: these errors are the moment's, and the next dead letter would meet them, too.
+_OF_THE_MOMENT = (NotSent, Nacked, InDoubt, StoreError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +70,11 @@ class BulkRedrives:
         key = self._redis.keys.bulk_redrives
         self._redis.run(("LPUSH", key, rest.to_json()), ("LREM", key, -1, bulk.to_json()))
 
+    def postpone(self) -> None:
+        """The oldest one got nowhere: it waits behind the others."""
+        key = self._redis.keys.bulk_redrives
+        self._redis.run(("LMOVE", key, key, "LEFT", "RIGHT"))
+
 
 def redrive_matching(
     broker_url: str,
@@ -86,7 +94,7 @@ def redrive_matching(
         on_outcome: called with each dead letter that matched.
 
     Returns:
-        How many were sent on.
+        How many were sent on; one that can't be published stays, and is reported.
     """
     sent = 0
 
@@ -96,13 +104,28 @@ def redrive_matching(
             raise StopWalk
         if not bulk.filter.matches(dead_letter):
             return False
-        outcome = service.redrive_message(_identified(dead_letter), by=bulk.by)
+        dead_letter = normalized(dead_letter)  # as its record is
+        outcome = _redrive(service, dead_letter, bulk.by)
         sent += outcome is RedriveOutcome.SENT
         on_outcome(dead_letter, outcome)
         return outcome in (RedriveOutcome.SENT, RedriveOutcome.STALE)
 
     walk(broker_url, lock, visit, rate=bulk.rate)
     return sent
+
+
+def _redrive(service: DeadLetterService, dead_letter: Message, by: str) -> RedriveOutcome:
+    """Redrive one; what only this one can't stands in no other's way."""
+    try:
+        return service.redrive_message(dead_letter, by=by)
+    except _OF_THE_MOMENT:
+        raise
+    except Exception as exc:
+        unforeseen = not isinstance(exc, DispatchError)
+        log.warning(
+            "dead letter passed over", task_id=dead_letter.task_id, reason=repr(exc), by=by, exc_info=unforeseen
+        )
+        return RedriveOutcome.FAILED
 
 
 def discard_matching(
@@ -136,8 +159,3 @@ def discard_matching(
         return True
 
     return walk(broker_url, lock, visit)
-
-
-def _identified(dead_letter: Message) -> Message:
-    """With an id, so that one without a usable task id has a record too."""
-    return dead_letter if dead_letter.task_id else dead_letter.with_headers(**{DEAD_ID: dead_letter.dead_letter_id})

@@ -9,6 +9,7 @@ from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives, redrive_matchin
 from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
 from dispatch.deadletters.walk import CHANNEL_SIZE, walk
 from dispatch.deadletters.walk_lock import WalkInProgress, WalkLock
+from dispatch.errors import StoreUnavailable
 from dispatch.protocol.dead_letters import is_stale, normalized, reason_of
 from dispatch.protocol.message import TOO_LARGE, Message
 from dispatch.store.dead_letters import ALL_RECORDED, DeadLetterAnswer, DeadLetterRecords
@@ -89,8 +90,11 @@ class Janitor(Background):
             log.warning("bulk redrive interrupted", reason=repr(exc), sent=sent, by=bulk.by)
             if sent:
                 self._bulk.shorten(bulk, sent)
+            else:
+                self._bulk.postpone()
             raise
-        log.info("bulk redrive done", sent=outcomes.count(RedriveOutcome.SENT), by=bulk.by)
+        failed = outcomes.count(RedriveOutcome.FAILED)
+        log.info("bulk redrive done", sent=outcomes.count(RedriveOutcome.SENT), passed_over=failed, by=bulk.by)
         self._bulk.finish(bulk)
 
 
@@ -180,10 +184,15 @@ def record_missing(
     def visit(dead_letter: Message) -> bool:
         nonlocal recorded
         dead_letter = normalized(dead_letter)
-        if tasks.get(dead_letter.task_id) is None:
-            attempts = ladders.of(dead_letter.type).attempts
-            answer = records.record(dead_letter, reason=reason_of(dead_letter), max_attempts=attempts)
-            recorded += answer is DeadLetterAnswer.OK
+        try:
+            if tasks.get(dead_letter.task_id) is None:
+                attempts = ladders.of(dead_letter.type).attempts
+                answer = records.record(dead_letter, reason=reason_of(dead_letter), max_attempts=attempts)
+                recorded += answer is DeadLetterAnswer.OK
+        except StoreUnavailable:
+            raise
+        except Exception:  # one dead letter must not keep the janitor from all that come after it
+            log.exception("dead letter can't be recorded; it stays in the DLQ", task_id=dead_letter.task_id)
         return False
 
     walk(broker_url, lock, visit)

@@ -20,7 +20,7 @@ from typing import Any
 
 from dispatch.broker.publisher import Publisher
 from dispatch.crashpoints import reach
-from dispatch.errors import DispatchError, InDoubt, PublishError
+from dispatch.errors import DispatchError, InDoubt
 from dispatch.protocol import names
 from dispatch.protocol.copies import redriven_copy
 from dispatch.protocol.dead_letters import DeadLetterFilter
@@ -63,6 +63,7 @@ class RedriveOutcome(enum.StrEnum):
     STALE = "stale"  #: its task has since succeeded, was discarded or redriven: it is of no use any more
     LIVE = "live"  #: a worker runs its task: it stays until that is over
     TOO_LARGE = "too-large"  #: only the broker has its body: it stays until it is discarded
+    FAILED = "failed"  #: it can't be published; a bulk redrive passes it over, and it stays
 
 
 class DeadLetterService:
@@ -199,7 +200,7 @@ class DeadLetterService:
             self._publisher.publish(copy.message, copy.exchange, copy.routing_key)
         except InDoubt:
             raise
-        except PublishError:
+        except Exception:  # not stored, or not even written: the broker's refusal, or a message that makes no frame
             self._records.undo_redrive(copy)
             raise
         reach("redrive.published")

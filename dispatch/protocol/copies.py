@@ -45,7 +45,7 @@ def next_copy(message: Message, failure: Failure, decision: Decision, failed_at:
         FAILED_AT: failed_at,
         "retries": message.attempt,
     }
-    key = message.routing_key or names.routing_key(message.type)
+    key = names.routed_key(message.routing_key, message.type)
     if isinstance(decision, Dead):
         dead = message.with_headers(RETRY_QUEUE, **failed, **{DEAD_REASON: decision.reason.value})
         return Copy(dead, names.DEAD_EXCHANGE, key, names.DEAD_QUEUE)
@@ -58,7 +58,7 @@ def next_copy(message: Message, failure: Failure, decision: Decision, failed_at:
 
 def parked_copy(message: Message) -> Copy:
     """The same copy for the lease queue: no attempt and no seq is used up."""
-    key = message.routing_key or names.routing_key(message.type)
+    key = names.routed_key(message.routing_key, message.type)
     return Copy(message.with_headers(**{RETRY_QUEUE: LEASE_RUNG}), names.RETRY_EXCHANGE, key, names.LEASE_QUEUE)
 
 
@@ -95,7 +95,7 @@ def redriven_copy(dead_letter: Message) -> Copy:
         FAILED_AT,
         **{CYCLE: dead_letter.cycle + 1, SEQ: dead_letter.seq + 1, ATTEMPT: 1, "retries": 0, QUEUED_AT: _now()},
     )
-    key = dead_letter.routing_key or names.routing_key(dead_letter.type)
+    key = names.routed_key(dead_letter.routing_key, dead_letter.type)
     return Copy(fresh, names.TASK_EXCHANGE, key, names.WORK_QUEUE)
 
 
@@ -109,7 +109,7 @@ def resent_copy(record: Record) -> Copy | None:
         DEAD_REASON,
         **{CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1, QUEUED_AT: _now()},
     )
-    key = again.routing_key or names.routing_key(record.type)
+    key = names.routed_key(again.routing_key, record.type)
     return Copy(again, names.TASK_EXCHANGE, key, names.WORK_QUEUE)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from dispatch.protocol.retry import LEASE_RUNG
 
 TASK_EXCHANGE = "robot.task.topic"  #: topic: where a task enters, and returns from a rung
@@ -20,6 +22,12 @@ KEEP_POLICY = "robot.keep"  #: lifts the delivery limit of 20 that RabbitMQ 4.x 
 #: A delivery limit beyond reach. -1 means "no limit" on 4.x and is refused by 3.10.
 UNLIMITED = 1_000_000_000
 
+#: Routing keys that reach the work queue, and that the topic permissions of `dispatch.broker.definitions` admit.
+_ROUTED = re.compile(rf"{re.escape(ROUTING_KEY)}(\.[A-Za-z0-9_-]+)*")
+
+#: Characters of a routing key, by the protocol.
+_MAX_KEY = 255
+
 #: Names that start with it are ours.
 PREFIX = "robot."
 
@@ -36,3 +44,23 @@ LEASE_QUEUE = rung_queue(LEASE_RUNG)
 def routing_key(task_type: str) -> str:
     """The routing key of a task type, e.g. ``robot.task.dispatch.robot.clean``."""
     return f"{ROUTING_KEY}.{task_type}"
+
+
+def routed_key(own: str, task_type: str) -> str:
+    """The routing key of a copy that goes to the work queue, at once or by a rung.
+
+    A dead letter may have any key: of a message on the control queue, of a client that may publish to the dead-letter
+    exchange. The task exchange would return its copy, and after a rung's TTL it could not leave the rung.
+
+    Args:
+        own: the message's.
+        task_type: its type's name, perhaps a foreign message's.
+
+    Returns:
+        Its own key when that reaches the work queue, otherwise its type's.
+    """
+    return next((key for key in (own, routing_key(task_type)) if _reaches_work(key)), ROUTING_KEY)
+
+
+def _reaches_work(key: str) -> bool:
+    return len(key) <= _MAX_KEY and _ROUTED.fullmatch(key) is not None

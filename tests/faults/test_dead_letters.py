@@ -1,5 +1,6 @@
 """P4: letters are redriven or discarded, and none is lost or doubled on the way."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,10 +18,10 @@ from dispatch.deadletters.janitor import MISSES, clear_stale
 from dispatch.deadletters.service import NotDead
 from dispatch.deadletters.walk import walk
 from dispatch.deadletters.walk_lock import WalkInProgress
-from dispatch.errors import InDoubt, NotSent, PublishError
+from dispatch.errors import InDoubt, NotSent, PublishError, StoreUnavailable, TaskError, Unroutable
 from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy, redriven_copy
-from dispatch.protocol.dead_letters import DeadLetterFilter, Reason
+from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, normalized
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import ACCEPTED_AT, CYCLE, SEQ, Message
 from dispatch.protocol.record import State
@@ -418,3 +419,84 @@ def test_a_redrive_that_is_confirmed_behind_the_walks_back_gets_its_letter_taken
     assert taken == [0, 1]
     assert records.flagged() == {}
     assert desk.depth(names.DEAD_QUEUE) == 0
+
+
+class _Picky:
+    """A publisher on which some task types' copies fail, each with an error of its own."""
+
+    def __init__(self, publisher, errors):
+        self._publisher = publisher
+        self.errors = errors
+
+    def publish(self, message, exchange, routing_key):
+        if (error := self.errors.get(message.type)) is not None:
+            raise error
+        return self._publisher.publish(message, exchange, routing_key)
+
+
+def test_a_letter_with_a_key_that_reaches_no_task_queue_is_redriven_under_its_types(desk):
+    foreign = dataclasses.replace(_letter(), routing_key="robot.task.other")
+    junk = dead_copy(Message(b"{", {}, routing_key="celery.pidbox"), Reason.UNDECODABLE, "no").message
+    good = _letter()
+    _post(desk, [foreign, junk, good])
+    janitor = desk.stores.janitor(desk.publisher)
+    for wanted in (DeadLetterFilter(), DeadLetterFilter(type="echo")):
+        desk.stores.bulk.add(BulkRedrive(wanted, 10, 0, "me"))
+    janitor.step()
+    janitor.step()
+
+    assert desk.stores.bulk.next() is None
+    assert desk.depth(names.DEAD_QUEUE) == 0
+    assert desk.depth(names.WORK_QUEUE) == 3
+
+
+@pytest.mark.parametrize("error", [Unroutable("no"), ValueError("no frame"), TaskError("odd")], ids=repr)
+def test_one_letter_that_cant_be_sent_is_passed_over_and_the_redrive_finishes(desk, error):
+    bad, good = _letter("robot.clean"), [_letter() for _ in range(3)]
+    _post(desk, [bad, *good])
+    _record(desk, [bad, *good])
+    janitor = desk.stores.janitor(_Picky(desk.publisher, {"robot.clean": error}))
+    desk.stores.bulk.add(BulkRedrive(DeadLetterFilter(), 10, 0, "me"))
+    janitor.step()
+    record = desk.store.get(bad.task_id)
+
+    assert desk.stores.bulk.next() is None
+    assert [letter.task_id for letter in desk.letters()] == [bad.task_id]
+    assert (record.state, record.cycle, record.before_redrive) == (State.DEAD_LETTERED, 0, None)
+    assert {desk.store.get(letter.task_id).cycle for letter in good} == {1}
+
+
+@pytest.mark.parametrize("error", [NotSent("no"), InDoubt("no"), StoreUnavailable("no")], ids=repr)
+def test_a_job_that_gets_nowhere_waits_behind_the_others(desk, error):
+    stuck, good = _letter("robot.clean"), _letter()
+    _post(desk, [stuck, good])
+    _record(desk, [stuck, good])
+    publisher = _Picky(desk.publisher, {"robot.clean": error})
+    janitor = desk.stores.janitor(publisher)
+    first, second = (BulkRedrive(DeadLetterFilter(type=name), 10, 0, "me") for name in ("robot.clean", "echo"))
+    desk.stores.bulk.add(first)
+    desk.stores.bulk.add(second)
+    with pytest.raises(type(error)):
+        janitor.step()
+    janitor.step()
+    left, sent = desk.stores.bulk.next(), desk.store.get(good.task_id).cycle
+    publisher.errors.clear()
+    janitor.step()
+
+    assert (left, sent) == (first, 1)
+    assert desk.stores.bulk.next() is None
+    assert desk.store.get(stuck.task_id).cycle == 1
+
+
+def test_a_letter_with_a_cycle_out_of_range_is_redriven_into_one_that_workers_take(desk, letters):
+    odd = _letter(**{CYCLE: 2**62})
+    _post(desk, [odd])
+    desk.stores.dead_letters.record(normalized(odd), reason="permanent", max_attempts=4)
+    with desk.stores.lock().held() as turn:
+        sent = redrive_matching(
+            desk.settings.broker("replay"), letters, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me")
+        )
+
+    assert sent == 1
+    assert desk.depth(names.WORK_QUEUE) == 1
+    assert desk.store.get(odd.task_id).cycle == 1
