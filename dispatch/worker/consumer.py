@@ -15,8 +15,12 @@ from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.message import TOO_LARGE, Message
 from dispatch.telemetry import logger, logs
 from dispatch.worker.envelope import Poison, check
+from dispatch.worker.runner import MAX_RESULT
 
 log = logger(__name__)
+
+#: Objects, lists and commas in a body beside its payload, which is a request's or, in a chain, a result.
+_OWN_VALUES = 1_000
 
 #: The consumer step that would declare 28 delay queues which we don't use.
 _LEFT_OUT = "delayed_delivery"
@@ -55,6 +59,7 @@ class DispatchConsumer(Consumer):
         """Check each message before Celery sees it."""
         accept = super().create_task_handler(*args, **options)
         known, shutdown = frozenset(self.app.dispatch_types), self._worker.shutdown
+        most_values = max(self.app.dispatch_settings.max_body, MAX_RESULT) + _OWN_VALUES
 
         def on_task_received(message: Any) -> None:
             if shutdown.begun:  # delivered before the broker handled the cancel: unacked, it goes back with the channel
@@ -67,6 +72,7 @@ class DispatchConsumer(Consumer):
                     encoding=message.content_encoding,
                     known=known,
                     now=dt.datetime.now(dt.UTC),
+                    most_values=most_values,
                 )
                 message.headers["expires"] = None  # checked; Celery would ack and drop it when it runs out later
                 message._decoded_cache = triple  # noqa: SLF001 - kombu would make objects of {"__type__": …}

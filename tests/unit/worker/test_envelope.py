@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ def verdict(headers=None, body=BODY, content_type="application/json", encoding="
             encoding=encoding,
             known={"echo"},
             now=NOW,
+            most_values=1_000,
         )
     except Poison as exc:
         return exc.reason
@@ -31,6 +33,29 @@ def verdict(headers=None, body=BODY, content_type="application/json", encoding="
 
 def test_a_task_message_is_taken():
     assert verdict() == "ok"
+
+
+def _with_values(count):
+    """A body with that many objects, lists and commas; an odd number, its envelope has seven."""
+    return b'[[{"a":[' + b",".join([b"[]"] * ((count - 7) // 2)) + b"]}],{},{}]"
+
+
+@each(("values", "reason"), [(999, "ok"), (1_001, "undecodable"), (1_000_001, "undecodable")])
+def test_a_body_has_no_more_values_than_a_request_may_have(values, reason):
+    assert verdict(body=_with_values(values)) == reason
+
+
+def test_a_body_with_too_many_values_is_refused_before_it_is_parsed():
+    body = b'[[{"a":[' + b"[]," * (4_194_304 // 3) + b"[]]}],{},{}]"
+    tracemalloc.start()
+    try:
+        reason = verdict(body=body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert reason == "undecodable"
+    assert peak < 3 * len(body)  # parsed it takes 20 times as much as it has bytes
 
 
 @each(
