@@ -12,7 +12,9 @@ import tasks
 import topology
 from dispatch import tasktypes
 from dispatch.broker import celery_client
+from dispatch.cli import refused
 from dispatch.config.settings import Settings, load
+from dispatch.errors import ConfigurationError
 
 
 def create_celery(settings: Settings) -> Celery:
@@ -28,16 +30,20 @@ def create_celery(settings: Settings) -> Celery:
         ConfigurationError: a task type doesn't fit the settings.
     """
     celery = celery_client.create(settings, dict(tasktypes.load(tasks)), topology.broker_map(settings))
+    refused.install()
     celeryd_init.connect(functools.partial(_install_worker, celery), weak=False)
     return celery
 
 
-def _install_worker(celery: Celery, *, sender: str, instance: Any, **_: Any) -> None:
+def _install_worker(celery: Celery, *, sender: str, instance: Any, options: Any, **_: Any) -> None:
     """Imported late: every other command answers without the worker's modules."""
     if instance.app is celery:
         from dispatch.worker import bootstrap  # noqa: PLC0415
 
-        bootstrap.install(celery, instance, sender)
+        try:
+            bootstrap.install(celery, instance, sender, options)
+        except ConfigurationError as exc:  # Celery logs any other exception of a receiver, and starts the worker
+            raise SystemExit(f"the worker does not start: {exc}") from None
 
 
 @functools.lru_cache(maxsize=1)

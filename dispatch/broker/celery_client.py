@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
 from kombu import Exchange, Queue
 
-from dispatch.broker.celery_producer import capturing
-from dispatch.broker.celery_task import DispatchTask, Refused
+from dispatch.broker.celery_producer import CapturingProducer, capturing
+from dispatch.broker.celery_task import DispatchTask, Refused, check_options
 from dispatch.broker.model import BrokerMap
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.protocol import names
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logs
+
+
+class CeleryClient(Celery):
+    """Celery with one way out: what is sent by a task's name takes the same as `DispatchTask.apply_async`."""
+
+    dispatch_types: Mapping[str, TaskType]
+    dispatch_producer: Callable[[], CapturingProducer]
+
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+        """Publish a task by its type's name.
+
+        Raises:
+            Refused: no such task type, or an option that loses or doubles work here.
+        """
+        if more:
+            raise Refused("send_task takes its options by their names")
+        if name not in self.dispatch_types:
+            raise Refused(f"there is no task type {name!r}; GET /v1/task-types lists them")
+        check_options(options)
+        if options.get("task_type") is None:
+            return self.tasks[name].apply_async(args, kwargs, **options)
+        if options.get("producer") is None:
+            raise Refused("send_task takes no task_type")
+        return super().send_task(name, args, kwargs, **options)
+
+    def producer_or_acquire(self, producer: Any = None) -> Any:
+        """Our producer, where Celery would take one of its own: for the tasks of a group, for example."""
+        return self.dispatch_producer() if producer is None else producer
 
 
 def create(settings: Settings, types: Mapping[str, TaskType], wanted: BrokerMap) -> Celery:
@@ -34,7 +62,7 @@ def create(settings: Settings, types: Mapping[str, TaskType], wanted: BrokerMap)
         wanted: the broker map.
     """
     logs.configure()
-    celery = Celery(
+    celery = CeleryClient(
         "robot",
         task_cls=DispatchTask,
         control="dispatch.worker.patches.control_queue:WorkerControl",

@@ -15,7 +15,7 @@ from dispatch.protocol.message import Message
 Send = Callable[[Message, str, str], Any]
 
 
-class _CapturingProducer(Producer):
+class CapturingProducer(Producer):
     """The producer that `Task.apply_async` publishes with: it passes the finished message on instead of sending it."""
 
     #: Only asked which errors its transport can recover from; never connects.
@@ -26,9 +26,11 @@ class _CapturingProducer(Producer):
 
     @property
     def connection(self) -> Connection:
+        """A connection that is never made."""
         return self._unused
 
     def publish(self, body: Any, routing_key: str | None = None, exchange: Any = None, **options: Any) -> Any:
+        """Pass the message on."""
         content_type, encoding, text = dumps(body, serializer="json")
         message = Message(
             body=text.encode() if isinstance(text, str) else text,
@@ -53,7 +55,7 @@ def capturing(send: Send) -> Producer:
     Args:
         send: called with message, exchange and routing key.
     """
-    return _CapturingProducer(send)
+    return CapturingProducer(send)
 
 
 def dispatch(
@@ -78,11 +80,6 @@ def dispatch(
         task_id=task_id,
         headers=dict(headers),
         producer=capturing(send),
-        exchange=names.TASK_EXCHANGE,
-        routing_key=names.routing_key(task.name),
-        retry=False,
-        mandatory=True,
-        declare=[],
         # Celery would spend a third of the call on rendering the arguments, and Flower would list them.
         argsrepr="(…)",
         kwargsrepr="{}",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Task
 
+from dispatch.broker.celery_producer import CapturingProducer
 from dispatch.errors import DispatchError
+from dispatch.protocol import names
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.retry import AttemptFailed
 from dispatch.telemetry import tracing
@@ -26,6 +29,21 @@ _REFUSED = {
 }
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what loses or doubles work here.
+
+    Raises:
+        Refused: an option, or a way to the broker that is not our publisher's.
+    """
+    for option, why in _REFUSED.items():
+        if options.get(option) is not None:
+            raise Refused(f"{option} is refused: {why}")
+    for option in ("connection", "publisher", "producer"):
+        given = options.get(option)
+        if given is not None and not isinstance(given, CapturingProducer):
+            raise Refused(f"{option} is refused: Celery's producers publish without confirms, and publish twice")
+
+
 class DispatchTask(Task):
     """A task whose deliveries go through our router; see `dispatch.worker.router`."""
 
@@ -43,15 +61,24 @@ class DispatchTask(Task):
         Raises:
             Refused: an option that loses or doubles work here.
         """
-        for option, why in _REFUSED.items():
-            if options.get(option) is not None:
-                raise Refused(f"{option} is refused: {why}")
+        check_options(options)
         options.setdefault("argsrepr", "(…)")
         if options.get("producer") is None:
             options["producer"] = self.app.dispatch_producer()
         options["task_id"] = options.get("task_id") or new_task_id()
         with tracing.publishing(self, options["task_id"]):
-            return super().apply_async(args, kwargs, **{**options, "retry": False, "mandatory": True, "declare": []})
+            return super().apply_async(args, kwargs, **{**options, **self._way()})
+
+    def _way(self) -> dict[str, Any]:
+        """The one way to the work queue, whatever a signature asks for."""
+        return {
+            "queue": None,
+            "exchange": names.TASK_EXCHANGE,
+            "routing_key": names.routing_key(self.name),
+            "retry": False,
+            "mandatory": True,
+            "declare": [],
+        }
 
     def on_failure(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
         """Drop the traceback object; the failure's text has it already.

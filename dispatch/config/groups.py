@@ -185,7 +185,10 @@ class GatewaySettings(Group):
     http_workers: int = Field(2, ge=1, le=64, description="Gateway processes.")
     http_threads: int = Field(16, ge=2, le=256, description="Threads of each gateway process.")
     max_body: int = Field(
-        262_144, ge=1_024, le=1_048_576, description="Bytes a request body may have (413 above); 1 MiB at most."
+        262_144,
+        ge=1_024,
+        le=1_048_576,
+        description="Bytes a request body may have (413 above); 1 MiB at most. Workers take bodies with about as many values.",
     )
     rate_limit: int = Field(
         0,
@@ -231,10 +234,19 @@ class WorkerSettings(Group):
     worker_metrics_port: PortNumber = Field(
         0, description="Port on which a worker serves its metrics; 0 is off, but `make up` chooses one."
     )
+    control_commands: Names = Field(
+        (),
+        description="Remote-control commands that workers carry out beside those that only read, comma-separated (`shutdown,autoscale`).",
+    )
     sweep_interval: float = Field(5.0, gt=0, description="Seconds between two sweeps.")
     sweep_margin: float = Field(
         600.0, ge=0, description="Seconds beyond lease, rung and queue TTL before a silent task is sent again."
     )
+
+    @pydantic.field_validator("control_commands", mode="before")
+    @classmethod
+    def _control_commands(cls, value: Any) -> Any:
+        return names(value)
 
     @property
     def prefetch(self) -> int:

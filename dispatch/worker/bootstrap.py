@@ -8,12 +8,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from celery import bootsteps
+from celery.concurrency import get_implementation
 from celery.signals import task_postrun, task_prerun, worker_process_init, worker_process_shutdown
 from celery.worker import state
+from celery.worker.control import Panel
 
 from dispatch import __version__
 from dispatch.background import Background
@@ -43,7 +45,9 @@ from dispatch.worker.executor import RetryingExecutor
 from dispatch.worker.leases import Leases
 from dispatch.worker.loop import LoopBridge
 from dispatch.worker.outcomes import FENCE
+from dispatch.worker.patches.pool import TaskPool
 from dispatch.worker.patches.shutdown import Shutdown
+from dispatch.worker.remote_control import SETTING
 from dispatch.worker.router import Router
 from dispatch.worker.run_metrics import create_series
 from dispatch.worker.runner import Runner
@@ -64,18 +68,21 @@ class WorkerParts:
     consumer: Any = None  #: Celery's, once it is made
 
 
-def install(celery: Any, worker: Any, name: str) -> None:
+def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> None:
     """Make a Celery app a worker's; nothing connects until the worker starts.
 
     Args:
         celery: made by `dispatch.broker.celery_client`.
         worker: Celery's, about to be configured.
         name: its node name.
+        options: the worker's, as its command line gave them.
 
     Raises:
-        ConfigurationError: a task type doesn't fit the settings.
+        ConfigurationError: a task type doesn't fit the settings, or an option doesn't fit our queues.
     """
     settings: Settings = celery.dispatch_settings
+    check_options(options)
+    check_control_commands(settings.control_commands)
     logs.identify(service="worker", worker=name)
     worker.quiet = worker.quiet or not sys.stdout.isatty()  # Celery's banner is for people only
     check_time_limits(celery.dispatch_types, settings)
@@ -88,6 +95,33 @@ def install(celery: Any, worker: Any, name: str) -> None:
     celery.dispatch_worker = WorkerParts(router, Shutdown(router.loop))
     celery.dispatch_run = ChildRunner(settings, ladders).run
     celery.steps["worker"].add(type("DispatchStep", (_DispatchStep,), {"redis": redis}))
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of ``celery worker`` with which tasks would be lost.
+
+    Raises:
+        ConfigurationError: a pool of another kind, or the deletion of accepted tasks.
+    """
+    pool = options.get("pool_cls") or options.get("pool") or TaskPool
+    implementation = pool if isinstance(pool, type) else get_implementation(pool)
+    if pool != "prefork" and not issubclass(implementation, TaskPool):
+        raise ConfigurationError(
+            "--pool is refused: hand-overs, leases, time limits and shutdown need the prefork pool, which is the default"
+        )
+    if options.get("purge"):
+        raise ConfigurationError("--purge is refused: what waits in the queue has been accepted")
+
+
+def check_control_commands(commands: Iterable[str]) -> None:
+    """Refuse names that are no remote-control commands.
+
+    Raises:
+        ConfigurationError: every unknown name.
+    """
+    unknown = [command for command in commands if command not in Panel.data]
+    if unknown:
+        raise ConfigurationError(f"{SETTING}: no such remote-control command: {', '.join(unknown)}")
 
 
 def check_time_limits(types: Mapping[str, TaskType], settings: Settings) -> None:

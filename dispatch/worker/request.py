@@ -82,6 +82,12 @@ class DeliveryRequest(Request):
         """Never: a stock revoke would ack and lose the message. Tasks are cancelled through the API."""
         return False
 
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What `celery inspect` shows of it: never its payload."""
+        del safe
+        shown: dict[str, Any] = super().info(safe=True)
+        return shown
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """A child has it: renew its lease from now on."""
         self._run.begin()

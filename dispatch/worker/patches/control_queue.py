@@ -9,6 +9,9 @@ from celery.app.control import Control
 from kombu import Queue
 from kombu.pidbox import Mailbox
 
+from dispatch.broker.celery_task import Refused
+from dispatch.worker.remote_control import ControlNode
+
 
 class FreshMailbox(Mailbox):
     """A mailbox whose queue has another name after each reconnect.
@@ -18,6 +21,8 @@ class FreshMailbox(Mailbox):
     the same name. With a fixed name the declaration would fail (405) at each reconnect, and the worker would consume no
     task. Commands are broadcast, so the name does not matter.
     """
+
+    node_cls = ControlNode
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -36,3 +41,16 @@ class WorkerControl(Control):
     """Celery's remote control with a `FreshMailbox`."""
 
     Mailbox = FreshMailbox
+
+    def purge(self, connection: Any = None) -> int:
+        """Refused: Celery acks what it deletes, while the records of these accepted tasks say QUEUED.
+
+        Raises:
+            Refused: always.
+        """
+        del connection
+        raise Refused(
+            "purge is refused: what waits in the queue has been accepted; `celery dlq discard` ends dead letters"
+        )
+
+    discard_all = purge
