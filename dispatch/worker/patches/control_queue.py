@@ -43,7 +43,7 @@ class WorkerControl(Control):
     Mailbox = FreshMailbox
 
     def purge(self, connection: Any = None) -> int:
-        """Refused: Celery acks what it deletes, while the records of these accepted tasks say QUEUED.
+        """Refused: Celery acks what it deletes, while the records of these accepted tasks are QUEUED.
 
         Raises:
             Refused: always.
