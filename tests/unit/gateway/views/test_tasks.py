@@ -88,7 +88,7 @@ def test_an_idempotency_key_and_a_fingerprint_are_handed_on(client, world):
     client.post("/v1/tasks", json={"type": "greet", "payload": {"message": "ho"}})
     first, spaced, other = world.submitter.submitted
 
-    assert (first.idempotency_key, spaced.key) == ("abc", None)
+    assert (first.idempotency_key, spaced.idempotency_key) == ("abc", None)
     assert first.fingerprint == spaced.fingerprint != other.fingerprint
 
 
