@@ -5,7 +5,7 @@ import dataclasses
 from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
 from dispatch.protocol.dead_letters import Reason
-from dispatch.protocol.message import Message
+from dispatch.protocol.message import MAX_ERROR, Message
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
 
@@ -75,3 +75,63 @@ def test_a_lost_retry_is_resent_with_the_attempt_that_it_authorised():
 def test_a_poison_letter_gets_an_id_only_when_it_has_none():
     assert dead_copy(MESSAGE, Reason.MALFORMED, "x").message.task_id == "t"
     assert dead_copy(Message(b"", {}), Reason.MALFORMED, "x", dead_id="named").message.task_id == "named"
+
+
+def test_a_hand_over_takes_the_brokers_own_headers_away():
+    copies = [
+        next_copy(MESSAGE, FAILURE, Retry(RUNG), 5),
+        parked_copy(MESSAGE),
+        redriven_copy(MESSAGE),
+        dead_copy(MESSAGE, Reason.MALFORMED, "x"),
+        resent_copy(record()),
+    ]
+
+    assert [copy.message.headers.get("x-death") for copy in copies] == [None] * 5
+    assert {copy.message.body for copy in copies} == {MESSAGE.body}
+
+
+def test_an_error_in_a_header_is_cut():
+    long = Failure(FailureKind.RETRYABLE, "boom", "x" * 10_000)
+
+    assert len(next_copy(MESSAGE, long, Retry(RUNG), 5).message.headers["x-last-error"]) == MAX_ERROR
+    assert len(dead_copy(MESSAGE, Reason.MALFORMED, "x" * 10_000).message.headers["x-last-error"]) == MAX_ERROR
+
+
+def test_a_message_without_a_routing_key_gets_the_one_of_its_type():
+    bare = dataclasses.replace(MESSAGE, routing_key="")
+
+    assert next_copy(bare, FAILURE, Retry(RUNG), 5).routing_key == MESSAGE.routing_key
+    assert parked_copy(bare).routing_key == MESSAGE.routing_key
+    assert redriven_copy(bare).routing_key == MESSAGE.routing_key
+    assert dead_copy(bare, Reason.MALFORMED, "x").routing_key == names.ROUTING_KEY
+
+
+def test_a_retry_after_a_redrive_has_no_reason_of_death_any_more():
+    dead = next_copy(MESSAGE, FAILURE, Dead(Reason.PERMANENT), 5).message
+
+    assert "x-dead-reason" not in next_copy(dead, FAILURE, Retry(RUNG), 6).message.headers
+
+
+def test_a_poison_message_dies_of_its_reason_unless_it_has_an_error_of_its_own():
+    by_reason = dead_copy(MESSAGE, Reason.MALFORMED, "x").message
+    by_error = dead_copy(MESSAGE, Reason.MALFORMED, "x", error_type="bad-header").message
+
+    assert (by_reason.headers["x-last-error-type"], by_error.headers["x-last-error-type"]) == (
+        "malformed",
+        "bad-header",
+    )
+
+
+def test_a_lost_task_is_resent_in_its_records_cycle_and_attempt():
+    copy = resent_copy(record(state=State.RUNNING, cycle=2, seq=9, attempt=3, copy_attempt=1))
+
+    assert (copy.message.cycle, copy.message.seq, copy.message.attempt) == (2, 10, 3)
+    assert (copy.exchange, copy.message.headers["retries"]) == (names.TASK_EXCHANGE, 2)
+
+
+def test_a_lost_task_that_never_ran_is_resent_for_its_first_attempt():
+    assert resent_copy(record(attempt=0)).message.attempt == 1
+
+
+def test_a_record_without_its_message_cannot_be_resent():
+    assert resent_copy(record(message=None)) is None
