@@ -6,12 +6,13 @@ import pytest
 
 from dispatch.config.settings import load
 from dispatch.errors import NotSent, StoreUnavailable
+from dispatch.maintenance import sweeper as module
 from dispatch.maintenance.sweeper import BATCH, CheckAt, Drop, Publish, Reject, Resend, Sweeper, next_step
 from dispatch.protocol.copies import next_copy
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Failure, FailureKind, Retry, Rung
 from support.cases import each
-from support.unit_fakes import Failing, task_message
+from support.unit_fakes import Failing, Log, task_message
 
 SETTINGS = load({})
 LEASE, GRACE = SETTINGS.lease, SETTINGS.unpublished_grace
@@ -98,6 +99,13 @@ class World:
         return self.resends
 
 
+@pytest.fixture(autouse=True)
+def log(monkeypatch):
+    log = Log()
+    monkeypatch.setattr(module, "log", log)
+    return log
+
+
 NOW = 1e9
 COPY = next_copy(task_message(), Failure(FailureKind.RETRYABLE, "boom", "x"), Retry(Rung("5m", 300)), 1)
 DECIDED = {"state": State.RETRY_WAIT, "decision": COPY.to_json(), "rung": "5m"}
@@ -173,7 +181,7 @@ def test_a_task_that_runs_is_checked_after_its_lease():
     assert (world.did, world.reminders) == ([], [("t", LEASE)])
 
 
-def test_one_task_does_not_keep_the_sweeper_from_the_others():
+def test_one_task_does_not_keep_the_sweeper_from_the_others(log):
     world = World(
         record(**DECIDED), record(task_id="odd", **{**DECIDED, "decision": "{"}), record(task_id="u", **DECIDED)
     )
@@ -182,6 +190,7 @@ def test_one_task_does_not_keep_the_sweeper_from_the_others():
 
     assert checked == 3
     assert world.reminders == [("t", SETTINGS.sweep_interval), ("odd", SETTINGS.sweep_margin), ("u", LEASE)]
+    assert log.events[:2] == ["not swept yet", "not swept"]
 
 
 def test_a_redis_that_is_away_ends_the_sweep():

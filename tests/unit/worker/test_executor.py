@@ -7,8 +7,15 @@ import pytest
 from dispatch.errors import NotSent
 from dispatch.worker import executor as module
 from dispatch.worker.executor import FIRST_PAUSE, LONGEST_PAUSE, RetryingExecutor
-from support.unit_fakes import Failing, ManualClock
+from support.unit_fakes import Failing, Log, ManualClock
 from support.waiting import eventually
+
+
+@pytest.fixture(autouse=True)
+def log(monkeypatch):
+    log = Log()
+    monkeypatch.setattr(module, "log", log)
+    return log
 
 
 @pytest.fixture
@@ -69,13 +76,14 @@ def test_the_pauses_rise_up_to_the_longest(executor, clock):
     assert executor._heap == []
 
 
-def test_an_error_that_is_not_foreseen_is_tried_again_too(executor, clock):
+def test_an_error_that_is_not_foreseen_is_tried_again_too(executor, clock, log):
     job = Failing(ValueError("a mistake"), KeyError("another"))
     executor.submit(job)
     waits = [run_once(executor, clock) for _ in range(3)]
 
     assert waits == pytest.approx([0, LONGEST_PAUSE, LONGEST_PAUSE])
     assert len(job.calls) == 3
+    assert [level for level, _, _ in log.lines] == ["exception", "exception"]
 
 
 def test_a_job_that_waits_does_not_hold_up_the_others(executor):

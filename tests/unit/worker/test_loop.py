@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
+from dispatch.worker import loop as module
 from dispatch.worker.loop import LoopBridge
+from support.unit_fakes import Log
 
 
 class FakeHub:
@@ -60,7 +62,8 @@ def test_calls_run_in_their_order(bridge, hub):
     assert ran == [0, 1, 2, 3, 4]
 
 
-def test_a_call_that_raises_does_not_end_the_loop(bridge, hub):
+def test_a_call_that_raises_does_not_end_the_loop(bridge, hub, monkeypatch):
+    monkeypatch.setattr(module, "log", Log())
     ran = []
     bridge.call(lambda: 1 / 0)
     bridge.call(lambda: ran.append("after"))
