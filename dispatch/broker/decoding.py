@@ -63,7 +63,7 @@ class _Lenient(bytes):
 
 
 def _tolerant_arguments(types: str, buffer: bytes, offset: int) -> Any:
-    """The arguments of a method; of a delivery, the routing key is the sender's, and RabbitMQ takes any bytes."""
+    """The arguments of a method; the routing key of a delivery is whatever bytes its sender chose."""
     try:
         return _decode_arguments(types, buffer, offset)
     except UnicodeDecodeError:

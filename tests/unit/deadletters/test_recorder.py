@@ -35,7 +35,7 @@ class FakeMessage:
 
 
 class FakeRecords:
-    """Answers as it is told; an error is raised."""
+    """Answers with `answer`; an error is raised."""
 
     def __init__(self):
         self.recorded, self.answer = [], DeadLetterAnswer.OK

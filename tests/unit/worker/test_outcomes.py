@@ -20,7 +20,7 @@ from support.cases import each
         (MemoryError(), FailureKind.RETRYABLE, "MemoryError"),
     ],
 )
-def test_an_error_says_what_the_router_must_do(error, kind, name):
+def test_an_error_determines_what_the_router_must_do(error, kind, name):
     failure = failure_of(error)
 
     assert (failure.kind, failure.type) == (kind, name)

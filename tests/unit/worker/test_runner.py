@@ -47,7 +47,7 @@ def failure_of_run(handler, payload=None):
 
 
 class FakeClaims:
-    """Answers a claim as it is told, and completes."""
+    """Answers a claim with `answer`, and completes."""
 
     def __init__(self):
         self.answer = Claimed(ClaimAnswer.RUN)
