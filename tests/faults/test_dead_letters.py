@@ -214,7 +214,7 @@ def test_the_command_lists_shows_redrives_and_discards(desk):
     assert good.task_id not in table
     assert (shown["error"]["type"], shown["deadReason"]) == ("second", "permanent")
     assert shown["message"]["body"] == bad.body.decode()
-    assert "2 letters would be redriven" in dry
+    assert "2 dead letters would be redriven" in dry
     assert f"{good.task_id}  sent, cycle 1\n1 redriven" in sent
     assert "1 discarded" in gone
     assert [letter.task_id for letter in desk.letters()] == [nobody.task_id]
