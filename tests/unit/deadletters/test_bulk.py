@@ -16,7 +16,7 @@ from support.unit_fakes import FakeRedis, task_message
 
 BULK = BulkRedrive(DeadLetterFilter(type="echo"), limit=100, rate=2.5, by="ada")
 LIST = "robot:dead:jobs"
-LETTERS = [task_message(id="a"), task_message(id="b", task="other"), task_message(id="c"), task_message(id="d")]
+DEAD_LETTERS = [task_message(id="a"), task_message(id="b", task="other"), task_message(id="c"), task_message(id="d")]
 
 
 @each(
@@ -68,15 +68,15 @@ class FakeService:
 
 @pytest.fixture
 def taken(monkeypatch):
-    """What a walk through `LETTERS` took out."""
+    """What a walk through `DEAD_LETTERS` took out."""
     out = []
 
     def walk(_url, _lock, visit, *, rate=0.0):
         assert rate in (0.0, BULK.rate)
-        for letter in LETTERS:
+        for dead_letter in DEAD_LETTERS:
             try:
-                if visit(letter):
-                    out.append(letter.headers.get("id"))
+                if visit(dead_letter):
+                    out.append(dead_letter.headers.get("id"))
             except StopWalk:
                 break
         return len(out)

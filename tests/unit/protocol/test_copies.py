@@ -56,8 +56,8 @@ def test_parking_behind_a_lease_changes_neither_seq_nor_attempt():
 
 
 def test_a_redrive_is_the_next_cycle_of_the_same_task_and_trace():
-    letter = next_copy(MESSAGE, FAILURE, Dead(Reason.PERMANENT), 5).message
-    copy = redriven_copy(letter)
+    dead_letter = next_copy(MESSAGE, FAILURE, Dead(Reason.PERMANENT), 5).message
+    copy = redriven_copy(dead_letter)
 
     assert copy.exchange == names.TASK_EXCHANGE
     assert (copy.message.task_id, copy.message.cycle, copy.message.seq, copy.message.attempt) == ("t", 1, 5, 1)
@@ -72,7 +72,7 @@ def test_a_lost_retry_is_resent_with_the_attempt_that_it_authorised():
     assert (copy.message.seq, copy.message.attempt) == (4, 2)
 
 
-def test_a_poison_letter_gets_an_id_only_when_it_has_none():
+def test_a_poison_dead_letter_gets_an_id_only_when_it_has_none():
     assert dead_copy(MESSAGE, Reason.MALFORMED, "x").message.task_id == "t"
     assert dead_copy(Message(b"", {}), Reason.MALFORMED, "x", dead_id="named").message.task_id == "named"
 

@@ -31,18 +31,18 @@ def record(**changes):
         (record(state=State.SCHEDULED, cycle=1, before_redrive=State.DEAD_LETTERED), False),
     ],
 )
-def test_a_letter_leaves_the_dlq_only_when_its_task_has_moved_on(kept, stale):
+def test_a_dead_letter_leaves_the_dlq_only_when_its_task_has_moved_on(kept, stale):
     assert is_stale(MESSAGE, kept) is stale
 
 
 def test_a_filter_means_what_all_its_parts_mean():
-    letter = MESSAGE.with_headers(**{"x-last-error-type": "upstream-timeout"})
+    dead_letter = MESSAGE.with_headers(**{"x-last-error-type": "upstream-timeout"})
 
-    assert DeadLetterFilter().matches(letter)
-    assert DeadLetterFilter("robot.clean", "upstream-timeout", "t").matches(letter)
-    assert not DeadLetterFilter("echo").matches(letter)
-    assert not DeadLetterFilter(error_type="other").matches(letter)
-    assert not DeadLetterFilter(task_id="u").matches(letter)
+    assert DeadLetterFilter().matches(dead_letter)
+    assert DeadLetterFilter("robot.clean", "upstream-timeout", "t").matches(dead_letter)
+    assert not DeadLetterFilter("echo").matches(dead_letter)
+    assert not DeadLetterFilter(error_type="other").matches(dead_letter)
+    assert not DeadLetterFilter(task_id="u").matches(dead_letter)
 
 
 @each(
@@ -59,11 +59,11 @@ def test_the_reason_of_a_death_is_the_last_one(headers, reason):
     assert reason_of(Message(b"", headers)) == reason
 
 
-def test_an_unreadable_letter_becomes_readable():
-    letter = normalized(Message(b"x", {"x-seq": 2**70, "x-cycle": "one"}))
+def test_an_unreadable_dead_letter_becomes_readable():
+    dead_letter = normalized(Message(b"x", {"x-seq": 2**70, "x-cycle": "one"}))
 
-    assert letter.task_id
-    assert (letter.cycle, letter.seq) == (0, 0)
+    assert dead_letter.task_id
+    assert (dead_letter.cycle, dead_letter.seq) == (0, 0)
 
 
 @each(

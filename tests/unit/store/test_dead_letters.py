@@ -10,8 +10,8 @@ from support.cases import each
 from support.unit_fakes import FakeRedis, task_message
 
 SETTINGS = load({})
-LETTER = task_message(**{"x-last-error-type": "boom", "x-last-error": "it broke"})
-COPY = redriven_copy(LETTER)
+DEAD_LETTER = task_message(**{"x-last-error-type": "boom", "x-last-error": "it broke"})
+COPY = redriven_copy(DEAD_LETTER)
 RECORD = ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}")
 FLAG = ("ZINCRBY", "robot:dead:stale", 1, "t-1")
 NO_LONGER_LISTED = ("ZREM", "robot:dead", "t-1")
@@ -22,9 +22,9 @@ def records(**answers):
     return DeadLetterRecords(redis, SETTINGS), redis
 
 
-def recorded(reason, letter=LETTER, answer="OK"):
+def recorded(reason, dead_letter=DEAD_LETTER, answer="OK"):
     made, redis = records(record_dead=answer)
-    return made.record(letter, reason=reason, max_attempts=4), redis
+    return made.record(dead_letter, reason=reason, max_attempts=4), redis
 
 
 @each(
@@ -76,7 +76,7 @@ def test_a_rebuilt_record_is_listed_once_more():
 
 def redrive(**answers):
     made, redis = records(**answers)
-    return made.redrive(LETTER, COPY, by="op", max_attempts=4), redis
+    return made.redrive(DEAD_LETTER, COPY, by="op", max_attempts=4), redis
 
 
 def test_a_redrive_is_recorded_after_its_reminder_and_flag():
