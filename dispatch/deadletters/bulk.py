@@ -18,7 +18,7 @@ from dispatch.telemetry import logger
 log = logger(__name__)
 
 #: What ends a bulk redrive for now: these errors are the moment's, and the next dead letter would meet them, too.
-_OF_THE_MOMENT = (NotSent, Nacked, InDoubt, StoreError)
+_OF_THE_MOMENT = (NotSent, Nacked, InDoubt, StoreError, OSError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
