@@ -7,6 +7,7 @@ headers that may not be repeated, a body that is known to be cut off, and the dr
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import re
 import time
@@ -163,7 +164,8 @@ class StrictRequest(message.Request):  # type: ignore[misc]
         try:
             rest: bytes = super().parse(unreader)
         except Expired as exc:
-            protocol_errors.refuse(unreader.sock, 408)
+            with contextlib.suppress(OSError):  # the client reads no response either
+                protocol_errors.refuse(unreader.sock, 408)
             raise errors.NoMoreData from exc
         _check_host(self.uri, [value for name, value in self.headers if name == "HOST"], self.version)
         self.headers = _combined(self.headers)

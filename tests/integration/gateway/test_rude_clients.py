@@ -18,7 +18,7 @@ RAW = json.dumps(BODY).encode()
 JSON = {"Content-Type": "application/json"}
 
 #: Seconds that the gateway of this module gives a request head, a request body, and the rest of a refused body.
-HEAD, BODY_TIME, DRAIN = 1.0, 1.5, 1.0
+HEAD, BODY_TIME, DRAIN = 1.0, 2.0, 2.0
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_body_that_does_not_come_is_answered_with_a_close(port):
         ((status, _, head),) = answers(connection)
 
     assert (status, b"connection: close" in head) == (404, True)
-    assert DRAIN - 0.1 <= time.monotonic() - began < 2 * DRAIN + 2
+    assert DRAIN - 0.1 <= time.monotonic() - began < DRAIN + 4
     assert scraped(port, "robot_http_unread_bodies_total", outcome="closed") == closed + 1
 
 
@@ -157,7 +157,7 @@ def test_connections_that_clients_keep_open_after_a_close_delay_nobody(port):
         began = time.monotonic()
         assert httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False, timeout=60).status_code == 200
 
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4  # of 20 waits of 2 s in two processes
 
 
 # --- bodies that are not whole ---------------------------------------------------------------------
