@@ -190,6 +190,27 @@ class GatewaySettings(Group):
         le=1_048_576,
         description="Bytes a request body may have (413 above); 1 MiB at most. Workers take bodies with about as many values.",
     )
+    http_head_timeout: float = Field(
+        5.0,
+        gt=0,
+        le=60,
+        description="Seconds a client has to send request line and headers, from their first byte (408 after).",
+    )
+    http_body_timeout: float = Field(
+        10.0, gt=0, le=300, description="Seconds a client has to send a request body (408 after)."
+    )
+    http_drain_bytes: int = Field(
+        8_388_608,
+        ge=0,
+        le=1_073_741_824,
+        description="Bytes of a refused request's body that are read, so that its connection stays usable; beyond, it is closed.",
+    )
+    http_drain_timeout: float = Field(
+        2.0,
+        gt=0,
+        le=60,
+        description="Seconds for which a refused request's body is read; after them its connection is closed.",
+    )
     rate_limit: int = Field(
         0,
         ge=0,

@@ -18,7 +18,7 @@ from dispatch.gateway.admission.readiness import Readiness
 from dispatch.gateway.contract import openapi
 from dispatch.gateway.errors import ErrorHandlers
 from dispatch.gateway.http import access_log as access
-from dispatch.gateway.http import context
+from dispatch.gateway.http import context, unread_body
 from dispatch.gateway.http.auth import Keyring
 from dispatch.gateway.http.long_poll import Slots
 from dispatch.gateway.http.operations import Operation, Spend, contracts, register
@@ -84,11 +84,13 @@ def build(parts: Parts) -> flask.Flask:
     keyring = Keyring.from_settings(parts.settings)
     app = flask.Flask("dispatch.gateway", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_body + 1  # see `validation.read_object`
-    app.url_map.merge_slashes = False  # never a redirect: //v1/tasks is not found
+    app.url_map.merge_slashes = False  # never a redirect; see `context.refuse_doubled_slash`
     app.config["TRACE_URL"] = parts.settings.trace_url
     if (recording := tracing.backend()) is not None:
         recording.instrument_app(app)  # first of all, so that its span is there when the context begins
     app.before_request(context.begin)
+    app.before_request(context.refuse_doubled_slash)
+    app.after_request(unread_body.settle)  # the last: they run in reverse
     app.after_request(access.finish)
     ErrorHandlers(parts.guard, parts.settings.idempotency_retry).install(app)
     docs = DocsViews()

@@ -14,7 +14,7 @@ from typing import Any
 from gunicorn import glogging
 
 from dispatch.config.settings import load
-from dispatch.gateway.http import long_poll, protocol_errors
+from dispatch.gateway.http import closing, long_poll, protocol_errors, wire
 from dispatch.telemetry import logs, metrics
 
 _settings = load()
@@ -37,6 +37,9 @@ keepalive = 75
 #: Bytes: a cursor may be 4,096 characters long.
 limit_request_line = 8_190
 
+#: Headers by which a client on this machine could set parts of the WSGI environment, `SCRIPT_NAME` for one.
+forwarder_headers = ""
+
 #: gunicorn would create it in the home directory.
 control_socket_disable = True
 
@@ -57,6 +60,15 @@ class _Logger(glogging.Logger):  # type: ignore[misc]
 logger_class = _Logger
 
 protocol_errors.install()
+closing.install()
+wire.install(
+    wire.Limits(
+        head=_settings.http_head_timeout,
+        body=_settings.http_body_timeout,
+        drain=_settings.http_drain_timeout,
+        drain_bytes=_settings.http_drain_bytes,
+    )
+)
 
 #: Directory in which this gateway's processes share metrics; new at each start, so that it has no counts of an earlier one.
 _metrics_directory = ""

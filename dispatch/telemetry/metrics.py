@@ -154,6 +154,25 @@ ACCEPTED = _counter(
 REFUSED = _counter(
     "robot_tasks_refused_total", "Submissions refused, by the slug of the problem.", "reason", where="gateway"
 )
+HTTP_UNAUTHENTICATED = _counter(
+    "robot_http_unauthenticated_total",
+    "Requests refused with 401. With API keys: missing, malformed (no bearer token), unknown; without: peer, host, origin, "
+    "forwarded (through a proxy).",
+    "reason",
+    where="gateway",
+)
+HTTP_REJECTED = _counter(
+    "robot_http_rejected_total",
+    "Requests refused before the application: malformed, ambiguous, too large, or a head that did not arrive in time (408).",
+    "status",
+    where="gateway",
+)
+HTTP_UNREAD_BODIES = _counter(
+    "robot_http_unread_bodies_total",
+    "Responses that preceded the end of a request body: drained, or closed (the connection, beyond DISPATCH_HTTP_DRAIN_*).",
+    "outcome",
+    where="gateway",
+)
 CONFIRM = _histogram(
     "robot_publish_confirm_seconds", "From the publish to RabbitMQ's confirm.", where="both", buckets=_CONFIRM
 )

@@ -13,10 +13,28 @@ from dispatch.config.settings import PREFIX, Settings, is_loopback
 from dispatch.errors import ConfigurationError
 from dispatch.gateway.http.context import Principal
 from dispatch.gateway.http.problems import Problem
+from dispatch.telemetry import metrics
 
 _LOCAL_PRINCIPAL = Principal(api_keys.LOCAL, frozenset(api_keys.SCOPES))
-_UNKNOWN = api_keys.ApiKey("unknown", "0" * 64, frozenset())
+_NO_KEY = api_keys.ApiKey("unknown", "0" * 64, frozenset())
 _CHALLENGE = 'Bearer realm="robot-dispatch"'
+
+#: Why a request is refused with 401, as in metrics.
+MISSING, MALFORMED, UNKNOWN, PEER, HOST, ORIGIN, FORWARDED = REASONS = (
+    "missing", "malformed", "unknown", "peer", "host", "origin", "forwarded",
+)  # fmt: skip
+
+#: Headers by which a proxy tells of the client that it serves, as names of the WSGI environment.
+_FORWARDING = frozenset({"HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP"})
+_X_FORWARDED = "HTTP_X_FORWARDED_"
+
+_LOCAL_ONLY = "No API keys are configured, so only this machine may use the API."
+_REFUSALS = {
+    PEER: "The client's address is not loopback.",
+    HOST: "The Host is not loopback.",
+    ORIGIN: "The Origin is not the gateway's own.",
+    FORWARDED: "The request has headers of a proxy (Forwarded, Via, X-Forwarded-*, X-Real-IP).",
+}
 
 
 class Keyring:
@@ -74,16 +92,17 @@ class Keyring:
     def _authenticate(self) -> Principal:
         header = flask.request.headers.get("Authorization")
         if header is None:
-            raise Problem("unauthenticated", headers={"WWW-Authenticate": _CHALLENGE})
+            raise _unauthenticated(MISSING)
         scheme, _, token = header.partition(" ")
-        entry = self._find(token.strip()) if scheme.lower() == "bearer" else None
+        bearer = scheme.lower() == "bearer"
+        entry = self._find(token.strip()) if bearer else None
         if entry is None:
-            raise Problem("unauthenticated", headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'})
+            raise _unauthenticated(UNKNOWN if bearer else MALFORMED, challenge=f'{_CHALLENGE}, error="invalid_token"')
         return Principal(entry.id, entry.scopes)
 
     def _find(self, token: str) -> api_keys.ApiKey | None:
         """The entry of an API key. An unknown id takes as long as a wrong secret, so timing reveals nothing."""
-        candidates = self._entries.get(api_keys.key_id(token) or "", [_UNKNOWN])
+        candidates = self._entries.get(api_keys.key_id(token) or "", [_NO_KEY])
         digest = api_keys.digest(self._pepper, token)
         matches = [entry for entry in candidates if hmac.compare_digest(entry.digest, digest)]
         return matches[0] if matches else None
@@ -92,16 +111,28 @@ class Keyring:
 def _local(environ: Mapping[str, object]) -> Principal:
     """Without API keys, only loopback clients are authorised, whatever address the server is bound to.
 
-    The Host and Origin checks reject requests of web pages in a local browser (DNS rebinding, CSRF).
+    The Host and Origin checks reject requests of web pages in a local browser (DNS rebinding, CSRF); the last check
+    those that a proxy on this machine forwards, whose peer is loopback for every client.
     """
     peer = str(environ.get("REMOTE_ADDR") or "127.0.0.1")  # a Unix socket has no address
     host = str(environ.get("HTTP_HOST") or "localhost")
-    origin = environ.get("HTTP_ORIGIN")
-    names = [peer, _hostname(f"//{host}"), *([_hostname(str(origin))] if origin is not None else [])]
-    if not all(map(is_loopback, names)):
-        detail = f"No API keys are configured, so only this machine may use the API. Set {PREFIX}API_KEYS."
-        raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": _CHALLENGE})
+    own = f"{environ.get('wsgi.url_scheme')}://{host}"
+    checks = {
+        PEER: is_loopback(peer),
+        HOST: is_loopback(_hostname(f"//{host}")),
+        ORIGIN: str(environ.get("HTTP_ORIGIN", own)).lower() == own.lower(),
+        FORWARDED: not any(name in _FORWARDING or name.startswith(_X_FORWARDED) for name in environ),
+    }
+    for reason, passed in checks.items():
+        if not passed:
+            raise _unauthenticated(reason, f"{_LOCAL_ONLY} {_REFUSALS[reason]} Set {PREFIX}API_KEYS.")
     return _LOCAL_PRINCIPAL
+
+
+def _unauthenticated(reason: str, detail: str | None = None, *, challenge: str = _CHALLENGE) -> Problem:
+    """The 401, counted."""
+    metrics.HTTP_UNAUTHENTICATED.inc(reason)
+    return Problem("unauthenticated", detail, headers={"WWW-Authenticate": challenge})
 
 
 def _hostname(url: str) -> str:

@@ -57,6 +57,17 @@ def begin() -> None:
     bind_contextvars(request_id=context.request_id, **logs.trace_fields(traceparent))
 
 
+def refuse_doubled_slash() -> None:
+    """Runs before every request: routing would take ``//v1/tasks`` for ``/v1/tasks``.
+
+    Raises:
+        Problem: ``not-found``.
+    """
+    if flask.request.environ.get("PATH_INFO", "").startswith("//"):
+        flask.request.url_rule = None  # no metric or log counts it as the route's
+        raise problems.Problem("not-found")
+
+
 def current() -> RequestContext:
     """The context of the current request."""
     context: RequestContext = flask.g.context

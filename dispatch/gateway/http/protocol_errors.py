@@ -12,16 +12,23 @@ from typing import Any
 
 from gunicorn import util
 
+from dispatch.gateway.http import closing
 from dispatch.gateway.http.problems import MEDIA_TYPE, Problem, plain
+from dispatch.telemetry import metrics
 
 #: `detail` by status.
 _DETAILS = {
     400: "The bytes sent are not a valid HTTP/1.1 request.",
+    408: "The request line and the header fields did not arrive in time.",
     414: "The request line is too long: 8,190 bytes are read.",
     417: "Only `Expect: 100-continue` is understood.",
     431: "The header fields are too many or too long.",
     501: "The transfer coding is not supported.",
 }
+
+
+#: Statuses with a label value of their own in metrics.
+STATUSES = tuple(str(status) for status in sorted({*_DETAILS, 403, 500}))
 
 
 def response(status: int) -> bytes:
@@ -50,6 +57,18 @@ def install() -> None:
     util.write_error = _write
 
 
+def refuse(sock: Any, status: int) -> None:
+    """Respond and end the gateway's half of the connection.
+
+    Args:
+        sock: of the client.
+        status: HTTP status.
+    """
+    metrics.HTTP_REJECTED.inc(metrics.one_of(str(status), STATUSES))
+    util.write_nonblock(sock, response(status))
+    closing.linger(sock)
+
+
 def _write(sock: Any, status: int, reason: str, message: str) -> None:
     del reason, message  # the message quotes the request
-    util.write_nonblock(sock, response(status))
+    refuse(sock, status)

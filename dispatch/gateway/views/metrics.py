@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import flask
 from flask import Response
 
+from dispatch.gateway.http import auth, protocol_errors, unread_body
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.telemetry import metrics
 
@@ -21,6 +22,12 @@ class MetricViews:
     def __init__(self, types: Iterable[str]) -> None:
         metrics.register_types(types)
         metrics.CONFIRM.initialise()
+        for reason in auth.REASONS:
+            metrics.HTTP_UNAUTHENTICATED.initialise(reason)
+        for status in protocol_errors.STATUSES:
+            metrics.HTTP_REJECTED.initialise(status)
+        for outcome in unread_body.OUTCOMES:
+            metrics.HTTP_UNREAD_BODIES.initialise(outcome)
         for name in types:
             metrics.ACCEPTED.initialise(name)
 

@@ -35,6 +35,13 @@ def test_an_unknown_path_is_a_404_problem_and_never_a_redirect(client, path):
     problem(client.get(path), 404, "not-found")
 
 
+@each("path", ["//v1/tasks", "///v1/tasks", "//livez", "//docs/docs.js", "//"])
+def test_a_doubled_slash_at_the_start_is_a_404_whatever_follows(client, path):
+    # The test client would take //v1 for a host.
+    for method in ("GET", "POST", "BREW"):
+        problem(client.open("/", method=method, environ_overrides={"PATH_INFO": path}), 404, "not-found")
+
+
 def test_the_instance_is_a_uri_reference(client):
     assert problem(client.get("/é x?secret=1"), 404, "not-found")["instance"] == "/%C3%A9%20x"
 

@@ -7,7 +7,9 @@ from dispatch.cli.keys import keys as keys_command
 from dispatch.config import api_keys as keys
 from dispatch.config import settings
 from dispatch.errors import ConfigurationError
+from dispatch.gateway.http import auth
 from dispatch.gateway.http.auth import Keyring
+from dispatch.telemetry import metrics
 from support.cases import each
 from support.gateway_fakes import FakeTasks, World, problem, record
 
@@ -161,25 +163,87 @@ def test_without_keys_only_this_machine_gets_in():
 
     assert client.get("/v1/tasks").status_code == 200
     assert client.get("/v1/tasks", base_url="http://[::1]:8080").status_code == 200
-    assert client.get("/v1/tasks", headers={"Origin": "http://localhost:8080"}).status_code == 200
     assert client.get("/v1/tasks", environ_base={"REMOTE_ADDR": ""}).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("base_url", "origin"),
     [
-        {"environ_base": {"REMOTE_ADDR": "192.0.2.7"}},
-        {"base_url": "http://rebound.example"},
-        {"headers": {"Origin": "https://evil.example"}},
-        {"headers": {"Origin": "null"}},
-        {"headers": {"Origin": "http://["}},
+        ("http://localhost", "http://localhost"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://LOCALHOST:8080", "http://localhost:8080"),
     ],
-    ids=["a foreign peer", "dns rebinding", "a foreign page", "a sandboxed page", "nonsense"],
 )
-def test_without_keys_others_are_kept_out(options):
+def test_without_keys_the_gateways_own_pages_get_in(base_url, origin):
+    answer = World().client().get("/v1/tasks", base_url=base_url, headers={"Origin": origin})
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"environ_base": {"REMOTE_ADDR": "192.0.2.7"}}, auth.PEER),
+        ({"base_url": "http://rebound.example"}, auth.HOST),
+        ({"headers": {"Origin": "https://evil.example"}}, auth.ORIGIN),
+        ({"headers": {"Origin": "null"}}, auth.ORIGIN),
+        ({"headers": {"Origin": ""}}, auth.ORIGIN),
+        ({"headers": {"Origin": "http://["}}, auth.ORIGIN),
+        ({"headers": {"Origin": "http://localhost:3000"}}, auth.ORIGIN),
+        ({"headers": {"Origin": "https://localhost"}}, auth.ORIGIN),
+        ({"headers": {"Origin": "http://127.0.0.1"}}, auth.ORIGIN),
+        ({"headers": {"Origin": "http://localhost,http://localhost"}}, auth.ORIGIN),
+        ({"headers": {"Forwarded": "for=192.0.2.7"}}, auth.FORWARDED),
+        ({"headers": {"Via": "1.1 proxy"}}, auth.FORWARDED),
+        ({"headers": {"X-Forwarded-For": "127.0.0.1"}}, auth.FORWARDED),
+        ({"headers": {"X-Forwarded-Host": ""}}, auth.FORWARDED),
+        ({"headers": {"X-Forwarded-Proto": "http"}}, auth.FORWARDED),
+        ({"headers": {"X-Forwarded-Port": "80"}}, auth.FORWARDED),
+        ({"headers": {"X-Real-IP": "127.0.0.1"}}, auth.FORWARDED),
+    ],
+)
+def test_without_keys_others_are_kept_out_for_a_reason_and_counted(options, reason):
+    before = _refused(reason)
     body = problem(World().client().post("/v1/dead-letters/x/redrive", **options), 401, "unauthenticated")
 
     assert "only this machine" in body["detail"]
+    assert _refused(reason) == before + 1
+
+
+def test_with_keys_a_proxy_and_a_foreign_page_may_forward_a_key():
+    key, entry = made("shop", keys.TASKS_READ)
+    headers = {**bearer(key), "X-Forwarded-For": "192.0.2.7", "Origin": "https://shop.example"}
+
+    assert world(entry).client().get("/v1/tasks", headers=headers).status_code == 200
+
+
+@each(
+    ("header", "reason"),
+    [
+        (None, auth.MISSING),
+        ("Basic c2hvcA==", auth.MALFORMED),
+        ("rk_shop_x", auth.MALFORMED),
+        ("Bearer rk_shop_x", auth.UNKNOWN),
+        ("Bearer", auth.UNKNOWN),
+    ],
+)
+def test_with_keys_a_401_is_counted_by_its_reason(header, reason):
+    before = _refused(reason)
+    client = world(made("shop", keys.TASKS_READ)[1]).client()
+    problem(client.get("/v1/tasks", headers={"Authorization": header} if header else {}), 401, "unauthenticated")
+
+    assert _refused(reason) == before + 1
+
+
+def test_every_reason_has_a_series_from_the_start():
+    text = World().client().get("/metrics").text
+
+    assert all(f'robot_http_unauthenticated_total{{reason="{reason}"}}' in text for reason in auth.REASONS)
+
+
+def _refused(reason: str) -> float:
+    return metrics.registry().get_sample_value("robot_http_unauthenticated_total", {"reason": reason}) or 0.0
 
 
 def test_keys_new_prints_a_key_that_works(monkeypatch):
