@@ -219,7 +219,8 @@ def test_odd_headers_and_embeds_do_not_steer_a_valid_task(desk):
 
 def test_a_payload_is_data_whatever_its_names(desk):
     values = [{"__type__": "nonsense", "__value__": 1}, {"__type__": "uuid", "__value__": {"hex": "0" * 32}}]
-    with running_worker(desk.settings, abrupt=True):
+    settings = desk.settings.model_copy(update={"http_allowed_hosts": ("127.0.0.1:9",)})
+    with running_worker(settings, abrupt=True):
         ids = [
             desk.submit("http.request", {"method": "POST", "url": "http://127.0.0.1:9/", "json": value})
             for value in values
