@@ -405,7 +405,7 @@ def test_a_redrive_that_is_confirmed_behind_the_walks_back_gets_its_letter_taken
     records.redrive(letter, copy, by="me", max_attempts=4)
 
     class Late:
-        get_many = desk.store.get_many
+        briefs = desk.store.briefs
 
         def get(self, task_id):
             record = desk.store.get(task_id)
