@@ -250,7 +250,7 @@ def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
         assert _alive(worker)
         assert '"thread": "recorder"' not in worker.text()
     assert len(ids) == poison
-    unreadable = [record for record in _dead(desk) if UNREADABLE_HEADER in record.message.headers]
+    unreadable = [record for record in _dead(desk) if UNREADABLE_HEADER in desk.message(record.task_id).headers]
     assert [record.dead_reason for record in unreadable] == ["unknown"] * 2
     assert {record.state for record in _dead(desk) if record not in unreadable} == {State.EXPIRED}
 

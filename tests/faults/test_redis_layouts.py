@@ -43,7 +43,7 @@ def _one_of_each(desk):
 
     assert {record.task_id for record in desk.store.list(principal="local").items} == {climbs, dies}
     assert (
-        desk.store.idempotency.reserve("local", "climbs", str({"message": "x", "failTimes": 1}), "other").hold
+        desk.stores.idempotency.reserve("local", "climbs", str({"message": "x", "failTimes": 1}), "other").state
         is KeyState.REPLAY
     )
     assert desk.hops(climbs).count("succeeded") == 1

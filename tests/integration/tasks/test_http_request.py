@@ -209,6 +209,19 @@ def test_a_name_that_changes_its_address_between_check_and_connection_changes_no
     assert app.seen == []
 
 
+def test_a_name_that_cannot_be_resolved_now_is_tried_again(monkeypatch):
+    def unknown(*_args, **_options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(RetryableError) as caught:
+        call("http://api.test:8080/?token=s3cret")
+
+    assert caught.value.type == "upstream-unavailable"
+    assert "Name or service not known" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("name", "reached"), [("robot.test", True), ("other.test", False)])
 def test_tls_goes_by_the_name_although_the_connection_goes_to_an_address(tmp_path, monkeypatch, name, reached):
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
