@@ -162,7 +162,9 @@ class _Planner:
             self._notes.append(f"robot API: using {_redacted(self._settings.robot_api_url)}, no simulator is started")
             return []
         port = self._ports.claim("simulator", self._settings.simulator_port)
-        self._set(robot_api_url=f"http://127.0.0.1:{port}")
+        # So that examples work; an operator's own list stays as it is, also an empty one.
+        allowed = {} if f"{PREFIX}HTTP_ALLOWED_HOSTS" in self._base else {"http_allowed_hosts": f"127.0.0.1:{port}"}
+        self._set(robot_api_url=f"http://127.0.0.1:{port}", **allowed)
         return [applications.simulator(self._settings, self._base, port)]
 
     def _gateway_port(self) -> int:

@@ -1,24 +1,24 @@
-"""``http.request``: one HTTP request to a host on the operator's allow-list.
+"""``http.request``: one HTTP request to a host and port on the operator's allow-list.
 
-The allow-list compares names, not addresses: DNS rebinding must be prevented by the network's egress rules.
+The allow-list compares names; the addresses that they resolve to are checked at connecting: `tasks.egress`.
 """
 
 from __future__ import annotations
 
 import codecs
-import ipaddress
+import functools
 import json
 import re
-from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import httpx
 import pydantic
 from pydantic import Field, JsonValue
 
+from dispatch.config.groups import HandlerSettings
 from dispatch.errors import PermanentError
 from dispatch.tasktypes import Context, Payload, Secret, task
-from tasks import upstream
+from tasks import egress, upstream
 
 #: Seconds; longer than the longest `timeoutSeconds`, so that the handler's own timeout applies first.
 _TIME_LIMIT = 150.0
@@ -37,7 +37,6 @@ _KEPT = ("content-type", "etag", "location", "retry-after", "x-request-id")
 _PORTS = {"http": 80, "https": 443}
 
 _ORIGIN = re.compile(r"https?://[^/?#@\\\s]+([/?#]|$)", re.IGNORECASE)
-_ENTRY = re.compile(r"(?:(?P<name>[^\[\]:]+)|\[(?P<address>[0-9A-Fa-f:.]+)])(?::(?P<port>[0-9]{1,5}))?")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,4094}[\x21-\x7e])?|")
 
@@ -47,7 +46,7 @@ class HttpRequest(Payload):
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = Field(description="HTTP method.")
     url: str = Field(
-        max_length=4_096, description="http or https, without credentials; its host must be on the allow-list."
+        max_length=4_096, description="http or https, without credentials; its host and port must be on the allow-list."
     )
     headers: dict[str, Secret] = Field(
         {},
@@ -120,17 +119,21 @@ def request(order: HttpRequest, ctx: Context) -> dict[str, Any]:
         text; at most 64 KiB) and ``bodyTruncated``.
 
     Raises:
-        PermanentError: ``host-not-allowed``, ``upstream-redirect``, ``upstream-unauthorized``, ``upstream-rejected``.
+        PermanentError: ``host-not-allowed``, ``address-not-allowed``, ``upstream-redirect``, ``upstream-unauthorized``,
+            ``upstream-rejected``.
         Throttled: 429.
         RetryableError: any other failure, see `tasks.upstream`.
     """
     url = httpx.URL(order.url)
     peer = _origin(url)
-    if not is_allowed(url, ctx.settings.http_allowed_hosts):
+    if not is_allowed(url, ctx.settings):
         msg = f"{peer} is not among DISPATCH_HTTP_ALLOWED_HOSTS"
         raise PermanentError(msg, type="host-not-allowed")
     body = json.dumps(order.content).encode() if order.has_body else None
-    with upstream.client(order.timeout_seconds, headers=_headers(order, ctx)) as http:
+    transport = egress.Transport(
+        upstream.tls(), functools.partial(ctx.settings.allows_http, default=_PORTS[url.scheme])
+    )
+    with upstream.client(order.timeout_seconds, headers=_headers(order, ctx), transport=transport) as http:
         answer = upstream.exchange(http, order.method, order.url, peer=peer, within=order.timeout_seconds, content=body)
     if error := upstream.failure(answer, peer=peer):
         raise error
@@ -149,33 +152,18 @@ def _headers(order: HttpRequest, ctx: Context) -> httpx.Headers:
     return headers
 
 
-def is_allowed(url: httpx.URL, hosts: Sequence[str]) -> bool:
-    """Whether the allow-list contains the URL's host.
+def is_allowed(url: httpx.URL, settings: HandlerSettings) -> bool:
+    """Whether the allow-list contains the URL's host and port.
 
     Args:
         url: parsed by the library that connects, so that both use the same host.
-        hosts: ``name`` (any port) or ``name:port``; IPv6 addresses bare, or in brackets with a port.
+        settings: has the list.
 
     Returns:
-        True when an entry matches host and port.
+        True when an entry matches.
     """
-    host, port = _canonical(url.raw_host.decode("ascii")), url.port or _PORTS.get(url.scheme)
-    return any(host == name and allowed_port in (None, port) for name, allowed_port in map(_entry, hosts))
-
-
-def _entry(text: str) -> tuple[str, int | None]:
-    match = _ENTRY.fullmatch(text)
-    if match is None:
-        return _canonical(text), None  # a bare IPv6 address, or a text that no URL contains
-    return _canonical(match["name"] or match["address"]), int(match["port"]) if match["port"] else None
-
-
-def _canonical(host: str) -> str:
-    """The canonical form of a host: lower case, shortest IPv6 form."""
-    try:
-        return ipaddress.ip_address(host).compressed
-    except ValueError:
-        return host.lower()
+    default = _PORTS[url.scheme]
+    return settings.allows_http(url.raw_host.decode("ascii"), url.port or default, default)
 
 
 def _origin(url: httpx.URL) -> str:

@@ -56,16 +56,20 @@ class Answer:
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
+    """How upstreams' certificates are checked; made once a process."""
     return httpx.create_ssl_context(trust_env=False)
 
 
-def client(timeout: float, *, headers: Mapping[str, str] | None = None) -> httpx.Client:
+def client(
+    timeout: float, *, headers: Mapping[str, str] | None = None, transport: httpx.BaseTransport | None = None
+) -> httpx.Client:
     """Create an HTTP client for one attempt: no redirects, no proxies or ``.netrc`` from the environment.
 
     Args:
         timeout: seconds to wait for each part of a response.
         headers: sent with every request.
+        transport: one that restricts where it connects; httpx's own by default.
 
     Returns:
         A client that the caller closes; never created at import, since workers fork.
@@ -75,9 +79,10 @@ def client(timeout: float, *, headers: Mapping[str, str] | None = None) -> httpx
     return httpx.Client(
         timeout=httpx.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout)),
         headers=merged,
-        verify=_tls(),
+        verify=tls(),
         follow_redirects=False,
         trust_env=False,
+        transport=transport,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field, SecretStr
 
-from dispatch.config import redis_url, urls
+from dispatch.config import allowed_hosts, redis_url, urls
 from dispatch.protocol.retry import Ladder, parse_ladder
 
 Names = tuple[str, ...]
@@ -283,14 +283,28 @@ class HandlerSettings(Group):
     robot_client_secret: SecretStr = Field(SecretStr("demo"), description="Client secret for the robot vendor's token.")
     robot_poll: float = Field(2.0, gt=0, description="Seconds between two polls of a robot's order.")
     http_allowed_hosts: Names = Field(
-        ("127.0.0.1", "localhost"),
-        description="Hosts (`name` or `name:port`) that `http.request` may call, comma-separated.",
+        (),
+        description="What `http.request` may call, comma-separated: `host:port`, or `host` for the default port of the URL's "
+        "scheme (80, 443); an IPv6 address in brackets, `[::1]:80`. A name that resolves to an address which is not public "
+        "(loopback, private, link-local, …) is refused, unless the address is an entry, too. `make up` adds the robot "
+        "simulator where this is not set.",
     )
 
     @pydantic.field_validator("http_allowed_hosts", mode="before")
     @classmethod
     def _hosts(cls, value: Any) -> Any:
-        return names(value)
+        entries = names(value)
+        return allowed_hosts.canonical(entries) if isinstance(entries, tuple) else entries
+
+    def allows_http(self, host: str, port: int, default: int) -> bool:
+        """Whether `http_allowed_hosts` has a host at a port.
+
+        Args:
+            host: a name, or an address without brackets.
+            port: where the request goes.
+            default: the port of the URL's scheme.
+        """
+        return allowed_hosts.contain(self.http_allowed_hosts, host, port, default)
 
 
 class LauncherSettings(Group):

@@ -151,8 +151,8 @@ def clear_stale(
 def _being_redriven(tasks: TaskStore, task_ids: list[str]) -> set[str]:
     """The tasks whose redrive is recorded and not confirmed yet; read in batches, there may be very many."""
     batches = (task_ids[start : start + CHANNEL_SIZE] for start in range(0, len(task_ids), CHANNEL_SIZE))
-    records = (record for batch in batches for record in tasks.get_many(batch))
-    return {record.task_id for record in records if record is not None and record.before_redrive is not None}
+    found = (pair for batch in batches for pair in zip(batch, tasks.briefs(batch), strict=True))
+    return {task_id for task_id, brief in found if brief is not None and brief.before_redrive is not None}
 
 
 def _still_missed(not_found: set[str], missed: dict[str, int]) -> set[str]:

@@ -15,7 +15,7 @@ from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
 from dispatch.errors import DispatchError
 from dispatch.protocol import names
-from dispatch.protocol.record import Record, State
+from dispatch.protocol.record import Brief, State
 from dispatch.store import index
 from dispatch.store.scripts import RedisHandle
 from dispatch.telemetry import logger, metrics
@@ -121,10 +121,10 @@ class QueueMetrics(Background):
         entries = self._entries("ZRANGE", self._redis.keys.dead, 0, _TRIES - 1, "WITHSCORES")
         return next((since for (_, since), record in entries if record and record.is_dead_letter), None)
 
-    def _entries(self, *command: str | float) -> list[tuple[index.Entry, Record | None]]:
-        """The entries that a command returns, with their records."""
+    def _entries(self, *command: str | float) -> list[tuple[index.Entry, Brief | None]]:
+        """The entries that a command returns, with their records' briefs."""
         entries = index.pairs(self._redis.run(command)[0])
-        return list(zip(entries, index.get_many(self._redis, [task_id for task_id, _ in entries]), strict=True))
+        return list(zip(entries, index.briefs(self._redis, [task_id for task_id, _ in entries]), strict=True))
 
 
 def messages(views: Iterable[QueueView]) -> dict[tuple[str, ...], float]:

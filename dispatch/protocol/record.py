@@ -84,6 +84,27 @@ class ErrorInfo:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Brief:
+    """The part of a record by which lists choose: a few bytes, where the record may have hundreds of thousands."""
+
+    type: str
+    state: State
+    error_type: str | None = None
+    discarded: bool = False
+    before_redrive: State | None = None
+
+    @property
+    def is_dead_letter(self) -> bool:
+        """As `Record.is_dead_letter`."""
+        return self.state.dead and not self.discarded
+
+    @property
+    def status(self) -> Status:
+        """The closed status."""
+        return self.state.status
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Record:
     """A task as Redis holds it. Times are epoch milliseconds."""
 

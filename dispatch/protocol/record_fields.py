@@ -7,7 +7,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatch.protocol.message import ACCEPTED_AT, FAILED_AT, PRINCIPAL, REQUEST_ID, TRACEPARENT, Message
-from dispatch.protocol.record import ErrorInfo, Record, State
+from dispatch.protocol.record import Brief, ErrorInfo, Record, State
+
+#: What `parse_brief` reads.
+BRIEF = ("type", "state", "errorType", "discarded", "before")
+
+#: The fields of a listed record: all that `parse` reads but the messages, ``message`` and ``decision``.
+LISTED = (
+    *BRIEF, "principal", "cycle", "seq", "attempt", "maxAttempts", "revision", "createdAt", "updatedAt", "published",
+    "startedAt", "finishedAt", "nextAttemptAt", "queue", "rung", "progress", "result", "error", "errorRetryable", "deadReason",
+    "requestId", "traceparent", "worker", "cancelRequested", "lostRuns", "decidedSeq", "copyAttempt", "key",
+)  # fmt: skip
+
+#: The one of these that may be large: all others together have some thousand bytes at most.
+LARGE = "result"
+
+
+def parse_brief(fields: Mapping[str, str]) -> Brief | None:
+    """The brief of a record.
+
+    Args:
+        fields: the hash, or at least its fields `BRIEF`.
+
+    Returns:
+        The brief; None without a record.
+    """
+    if "state" not in fields:
+        return None
+    before = fields.get("before")
+    return Brief(
+        type=fields.get("type", ""),
+        state=State(fields["state"]),
+        error_type=fields.get("errorType") or None,
+        discarded=fields.get("discarded") == "1",
+        before_redrive=State(before) if before else None,
+    )
 
 
 def parse(task_id: str, fields: Mapping[str, str]) -> Record | None:

@@ -13,7 +13,7 @@ from dispatch.config.groups import RecordSettings
 from dispatch.protocol import names
 from dispatch.protocol.dead_letters import Reason, is_hopeless, reason_of
 from dispatch.protocol.message import LAST_ERROR, LAST_ERROR_TYPE, Copy, Message
-from dispatch.protocol.record import Record, State
+from dispatch.protocol.record import Brief, State
 from dispatch.store import index
 from dispatch.store.client import RedisCommand
 from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, decided
@@ -177,11 +177,11 @@ class DeadLetterRecords:
             A page; returned and raised as by `dispatch.store.index.read_page`.
         """
 
-        def wanted(record: Record) -> bool:
+        def wanted(brief: Brief) -> bool:
             return (
-                record.is_dead_letter
-                and (type is None or record.type == type)
-                and (error_type is None or (record.error is not None and record.error.type == error_type))
+                brief.is_dead_letter
+                and (type is None or brief.type == type)
+                and (error_type is None or brief.error_type == error_type)
             )
 
         return index.read_page(self._redis, self._redis.keys.dead, wanted, limit=limit, cursor=cursor)

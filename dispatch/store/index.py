@@ -1,4 +1,7 @@
-"""Sorted-set indexes over records: pages of them, and the entries that a crash or an expiry left behind."""
+"""Sorted-set indexes over records: pages of them, and the entries that a crash or an expiry left behind.
+
+A list chooses by briefs, some bytes a record, and reads the records of its page only, without their messages.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dispatch.protocol.record import Record
-from dispatch.protocol.record_fields import parse
+from dispatch.protocol.record import Brief, Record
+from dispatch.protocol.record_fields import BRIEF, LARGE, LISTED, parse, parse_brief
 from dispatch.store.client import RedisCommand
 from dispatch.store.scripts import RedisHandle
 
-#: Records read for one page of a filtered list at most: a rare filter ends the page early and hands on a cursor.
+#: Briefs read for one page of a filtered list at most: a rare filter ends the page early and hands on a cursor.
 SCAN_LIMIT = 2_000
 _BATCH = 200
+
+#: Bytes of results on a page, one more result apart: large results end it early, with a cursor.
+PAGE_BYTES = 1_048_576
 
 #: An entry of an index and its score.
 Entry = tuple[str, float]
@@ -33,7 +39,7 @@ class Page:
 
 
 def get_many(redis: RedisHandle, task_ids: Sequence[str]) -> list[Record | None]:
-    """Records in the order asked, in one round trip; None for each that is not there.
+    """Whole records, messages included, in the order asked; None for each that is not there. For few tasks only.
 
     Raises:
         StoreUnavailable: Redis did not answer.
@@ -44,8 +50,17 @@ def get_many(redis: RedisHandle, task_ids: Sequence[str]) -> list[Record | None]
     return [parse(task_id, fields) for task_id, fields in zip(task_ids, answers, strict=True)]
 
 
+def briefs(redis: RedisHandle, task_ids: Sequence[str]) -> list[Brief | None]:
+    """Briefs of records in the order asked, in one round trip; None for each that is not there.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    return [parse_brief(fields) for fields in _fields(redis, task_ids, BRIEF)]
+
+
 def read_page(
-    redis: RedisHandle, index: str, wanted: Callable[[Record], bool], *, limit: int, cursor: str | None
+    redis: RedisHandle, index: str, wanted: Callable[[Brief], bool], *, limit: int, cursor: str | None
 ) -> Page:
     """Read an index from new to old; entries whose record is gone are dropped on the way.
 
@@ -57,29 +72,86 @@ def read_page(
         cursor: of the page before.
 
     Returns:
-        A page; with a rare filter it may hold fewer than `limit` and still have a next one.
+        A page of records without their messages; with a rare filter or large results it may hold fewer than `limit` and
+        still have a next one.
 
     Raises:
         ValueError: the cursor is not one of ours.
         StoreUnavailable: Redis did not answer.
     """
-    top, skip = _read_cursor(cursor)
+    place = _Place(*_read_cursor(cursor))
     items: list[Record] = []
+    room = PAGE_BYTES
     for _ in range(SCAN_LIMIT // _BATCH):
-        raw = redis.run(("ZREVRANGEBYSCORE", index, top, "-inf", "WITHSCORES", "LIMIT", 0, _BATCH + len(skip)))[0]
-        entries = [entry for entry in pairs(raw) if entry[0] not in skip]
-        records = get_many(redis, [task_id for task_id, _ in entries])
-        unlist(redis, index, [entry for entry, record in zip(entries, records, strict=True) if record is None])
-        for (task_id, score), record in zip(entries, records, strict=True):
-            skip = {*skip, task_id} if top == repr(score) else {task_id}
-            top = repr(score)
-            if record is not None and wanted(record):
-                items.append(record)
-                if len(items) == limit:
-                    return Page(items, _write_cursor(top, skip))
-        if len(entries) < _BATCH:
+        entries = place.next(redis, index)
+        chosen = _choose(redis, index, entries, wanted)
+        most = [entries[at][0] for at in chosen[: limit - len(items)]]
+        fitting, room = _fitting(redis, most, room)
+        items += _listed(redis, most[:fitting], wanted)
+        passed = chosen[fitting] if fitting < len(chosen) else len(entries)
+        place.pass_over(entries[:passed])
+        if fitting < len(most) or len(items) == limit:
+            break
+        if passed == len(entries) < _BATCH:
             return Page(items, None)
-    return Page(items, _write_cursor(top, skip))
+    return Page(items, _write_cursor(place.top, place.skip))
+
+
+@dataclasses.dataclass(slots=True)
+class _Place:
+    """How far an index has been read: to a score, and to some of the entries with that score."""
+
+    top: str
+    skip: set[str]
+
+    def next(self, redis: RedisHandle, index: str) -> list[Entry]:
+        """The next entries; fewer than `_BATCH` at the end."""
+        words = ("WITHSCORES", "LIMIT", 0, _BATCH + len(self.skip))
+        raw = redis.run(("ZREVRANGEBYSCORE", index, self.top, "-inf", *words))[0]
+        return [entry for entry in pairs(raw) if entry[0] not in self.skip]
+
+    def pass_over(self, entries: Sequence[Entry]) -> None:
+        """These have been read."""
+        for task_id, score in entries:
+            self.skip = {*self.skip, task_id} if self.top == repr(score) else {task_id}
+            self.top = repr(score)
+
+
+def _choose(redis: RedisHandle, index: str, entries: Sequence[Entry], wanted: Callable[[Brief], bool]) -> list[int]:
+    """The places of the entries whose records belong to the list; entries without a record are dropped."""
+    found = briefs(redis, [task_id for task_id, _ in entries])
+    unlist(redis, index, [entry for entry, brief in zip(entries, found, strict=True) if brief is None])
+    return [at for at, brief in enumerate(found) if brief is not None and wanted(brief)]
+
+
+def _fitting(redis: RedisHandle, task_ids: Sequence[str], room: int) -> tuple[int, int]:
+    """How many records, from the first on, fit into some bytes of results, and how many bytes are left."""
+    if not task_ids:
+        return 0, room
+    lengths = redis.gather(*(("HSTRLEN", redis.keys.task(task_id).record, LARGE) for task_id in task_ids))
+    for fitting, length in enumerate(lengths):
+        if room <= 0:
+            return fitting, room
+        room -= length
+    return len(lengths), room
+
+
+def _listed(redis: RedisHandle, task_ids: Sequence[str], wanted: Callable[[Brief], bool]) -> list[Record]:
+    """The records of a page, each read at once; without those that went, or changed, since they were chosen."""
+    records = []
+    for task_id, fields in zip(task_ids, _fields(redis, task_ids, LISTED), strict=True):
+        brief, record = parse_brief(fields), parse(task_id, fields)
+        if brief is not None and record is not None and wanted(brief):
+            records.append(record)
+    return records
+
+
+def _fields(redis: RedisHandle, task_ids: Sequence[str], names: Sequence[str]) -> list[dict[str, str]]:
+    """Fields of records in the order asked, in one round trip; empty where there is no record."""
+    if not task_ids:
+        return []
+    answers = redis.gather(*(("HMGET", redis.keys.task(task_id).record, *names) for task_id in task_ids))
+    return [{name: value for name, value in zip(names, answer, strict=True) if value is not None} for answer in answers]
 
 
 def unlist(redis: RedisHandle, index: str, entries: Sequence[Entry]) -> None:

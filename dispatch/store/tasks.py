@@ -22,7 +22,7 @@ from typing import Any
 from dispatch.config.groups import RecordSettings
 from dispatch.protocol.ids import timestamp
 from dispatch.protocol.message import ACCEPTED_AT, PRINCIPAL, Message
-from dispatch.protocol.record import ErrorInfo, Record, State
+from dispatch.protocol.record import Brief, ErrorInfo, Record, State
 from dispatch.protocol.record_fields import parse, seed
 from dispatch.store import index
 from dispatch.store.idempotency import IdempotencyKeys
@@ -152,8 +152,12 @@ class TaskStore:
         return parse(task_id, self._redis.run(("HGETALL", self._redis.keys.task(task_id).record))[0])
 
     def get_many(self, task_ids: Sequence[str]) -> list[Record | None]:
-        """Records in the order asked, in one round trip."""
+        """Whole records, messages included, in the order asked, in one round trip: for few tasks."""
         return index.get_many(self._redis, task_ids)
+
+    def briefs(self, task_ids: Sequence[str]) -> Sequence[Brief | None]:
+        """What lists choose by, in the order asked, in one round trip: for many tasks."""
+        return index.briefs(self._redis, task_ids)
 
     def hops(self, task_id: str) -> list[dict[str, Any]]:
         """What happened to a task, oldest first (docs/reference/http-api.md, "Following a task")."""
@@ -184,11 +188,11 @@ class TaskStore:
             A page; returned and raised as by `dispatch.store.index.read_page`.
         """
 
-        def wanted(record: Record) -> bool:
+        def wanted(brief: Brief) -> bool:
             return (
-                (status is None or record.status == status)
-                and (state is None or record.state == state)
-                and (type is None or record.type == type)
+                (status is None or brief.status == status)
+                and (state is None or brief.state == state)
+                and (type is None or brief.type == type)
             )
 
         return index.read_page(self._redis, self._redis.keys.index(principal), wanted, limit=limit, cursor=cursor)

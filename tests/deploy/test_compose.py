@@ -195,6 +195,10 @@ def test_every_scraped_name_is_a_service_on_prometheus_network():
     assert all("observe" in SERVICES[name]["networks"] for name in {*named, *fixed} - {"127.0.0.1"})
 
 
+def test_no_task_may_call_anything_by_default():
+    assert settings_of("worker").http_allowed_hosts == ()
+
+
 def test_the_workers_processes_are_the_settings():
     settings = settings_of("worker")
 

@@ -20,7 +20,7 @@ QUIET = ("ALERTS",)
 #: The type of a task and its payload: one that succeeds, one that fails for good, one that is tried again, one refused.
 GOOD = ("echo", {"message": "hello"})
 DEAD = ("http.request", {"method": "GET", "url": "http://example.invalid/"})
-RETRIED = ("http.request", {"method": "GET", "url": "http://localhost:1/"})
+RETRIED = ("http.request", {"method": "GET", "url": f"http://{uncontained.NOBODY}/"})
 REFUSED = ("no-such-type", {})
 
 

@@ -419,7 +419,7 @@ def test_a_redrive_that_is_confirmed_behind_the_walks_back_gets_its_dead_letter_
     records.redrive(dead_letter, copy, by="me", max_attempts=4)
 
     class Late:
-        get_many = bench.store.get_many
+        briefs = bench.store.briefs
 
         def get(self, task_id):
             record = bench.store.get(task_id)

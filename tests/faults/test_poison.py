@@ -219,7 +219,8 @@ def test_odd_headers_and_embeds_do_not_steer_a_valid_task(bench):
 
 def test_a_payload_is_data_whatever_its_names(bench):
     values = [{"__type__": "nonsense", "__value__": 1}, {"__type__": "uuid", "__value__": {"hex": "0" * 32}}]
-    with running_worker(bench.settings, abrupt=True):
+    settings = bench.settings.model_copy(update={"http_allowed_hosts": ("127.0.0.1:9",)})
+    with running_worker(settings, abrupt=True):
         ids = [
             bench.submit("http.request", {"method": "POST", "url": "http://127.0.0.1:9/", "json": value})
             for value in values
@@ -249,7 +250,7 @@ def test_dead_letters_that_the_broker_made_of_poison_are_recorded_too(bench):
         assert _alive(worker)
         assert '"thread": "recorder"' not in worker.text()
     assert len(ids) == poison
-    unreadable = [record for record in _dead(bench) if UNREADABLE_HEADER in record.message.headers]
+    unreadable = [record for record in _dead(bench) if UNREADABLE_HEADER in bench.message(record.task_id).headers]
     assert [record.dead_reason for record in unreadable] == ["unknown"] * 2
     assert {record.state for record in _dead(bench) if record not in unreadable} == {State.EXPIRED}
 

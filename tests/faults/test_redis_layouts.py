@@ -43,7 +43,7 @@ def _one_of_each(bench):
 
     assert {record.task_id for record in bench.store.list(principal="local").items} == {climbs, dies}
     assert (
-        bench.store.idempotency.reserve("local", "climbs", str({"message": "x", "failTimes": 1}), "other").hold
+        bench.stores.idempotency.reserve("local", "climbs", str({"message": "x", "failTimes": 1}), "other").state
         is KeyState.REPLAY
     )
     assert bench.hops(climbs).count("succeeded") == 1

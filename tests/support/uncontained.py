@@ -23,6 +23,9 @@ from support.waiting import eventually
 
 PEPPER = "a-pepper"
 
+#: What an http.request may call: nothing listens there.
+NOBODY = "127.0.0.1:1"
+
 
 class Uncontained:
     """Services that run from the compose file."""
@@ -33,7 +36,10 @@ class Uncontained:
         scopes = keys.scopes("+".join(keys.SCOPES))
         entry = keys.ApiKey(keys.key_id(self.key), keys.digest(PEPPER, self.key), scopes)
         self.services = deploy.compose(
-            DISPATCH_API_KEYS=str(entry), DISPATCH_API_KEY_PEPPER=PEPPER, FLOWER_BASIC_AUTH="operator:secret"
+            DISPATCH_API_KEYS=str(entry),
+            DISPATCH_API_KEY_PEPPER=PEPPER,
+            DISPATCH_HTTP_ALLOWED_HOSTS=NOBODY,
+            FLOWER_BASIC_AUTH="operator:secret",
         )["services"]
         self._ports = Ports(base / "ports.json")
         wanted = ("amqp", "management", "erlang", "epmd", "metrics", "redis", "gateway", "worker", "flower")

@@ -100,11 +100,18 @@ def test_a_repeated_key_is_the_same_task_and_it_runs_once(system):
 
 def test_an_http_request_goes_only_where_it_may(system):
     simulator = system.stack.env["ROBOT_API_URL"]
+    management = httpx.URL(system.stack.env["DISPATCH_MANAGEMENT_URL"])
+    urls = [
+        "http://192.0.2.1/",
+        *(f"http://{host}:{management.port}/api/whoami" for host in ("127.0.0.1", "localhost")),
+    ]
     good = system.ended(system.accepted("http.request", {"method": "GET", "url": f"{simulator}/healthz"}))
-    bad = system.ended(system.accepted("http.request", {"method": "GET", "url": "http://192.0.2.1/"}))
+    bad = [system.ended(system.accepted("http.request", {"method": "GET", "url": url})) for url in urls]
 
     assert (good["status"], good["result"]["status"]) == ("SUCCESS", 200)
-    assert (bad["status"], bad["attempt"], bad["error"]["type"]) == ("FAIL", 1, "host-not-allowed")
+    assert [(task["status"], task["attempt"], task["error"]["type"]) for task in bad] == [
+        ("FAIL", 1, "host-not-allowed")
+    ] * 3
 
 
 @pytest.mark.parametrize("victim", ["GATEWAY", "WORKER", "REDIS", "RABBITMQ"])

@@ -143,7 +143,8 @@ class TaskViews:
             "GET", "/v1/tasks", "listTasks", "Tasks", "List the principal's tasks, newest first",
             (ResponseSpec(200, "A page.", models.TaskListModel, ("Cache-Control",)),),
             scope=api_keys.TASKS_READ,
-            description="With a filter, a page may have fewer items than `limit` although `next` is not null.",
+            description="A page may have fewer items than `limit` although `next` is not null: with a filter, or when results are "
+            "large; a page ends after 1 MiB of them.",
             query=models.TaskQuery,
         )
     )  # fmt: skip

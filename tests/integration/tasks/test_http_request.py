@@ -1,11 +1,15 @@
 """http.request against servers on real ports."""
 
 import contextlib
+import ipaddress
 import json
 import socket
+import ssl
+import subprocess
 import threading
 import time
 
+import httpx
 import pytest
 from flask import Flask, Response, request
 
@@ -13,7 +17,7 @@ from dispatch.config.settings import load
 from dispatch.errors import PermanentError, RetryableError, Throttled
 from examples.robot_simulator.server import serving
 from support.context import FakeContext
-from tasks import http, upstream
+from tasks import egress, http, upstream
 from tasks.http import HttpRequest
 
 
@@ -47,8 +51,18 @@ def url(app):
         yield base
 
 
-def call(url, method="GET", **fields):
-    return http.request(HttpRequest.model_validate({"method": method, "url": url, **fields}), FakeContext())
+def call(url, method="GET", hosts=None, **fields):
+    """One request; what is allowed by default is the URL's own host and port."""
+    listed = httpx.URL(url).netloc.decode() if hosts is None else hosts
+    context = FakeContext(settings=load({}, http_allowed_hosts=listed))
+    return http.request(HttpRequest.model_validate({"method": method, "url": url, **fields}), context)
+
+
+def refusal(url, hosts):
+    """The type of the error that a request ends with for good."""
+    with pytest.raises(PermanentError) as caught:
+        call(url, hosts=hosts)
+    return caught.value.type
 
 
 def test_the_call_carries_key_trace_headers_and_body(app, url):
@@ -135,13 +149,138 @@ def test_a_redirect_to_a_forbidden_host_never_reaches_it(url):
     assert caught.value.type == "host-not-allowed"
 
 
+def test_nothing_is_reached_by_default_not_even_the_brokers_management_api(servers):
+    port = httpx.URL(servers.management_url).port
+
+    assert refusal(f"http://127.0.0.1:{port}/api/whoami", "") == "host-not-allowed"
+    assert refusal(f"http://localhost:{port}/api/whoami", "") == "host-not-allowed"
+    assert refusal(f"http://127.0.0.1:{port}/api/whoami", "127.0.0.1,localhost,[::1]") == "host-not-allowed"
+
+
+@pytest.mark.parametrize("path", ["echo", "status/200"])
+def test_a_listed_name_that_resolves_to_loopback_is_refused(app, url, path):
+    port = httpx.URL(url).port
+    with pytest.raises(PermanentError) as caught:
+        call(f"http://localhost:{port}/{path}?token=s3cret", hosts=f"localhost:{port},127.0.0.1:{port + 1}")
+
+    assert caught.value.type == "address-not-allowed"
+    assert str(caught.value).startswith("localhost has no address that http.request may connect to: ")
+    assert "127.0.0.1 (loopback)" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert app.seen == []
+
+
+def test_a_listed_name_is_reached_where_its_address_is_listed_too_and_the_host_header_keeps_the_name(app, url):
+    port = httpx.URL(url).port
+
+    assert call(f"http://localhost:{port}/echo", hosts=f"localhost:{port},127.0.0.1:{port}")["status"] == 200
+    assert app.seen[0][2]["Host"] == f"localhost:{port}"
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0177.1", "127.1", "127.0.0.1", "0", "localhost"])
+def test_however_this_machine_is_written_it_is_refused(app, url, host):
+    port = httpx.URL(url).port
+    transport = egress.Transport(upstream.tls(), lambda *_: False)
+
+    with upstream.client(2, headers={}, transport=transport) as client, pytest.raises(PermanentError) as caught:
+        upstream.exchange(client, "GET", f"http://{host}:{port}/echo", peer="x", within=2)
+
+    assert caught.value.type == "address-not-allowed"
+    assert app.seen == []
+
+
+def test_a_name_that_changes_its_address_between_check_and_connection_changes_nothing(app, url, monkeypatch):
+    """DNS rebinding: the first answer is fine, every other one is this machine."""
+    port, real = httpx.URL(url).port, socket.getaddrinfo
+    asked = []
+
+    def getaddrinfo(host, *args, **options):
+        if host == "rebinds.test":
+            asked.append(host)
+            host = "192.0.2.1" if len(asked) == 1 else "127.0.0.1"  # TEST-NET: nobody answers
+        return real(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(egress, "objection", lambda address: "loopback" if address.is_loopback else None)
+    with pytest.raises(RetryableError):
+        call(f"http://rebinds.test:{port}/echo", timeoutSeconds=0.2)
+
+    assert asked == ["rebinds.test"]
+    assert app.seen == []
+
+
+def test_a_name_that_cannot_be_resolved_now_is_tried_again(monkeypatch):
+    def unknown(*_args, **_options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(RetryableError) as caught:
+        call("http://api.test:8080/?token=s3cret")
+
+    assert caught.value.type == "upstream-unavailable"
+    assert "Name or service not known" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "reached"), [("robot.test", True), ("other.test", False)])
+def test_tls_goes_by_the_name_although_the_connection_goes_to_an_address(tmp_path, monkeypatch, name, reached):
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += [
+        "-subj",
+        "/CN=x",
+        "-addext",
+        "subjectAltName=DNS:robot.test",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(certificate, key)
+    names = []
+    server_side.sni_callback = lambda _socket, shown, _context: names.append(shown)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr(upstream, "tls", lambda: trusting)
+    monkeypatch.setattr(egress, "resolve", lambda *_: [ipaddress.ip_address("127.0.0.1")])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=_answer_one, args=(listener, server_side))
+        thread.start()
+        try:
+            outcome = call(f"https://{name}:{port}/", hosts=f"{name}:{port},127.0.0.1:{port}")["status"]
+        except RetryableError as exc:
+            outcome = exc.type
+        thread.join()
+
+    assert outcome == (200 if reached else "upstream-unavailable")
+    assert names == [name]
+
+
+def _answer_one(listener, context):
+    connection, _ = listener.accept()
+    with connection, contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as secure:
+        secure.recv(65_536)
+        secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
 def test_ipv6_hosts_work():
     app = Flask(__name__)
     app.add_url_rule("/", view_func=lambda: "six")
-    context = FakeContext(settings=load({}, http_allowed_hosts="::1"))
     with serving(app, host="::1") as base:
-        port = base.rpartition(":")[2]
-        result = http.request(HttpRequest(method="GET", url=f"http://[::1]:{port}/"), context)
+        result = call(f"http://[::1]:{base.rpartition(':')[2]}/")
 
     assert result["body"] == "six"
 

@@ -66,6 +66,7 @@ def running(servers, tmp_path_factory):
         environ = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in collector.environ().items():
             environ.setenv(name, value)
+        http_port = free_port()
         settings = load(
             {},
             broker_url=servers.broker_url(stack.enter_context(contextlib.contextmanager(shared.vhost)(servers))),
@@ -77,12 +78,13 @@ def running(servers, tmp_path_factory):
             lease=2,
             soft_shutdown=2,
             worker_metrics_port=free_port(),
+            http_allowed_hosts=f"127.0.0.1:{http_port}",
             run_dir=str(tmp_path_factory.mktemp("run")),
         )
         stack.callback(servers.delete_keys, settings.redis_prefix)
         made = stack.enter_context(open_bench(settings))
         worker = stack.enter_context(running_worker(settings))
-        http, gateway, log = stack.enter_context(running_gateway(settings, free_port()))
+        http, gateway, log = stack.enter_context(running_gateway(settings, http_port))
         metrics_url = f"http://127.0.0.1:{settings.worker_metrics_port}/metrics"
         yield System(collector, http, worker, made, log, gateway.pid, metrics_url)
 

@@ -174,6 +174,7 @@ def running(workers: int, directory: Path, **settings: object) -> Iterator[Machi
                 redis_url=proxies[f"{name}-redis"].url,
                 management_url=servers.env["DISPATCH_MANAGEMENT_URL"],
                 robot_api_url=ledger_url,
+                http_allowed_hosts=ledger_url.removeprefix("http://"),
             )
             stack.callback(apps[name].destroy)
         with concurrent.futures.ThreadPoolExecutor(len(apps)) as pool:

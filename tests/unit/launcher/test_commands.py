@@ -11,6 +11,7 @@ from launcher.control import Stack
 from launcher.layout import ALL, STOP_ORDER
 from launcher.rundir import RunDir
 from launcher.status import report
+from support.cases import each
 
 
 @pytest.fixture
@@ -36,6 +37,27 @@ def test_no_command_line_carries_a_secret(run):
     ]
 
     assert not any("hidden" in word for spec in specs for word in spec.command)
+
+
+@each(
+    ("environ", "allowed"),
+    [
+        ({}, ("127.0.0.1:8090",)),
+        ({"DISPATCH_HTTP_ALLOWED_HOSTS": "api.example:443"}, ("api.example:443",)),
+        ({"DISPATCH_HTTP_ALLOWED_HOSTS": ""}, ()),
+        ({"DISPATCH_ROBOT_API_URL": "http://vendor.example"}, ()),
+    ],
+)
+def test_http_requests_may_go_to_the_simulator_unless_the_operator_has_a_list(environ, allowed, run):
+    class Given:
+        def claim(self, _name, _requested):
+            return 8090
+
+    planner = plan._Planner(run, Given(), environ, configuration.load(environ))
+    for simulator in planner._simulator():
+        assert configuration.load(planner._base).robot_api_url == simulator.address
+
+    assert configuration.load(planner._base).http_allowed_hosts == allowed
 
 
 def test_an_address_that_means_every_interface_is_shown_as_loopback():

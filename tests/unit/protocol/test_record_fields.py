@@ -1,0 +1,65 @@
+"""Which fields of a record's hash are read for what."""
+
+from dispatch.protocol.record import Brief, State
+from dispatch.protocol.record_fields import BRIEF, LISTED, parse, parse_brief
+from support.cases import each
+
+
+class Noting(dict):
+    """A hash that notes which of its fields are read."""
+
+    def __init__(self, fields):
+        super().__init__(fields)
+        self.read = set()
+
+    def get(self, name, default=None):
+        self.read.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name):
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+def test_a_list_reads_every_field_of_a_record_but_its_messages():
+    fields = Noting({"state": "EXPIRED", "startedAt": "1", "errorType": "boom"})
+    parse("id", fields)
+
+    assert sorted(LISTED) == sorted(fields.read - {"message", "decision"})
+
+
+def test_a_brief_reads_only_its_fields():
+    fields = Noting({"state": "EXPIRED", "type": "echo"})
+    parse_brief(fields)
+
+    assert sorted(BRIEF) == sorted(fields.read)
+
+
+@each(
+    ("fields", "brief"),
+    [
+        ({}, None),
+        ({"type": "echo"}, None),
+        ({"state": "QUEUED"}, Brief("", State.QUEUED)),
+        (
+            {"state": "EXPIRED", "type": "echo", "errorType": "boom", "discarded": "1", "before": ""},
+            Brief("echo", State.EXPIRED, "boom", discarded=True),
+        ),
+        (
+            {"state": "QUEUED", "type": "echo", "errorType": "", "before": "DEAD_LETTERED", "message": "x"},
+            Brief("echo", State.QUEUED, before_redrive=State.DEAD_LETTERED),
+        ),
+    ],
+)
+def test_a_brief_is_what_lists_choose_by(fields, brief):
+    assert parse_brief(fields) == brief
+
+
+@each(
+    "fields",
+    [{"state": state, "discarded": discarded} for state in State for discarded in ("", "1")],
+)
+def test_a_brief_and_its_record_agree(fields):
+    brief, record = parse_brief(fields), parse("id", fields)
+
+    assert (brief.status, brief.state, brief.is_dead_letter) == (record.status, record.state, record.is_dead_letter)
