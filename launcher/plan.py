@@ -8,10 +8,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import kombu
-
-from dispatch.broker import provision
+from dispatch.broker import connections, provision
 from dispatch.config.settings import PREFIX, Settings, load
+from dispatch.config.tls import BrokerAddress
 from launcher import applications, procfs, rabbitmq, redis
 from launcher.errors import LaunchError
 from launcher.layout import URL_KEYS
@@ -28,6 +27,13 @@ _SHARED = (
     "QUEUE_HARD_LIMIT",
     "DELIVERY_LIMIT",
     "REDIS_PREFIX",
+    "BROKER_TLS_CA",
+    "BROKER_TLS_CERT",
+    "BROKER_TLS_KEY",
+    "BROKER_TLS_SERVER_NAME",
+    "REDIS_TLS_CA",
+    "REDIS_TLS_CERT",
+    "REDIS_TLS_KEY",
 )
 
 _INSTALL = (
@@ -127,7 +133,7 @@ class _Planner:
     def _rabbitmq(self, data: Path) -> list[Spec]:
         settings = self._settings
         if f"{PREFIX}BROKER_URL" in self._explicit:
-            _check_broker(settings.broker("worker"))
+            _check_broker(settings.address("worker"))
             self._notes.append(f"RabbitMQ: using {_redacted(settings.broker_url.get_secret_value())}, none is started")
             if f"{PREFIX}MANAGEMENT_URL" not in self._explicit:
                 url = _redacted(settings.management_url.get_secret_value())
@@ -150,7 +156,7 @@ class _Planner:
     def _redis(self, data: Path) -> list[Spec]:
         if f"{PREFIX}REDIS_URL" in self._explicit:
             url = self._settings.redis_url.get_secret_value()
-            if (reason := redis.ping_probe(url)()) is not None:
+            if (reason := redis.ping_probe(url, self._settings.redis_tls)()) is not None:
                 raise LaunchError(f"{PREFIX}REDIS_URL {_redacted(url)}: {reason}")
             self._notes.append(f"Redis: using {_redacted(url)}, none is started")
             return []
@@ -199,13 +205,15 @@ class _Planner:
         return {name: "".join(self._base[name].split()) for name in names}
 
 
-def _check_broker(url: str) -> None:
+def _check_broker(address: BrokerAddress) -> None:
     """An external broker must respond and have its vhost: the launcher creates vhosts in its own server only."""
     try:
-        with kombu.Connection(url, connect_timeout=3) as connection:
+        with connections.connection(address, connect_timeout=3) as connection:
             provision.connect(connection)
     except provision.BrokerUnreachable as exc:
-        raise LaunchError(f"{PREFIX}BROKER_URL {_redacted(url)} does not respond, or has no such vhost: {exc}") from exc
+        raise LaunchError(
+            f"{PREFIX}BROKER_URL {_redacted(address.urls)} does not respond, or has no such vhost: {exc}"
+        ) from exc
 
 
 def _redacted(url: str) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 
+from dispatch.config.tls import Where
 from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
 from dispatch.deadletters.walk import StopWalk, walk
 from dispatch.deadletters.walk_lock import WalkLock
@@ -69,7 +70,7 @@ class BulkRedrives:
 
 
 def redrive_matching(
-    broker_url: str,
+    broker: Where,
     service: DeadLetterService,
     lock: WalkLock,
     bulk: BulkRedrive,
@@ -79,7 +80,7 @@ def redrive_matching(
     """Redrive what a filter matches; works also with Redis wiped.
 
     Args:
-        broker_url: the ``replay`` role's.
+        broker: the ``replay`` role's.
         service: redrives one.
         lock: held.
         bulk: which dead letters, how many, how fast.
@@ -101,12 +102,12 @@ def redrive_matching(
         on_outcome(dead_letter, outcome)
         return outcome in (RedriveOutcome.SENT, RedriveOutcome.STALE)
 
-    walk(broker_url, lock, visit, rate=bulk.rate)
+    walk(broker, lock, visit, rate=bulk.rate)
     return sent
 
 
 def discard_matching(
-    broker_url: str,
+    broker: Where,
     service: DeadLetterService,
     lock: WalkLock,
     wanted: DeadLetterFilter,
@@ -135,7 +136,7 @@ def discard_matching(
         on_discard(dead_letter)
         return True
 
-    return walk(broker_url, lock, visit)
+    return walk(broker, lock, visit)
 
 
 def _identified(dead_letter: Message) -> Message:
