@@ -6,9 +6,10 @@ cluster: there an ordered list goes step by step, and one whose order does not m
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import redis
@@ -19,7 +20,7 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as Silent
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from dispatch.config.redis_url import Address, RedisKind, parse
 from dispatch.config.tls import OLDEST, Tls
@@ -119,12 +120,35 @@ class _MasterTlsConnection(_Disconnecting, SentinelManagedSSLConnection):
     pass
 
 
+class _Sentinels(Sentinel):
+    """redis-py drops why no Sentinel answered: here that is the cause of the error."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        self._failure: Exception | None = None
+        for sentinel in self.sentinels:
+            sentinel.sentinel_masters = functools.partial(self._masters, sentinel.sentinel_masters)
+
+    def _masters(self, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except redis.RedisError as exc:
+            self._failure = exc
+            raise
+
+    def discover_master(self, service_name: str) -> Any:
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError as exc:
+            raise exc from self._failure
+
+
 def _master(address: Address, timeout: float, trust: Mapping[str, Any]) -> redis.Redis:
     """The master, asked for at each connection; all Sentinels together get the time that one server gets."""
     share = timeout / len(address.nodes)
     own = _own(address, trust)
     tls = {name: value for name, value in own.items() if name.startswith("ssl")}
-    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+    sentinels = _Sentinels(
         address.nodes,
         sentinel_kwargs={
             **tls,
