@@ -27,6 +27,10 @@ _SHARED = (
     "QUEUE_HARD_LIMIT",
     "DELIVERY_LIMIT",
     "REDIS_PREFIX",
+)
+
+#: Settings of TLS: part of it, too, but for paths with blanks, in which these are significant.
+_TLS = (
     "BROKER_TLS_CA",
     "BROKER_TLS_CERT",
     "BROKER_TLS_KEY",
@@ -200,9 +204,13 @@ class _Planner:
         }
 
     def _shared(self) -> dict[str, str]:
-        """The explicit settings of `_SHARED`, without blanks, which are insignificant there, so that a shell can source them."""
+        """The explicit settings of `_SHARED` and `_TLS`, those of `_SHARED` without blanks, which are insignificant there, so that a shell can source them."""
         names = [f"{PREFIX}{name}" for name in _SHARED if f"{PREFIX}{name}" in self._explicit]
-        return {name: "".join(self._base[name].split()) for name in names}
+        files = [f"{PREFIX}{name}" for name in _TLS if f"{PREFIX}{name}" in self._explicit]
+        return {
+            **{name: "".join(self._base[name].split()) for name in names},
+            **{name: self._base[name] for name in files if not re.search(r"\s", self._base[name])},
+        }
 
 
 def _check_broker(address: BrokerAddress) -> None:

@@ -127,7 +127,7 @@ class _Sentinels(Sentinel):
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
         self._failure: Exception | None = None
         for sentinel in self.sentinels:
-            sentinel.sentinel_masters = functools.partial(self._masters, sentinel.sentinel_masters)
+            sentinel.sentinel_masters = functools.partial(self._masters, sentinel.sentinel_masters)  # type: ignore[method-assign]
 
     def _masters(self, ask: Callable[[], Any]) -> Any:
         try:

@@ -12,6 +12,18 @@ from cryptography.x509.oid import NameOID
 
 _DAY = dt.timedelta(days=1)
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
@@ -37,6 +49,7 @@ class Authority:
         self._issued = 0
         own = self._builder(name, self._key, expired=False)
         own = own.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        own = own.add_extension(_SIGNS, critical=True)
         self._certificate = own.sign(self._key, hashes.SHA256())
         self.ca = str(directory / f"{name}-ca.pem")
         _write(Path(self.ca), self._certificate.public_bytes(serialization.Encoding.PEM))
@@ -63,6 +76,10 @@ class Authority:
         now = dt.datetime.now(dt.UTC)
         builder = x509.CertificateBuilder().subject_name(_named(name)).issuer_name(self._subject)
         builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+        # Python 3.13 and later verify strictly: without these identifiers nothing is accepted.
+        own, above = key.public_key(), self._key.public_key()
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(own), critical=False)
+        builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(above), critical=False)
         return builder.not_valid_before(now - 3 * _DAY).not_valid_after(now - _DAY if expired else now + _DAY)
 
 
