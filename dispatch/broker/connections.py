@@ -63,9 +63,9 @@ def verified(options: Any, host: str | None) -> dict[str, Any]:
     return {"server_hostname": host or "localhost", **own, **_ALWAYS}
 
 
-def each(where: Where) -> list[BrokerAddress]:
-    """One address for each URL."""
-    return _address(where).each()
+def each(where: Where) -> list[Where]:
+    """One for each URL, of the same kind."""
+    return [*where.split(";")] if isinstance(where, str) else [*where.each()]
 
 
 def celery(where: Where) -> dict[str, Any]:
