@@ -56,7 +56,7 @@ test: setup promtool-installed ## every test, on real servers of their own
 	$(PYTEST) $(PARALLEL) $(ARGS)
 
 test-unit: $(SYNCED) ## tests that touch no network
-	$(PYTEST) tests/unit $(ARGS)
+	$(PYTEST) tests/unit $(PARALLEL) $(ARGS)
 
 test-integration: setup ## tests on a real RabbitMQ and Redis
 	$(PYTEST) tests/integration $(PARALLEL) $(ARGS)

@@ -24,7 +24,6 @@ _SHARED = (
     "LEASE_PARK",
     "QUEUE_TTL",
     "QUEUE_DEPTH_LIMIT",
-    "QUEUE_HARD_LIMIT",
     "DELIVERY_LIMIT",
     "REDIS_PREFIX",
 )

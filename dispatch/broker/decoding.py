@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from amqp import basic_message, method_framing, serialization
+from amqp import abstract_channel, basic_message, method_framing, serialization
 from amqp.spec import Basic
 
 from dispatch.protocol.message import MAX_MESSAGE, TOO_LARGE, UNREADABLE, Message
@@ -32,7 +32,7 @@ MAX_HEADERS = 65_536
 #: Characters of each value of headers that are too large together, and levels of tables within tables.
 MAX_VALUE, MAX_NESTING = 1_000, 8
 
-#: Bytes of a header's name, by the protocol.
+#: Bytes of a header's name and of a routing key, by the protocol.
 _MAX_NAME = 255
 
 #: Bytes that are kept of a body that is too large.
@@ -41,13 +41,33 @@ _BEGINNING = 1_000
 _INT64 = range(-(2**63), 2**63)
 
 
-_decode_properties = serialization.decode_properties_basic
+_decode_properties, _decode_arguments = serialization.decode_properties_basic, serialization.loads
 
 
 def install() -> None:
     """Have py-amqp read what it can't parse as a message without properties, and drop bodies that are too large."""
     serialization.PROPERTY_CLASSES[Basic.CLASS_ID] = _tolerant
+    abstract_channel.loads = _tolerant_arguments
     method_framing.Message = _Bounded
+
+
+class _Lenient(bytes):
+    """A frame whose text need not be UTF-8."""
+
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        return _Lenient(part) if isinstance(part, bytes) else part
+
+    def decode(self, encoding: str = "utf-8", _errors: str = "") -> str:
+        return super().decode(encoding, "backslashreplace")
+
+
+def _tolerant_arguments(types: str, buffer: bytes, offset: int) -> Any:
+    """The arguments of a method; the routing key of a delivery is whatever bytes its sender chose."""
+    try:
+        return _decode_arguments(types, buffer, offset)
+    except UnicodeDecodeError:
+        return _decode_arguments(types, _Lenient(buffer), offset)
 
 
 class _Bounded(basic_message.Message):
@@ -95,7 +115,7 @@ def decode(message: Any) -> Message:
         content_type=message.content_type,
         content_encoding=message.content_encoding,
         correlation_id=properties.get("correlation_id"),
-        routing_key=(message.delivery_info or {}).get("routing_key") or "",
+        routing_key=_name((message.delivery_info or {}).get("routing_key") or ""),
     )
 
 

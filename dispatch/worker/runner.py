@@ -225,7 +225,7 @@ def _checked(result: Any) -> dict[str, Any]:
         raise PermanentError(msg, type="invalid-result")
     try:
         size = len(json.dumps(dict(result), allow_nan=False))
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, RecursionError) as exc:
         raise PermanentError(f"the handler's result is not JSON: {exc}", type="invalid-result") from exc
     if size > MAX_RESULT:
         msg = f"the handler's result is {size} bytes of JSON, more than {MAX_RESULT}"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from support.worker import bench
+from support.worker import open_bench
 
 
 @pytest.fixture
-def desk(settings):
+def bench(settings):
     """TaskStore, publisher and submitter in the test's own vhost."""
-    with bench(settings) as made:
+    with open_bench(settings) as made:
         yield made

@@ -15,7 +15,7 @@ from dispatch.protocol.record import State
 from launcher import envfile, procfs, rabbitmq
 from support import servers as shared
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 PAYLOAD = {"message": "x"}
 
@@ -45,11 +45,11 @@ def _watermark(run, fraction):
     subprocess.run(command, env=environ, capture_output=True, timeout=60, check=True)
 
 
-def _submit(desk):
+def _submit(bench):
     """What a submission ends in, and how long it takes."""
     began = time.monotonic()
     try:
-        said = desk.submit("echo", PAYLOAD)
+        said = bench.submit("echo", PAYLOAD)
     except (InDoubt, NotSent) as exc:
         said = exc
     return said, time.monotonic() - began
@@ -65,18 +65,18 @@ def test_an_alarm_is_answered_in_time_and_workers_go_on_when_it_is_over(settings
             "unpublished_grace": 60.0,  # the alarm is no reason to give the one in doubt up
         }
     )
-    with bench(own) as desk, running_worker(own, abrupt=True) as worker:
-        before = desk.submit("echo", {"message": "x", "sleepSeconds": 3})
-        failing = desk.submit("echo", {"message": "x", "sleepSeconds": 1, "failTimes": 1})
-        desk.wait_for(failing, State.RUNNING)
+    with open_bench(own) as bench, running_worker(own, abrupt=True) as worker:
+        before = bench.submit("echo", {"message": "x", "sleepSeconds": 3})
+        failing = bench.submit("echo", {"message": "x", "sleepSeconds": 1, "failTimes": 1})
+        bench.wait_for(failing, State.RUNNING)
         watermark("0.000001")
-        answers = [_submit(desk) for _ in range(4)]
-        quiet = desk.wait_for(before, State.SUCCEEDED)  # acks and Redis need no publishing
+        answers = [_submit(bench) for _ in range(4)]
+        quiet = bench.wait_for(before, State.SUCCEEDED)  # acks and Redis need no publishing
         watermark("0.6")
-        accepted = eventually(lambda: isinstance(said := _submit(desk)[0], str) and said, 30, "it is over")
+        accepted = eventually(lambda: isinstance(said := _submit(bench)[0], str) and said, 30, "it is over")
         doubted = answers[0][0].task_id
-        records = [desk.finished(task_id, 30) for task_id in (failing, accepted, doubted)]
-        desk.drained()
+        records = [bench.finished(task_id, 30) for task_id in (failing, accepted, doubted)]
+        bench.drained()
 
         assert worker.process.poll() is None
     kinds = [type(said) for said, _ in answers]

@@ -29,9 +29,9 @@ def clock(tmp_path, monkeypatch):
     return made
 
 
-def _waits(desk, task_id):
+def _waits(bench, task_id):
     """Milliseconds between a failed attempt and the next, by Redis's clock."""
-    hops = desk.store.hops(task_id)
+    hops = bench.store.hops(task_id)
     failed = [hop for hop in hops if hop["kind"] == "failed"]
     started = [hop for hop in hops if hop["kind"] == "started"]
     return [(_millis(after) - _millis(before)) % 86_400_000 for before, after in zip(failed, started[1:], strict=False)]
@@ -42,40 +42,42 @@ def _millis(hop):
     return (int(hours) * 60 + int(minutes)) * 60_000 + int(float(seconds) * 1_000)
 
 
-def test_a_workers_clock_may_jump_and_nothing_is_early_lost_or_twice(desk, clock):
-    with running_worker(desk.settings) as worker:
-        slow = [desk.submit("echo", {"message": "x", "sleepSeconds": 4}) for _ in range(2)]
-        climbs = [desk.submit("echo", {"message": "x", "failTimes": 3}) for _ in range(3)]
+def test_a_workers_clock_may_jump_and_nothing_is_early_lost_or_twice(bench, clock):
+    with running_worker(bench.settings) as worker:
+        slow = [bench.submit("echo", {"message": "x", "sleepSeconds": 4}) for _ in range(2)]
+        climbs = [bench.submit("echo", {"message": "x", "failTimes": 3}) for _ in range(3)]
         clock.jump(JUMPS[0] * HOURS)
-        dies = [desk.submit("echo", {"message": "x", "permanent": True}) for _ in range(3)]
-        eventually(lambda: desk.depth(names.DEAD_QUEUE) == len(dies), 20, "each dead task has its letter")
+        dies = [bench.submit("echo", {"message": "x", "permanent": True}) for _ in range(3)]
+        eventually(lambda: bench.depth(names.DEAD_QUEUE) == len(dies), 20, "each dead task has its dead letter")
         waiting = iter(itertools.cycle(JUMPS))
 
         def all_ended():
             clock.jump(next(waiting) * HOURS)
-            return all(desk.store.get(task_id).state.terminal for task_id in (*slow, *climbs, *dies))
+            return all(bench.store.get(task_id).state.terminal for task_id in (*slow, *climbs, *dies))
 
         eventually(all_ended, 60, "every task ends", interval=0.3)
-        eventually(lambda: desk.depth(names.DEAD_QUEUE) == len(dies), 20, "each dead task has its letter")
-        desk.drained()
+        eventually(lambda: bench.depth(names.DEAD_QUEUE) == len(dies), 20, "each dead task has its dead letter")
+        bench.drained()
         assert worker.process.poll() is None
 
-    assert any(abs(letter.number(FAILED_AT) / 1_000 - time.time()) > 1_000 for letter in desk.letters())  # it did jump
-    assert {desk.state(task_id) for task_id in (*slow, *climbs)} == {State.SUCCEEDED}
-    assert {desk.state(task_id) for task_id in dies} == {State.DEAD_LETTERED}
-    assert {desk.hops(task_id).count("started") for task_id in slow} == {1}  # no lease lapsed
-    assert {desk.hops(task_id).count("started") for task_id in climbs} == {4}
-    assert not any("resent" in desk.hops(task_id) for task_id in (*slow, *climbs, *dies))
+    assert any(
+        abs(dead_letter.number(FAILED_AT) / 1_000 - time.time()) > 1_000 for dead_letter in bench.dead_letters()
+    )  # it did jump
+    assert {bench.state(task_id) for task_id in (*slow, *climbs)} == {State.SUCCEEDED}
+    assert {bench.state(task_id) for task_id in dies} == {State.DEAD_LETTERED}
+    assert {bench.hops(task_id).count("started") for task_id in slow} == {1}  # no lease lapsed
+    assert {bench.hops(task_id).count("started") for task_id in climbs} == {4}
+    assert not any("resent" in bench.hops(task_id) for task_id in (*slow, *climbs, *dies))
     for task_id in climbs:
-        waits = _waits(desk, task_id)
+        waits = _waits(bench, task_id)
         assert all(
-            wait >= rung.seconds * 1_000 for wait, rung in zip(waits, desk.settings.ladder.rungs, strict=True)
+            wait >= rung.seconds * 1_000 for wait, rung in zip(waits, bench.settings.ladder.rungs, strict=True)
         ), waits
 
 
-def test_a_gateways_clock_may_jump_and_keys_records_and_ids_go_on(desk, clock):
+def test_a_gateways_clock_may_jump_and_keys_records_and_ids_go_on(bench, clock):
     body = {"type": "echo", "payload": {"message": "x"}}
-    with running_gateway(desk.settings, free_port()) as (http, _, _):
+    with running_gateway(bench.settings, free_port()) as (http, _, _):
 
         def submitted(key):
             answer = http.post("/v1/tasks", json=body, headers={"Idempotency-Key": key})
@@ -88,8 +90,8 @@ def test_a_gateways_clock_may_jump_and_keys_records_and_ids_go_on(desk, clock):
             clock.jump(hours * HOURS)
             found.append((submitted("a"), http.get(f"/v1/tasks/{first['b']}").status_code, submitted(f"new{hours}")))
             eventually(lambda: http.get("/readyz").status_code == 200, 10, "each process is ready, whatever the time")
-        with running_worker(desk.settings, abrupt=True):
-            ends = {desk.finished(task_id).state for task_id in (*first.values(), *(new for _, _, new in found))}
+        with running_worker(bench.settings, abrupt=True):
+            ends = {bench.finished(task_id).state for task_id in (*first.values(), *(new for _, _, new in found))}
         clock.jump(0)
         listed = http.get("/v1/tasks").json()["items"]
 
@@ -98,17 +100,17 @@ def test_a_gateways_clock_may_jump_and_keys_records_and_ids_go_on(desk, clock):
     assert len(listed) == 2 + len(JUMPS)
 
 
-def test_leases_that_all_lapse_at_once_cost_no_success_and_give_no_second_one(desk):
+def test_leases_that_all_lapse_at_once_cost_no_success_and_give_no_second_one(bench):
     """As when Redis's own clock jumps ahead."""
-    redis = desk.stores.redis
-    with running_worker(desk.settings, abrupt=True):
-        tasks = [desk.submit("echo", {"message": "x", "sleepSeconds": 3}) for _ in range(4)]
+    redis = bench.stores.redis
+    with running_worker(bench.settings, abrupt=True):
+        tasks = [bench.submit("echo", {"message": "x", "sleepSeconds": 3}) for _ in range(4)]
         for task_id in tasks:
-            desk.wait_for(task_id, State.RUNNING)
+            bench.wait_for(task_id, State.RUNNING)
             redis.run(("DEL", redis.keys.task(task_id).lease))
-            desk.send_again(desk.message(task_id))  # a duplicate that comes in that moment
-        records = [desk.finished(task_id, 40) for task_id in tasks]
-        desk.drained()
+            bench.send_again(bench.message(task_id))  # a duplicate that comes in that moment
+        records = [bench.finished(task_id, 40) for task_id in tasks]
+        bench.drained()
 
     assert {record.state for record in records} == {State.SUCCEEDED}
-    assert {desk.hops(task_id).count("succeeded") for task_id in tasks} == {1}
+    assert {bench.hops(task_id).count("succeeded") for task_id in tasks} == {1}

@@ -16,7 +16,7 @@ from dispatch.protocol import names
 from dispatch.protocol.record import State
 from support.cluster import running_cluster
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 #: Clients that submit side by side, and tasks accepted before and after the kill.
 CLIENTS, BEFORE, AFTER = 3, 60, 60
@@ -30,13 +30,13 @@ def cluster():
 
 
 @pytest.fixture
-def desk(cluster, settings):
+def bench(cluster, settings):
     """TaskStore, publisher and submitter on the cluster's three URLs."""
     changes = {
         "broker_url": SecretStr(cluster.broker_url),
         "management_url": SecretStr(cluster.management_url),
     }
-    with bench(settings.model_copy(update=changes)) as made:
+    with open_bench(settings.model_copy(update=changes)) as made:
         eventually(lambda: cluster.online(names.WORK_QUEUE) == 3, 20, "the work queue has three members")
         yield made
 
@@ -48,7 +48,7 @@ class Load:
     Beside them one that drops what was refused: a key whose first request was cut off has to wait, a new one has not.
     """
 
-    desk: object
+    bench: object
     accepted: list = dataclasses.field(default_factory=list)  #: task ids
     moments: list = dataclasses.field(default_factory=list)  #: when each was accepted
     refusals: collections.Counter = dataclasses.field(default_factory=collections.Counter)  #: by reason
@@ -95,7 +95,7 @@ class Load:
 
     def _submit(self, key):
         try:
-            task_id = self.desk.submit("echo", {"message": "x"}, key=key)
+            task_id = self.bench.submit("echo", {"message": "x"}, key=key)
         except DispatchError as exc:
             self.refusals[f"{type(exc).__name__}: {exc}"] += 1
             self._hopeless.wait(0.05)
@@ -111,27 +111,27 @@ def _longest_silence(records):
     return max(after - before for before, after in itertools.pairwise(moments)) / 1_000
 
 
-def test_the_leader_of_the_work_queue_is_killed_under_load_and_nothing_is_lost(desk, cluster, capsys):
-    with running_worker(desk.settings) as worker, Load(desk) as load:
+def test_the_leader_of_the_work_queue_is_killed_under_load_and_nothing_is_lost(bench, cluster, capsys):
+    with running_worker(bench.settings) as worker, Load(bench) as load:
         load.reach(BEFORE)
         leader = cluster.leader(names.WORK_QUEUE)
         leader.kill()
         load.reach(len(load.accepted) + AFTER)
         load.stop()
-        records = [desk.finished(task_id, 40) for task_id in load.accepted]
-        desk.drained(timeout=30)
+        records = [bench.finished(task_id, 40) for task_id in load.accepted]
+        bench.drained(timeout=30)
 
         assert worker.process.poll() is None
         assert {record.state for record in records} == {State.SUCCEEDED}
-        assert {desk.hops(record.task_id).count("succeeded") for record in records} == {1}
+        assert {bench.hops(record.task_id).count("succeeded") for record in records} == {1}
 
         leader.start()
         eventually(cluster.whole, 60, "the node is back")
         eventually(lambda: cluster.online(names.WORK_QUEUE) == 3, 30, "and takes part again")
-        later = desk.finished(desk.submit("echo", {"message": "later"}))
+        later = bench.finished(bench.submit("echo", {"message": "later"}))
 
     assert later.state is State.SUCCEEDED
-    assert desk.depth(names.DEAD_QUEUE) == 0
+    assert bench.depth(names.DEAD_QUEUE) == 0
     with capsys.disabled():
         sys.stdout.write(
             f"\nRabbitMQ {cluster.version()}: leader {leader.node.name} killed; {len(records)} accepted, 0 lost; "

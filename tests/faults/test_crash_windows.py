@@ -11,7 +11,7 @@ from dispatch.protocol.record import State
 from dispatch.store.idempotency import KeyInProgress
 from support.stores import Stores
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def fault(monkeypatch, tmp_path):
 
 # --- the gateway -----------------------------------------------------------------------------------
 def _submit(settings, key):
-    with bench(settings) as desk:
-        desk.submit("echo", {"message": "x"}, key=key)
+    with open_bench(settings) as bench:
+        bench.submit("echo", {"message": "x"}, key=key)
 
 
 def _dies_submitting(settings, key):
@@ -41,39 +41,39 @@ def _dies_submitting(settings, key):
 
 
 @pytest.mark.parametrize("point", ["submit.key-reserved", "submit.recorded", "submit.published", "submit.marked"])
-def test_a_gateway_dies_and_the_repeated_key_is_one_task_that_runs_once(desk, fault, point):
+def test_a_gateway_dies_and_the_repeated_key_is_one_task_that_runs_once(bench, fault, point):
     reached = fault(point)
 
-    assert _dies_submitting(desk.settings, "k") == -9
+    assert _dies_submitting(bench.settings, "k") == -9
     assert reached()
-    task_id = eventually(lambda: _repeated(desk), 20, "the key is adopted, replayed or free")
-    with running_worker(desk.settings, abrupt=True):
-        record = desk.finished(task_id)
-        desk.drained()
+    task_id = eventually(lambda: _repeated(bench), 20, "the key is adopted, replayed or free")
+    with running_worker(bench.settings, abrupt=True):
+        record = bench.finished(task_id)
+        bench.drained()
 
     assert record.state is State.SUCCEEDED
-    assert len(desk.store.list().items) == 1
-    assert desk.hops(task_id).count("started") == 1
+    assert len(bench.store.list().items) == 1
+    assert bench.hops(task_id).count("started") == 1
 
 
-def _repeated(desk):
+def _repeated(bench):
     try:
-        return desk.submit("echo", {"message": "x"}, key="k")
+        return bench.submit("echo", {"message": "x"}, key="k")
     except KeyInProgress:
         return None
 
 
 @pytest.mark.parametrize("point", ["submit.recorded", "submit.published"])
-def test_a_gateway_dies_and_nobody_comes_back(desk, fault, point):
+def test_a_gateway_dies_and_nobody_comes_back(bench, fault, point):
     fault(point)
-    _dies_submitting(desk.settings, "k")
-    record = desk.store.list().items[0]
-    with running_worker(desk.settings, abrupt=True):
-        ended = desk.finished(record.task_id)
-        desk.drained()
+    _dies_submitting(bench.settings, "k")
+    record = bench.store.list().items[0]
+    with running_worker(bench.settings, abrupt=True):
+        ended = bench.finished(record.task_id)
+        bench.drained()
 
     # Never published: rejected. Published: a worker's claim and the sweeper race, and either is true; never both.
-    runs = desk.hops(record.task_id).count("started")
+    runs = bench.hops(record.task_id).count("started")
     assert (ended.state, runs) in {(State.SUCCEEDED, 1), (State.REJECTED, 0)}
     assert point == "submit.published" or ended.state is State.REJECTED
 
@@ -90,29 +90,29 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("point", OUTCOMES)
-def test_a_worker_dies_and_the_task_succeeds_once(desk, fault, point):
+def test_a_worker_dies_and_the_task_succeeds_once(bench, fault, point):
     reached = fault(point)
-    with running_worker(desk.settings, abrupt=True), running_worker(desk.settings, abrupt=True):
-        task_id = desk.submit("echo", {"message": "x"})
-        record = desk.finished(task_id, 40)
+    with running_worker(bench.settings, abrupt=True), running_worker(bench.settings, abrupt=True):
+        task_id = bench.submit("echo", {"message": "x"})
+        record = bench.finished(task_id, 40)
         eventually(reached, 10, "a process died there")
-        desk.drained()
-        hops = desk.hops(task_id)
+        bench.drained()
+        hops = bench.hops(task_id)
 
     assert record.state is State.SUCCEEDED
     assert (record.attempt, hops.count("started")) == OUTCOMES[point]
     assert hops.count("succeeded") == 1
-    assert desk.depth(names.DEAD_QUEUE) == 0
+    assert bench.depth(names.DEAD_QUEUE) == 0
 
 
 @pytest.mark.parametrize("point", ["route.decided", "route.published", "route.handed-over"])
-def test_a_worker_dies_handing_a_failure_over_and_no_attempt_runs_twice(desk, fault, point):
+def test_a_worker_dies_handing_a_failure_over_and_no_attempt_runs_twice(bench, fault, point):
     reached = fault(point)
-    with running_worker(desk.settings, abrupt=True), running_worker(desk.settings, abrupt=True):
-        task_id = desk.submit("echo", {"message": "x", "failTimes": 1})
-        record = desk.finished(task_id, 40)
-        desk.drained(names.rung_queue("1m"), names.LEASE_QUEUE, names.WORK_QUEUE)
-        hops = desk.hops(task_id)
+    with running_worker(bench.settings, abrupt=True), running_worker(bench.settings, abrupt=True):
+        task_id = bench.submit("echo", {"message": "x", "failTimes": 1})
+        record = bench.finished(task_id, 40)
+        bench.drained(names.rung_queue("1m"), names.LEASE_QUEUE, names.WORK_QUEUE)
+        hops = bench.hops(task_id)
 
     assert reached()
     assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
@@ -120,55 +120,59 @@ def test_a_worker_dies_handing_a_failure_over_and_no_attempt_runs_twice(desk, fa
 
 
 @pytest.mark.parametrize("point", ["route.decided", "route.published", "route.handed-over", "recorder.recorded"])
-def test_a_worker_dies_burying_a_task_and_one_letter_is_left(desk, fault, point):
+def test_a_worker_dies_burying_a_task_and_one_dead_letter_is_left(bench, fault, point):
     reached = fault(point)
-    with running_worker(desk.settings), running_worker(desk.settings):
-        task_id = desk.submit("echo", {"message": "x", "permanent": True})
-        record = desk.finished(task_id, 40)
+    with running_worker(bench.settings), running_worker(bench.settings):
+        task_id = bench.submit("echo", {"message": "x", "permanent": True})
+        record = bench.finished(task_id, 40)
         eventually(reached, 10, "a process died there")
-        desk.drained(names.RECORDER_QUEUE, names.LEASE_QUEUE, names.WORK_QUEUE)
-        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "one letter is left")
+        bench.drained(names.RECORDER_QUEUE, names.LEASE_QUEUE, names.WORK_QUEUE)
+        eventually(lambda: bench.depth(names.DEAD_QUEUE) == 1, 20, "one dead letter is left")
 
     assert record.state is State.DEAD_LETTERED
     assert record.dead_reason == "permanent"
-    assert desk.hops(task_id).count("started") == 1
-    assert [letter.task_id for letter in desk.letters()] == [task_id]
+    assert bench.hops(task_id).count("started") == 1
+    assert [dead_letter.task_id for dead_letter in bench.dead_letters()] == [task_id]
 
 
-def test_a_worker_dies_renewing_its_leases_and_the_task_succeeds_once(desk, fault):
+def test_a_worker_dies_renewing_its_leases_and_the_task_succeeds_once(bench, fault):
     reached = fault("lease.renewing")
-    with running_worker(desk.settings, abrupt=True), running_worker(desk.settings, abrupt=True):
-        task_id = desk.submit("echo", {"message": "x", "sleepSeconds": 2})
-        record = desk.finished(task_id, 40)
-        desk.drained()
+    with running_worker(bench.settings, abrupt=True), running_worker(bench.settings, abrupt=True):
+        task_id = bench.submit("echo", {"message": "x", "sleepSeconds": 2})
+        record = bench.finished(task_id, 40)
+        bench.drained()
 
     assert reached()
     assert (record.state, record.attempt) == (State.SUCCEEDED, 1)
-    assert desk.hops(task_id).count("succeeded") == 1
+    assert bench.hops(task_id).count("succeeded") == 1
 
 
 # --- redrive and sweeper -------------------------------------------------------------------------------
 def _redrive(settings, task_id):
-    with bench(settings) as desk:
-        desk.stores.service(desk.publisher).redrive(task_id, by="test")
+    with open_bench(settings) as bench:
+        bench.stores.service(bench.publisher).redrive(task_id, by="test")
 
 
 @pytest.mark.parametrize("point", ["redrive.recorded", "redrive.published", "redrive.finished"])
-def test_a_redrive_dies_and_its_next_cycle_runs_once(desk, fault, point):
-    with running_worker(desk.settings):
-        task_id = desk.submit("echo", {"message": "x", "permanent": True})
-        desk.finished(task_id)
+def test_a_redrive_dies_and_its_next_cycle_runs_once(bench, fault, point):
+    with running_worker(bench.settings):
+        task_id = bench.submit("echo", {"message": "x", "permanent": True})
+        bench.finished(task_id)
     reached = fault(point)
-    process = multiprocessing.get_context("spawn").Process(target=_redrive, args=(desk.settings, task_id))
+    process = multiprocessing.get_context("spawn").Process(target=_redrive, args=(bench.settings, task_id))
     process.start()
     process.join(60)
-    with running_worker(desk.settings, abrupt=True):
-        eventually(lambda: (r := desk.store.get(task_id)).cycle == 1 and r.state is State.DEAD_LETTERED, 40)
-        desk.drained()
-        eventually(lambda: [letter.cycle for letter in desk.letters()] == [1], 20, "the first letter is gone")
+    with running_worker(bench.settings, abrupt=True):
+        eventually(lambda: (r := bench.store.get(task_id)).cycle == 1 and r.state is State.DEAD_LETTERED, 40)
+        bench.drained()
+        eventually(
+            lambda: [dead_letter.cycle for dead_letter in bench.dead_letters()] == [1],
+            20,
+            "the first dead letter is gone",
+        )
 
     assert (process.exitcode, reached()) == (-9, True)
-    assert desk.hops(task_id).count("started") == 2
+    assert bench.hops(task_id).count("started") == 2
 
 
 def _sweep(settings, task_id):
@@ -186,17 +190,17 @@ def _sweep(settings, task_id):
 
 
 @pytest.mark.parametrize("point", ["sweep.recorded", "sweep.published"])
-def test_a_sweeper_dies_sending_a_lost_task_again_and_it_runs_once(desk, fault, point):
-    task_id = desk.submit("echo", {"message": "x"})
-    desk.purge(names.WORK_QUEUE)
+def test_a_sweeper_dies_sending_a_lost_task_again_and_it_runs_once(bench, fault, point):
+    task_id = bench.submit("echo", {"message": "x"})
+    bench.purge(names.WORK_QUEUE)
     reached = fault(point)
-    process = multiprocessing.get_context("spawn").Process(target=_sweep, args=(desk.settings, task_id))
+    process = multiprocessing.get_context("spawn").Process(target=_sweep, args=(bench.settings, task_id))
     process.start()
     process.join(60)
-    with running_worker(desk.settings.model_copy(update={"unpublished_grace": 0.5}), abrupt=True):
-        record = desk.finished(task_id, 40)
-        desk.drained()
+    with running_worker(bench.settings.model_copy(update={"unpublished_grace": 0.5}), abrupt=True):
+        record = bench.finished(task_id, 40)
+        bench.drained()
 
     assert (process.exitcode, reached()) == (-9, True)
     assert record.state is State.SUCCEEDED
-    assert desk.hops(task_id).count("started") == 1
+    assert bench.hops(task_id).count("started") == 1

@@ -45,7 +45,7 @@ class Client(threading.Thread):
             time.sleep(0.2)
 
 
-def test_a_gateways_deploy_under_load_answers_whom_it_serves_and_loses_nothing(desk):
+def test_a_gateways_deploy_under_load_answers_whom_it_serves_and_loses_nothing(bench):
     port = free_port()
     clients = [Client(number, port) for number in range(CLIENTS)]
     waiting = []
@@ -53,7 +53,7 @@ def test_a_gateways_deploy_under_load_answers_whom_it_serves_and_loses_nothing(d
     def poll(url):
         waiting.append(httpx.get(url, headers={"Prefer": "wait=4"}, timeout=30, trust_env=False).status_code)
 
-    with running_gateway(desk.settings, port) as (client, process, _):
+    with running_gateway(bench.settings, port) as (client, process, _):
         url = client.base_url.join(
             client.post("/v1/tasks", json={"type": "echo", "payload": {"message": "x"}}).json()["statusUrl"]
         )
@@ -66,33 +66,33 @@ def test_a_gateways_deploy_under_load_answers_whom_it_serves_and_loses_nothing(d
         process.terminate()
         process.wait(60)
         seconds = time.monotonic() - began
-    known = {record.task_id for record in _every(desk)}
+    known = {record.task_id for record in _every(bench)}
     untold = eventually(
         lambda: len(left := known - _told(clients)) <= 1 and left, 10, "accepted, and its client not told"
     )
-    with running_gateway(desk.settings, port), running_worker(desk.settings, abrupt=True):
+    with running_gateway(bench.settings, port), running_worker(bench.settings, abrupt=True):
         for each in [*clients, poller]:
             each.join(90)
         ids = {task_id for each in clients for task_id in each.accepted.values()}
-        states = {desk.finished(task_id, 90).state for task_id in ids}
+        states = {bench.finished(task_id, 90).state for task_id in ids}
 
     assert process.returncode == 0
     assert seconds < 30 + 15
     assert waiting == [200]
     assert untold == {url.path.rpartition("/")[2]}
-    assert len(ids) == CLIENTS * EACH == len(_every(desk)) - 1
+    assert len(ids) == CLIENTS * EACH == len(_every(bench)) - 1
     assert states == {State.SUCCEEDED}
-    assert {desk.hops(task_id).count("started") for task_id in ids} == {1}
+    assert {bench.hops(task_id).count("started") for task_id in ids} == {1}
 
 
 def _told(clients):
     return {task_id for each in clients for task_id in list(each.accepted.values())}
 
 
-def _every(desk):
-    page = desk.store.list(limit=200)
+def _every(bench):
+    page = bench.store.list(limit=200)
     found = list(page.items)
     while page.next:
-        page = desk.store.list(limit=200, cursor=page.next)
+        page = bench.store.list(limit=200, cursor=page.next)
         found += page.items
     return found

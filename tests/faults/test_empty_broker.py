@@ -16,16 +16,16 @@ from support.cluster import running_cluster
 from support.gateway_live import gateway
 from support.stores import Stores
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 TASK = {"type": "echo", "payload": {"message": "x"}}
 SLOW = {"message": "x", "sleepSeconds": 1}
 
 
-def _delete_queues(servers, desk):
+def _delete_queues(servers, bench):
     with servers.management() as api:
-        for queue in topology.broker_map(desk.settings).queues:
-            api.delete(f"/api/queues/{vhost(desk.settings)}/{queue.name}").raise_for_status()
+        for queue in topology.broker_map(bench.settings).queues:
+            api.delete(f"/api/queues/{vhost(bench.settings)}/{queue.name}").raise_for_status()
 
 
 def _accepted(client):
@@ -35,9 +35,9 @@ def _accepted(client):
 
 
 @contextlib.contextmanager
-def _impatient_sweeper(desk):
+def _impatient_sweeper(bench):
     """Looks at tasks as if the long silence after which they count as lost were over."""
-    settings = desk.settings.model_copy(update={"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5})
+    settings = bench.settings.model_copy(update={"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5})
     publisher, stores = Publisher(settings.broker("replay")), Stores(settings)
     sweeper = stores.sweeper(publisher)
 
@@ -45,7 +45,7 @@ def _impatient_sweeper(desk):
         for task_id in task_ids:
             stores.reminders.set(task_id, 0)
         sweeper.sweep()
-        return all(desk.store.get(task_id).state.terminal for task_id in task_ids)
+        return all(bench.store.get(task_id).state.terminal for task_id in task_ids)
 
     try:
         yield sweep
@@ -54,45 +54,45 @@ def _impatient_sweeper(desk):
         publisher.close()
 
 
-def _works_as_before(desk):
+def _works_as_before(bench):
     """New tasks succeed, climb a rung, and die where people see it."""
-    good = desk.submit("echo", {"message": "x"})
-    climbs = desk.submit("echo", {"message": "x", "failTimes": 1})
-    dies = desk.submit("echo", {"message": "x", "permanent": True})
-    states = [desk.finished(task_id).state for task_id in (good, climbs, dies)]
-    eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
+    good = bench.submit("echo", {"message": "x"})
+    climbs = bench.submit("echo", {"message": "x", "failTimes": 1})
+    dies = bench.submit("echo", {"message": "x", "permanent": True})
+    states = [bench.finished(task_id).state for task_id in (good, climbs, dies)]
+    eventually(lambda: bench.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
 
     assert states == [State.SUCCEEDED, State.SUCCEEDED, State.DEAD_LETTERED]
-    assert desk.depth(names.DEAD_QUEUE) == 1
-    assert provision.verify(topology.broker_map(desk.settings), desk.settings).drift == 0
+    assert bench.depth(names.DEAD_QUEUE) == 1
+    assert provision.verify(topology.broker_map(bench.settings), bench.settings).drift == 0
 
 
-def test_a_gateway_without_workers_makes_the_queues_anew(servers, desk):
-    with gateway(desk.settings) as client:
+def test_a_gateway_without_workers_makes_the_queues_anew(servers, bench):
+    with gateway(bench.settings) as client:
         assert _accepted(client)
 
-        _delete_queues(servers, desk)
+        _delete_queues(servers, bench)
         task_id = eventually(lambda: _accepted(client), 20, "tasks are accepted again")
         eventually(lambda: client.get("/readyz").status_code == 200, 20, "the gateway is ready")
-    with running_worker(desk.settings, abrupt=True):
-        assert desk.finished(task_id).state is State.SUCCEEDED
+    with running_worker(bench.settings, abrupt=True):
+        assert bench.finished(task_id).state is State.SUCCEEDED
 
 
-def test_queues_that_are_deleted_come_back_and_so_do_their_tasks(servers, desk):
-    with gateway(desk.settings) as client, running_worker(desk.settings, abrupt=True) as worker:
-        tasks = [desk.submit("echo", SLOW) for _ in range(20)]
-        waits = desk.submit("echo", {"message": "x", "failTimes": 1})
-        eventually(lambda: desk.depth(names.WORK_QUEUE) == 0, 20, "the worker has them in hand")
-        _delete_queues(servers, desk)
+def test_queues_that_are_deleted_come_back_and_so_do_their_tasks(servers, bench):
+    with gateway(bench.settings) as client, running_worker(bench.settings, abrupt=True) as worker:
+        tasks = [bench.submit("echo", SLOW) for _ in range(20)]
+        waits = bench.submit("echo", {"message": "x", "failTimes": 1})
+        eventually(lambda: bench.depth(names.WORK_QUEUE) == 0, 20, "the worker has them in hand")
+        _delete_queues(servers, bench)
         eventually(lambda: _accepted(client), 20, "tasks are accepted again")
-        eventually(lambda: desk.consumers(names.WORK_QUEUE) == 1, 30, "the worker consumes again")
-        with _impatient_sweeper(desk) as sweep:
+        eventually(lambda: bench.consumers(names.WORK_QUEUE) == 1, 30, "the worker consumes again")
+        with _impatient_sweeper(bench) as sweep:
             eventually(lambda: sweep([*tasks, waits]), 60, "what was lost has come back")
-        states = {desk.store.get(task_id).state for task_id in [*tasks, waits]}
+        states = {bench.store.get(task_id).state for task_id in [*tasks, waits]}
 
         assert states == {State.SUCCEEDED}
-        assert {desk.hops(task_id).count("succeeded") for task_id in tasks} == {1}
-        _works_as_before(desk)
+        assert {bench.hops(task_id).count("succeeded") for task_id in tasks} == {1}
+        _works_as_before(bench)
         assert worker.process.poll() is None
 
 
@@ -110,21 +110,21 @@ def test_a_broker_whose_data_is_gone_gets_map_and_tasks_back(settings, lonely):
     }
     (member,) = lonely.members
     with (
-        bench(settings.model_copy(update=changes)) as desk,
-        gateway(desk.settings) as client,
-        running_worker(desk.settings, abrupt=True) as worker,
+        open_bench(settings.model_copy(update=changes)) as bench,
+        gateway(bench.settings) as client,
+        running_worker(bench.settings, abrupt=True) as worker,
     ):
-        tasks = [desk.submit("echo", SLOW) for _ in range(20)]
+        tasks = [bench.submit("echo", SLOW) for _ in range(20)]
         member.kill()
         shutil.rmtree(member.node.directory / "data")
         member.start()
         eventually(lonely.whole, 60, "RabbitMQ is back")
         eventually(lambda: _accepted(client), 30, "tasks are accepted again")
-        eventually(lambda: desk.consumers(names.WORK_QUEUE) == 1, 40, "the worker consumes again")
-        with _impatient_sweeper(desk) as sweep:
+        eventually(lambda: bench.consumers(names.WORK_QUEUE) == 1, 40, "the worker consumes again")
+        with _impatient_sweeper(bench) as sweep:
             eventually(lambda: sweep(tasks), 60, "what was lost has come back")
-        states = {desk.store.get(task_id).state for task_id in tasks}
+        states = {bench.store.get(task_id).state for task_id in tasks}
 
         assert states == {State.SUCCEEDED}
-        _works_as_before(desk)
+        _works_as_before(bench)
         assert worker.process.poll() is None

@@ -7,18 +7,18 @@ from support.waiting import eventually
 from support.worker import running_worker
 
 
-def test_a_second_worker_of_the_same_name_disturbs_nobody(desk):
+def test_a_second_worker_of_the_same_name_disturbs_nobody(bench):
     name = f"same-{uuid.uuid4().hex[:8]}@test"
     with (
-        running_worker(desk.settings, "-n", name, abrupt=True) as first,
-        running_worker(desk.settings, "-n", name, abrupt=True) as second,
+        running_worker(bench.settings, "-n", name, abrupt=True) as first,
+        running_worker(bench.settings, "-n", name, abrupt=True) as second,
     ):
-        tasks = [desk.submit("echo", {"message": "x", "sleepSeconds": 0.2}) for _ in range(60)]
-        states = {desk.finished(task_id, 40).state for task_id in tasks}
-        runs = {desk.hops(task_id).count("started") for task_id in tasks}
+        tasks = [bench.submit("echo", {"message": "x", "sleepSeconds": 0.2}) for _ in range(60)]
+        states = {bench.finished(task_id, 40).state for task_id in tasks}
+        runs = {bench.hops(task_id).count("started") for task_id in tasks}
         eventually(lambda: "received" in second.text(), 10, "the second takes tasks, too")
         answers = eventually(
-            lambda: len(found := desk.celery.control.ping(timeout=2)) == 2 and found, 15, "both answer"
+            lambda: len(found := bench.celery.control.ping(timeout=2)) == 2 and found, 15, "both answer"
         )
 
         assert {tuple(answer) for answer in answers} == {(name,)}

@@ -33,7 +33,7 @@ def _past():
     return (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat()
 
 
-#: What is published, and the reason that its letter must carry.
+#: What is published, and the reason that its dead letter must carry.
 POISON = {
     "a body that is no JSON": (b"{", _headers(), {}, "undecodable"),
     "a body that is not UTF-8": (b'["\xff\xfe"]', _headers(), {}, "undecodable"),
@@ -46,7 +46,7 @@ POISON = {
     "no id": (_body(), _headers(id=...), {}, "malformed"),
     "an id that is no text": (_body(), _headers(id=17), {}, "malformed"),
     "an id that is no key": (_body(), _headers(id="a b{c}"), {}, "malformed"),
-    "an id of nobody's and a letter id that is no key": (_body(), _headers(id=..., **{"x-dead-id": "{}"}), {}, "malformed"),
+    "an id of nobody's and a dead letter id that is no key": (_body(), _headers(id=..., **{"x-dead-id": "{}"}), {}, "malformed"),
     "a body that is no triple": (json.dumps([[PAYLOAD], {}]).encode(), _headers(), {}, "malformed"),
     "a body that is an object": (b"{}", _headers(), {}, "malformed"),
     "keyword arguments": (_body(kwargs={"message": "x"}), _headers(), {}, "malformed"),
@@ -124,72 +124,72 @@ class _RawHeaders(amqp.Message):
         return struct.pack(">HB", 0xA000, len(kind)) + kind + self.table
 
 
-def _send_raw(desk, table):
+def _send_raw(bench, table):
     message = _RawHeaders(_body(args=[{"message": str(len(table))}]))
     message.table = table
-    desk.send_raw(message)
+    bench.send_raw(message)
 
 
 def _alive(worker):
     return worker.process.poll() is None
 
 
-def test_each_poison_message_ends_in_the_dlq_once_with_its_reason(desk):
-    with running_worker(desk.settings) as worker:
+def test_each_poison_message_ends_in_the_dlq_once_with_its_reason(bench):
+    with running_worker(bench.settings) as worker:
         for number, (what, (body, headers, properties, _)) in enumerate(POISON.items(), 1):
-            desk.send(body, headers, **properties)
-            eventually(lambda number=number: desk.depth(names.DEAD_QUEUE) == number, 20, what)
-        good = desk.submit("echo", PAYLOAD)
-        recorded = eventually(lambda: len(page := _dead(desk)) == len(POISON) and page, 20, "all are recorded")
+            bench.send(body, headers, **properties)
+            eventually(lambda number=number: bench.depth(names.DEAD_QUEUE) == number, 20, what)
+        good = bench.submit("echo", PAYLOAD)
+        recorded = eventually(lambda: len(page := _dead(bench)) == len(POISON) and page, 20, "all are recorded")
 
-        assert desk.finished(good).state is State.SUCCEEDED
+        assert bench.finished(good).state is State.SUCCEEDED
         assert _alive(worker)
         assert "Traceback" not in worker.text(), worker.text()[-3_000:]
-    letters = desk.letters()
-    found = {what: letter.text(DEAD_REASON) for what, letter in zip(POISON, letters, strict=True)}
+    dead_letters = bench.dead_letters()
+    found = {what: dead_letter.text(DEAD_REASON) for what, dead_letter in zip(POISON, dead_letters, strict=True)}
 
     assert found == {what: reason for what, (_, _, _, reason) in POISON.items()}
-    assert [letter.body for letter in letters] == [body for body, _, _, _ in POISON.values()]
-    assert {letter.text(LAST_ERROR_TYPE) for letter in letters} == set(found.values())
-    assert {letter.task_id for letter in letters} == {record.task_id for record in recorded}
+    assert [dead_letter.body for dead_letter in dead_letters] == [body for body, _, _, _ in POISON.values()]
+    assert {dead_letter.text(LAST_ERROR_TYPE) for dead_letter in dead_letters} == set(found.values())
+    assert {dead_letter.task_id for dead_letter in dead_letters} == {record.task_id for record in recorded}
 
 
-def _dead(desk):
-    return desk.stores.dead_letters.list(limit=200).items
+def _dead(bench):
+    return bench.stores.dead_letters.list(limit=200).items
 
 
-def test_headers_that_cannot_be_read_or_written_end_in_the_dlq_too(desk):
-    with running_worker(desk.settings) as worker:
+def test_headers_that_cannot_be_read_or_written_end_in_the_dlq_too(bench):
+    with running_worker(bench.settings) as worker:
         for number, (what, table) in enumerate(UNREADABLE.items(), 1):
-            _send_raw(desk, table)
-            eventually(lambda number=number: desk.depth(names.DEAD_QUEUE) == number, 20, what)
-        good = desk.submit("echo", PAYLOAD)
+            _send_raw(bench, table)
+            eventually(lambda number=number: bench.depth(names.DEAD_QUEUE) == number, 20, what)
+        good = bench.submit("echo", PAYLOAD)
 
-        assert desk.finished(good).state is State.SUCCEEDED
-        eventually(lambda: len(_dead(desk)) == len(UNREADABLE), 20, "all are recorded")
+        assert bench.finished(good).state is State.SUCCEEDED
+        eventually(lambda: len(_dead(bench)) == len(UNREADABLE), 20, "all are recorded")
         assert _alive(worker)
-    assert {letter.text(DEAD_REASON) for letter in desk.letters()} == {"malformed"}
+    assert {dead_letter.text(DEAD_REASON) for dead_letter in bench.dead_letters()} == {"malformed"}
 
 
-def test_poison_between_good_tasks_stops_nothing_and_leaves_nothing_behind(desk):
+def test_poison_between_good_tasks_stops_nothing_and_leaves_nothing_behind(bench):
     good, poison = [], 0
     for body, headers, properties, _ in POISON.values():
-        desk.send(body, headers, **properties)
-        good.append(desk.submit("echo", PAYLOAD))
+        bench.send(body, headers, **properties)
+        good.append(bench.submit("echo", PAYLOAD))
         poison += 1
     for table in UNREADABLE.values():
-        _send_raw(desk, table)
-        good.append(desk.submit("echo", PAYLOAD))
+        _send_raw(bench, table)
+        good.append(bench.submit("echo", PAYLOAD))
         poison += 1
-    with running_worker(desk.settings, abrupt=True) as worker:
-        states = {desk.finished(task_id, 40).state for task_id in good}
-        desk.drained()
-        eventually(lambda: desk.depth(names.DEAD_QUEUE) == poison, 20, "every poison message is a letter")
-        eventually(lambda: len(_dead(desk)) == poison, 20, "and is recorded")
+    with running_worker(bench.settings, abrupt=True) as worker:
+        states = {bench.finished(task_id, 40).state for task_id in good}
+        bench.drained()
+        eventually(lambda: bench.depth(names.DEAD_QUEUE) == poison, 20, "every poison message is a dead letter")
+        eventually(lambda: len(_dead(bench)) == poison, 20, "and is recorded")
 
         assert states == {State.SUCCEEDED}
         assert _alive(worker)
-        eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 10, "the tap is read")
+        eventually(lambda: bench.depth(names.RECORDER_QUEUE) == 0, 10, "the tap is read")
 
 
 #: A valid task with things in its headers and its body that must not steer the run.
@@ -207,58 +207,60 @@ ODD = {
 }  # fmt: skip
 
 
-def test_odd_headers_and_embeds_do_not_steer_a_valid_task(desk):
-    with running_worker(desk.settings, abrupt=True) as worker:
+def test_odd_headers_and_embeds_do_not_steer_a_valid_task(bench):
+    with running_worker(bench.settings, abrupt=True) as worker:
         for headers, embed in ODD.values():
-            desk.send(_body(embed=embed), headers)
-        states = {what: desk.finished(headers["id"]).state for what, (headers, _) in ODD.items()}
+            bench.send(_body(embed=embed), headers)
+        states = {what: bench.finished(headers["id"]).state for what, (headers, _) in ODD.items()}
 
         assert states == dict.fromkeys(ODD, State.SUCCEEDED)
         assert _alive(worker)
 
 
-def test_a_payload_is_data_whatever_its_names(desk):
+def test_a_payload_is_data_whatever_its_names(bench):
     values = [{"__type__": "nonsense", "__value__": 1}, {"__type__": "uuid", "__value__": {"hex": "0" * 32}}]
-    with running_worker(desk.settings, abrupt=True):
+    with running_worker(bench.settings, abrupt=True):
         ids = [
-            desk.submit("http.request", {"method": "POST", "url": "http://127.0.0.1:9/", "json": value})
+            bench.submit("http.request", {"method": "POST", "url": "http://127.0.0.1:9/", "json": value})
             for value in values
         ]
         errors = [
-            eventually(lambda task_id=task_id: desk.store.get(task_id).error, 20, "its attempt was made").type
+            eventually(lambda task_id=task_id: bench.store.get(task_id).error, 20, "its attempt was made").type
             for task_id in ids
         ]
 
     assert errors == ["upstream-unavailable"] * 2
 
 
-def test_letters_that_the_broker_made_of_poison_are_recorded_too(desk):
-    settings = desk.settings.model_copy(update={"queue_ttl": 0.5})
+def test_dead_letters_that_the_broker_made_of_poison_are_recorded_too(bench):
+    settings = bench.settings.model_copy(update={"queue_ttl": 0.5})
     provision.apply_policies(topology.broker_map(settings), settings)
     for body, headers, properties, _ in POISON.values():
-        desk.send(body, headers, **properties)
+        bench.send(body, headers, **properties)
     for table in UNREADABLE.values():
-        _send_raw(desk, table)
+        _send_raw(bench, table)
     poison = len(POISON) + len(UNREADABLE)
-    eventually(lambda: desk.depth(names.DEAD_QUEUE) == poison, 20, "all have expired")
-    ids = {letter.dead_letter_id for letter in desk.letters()}
-    with running_worker(desk.settings, abrupt=True) as worker:
-        eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
-        eventually(lambda: {record.task_id for record in _dead(desk)} == ids, 20, "all are recorded")
+    eventually(lambda: bench.depth(names.DEAD_QUEUE) == poison, 20, "all have expired")
+    ids = {dead_letter.dead_letter_id for dead_letter in bench.dead_letters()}
+    with running_worker(bench.settings, abrupt=True) as worker:
+        eventually(lambda: bench.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
+        eventually(lambda: {record.task_id for record in _dead(bench)} == ids, 20, "all are recorded")
 
         assert _alive(worker)
         assert '"thread": "recorder"' not in worker.text()
     assert len(ids) == poison
-    unreadable = [record for record in _dead(desk) if UNREADABLE_HEADER in record.message.headers]
+    unreadable = [record for record in _dead(bench) if UNREADABLE_HEADER in record.message.headers]
     assert [record.dead_reason for record in unreadable] == ["unknown"] * 2
-    assert {record.state for record in _dead(desk) if record not in unreadable} == {State.EXPIRED}
+    assert {record.state for record in _dead(bench) if record not in unreadable} == {State.EXPIRED}
 
 
-def test_poison_without_an_id_that_is_delivered_again_leaves_one_letter(desk):
-    with running_worker(desk.settings) as worker:
+def test_poison_without_an_id_that_is_delivered_again_leaves_one_dead_letter(bench):
+    with running_worker(bench.settings) as worker:
         for _ in range(2):  # as after a kill between publish and ack
-            desk.send(_body(), _headers(id=...))
-        eventually(lambda: "AGAIN" in worker.text(), 20, "the tap has seen both letters")
-        eventually(lambda: desk.depth(names.DEAD_QUEUE) == 1, 20, "the second letter is taken out")
+            bench.send(_body(), _headers(id=...))
+        eventually(lambda: "AGAIN" in worker.text(), 20, "the tap has seen both dead letters")
+        eventually(lambda: bench.depth(names.DEAD_QUEUE) == 1, 20, "the second dead letter is taken out")
 
-    assert [letter.dead_letter_id for letter in desk.letters()] == [record.task_id for record in _dead(desk)]
+    assert [dead_letter.dead_letter_id for dead_letter in bench.dead_letters()] == [
+        record.task_id for record in _dead(bench)
+    ]

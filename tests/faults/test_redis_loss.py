@@ -12,7 +12,7 @@ from support import redises
 from support.gateway_live import gateway
 from support.stores import Stores
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 PAYLOAD = {"message": "x"}
 
@@ -45,31 +45,31 @@ def _known(settings):
 
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
 def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
-    with bench(own) as desk, gateway(own) as client, running_worker(own, abrupt=True) as worker:
-        dead = desk.submit("echo", {"message": "x", "permanent": True})
-        desk.finished(dead)
-        desk.drained(names.RECORDER_QUEUE)
-        waiting = desk.submit("echo", {"message": "x", "failTimes": 2})
-        desk.wait_for(waiting, State.RETRY_WAIT)
+    with open_bench(own) as bench, gateway(own) as client, running_worker(own, abrupt=True) as worker:
+        dead = bench.submit("echo", {"message": "x", "permanent": True})
+        bench.finished(dead)
+        bench.drained(names.RECORDER_QUEUE)
+        waiting = bench.submit("echo", {"message": "x", "failTimes": 2})
+        bench.wait_for(waiting, State.RETRY_WAIT)
         # Every child has one: so none of them ends, and is forgotten, in the moment before the loss.
-        running = [desk.submit("echo", {"message": "x", "sleepSeconds": 6}) for _ in range(8)]
-        queued = [desk.submit("echo", PAYLOAD, principal="ada") for _ in range(50)]
-        desk.wait_for(running[0], State.RUNNING)
+        running = [bench.submit("echo", {"message": "x", "sleepSeconds": 6}) for _ in range(8)]
+        queued = [bench.submit("echo", PAYLOAD, principal="ada") for _ in range(50)]
+        bench.wait_for(running[0], State.RUNNING)
         ids = [waiting, *running, *queued]
-        living = desk.store.get_many(ids)
+        living = bench.store.get_many(ids)
         lose(server)
         new = eventually(lambda: _accepted(client), 30, "a new task is accepted")
         for task_id in [*ids, new]:
-            eventually(lambda task_id=task_id: desk.state(task_id) is State.SUCCEEDED, 60, f"{task_id} goes on")
-        desk.drained(names.LEASE_QUEUE, names.WORK_QUEUE, *(names.rung_queue(r.name) for r in own.ladder.rungs))
-        eventually(lambda: _known(own), 20, "the letters are recorded again")
+            eventually(lambda task_id=task_id: bench.state(task_id) is State.SUCCEEDED, 60, f"{task_id} goes on")
+        bench.drained(names.LEASE_QUEUE, names.WORK_QUEUE, *(names.rung_queue(r.name) for r in own.ladder.rungs))
+        eventually(lambda: _known(own), 20, "the dead letters are recorded again")
         listed = client.get("/v1/dead-letters").json["items"]
         again = client.post(f"/v1/dead-letters/{dead}/redrive")
-        record = eventually(lambda: (r := desk.store.get(dead)).cycle == 1 and r.state.terminal and r, 30, "its next")
+        record = eventually(lambda: (r := bench.store.get(dead)).cycle == 1 and r.state.terminal and r, 30, "its next")
 
         assert worker.process.poll() is None
     assert not any(each.state.terminal for each in living)
-    assert [(letter["taskId"], letter["deadReason"], letter["attempt"]) for letter in listed] == [
+    assert [(dead_letter["taskId"], dead_letter["deadReason"], dead_letter["attempt"]) for dead_letter in listed] == [
         (dead, "permanent", 1)
     ]
     assert listed[0]["error"]["retryable"] is False
@@ -78,17 +78,17 @@ def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
 
 
 def test_a_janitor_that_dies_over_its_walk_leaves_it_to_the_next(own, server):
-    with bench(own) as desk:
+    with open_bench(own) as bench:
         with running_worker(own):
-            dead = desk.submit("echo", {"message": "x", "permanent": True})
-            desk.finished(dead)
-            desk.drained(names.RECORDER_QUEUE)
+            dead = bench.submit("echo", {"message": "x", "permanent": True})
+            bench.finished(dead)
+            bench.drained(names.RECORDER_QUEUE)
         _flush(server)
         with contextlib.closing(Stores(own)) as stores:
             stores.dead_letters.set_recorded_marker("a walk that is not over")
         with running_worker(own, abrupt=True):
-            eventually(lambda: _known(own), 20, "the letters are recorded again")
-            listed = desk.stores.dead_letters.list().items
+            eventually(lambda: _known(own), 20, "the dead letters are recorded again")
+            listed = bench.stores.dead_letters.list().items
 
     assert [record.task_id for record in listed] == [dead]
 

@@ -18,31 +18,31 @@ PAYLOAD = {"message": "x"}
 
 
 @pytest.fixture
-def full(desk):
+def full(bench):
     """The work queue has no room; a call makes room."""
 
     def limit(messages):
         definition = {"max-length": messages}
-        with Management(desk.settings) as management:
+        with Management(bench.settings) as management:
             management.set_policy(Policy("zz-full", f"^{names.WORK_QUEUE}$", definition, 99, "queues"))
 
     limit(1)
-    eventually(lambda: _nacked(desk), 10, "the queue is full")
+    eventually(lambda: _nacked(bench), 10, "the queue is full")
     return lambda: limit(1_000)
 
 
-def _nacked(desk):
+def _nacked(bench):
     try:
-        desk.submit("echo", PAYLOAD)
+        bench.submit("echo", PAYLOAD)
     except Nacked:
         return True
     return False
 
 
 @contextlib.contextmanager
-def _fresh(desk):
+def _fresh(bench):
     opened = []
-    made = Publisher(desk.settings.broker("gateway"), on_open=opened.append)
+    made = Publisher(bench.settings.broker("gateway"), on_open=opened.append)
     try:
         yield made, opened
     finally:
@@ -57,16 +57,16 @@ def _verdict(publisher, message):
     return None
 
 
-def _message(desk):
-    with Connection(desk.settings.broker("admin")) as connection:
+def _message(bench):
+    with Connection(bench.settings.broker("admin")) as connection:
         connection.default_channel.queue_purge(names.WORK_QUEUE)
-    return desk.message(desk.submit("echo", PAYLOAD))
+    return bench.message(bench.submit("echo", PAYLOAD))
 
 
-def test_a_connection_that_is_only_refused_is_replaced_without_a_doubt(desk, full):
-    message = _message(desk)
-    eventually(lambda: _nacked(desk), 10, "the queue is full again")
-    with _fresh(desk) as (publisher, opened):
+def test_a_connection_that_is_only_refused_is_replaced_without_a_doubt(bench, full):
+    message = _message(bench)
+    eventually(lambda: _nacked(bench), 10, "the queue is full again")
+    with _fresh(bench) as (publisher, opened):
         verdicts = set()
         eventually(lambda: verdicts.add(_verdict(publisher, message)) or len(opened) > 1, 10, "a second connection")
         full()
@@ -76,11 +76,11 @@ def test_a_connection_that_is_only_refused_is_replaced_without_a_doubt(desk, ful
     assert Nacked in verdicts
 
 
-def test_a_connection_that_has_taken_messages_stays_when_the_queue_is_full(desk, full):
-    message = _message(desk)
-    with Connection(desk.settings.broker("admin")) as connection:
+def test_a_connection_that_has_taken_messages_stays_when_the_queue_is_full(bench, full):
+    message = _message(bench)
+    with Connection(bench.settings.broker("admin")) as connection:
         connection.default_channel.queue_purge(names.WORK_QUEUE)
-    with _fresh(desk) as (publisher, opened):
+    with _fresh(bench) as (publisher, opened):
         eventually(lambda: _verdict(publisher, message) is None, 10, "it takes one")
         eventually(lambda: _verdict(publisher, message) is Nacked, 10, "the queue is full")
         until = time.monotonic() + 3 * module.REFUSED

@@ -15,145 +15,145 @@ from dispatch.store.claims import Ticket
 from dispatch.telemetry import metrics
 from support.sweeping import sweeping
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 
-def _unpublished(desk):
+def _unpublished(bench):
     """A record whose gateway died before it could publish."""
-    task_id = desk.submit("echo", {"message": "x"})
-    message = desk.message(task_id)
-    desk.purge(names.WORK_QUEUE)
-    keys = desk.stores.redis.keys.task(task_id)
-    desk.stores.redis.run(("DEL", keys.record, keys.hops))
-    desk.store.accept(message, max_attempts=4, idempotency_key=None)
+    task_id = bench.submit("echo", {"message": "x"})
+    message = bench.message(task_id)
+    bench.purge(names.WORK_QUEUE)
+    keys = bench.stores.redis.keys.task(task_id)
+    bench.stores.redis.run(("DEL", keys.record, keys.hops))
+    bench.store.accept(message, max_attempts=4, idempotency_key=None)
     return task_id, message
 
 
-def test_a_record_that_was_never_published_is_rejected_and_its_late_copy_does_not_run(desk):
-    task_id, message = _unpublished(desk)
-    with running_worker(desk.settings, abrupt=True):
-        record = desk.wait_for(task_id, State.REJECTED)
-        desk.send_again(message)
-        desk.drained()
+def test_a_record_that_was_never_published_is_rejected_and_its_late_copy_does_not_run(bench):
+    task_id, message = _unpublished(bench)
+    with running_worker(bench.settings, abrupt=True):
+        record = bench.wait_for(task_id, State.REJECTED)
+        bench.send_again(message)
+        bench.drained()
 
     assert record.error.type == "publish-unconfirmed"
-    assert "started" not in desk.hops(task_id)
-    assert desk.state(task_id) is State.REJECTED
+    assert "started" not in bench.hops(task_id)
+    assert bench.state(task_id) is State.REJECTED
 
 
 def test_a_copy_that_a_worker_has_claimed_is_never_rejected(settings):
     patient = settings.model_copy(update={"unpublished_grace": 20.0})
-    with bench(patient) as desk:
-        task_id, message = _unpublished(desk)
-        desk.send_again(message)  # the publish got through, the gateway died before it could say so
-        with running_worker(patient, abrupt=True), sweeping(desk, unpublished_grace=0.01) as sweep:
-            eventually(lambda: desk.state(task_id) is not State.SCHEDULED, 20, "a worker has it", 0.005)
+    with open_bench(patient) as bench:
+        task_id, message = _unpublished(bench)
+        bench.send_again(message)  # the publish got through, the gateway died before it could say so
+        with running_worker(patient, abrupt=True), sweeping(bench, unpublished_grace=0.01) as sweep:
+            eventually(lambda: bench.state(task_id) is not State.SCHEDULED, 20, "a worker has it", 0.005)
             sweep(task_id)
-            record = desk.finished(task_id)
+            record = bench.finished(task_id)
             sweep(task_id)
 
     assert record.state is State.SUCCEEDED
-    assert desk.state(task_id) is State.SUCCEEDED
+    assert bench.state(task_id) is State.SUCCEEDED
 
 
 SOON = {"queue_ttl": 0.1, "sweep_margin": 0.1, "lease": 0.5}
 
 
-def test_a_broker_that_lost_its_queue_gets_the_task_back_once_however_many_sweep(desk):
-    once, twice, late = (desk.submit("echo", {"message": "x"}) for _ in range(3))
-    desk.purge(names.WORK_QUEUE)
-    with sweeping(desk, 4, **SOON) as sweep:
-        eventually(lambda: sweep(once) or "resent" in desk.hops(once), 20, "it is sent again")
-        sent = desk.depth(names.WORK_QUEUE)
+def test_a_broker_that_lost_its_queue_gets_the_task_back_once_however_many_sweep(bench):
+    once, twice, late = (bench.submit("echo", {"message": "x"}) for _ in range(3))
+    bench.purge(names.WORK_QUEUE)
+    with sweeping(bench, 4, **SOON) as sweep:
+        eventually(lambda: sweep(once) or "resent" in bench.hops(once), 20, "it is sent again")
+        sent = bench.depth(names.WORK_QUEUE)
         for time in (1, 2):
-            desk.purge(names.WORK_QUEUE)
-            eventually(lambda time=time: sweep(twice) or desk.hops(twice).count("resent") == time, 20, "again")
-        desk.send_again(desk.message(once))  # nothing was lost, the first copies were only slow
-        desk.send_again(desk.message(late))
-        eventually(lambda: sweep(late) or "resent" in desk.hops(late), 20, "sent again, too")
-        eventually(lambda: sweep(once) or desk.hops(once).count("resent") == 2, 20, "its second copy was purged above")
-    with running_worker(desk.settings, abrupt=True):
-        records = [desk.finished(task_id) for task_id in (once, twice, late)]
-        desk.drained()
+            bench.purge(names.WORK_QUEUE)
+            eventually(lambda time=time: sweep(twice) or bench.hops(twice).count("resent") == time, 20, "again")
+        bench.send_again(bench.message(once))  # nothing was lost, the first copies were only slow
+        bench.send_again(bench.message(late))
+        eventually(lambda: sweep(late) or "resent" in bench.hops(late), 20, "sent again, too")
+        eventually(lambda: sweep(once) or bench.hops(once).count("resent") == 2, 20, "its second copy was purged above")
+    with running_worker(bench.settings, abrupt=True):
+        records = [bench.finished(task_id) for task_id in (once, twice, late)]
+        bench.drained()
 
     assert sent == 1
     assert [(record.state, record.attempt) for record in records] == [(State.SUCCEEDED, 1)] * 3
     assert [record.seq for record in records] == [2, 2, 1]
-    assert [desk.hops(record.task_id).count("started") for record in records] == [1, 1, 1]
+    assert [bench.hops(record.task_id).count("started") for record in records] == [1, 1, 1]
 
 
-def test_a_retry_that_the_broker_lost_comes_back_as_the_attempt_that_it_was(desk):
-    with running_worker(desk.settings, abrupt=True):
-        task_id = desk.submit("echo", {"message": "w", "failTimes": 1})
-        desk.wait_for(task_id, State.RETRY_WAIT)
-        desk.purge(names.rung_queue("1m"))
-        with sweeping(desk, **SOON) as sweep:
-            eventually(lambda: sweep(task_id) or desk.state(task_id) is not State.RETRY_WAIT, 20, "it is sent again")
-        record = desk.finished(task_id)
+def test_a_retry_that_the_broker_lost_comes_back_as_the_attempt_that_it_was(bench):
+    with running_worker(bench.settings, abrupt=True):
+        task_id = bench.submit("echo", {"message": "w", "failTimes": 1})
+        bench.wait_for(task_id, State.RETRY_WAIT)
+        bench.purge(names.rung_queue("1m"))
+        with sweeping(bench, **SOON) as sweep:
+            eventually(lambda: sweep(task_id) or bench.state(task_id) is not State.RETRY_WAIT, 20, "it is sent again")
+        record = bench.finished(task_id)
 
     assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
 
 
-def test_what_the_broker_itself_gives_up_says_why(desk):
+def test_what_the_broker_itself_gives_up_says_why(bench):
     changes = {"queue_ttl": 3.0, "delivery_limit": 2}
-    changed = desk.settings.model_copy(update=changes)
+    changed = bench.settings.model_copy(update=changes)
     provision.apply_policies(topology.broker_map(changed), changed)
-    returned = desk.submit("echo", {"message": "x"})
-    with Connection(desk.settings.broker("admin")) as connection:
+    returned = bench.submit("echo", {"message": "x"})
+    with Connection(bench.settings.broker("admin")) as connection:
         for _ in range(3):  # as if three consumers had died over it
             connection.default_channel.basic_reject(_get(connection).delivery_tag, requeue=True)
-    late = desk.submit("echo", {"message": "x"})
-    eventually(lambda: desk.depth(names.DEAD_QUEUE) == 2, 20, "the broker dead-letters both")
-    with running_worker(desk.settings):
-        records = [desk.finished(task_id) for task_id in (returned, late)]
-    letters = desk.stores.dead_letters.list().items
+    late = bench.submit("echo", {"message": "x"})
+    eventually(lambda: bench.depth(names.DEAD_QUEUE) == 2, 20, "the broker dead-letters both")
+    with running_worker(bench.settings):
+        records = [bench.finished(task_id) for task_id in (returned, late)]
+    dead_letters = bench.stores.dead_letters.list().items
 
     assert [(record.state, record.dead_reason) for record in records] == [
         (State.DEAD_LETTERED, "delivery-limit"),
         (State.EXPIRED, "expired"),
     ]
     assert {record.status for record in records} == {"FAIL"}
-    assert {letter.task_id for letter in letters} == {returned, late}
+    assert {dead_letter.task_id for dead_letter in dead_letters} == {returned, late}
 
 
 def _get(connection):
     return eventually(lambda: connection.default_channel.basic_get(names.WORK_QUEUE), 5, "it is there")
 
 
-def test_with_least_privilege_a_decided_retry_is_still_sent_by_the_sweeper(desk, servers):
-    """Its copy goes to a rung, where the user that sends letters again may not write."""
+def test_with_least_privilege_a_decided_retry_is_still_sent_by_the_sweeper(bench, servers):
+    """Its copy goes to a rung, where the user that sends dead letters again may not write."""
     roles = [role.name for role in definitions.ROLES]
-    address = urlsplit(desk.settings.broker("admin"))
+    address = urlsplit(bench.settings.broker("admin"))
     users = {role: f"{role}-{address.path[1:]}" for role in roles}
     urls = {
         f"{role}_broker_url": SecretStr(f"amqp://{user}:pw@{address.hostname}:{address.port}{address.path}")
         for role, user in users.items()
     }
-    own = desk.settings.model_copy(update={**urls, "apply_topology": False})
+    own = bench.settings.model_copy(update={**urls, "apply_topology": False})
     with servers.management() as api:
         api.post(
             "/api/definitions", json=definitions.definitions(topology.broker_map(own), own, users=True)
         ).raise_for_status()
         try:
-            task_id = desk.submit("echo", {"message": "x", "failTimes": 1})
-            _die_after_the_decision(desk, task_id)
+            task_id = bench.submit("echo", {"message": "x", "failTimes": 1})
+            _die_after_the_decision(bench, task_id)
             with running_worker(own, abrupt=True):
-                record = desk.finished(task_id, 30)
-                desk.drained()
+                record = bench.finished(task_id, 30)
+                bench.drained()
         finally:
             api.post("/api/users/bulk-delete", json={"users": list(users.values())}).raise_for_status()
 
     assert (record.state, record.attempt) == (State.SUCCEEDED, 2)
-    assert desk.hops(task_id).count("started") == 2
+    assert bench.hops(task_id).count("started") == 2
 
 
-def _die_after_the_decision(desk, task_id):
+def _die_after_the_decision(bench, task_id):
     """A worker and its broker's copy are gone, only the decision is recorded."""
-    desk.purge(names.WORK_QUEUE)
-    message, ticket = desk.message(task_id), Ticket("owner", "fence", "w@gone")
-    claims, handovers = desk.stores.claims, desk.stores.handovers
+    bench.purge(names.WORK_QUEUE)
+    message, ticket = bench.message(task_id), Ticket("owner", "fence", "w@gone")
+    claims, handovers = bench.stores.claims, bench.stores.handovers
     claims.claim(message, ticket, 4)
-    failure, decision = Failure(FailureKind.RETRYABLE, "boom", "it broke"), Retry(desk.settings.ladder.rungs[0])
+    failure, decision = Failure(FailureKind.RETRYABLE, "boom", "it broke"), Retry(bench.settings.ladder.rungs[0])
     copy = next_copy(message, failure, decision, 1)
     handovers.decide(message, ticket, copy, failure, decision, max_attempts=4)
 
@@ -162,13 +162,13 @@ def _told(caplog):
     return [each.msg["event"] for each in caplog.records if each.name == "dispatch.maintenance.sweeper"]
 
 
-def test_each_thing_that_it_settles_is_counted_and_told(desk, caplog):
+def test_each_thing_that_it_settles_is_counted_and_told(bench, caplog):
     sent = {action: _swept(action) for action in ("rejected", "published", "resent", "lost")}
-    never, _ = _unpublished(desk)
-    decided, silent, empty = (desk.submit("echo", {"message": "x", "failTimes": 1}) for _ in range(3))
-    _die_after_the_decision(desk, decided)
-    desk.store._scripts.run(("HDEL", f"{desk.settings.redis_prefix}task:{{{empty}}}", "message"))
-    with sweeping(desk, unpublished_grace=0.1, **SOON) as sweep:
+    never, _ = _unpublished(bench)
+    decided, silent, empty = (bench.submit("echo", {"message": "x", "failTimes": 1}) for _ in range(3))
+    _die_after_the_decision(bench, decided)
+    bench.store._scripts.run(("HDEL", f"{bench.settings.redis_prefix}task:{{{empty}}}", "message"))
+    with sweeping(bench, unpublished_grace=0.1, **SOON) as sweep:
         for task_id, event in (
             (never, "swept: never published"),
             (decided, "swept: decided copy published"),

@@ -15,21 +15,21 @@ from dispatch.protocol.record import State
 from dispatch.store.idempotency import KeyInProgress
 from support.sweeping import sweeping
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 PAYLOAD = {"message": "x"}
 
 
 def _gateway(settings, answer):
-    with bench(settings) as desk:
+    with open_bench(settings) as bench:
         try:
-            answer.send(desk.submit("echo", PAYLOAD, key="k"))
+            answer.send(bench.submit("echo", PAYLOAD, key="k"))
         except NotSent:
             answer.send("refused")
 
 
 @pytest.fixture
-def stopped(desk, monkeypatch, tmp_path):
+def stopped(bench, monkeypatch, tmp_path):
     """A gateway that stops at a point; a function that lets it go on and says what it answered."""
     with contextlib.ExitStack() as stack:
 
@@ -38,7 +38,7 @@ def stopped(desk, monkeypatch, tmp_path):
             monkeypatch.setenv(crashpoints.VARIABLE, f"{point}@STOP={marker}")
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
-            process = context.Process(target=_gateway, args=(desk.settings, theirs))
+            process = context.Process(target=_gateway, args=(bench.settings, theirs))
             process.start()
             stack.callback(process.join, 10)
             stack.callback(process.kill)
@@ -59,69 +59,69 @@ def _stops(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
-def _repeat(desk):
+def _repeat(bench):
     try:
-        return desk.submit("echo", PAYLOAD, key="k")
+        return bench.submit("echo", PAYLOAD, key="k")
     except KeyInProgress:
         return None
 
 
-def _only_record(desk):
-    (record,) = desk.store.list().items
+def _only_record(bench):
+    (record,) = bench.store.list().items
     return record
 
 
 @pytest.mark.parametrize("point", ["submit.recorded", "submit.published"])
-def test_a_gateway_that_goes_on_after_its_task_was_rejected_says_so_and_nothing_runs(desk, stopped, point):
+def test_a_gateway_that_goes_on_after_its_task_was_rejected_says_so_and_nothing_runs(bench, stopped, point):
     go_on = stopped(point)
-    task_id = _only_record(desk).task_id
-    with sweeping(desk, 4, unpublished_grace=0.1) as sweep:
-        eventually(lambda: sweep(task_id) or desk.state(task_id) is State.REJECTED, 20, "it is rejected")
-        repeated = _repeat(desk)  # its key is free again: this is another task
+    task_id = _only_record(bench).task_id
+    with sweeping(bench, 4, unpublished_grace=0.1) as sweep:
+        eventually(lambda: sweep(task_id) or bench.state(task_id) is State.REJECTED, 20, "it is rejected")
+        repeated = _repeat(bench)  # its key is free again: this is another task
         answer = go_on()
-        desk.send_again(desk.message(task_id))
+        bench.send_again(bench.message(task_id))
         sweep(task_id)
-    with running_worker(desk.settings, abrupt=True):
-        record = desk.finished(repeated)
-        desk.drained()
+    with running_worker(bench.settings, abrupt=True):
+        record = bench.finished(repeated)
+        bench.drained()
 
     assert answer == "refused"
-    assert desk.state(task_id) is State.REJECTED
-    assert desk.hops(task_id).count("started") == 0
-    assert desk.hops(task_id).count("rejected") == 1
-    assert (repeated != task_id, record.state, desk.hops(repeated).count("started")) == (True, State.SUCCEEDED, 1)
+    assert bench.state(task_id) is State.REJECTED
+    assert bench.hops(task_id).count("started") == 0
+    assert bench.hops(task_id).count("rejected") == 1
+    assert (repeated != task_id, record.state, bench.hops(repeated).count("started")) == (True, State.SUCCEEDED, 1)
 
 
-def test_a_gateway_that_goes_on_after_its_client_came_back_is_one_task(desk, stopped):
+def test_a_gateway_that_goes_on_after_its_client_came_back_is_one_task(bench, stopped):
     go_on = stopped("submit.published")
-    task_id = _only_record(desk).task_id
-    repeated = eventually(lambda: _repeat(desk), 20, "the repeated key goes on with it")
-    with sweeping(desk, 4, unpublished_grace=0.1) as sweep:
+    task_id = _only_record(bench).task_id
+    repeated = eventually(lambda: _repeat(bench), 20, "the repeated key goes on with it")
+    with sweeping(bench, 4, unpublished_grace=0.1) as sweep:
         sweep(task_id)
         answer = go_on()
         sweep(task_id)
-        desk.send_again(desk.message(task_id))
-    copies = desk.depth(names.WORK_QUEUE)
-    with running_worker(desk.settings, abrupt=True):
-        record = desk.finished(task_id)
-        desk.drained()
+        bench.send_again(bench.message(task_id))
+    copies = bench.depth(names.WORK_QUEUE)
+    with running_worker(bench.settings, abrupt=True):
+        record = bench.finished(task_id)
+        bench.drained()
 
     assert repeated == answer == task_id
     assert copies == 3
-    assert (record.state, desk.hops(task_id).count("started")) == (State.SUCCEEDED, 1)
+    assert (record.state, bench.hops(task_id).count("started")) == (State.SUCCEEDED, 1)
 
 
-def test_a_gateway_that_goes_on_after_a_worker_was_done_says_accepted(desk, stopped):
+def test_a_gateway_that_goes_on_after_a_worker_was_done_says_accepted(bench, stopped):
     go_on = stopped("submit.published")
-    task_id = _only_record(desk).task_id
-    patient = desk.settings.model_copy(update={"unpublished_grace": 60.0})  # or its own sweeper might be the first
-    with sweeping(desk, 4, unpublished_grace=0.1) as sweep, running_worker(patient, abrupt=True):
-        record = desk.finished(task_id)
+    task_id = _only_record(bench).task_id
+    patient = bench.settings.model_copy(update={"unpublished_grace": 60.0})  # or its own sweeper might be the first
+    with sweeping(bench, 4, unpublished_grace=0.1) as sweep, running_worker(patient, abrupt=True):
+        record = bench.finished(task_id)
         sweep(task_id)
         answer = go_on()
         sweep(task_id)
-        desk.drained()
+        bench.drained()
 
     assert answer == task_id
-    assert (record.state, desk.state(task_id)) == (State.SUCCEEDED, State.SUCCEEDED)
-    assert desk.hops(task_id).count("started") == 1
+    assert (record.state, bench.state(task_id)) == (State.SUCCEEDED, State.SUCCEEDED)
+    assert bench.hops(task_id).count("started") == 1

@@ -36,12 +36,12 @@ def _body(size, message="x"):
     return start + b" " * (size - len(start) - 1) + b"]"
 
 
-def _send_large(desk, sizes=SIZES):
+def _send_large(bench, sizes=SIZES):
     """Those that the broker took."""
     taken = []
     for number, size in enumerate(sizes):
         try:
-            desk.send(_body(size, str(number)), _headers(**({"id": ...} if number % 2 else {})))
+            bench.send(_body(size, str(number)), _headers(**({"id": ...} if number % 2 else {})))
         except PreconditionFailed:
             assert size > 16 * MIB
         else:
@@ -54,75 +54,75 @@ def _peak(pid):
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1_024
 
 
-def _reported(letter):
-    return int(letter.text(TOO_LARGE).split()[0])
+def _reported(dead_letter):
+    return int(dead_letter.text(TOO_LARGE).split()[0])
 
 
-def _celery(desk, *words):
+def _celery(bench, *words):
     command = [sys.executable, "-m", "celery", "-A", "celery_app", "dlq", *words]
     return subprocess.run(
-        command, cwd=ROOT, env=environment(desk.settings), text=True, capture_output=True, timeout=60, check=False
+        command, cwd=ROOT, env=environment(bench.settings), text=True, capture_output=True, timeout=60, check=False
     )
 
 
-def test_forty_large_messages_fill_no_memory_and_stop_nobody(desk):
-    with running_worker(desk.settings) as worker:
-        desk.finished(desk.submit("echo", {"message": "warm"}))
+def test_forty_large_messages_fill_no_memory_and_stop_nobody(bench):
+    with running_worker(bench.settings) as worker:
+        bench.finished(bench.submit("echo", {"message": "warm"}))
         before = _peak(worker.process.pid)
-        taken = _send_large(desk)
+        taken = _send_large(bench)
         largest = _headers()
-        desk.send(_body(MAX_MESSAGE), largest)  # as large as a body may be
-        good = desk.finished(desk.submit("echo", {"message": "x"}), 60)
-        ran = desk.finished(largest["id"], 60)
-        eventually(lambda: desk.depth(names.DEAD_QUEUE) == len(taken), 60, "every one of them is a letter")
-        eventually(lambda: len(_dead(desk)) == len(taken), 60, "and is recorded")
+        bench.send(_body(MAX_MESSAGE), largest)  # as large as a body may be
+        good = bench.finished(bench.submit("echo", {"message": "x"}), 60)
+        ran = bench.finished(largest["id"], 60)
+        eventually(lambda: bench.depth(names.DEAD_QUEUE) == len(taken), 60, "every one of them is a dead letter")
+        eventually(lambda: len(_dead(bench)) == len(taken), 60, "and is recorded")
         grown = _peak(worker.process.pid) - before
 
         assert worker.process.poll() is None
-    letters, records = desk.letters(), _dead(desk)
+    dead_letters, records = bench.dead_letters(), _dead(bench)
 
     assert (good.state, ran.state) == (State.SUCCEEDED, State.SUCCEEDED)
-    assert sorted(map(_reported, letters)) == sorted(taken)
+    assert sorted(map(_reported, dead_letters)) == sorted(taken)
     assert {(record.state, record.dead_reason, record.error.type) for record in records} == {
         (State.DEAD_LETTERED, "too-large", "too-large")
     }
-    assert {record.task_id for record in records} == {letter.dead_letter_id for letter in letters}
+    assert {record.task_id for record in records} == {dead_letter.dead_letter_id for dead_letter in dead_letters}
     assert grown < 96 * MIB, f"{grown / MIB:.0f} MiB"
 
 
-def _dead(desk):
-    return desk.stores.dead_letters.list(limit=200).items
+def _dead(bench):
+    return bench.stores.dead_letters.list(limit=200).items
 
 
-def test_a_large_letter_is_shown_kept_by_a_redrive_and_can_be_discarded(desk):
+def test_a_large_dead_letter_is_shown_kept_by_a_redrive_and_can_be_discarded(bench):
     sizes = [MAX_MESSAGE + 1, MAX_MESSAGE + 2, 12 * MIB]
-    with running_worker(desk.settings):
-        small = desk.submit("echo", {"message": "x", "permanent": True})
-        _send_large(desk, sizes)
+    with running_worker(bench.settings):
+        small = bench.submit("echo", {"message": "x", "permanent": True})
+        _send_large(bench, sizes)
         for end in (b"1", b"2"):  # without an id, and the same but for its last byte
-            desk.send(_body(MAX_MESSAGE + 2) + end, _headers(id=...))
-        eventually(lambda: len(_dead(desk)) == 6, 60, "all are recorded")
-        eventually(lambda: desk.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
-    verbs = desk.stores.service(desk.publisher)
-    large = next(record.task_id for record in _dead(desk) if record.dead_reason == "too-large")
-    listed = _celery(desk, "list", "--error-type", "too-large", "--json").stdout
-    shown = json.loads(_celery(desk, "show", large).stdout)
+            bench.send(_body(MAX_MESSAGE + 2) + end, _headers(id=...))
+        eventually(lambda: len(_dead(bench)) == 6, 60, "all are recorded")
+        eventually(lambda: bench.depth(names.RECORDER_QUEUE) == 0, 20, "the tap is read")
+    verbs = bench.stores.service(bench.publisher)
+    large = next(record.task_id for record in _dead(bench) if record.dead_reason == "too-large")
+    listed = _celery(bench, "list", "--error-type", "too-large", "--json").stdout
+    shown = json.loads(_celery(bench, "show", large).stdout)
     with pytest.raises(TooLarge):
         verbs.redrive(large, by="me")
-    with desk.stores.lock().held(20) as turn:
+    with bench.stores.lock().held(20) as turn:
         sent = redrive_matching(
-            desk.settings.broker("replay"), verbs, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me")
+            bench.settings.broker("replay"), verbs, turn, BulkRedrive(DeadLetterFilter(), 10, 0, "me")
         )
-    kept = sorted(map(_reported, desk.letters()))
-    with desk.stores.lock().held(20) as turn:
+    kept = sorted(map(_reported, bench.dead_letters()))
+    with bench.stores.lock().held(20) as turn:
         gone = discard_matching(
-            desk.settings.broker("replay"), verbs, turn, DeadLetterFilter(error_type="too-large"), by="me"
+            bench.settings.broker("replay"), verbs, turn, DeadLetterFilter(error_type="too-large"), by="me"
         )
 
     assert len(listed.splitlines()) == 5
     assert shown["deadReason"] == "too-large"
     assert re.match(r"the body has \d+ bytes, more than 4194304", shown["error"]["detail"])
     assert len(shown["message"]["body"]) < 2_000
-    assert (sent, desk.store.get(small).cycle) == (1, 1)
+    assert (sent, bench.store.get(small).cycle) == (1, 1)
     assert kept == sorted([*sizes, MAX_MESSAGE + 3, MAX_MESSAGE + 3])
-    assert (gone, desk.depth(names.DEAD_QUEUE)) == (5, 0)
+    assert (gone, bench.depth(names.DEAD_QUEUE)) == (5, 0)

@@ -69,7 +69,7 @@ class Case:
         return self.handovers.decide(message, ticket, copy, FAILURE, decision, max_attempts=4)
 
     def die(self, message=None):
-        """An attempt fails for good; the letter that lies in the DLQ."""
+        """An attempt fails for good; the dead letter that lies in the DLQ."""
         message = message or self.message
         ticket = self.run(message)
         copy = self.decide(ticket, Dead(Reason.PERMANENT), message).copy

@@ -8,15 +8,15 @@ from support.stores import Stores
 
 
 @contextlib.contextmanager
-def sweeping(desk, sweepers=1, **changes):
+def sweeping(bench, sweepers=1, **changes):
     """Sweepers that check a task all at once.
 
     Args:
-        desk: the test's.
+        bench: the test's.
         sweepers: how many.
         changes: to their settings, e.g. a shorter grace.
     """
-    impatient = desk.settings.model_copy(update=changes)
+    impatient = bench.settings.model_copy(update=changes)
     publisher = Publisher(impatient.broker("replay"))
     each = [Stores(impatient) for _ in range(sweepers)]
     made = [stores.sweeper(publisher) for stores in each]

@@ -102,7 +102,7 @@ def running_worker(
         app: the module that has the Celery app.
         term: what SIGTERM means to it; ``SIGTERM`` is Celery's own, warm shutdown, which waits for what runs.
         abrupt: it is killed at the end, in a test that has seen everything by then: Celery waits two seconds and more
-            for the threads and children of an idle worker. What it held comes back; so not before a look at letters.
+            for the threads and children of an idle worker. What it held comes back; so not before a look at dead letters.
     """
     log = Path(settings.run_dir) / f"worker-{uuid.uuid4().hex[:6]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ class Bench:
         """Publish a copy of a task's message to the work queue."""
         self.publisher.publish(message, names.TASK_EXCHANGE, message.routing_key)
 
-    def letters(self, queue: str = names.DEAD_QUEUE) -> list[Message]:
+    def dead_letters(self, queue: str = names.DEAD_QUEUE) -> list[Message]:
         """What lies in the DLQ, in its order; it stays there."""
         found = []
         with Connection(self.settings.broker("admin")) as connection:
@@ -264,7 +264,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(settings: Settings) -> Iterator[Bench]:
+def open_bench(settings: Settings) -> Iterator[Bench]:
     """A `Bench` for a test."""
     made = Bench(settings)
     try:

@@ -59,12 +59,14 @@ def test_a_hopeless_task_climbs_every_rung_into_the_dlq_and_comes_back_by_redriv
         "echo", {"message": "x", "failTimes": 99}, traceparent=f"00-{TRACE}-b7ad6b7169203331-01", X_Request_Id="rq-7"
     )
     dead = system.ended(task_id)
-    letters = [letter["taskId"] for letter in system.http.get("/v1/dead-letters?type=echo").json()["items"]]
+    dead_letters = [
+        dead_letter["taskId"] for dead_letter in system.http.get("/v1/dead-letters?type=echo").json()["items"]
+    ]
     redriven = system.http.post(f"/v1/dead-letters/{task_id}/redrive")
     again = eventually(lambda: (task := system.task(task_id))["cycle"] == 1 and task["status"] == "FAIL" and task, 40)
 
     assert (dead["state"], dead["attempt"], dead["traceId"], dead["requestId"]) == ("DEAD_LETTERED", 4, TRACE, "rq-7")
-    assert task_id in letters
+    assert task_id in dead_letters
     assert (redriven.status_code, redriven.json()["taskId"], redriven.json()["cycle"]) == (202, task_id, 1)
     assert (again["attempt"], again["traceId"]) == (4, TRACE)
     assert system.http.delete(f"/v1/dead-letters/{task_id}").status_code == 204

@@ -1,7 +1,12 @@
 """Unit tests touch no network; a Unix-domain socket (an event loop's own, say) is allowed."""
 
+import hypothesis
 import pytest
 import pytest_socket
+
+# What is slow on a busy machine is no failure.
+hypothesis.settings.register_profile("unit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("unit")
 
 
 @pytest.fixture(autouse=True)

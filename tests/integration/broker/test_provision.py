@@ -285,7 +285,7 @@ def test_what_no_queue_is_bound_for_is_returned(confirmed, exchange, key, header
 
 
 @pytest.mark.usefixtures("applied")
-def test_a_letter_of_any_routing_key_reaches_the_dlq_and_the_dead_tap(channel, confirmed):
+def test_a_dead_letter_of_any_routing_key_reaches_the_dlq_and_the_dead_tap(channel, confirmed):
     send(confirmed, names.DEAD_EXCHANGE, "some.key", body="poison")
 
     assert get(channel, names.DEAD_QUEUE).body == get(channel, names.RECORDER_QUEUE).body == "poison"
@@ -296,10 +296,10 @@ def test_work_that_waits_too_long_expires_to_the_dlq_and_the_dead_tap(settings, 
     provision.apply(topology.broker_map(changed), changed)
 
     send(confirmed, names.TASK_EXCHANGE)
-    letters = [get(channel, queue) for queue in (names.DEAD_QUEUE, names.RECORDER_QUEUE)]
+    dead_letters = [get(channel, queue) for queue in (names.DEAD_QUEUE, names.RECORDER_QUEUE)]
 
-    assert [letter.headers["x-death"][0]["reason"] for letter in letters] == ["expired", "expired"]
-    assert letters[0].delivery_info["routing_key"] == "robot.task.dispatch.echo"
+    assert [dead_letter.headers["x-death"][0]["reason"] for dead_letter in dead_letters] == ["expired", "expired"]
+    assert dead_letters[0].delivery_info["routing_key"] == "robot.task.dispatch.echo"
 
 
 def test_a_full_work_queue_refuses(settings, confirmed):
@@ -326,11 +326,11 @@ def test_a_message_that_is_delivered_too_often_goes_to_the_dlq(settings, channel
 
 
 @pytest.mark.usefixtures("applied")
-def test_a_letter_in_the_dlq_may_be_looked_at_as_often_as_one_likes(channel, confirmed):
+def test_a_dead_letter_in_the_dlq_may_be_looked_at_as_often_as_one_likes(channel, confirmed):
     send(confirmed, names.DEAD_EXCHANGE)
 
     for _ in range(40):  # RabbitMQ 4.x would drop it at the 21st without the policy
-        letter = eventually(lambda: channel.basic_get(names.DEAD_QUEUE), 5)
-        channel.basic_reject(letter.delivery_tag, requeue=True)
+        dead_letter = eventually(lambda: channel.basic_get(names.DEAD_QUEUE), 5)
+        channel.basic_reject(dead_letter.delivery_tag, requeue=True)
 
     assert get(channel, names.DEAD_QUEUE).body == "{}"

@@ -125,15 +125,15 @@ def test_a_dead_letter_is_shown_redriven_and_discarded(client, settings):
     with running_worker(settings, abrupt=True):
         task = client.post("/v1/tasks", json=body).json
         url = f"/v1/dead-letters/{task['taskId']}"
-        letter = eventually(lambda: client.get(url).json if client.get(url).status_code == 200 else None, 10)
+        dead_letter = eventually(lambda: client.get(url).json if client.get(url).status_code == 200 else None, 10)
         redriven = client.post(f"{url}/redrive")
         eventually(lambda: client.get(url).status_code == 200 and client.get(url).json["cycle"] == 1, 10)
         listed = client.get("/v1/dead-letters?type=echo&errorType=echo-refused").json["items"]
         counted = client.post("/v1/dead-letters/redrive", json={"filter": {"type": "echo"}, "dryRun": True})
         discarded = client.delete(url)
 
-    assert models.DeadLetterDetailModel.model_validate(letter).payload["message"] == "no"
-    assert (letter["deadReason"], letter["principal"], letter["error"]["type"]) == (
+    assert models.DeadLetterDetailModel.model_validate(dead_letter).payload["message"] == "no"
+    assert (dead_letter["deadReason"], dead_letter["principal"], dead_letter["error"]["type"]) == (
         "permanent",
         "local",
         "echo-refused",

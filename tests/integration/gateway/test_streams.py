@@ -17,14 +17,14 @@ from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.proxy import Proxy
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 STREAM = {"Accept": "text/event-stream"}
 
 
 @pytest.fixture(scope="module")
 def client(module_settings):
-    with bench(module_settings), running_gateway(module_settings, free_port()) as (client, _, _):
+    with open_bench(module_settings), running_gateway(module_settings, free_port()) as (client, _, _):
         yield client
 
 
@@ -100,7 +100,7 @@ def opened(many, task_id):
 
 def test_clients_that_hang_up_leave_their_places_while_nothing_happens(settings):
     one = settings.model_copy(update={"http_workers": 1})
-    with bench(settings), running_gateway(one, free_port()) as (client, _, _):
+    with open_bench(settings), running_gateway(one, free_port()) as (client, _, _):
         task_id = accepted(client)
 
         def places():
@@ -112,7 +112,7 @@ def test_clients_that_hang_up_leave_their_places_while_nothing_happens(settings)
 
 
 def test_a_gateway_that_must_end_ends_its_streams_and_long_polls_first(settings):
-    with bench(settings), running_gateway(settings, free_port()) as (client, process, log):
+    with open_bench(settings), running_gateway(settings, free_port()) as (client, process, log):
         task_id = accepted(client)
         etag = client.get(f"/v1/tasks/{task_id}").headers["ETag"]
         with ThreadPoolExecutor(2) as pool:
@@ -137,7 +137,7 @@ def test_a_gateway_that_must_end_ends_its_streams_and_long_polls_first(settings)
 
 
 def test_a_stream_ends_when_redis_goes_and_goes_on_when_the_client_comes_back(settings):
-    with Proxy.to(settings.redis_url.get_secret_value()) as proxy, bench(settings):
+    with Proxy.to(settings.redis_url.get_secret_value()) as proxy, open_bench(settings):
         away = settings.model_copy(update={"redis_url": SecretStr(proxy.url)})
         with running_gateway(away, free_port()) as (client, _, log), ThreadPoolExecutor(1) as pool:
             task_id = accepted(client)

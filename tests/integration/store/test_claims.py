@@ -36,9 +36,9 @@ def test_an_accepted_copy_runs_and_its_record_says_by_whom(case):
 
 def test_a_finished_task_answers_done_to_any_copy_of_its_cycle_or_an_earlier_one(case):
     case.accept()
-    letter = case.die()
-    again = redriven_copy(letter)
-    case.dead_letters.redrive(letter, again, by="me", max_attempts=4)
+    dead_letter = case.die()
+    again = redriven_copy(dead_letter)
+    case.dead_letters.redrive(dead_letter, again, by="me", max_attempts=4)
     case.dead_letters.finish_redrive(again)
     case.claims.complete(again.message, case.run(again.message), {"a": 1}, 4)
 
@@ -49,10 +49,10 @@ def test_a_finished_task_answers_done_to_any_copy_of_its_cycle_or_an_earlier_one
 
 
 def test_a_dead_letter_answers_done_until_it_is_redriven(case):
-    letter = case.die()
+    dead_letter = case.die()
 
     assert case.claim().answer is ClaimAnswer.DONE
-    assert case.claim(letter).answer is ClaimAnswer.DONE
+    assert case.claim(dead_letter).answer is ClaimAnswer.DONE
 
 
 def test_a_copy_of_a_later_cycle_than_the_record_runs_and_brings_the_cycle(case):

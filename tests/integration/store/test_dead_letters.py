@@ -1,4 +1,4 @@
-"""What the records say to letters, redrives and lists, against a real Redis."""
+"""What the records say to dead letters, redrives and lists, against a real Redis."""
 
 import contextlib
 
@@ -28,9 +28,9 @@ def test_the_tap_agrees_with_the_router_in_either_order(case):
     assert case.kinds().count("dead-lettered") == 1
 
 
-def test_the_first_letter_of_a_death_is_kept_and_any_further_one_is_looked_at(case):
-    letter = case.die()
-    burials = [case.dead_letters.record(letter, reason="permanent", max_attempts=4) for _ in range(2)]
+def test_the_first_dead_letter_of_a_death_is_kept_and_any_further_one_is_looked_at(case):
+    dead_letter = case.die()
+    burials = [case.dead_letters.record(dead_letter, reason="permanent", max_attempts=4) for _ in range(2)]
 
     assert burials == [DeadLetterAnswer.DONE, DeadLetterAnswer.AGAIN]
     assert set(case.dead_letters.flagged()) == {case.task_id}
@@ -53,17 +53,17 @@ def test_an_expired_copy_does_not_bury_a_task_that_lives_on(case):
     assert set(case.dead_letters.flagged()) == {case.task_id}
 
 
-def test_a_letter_that_the_tap_has_not_seen_yet_can_be_redriven(case):
+def test_a_dead_letter_that_the_tap_has_not_seen_yet_can_be_redriven(case):
     case.accept()
-    letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
-    decided = case.dead_letters.redrive(letter, redriven_copy(letter), by="me", max_attempts=4)
+    dead_letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
+    decided = case.dead_letters.redrive(dead_letter, redriven_copy(dead_letter), by="me", max_attempts=4)
 
     assert decided.answer is DecisionAnswer.OK
     assert decided.copy.message.cycle == 1
     assert case.kinds()[-2:] == ["dead-lettered", "redriven"]
 
 
-def test_a_letter_whose_task_runs_is_not_redriven(case):
+def test_a_dead_letter_whose_task_runs_is_not_redriven(case):
     case.accept()
     case.run()
     decided = case.dead_letters.redrive(case.message, redriven_copy(case.message), by="me", max_attempts=4)
@@ -73,20 +73,20 @@ def test_a_letter_whose_task_runs_is_not_redriven(case):
 
 
 def test_a_redrive_is_decided_once_and_may_be_taken_back(case):
-    letter = case.die()
-    copies = [redriven_copy(letter), redriven_copy(letter)]
-    words = [case.dead_letters.redrive(letter, copy, by="me", max_attempts=4).answer for copy in copies]
+    dead_letter = case.die()
+    copies = [redriven_copy(dead_letter), redriven_copy(dead_letter)]
+    words = [case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4).answer for copy in copies]
     case.dead_letters.undo_redrive(copies[0])
 
     assert words == [DecisionAnswer.OK, DecisionAnswer.ROUTE]
     assert (case.record().state, case.record().cycle) == (State.DEAD_LETTERED, 0)
-    assert case.dead_letters.redrive(letter, copies[0], by="me", max_attempts=4).answer is DecisionAnswer.OK
+    assert case.dead_letters.redrive(dead_letter, copies[0], by="me", max_attempts=4).answer is DecisionAnswer.OK
 
 
 def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
-    letter = case.die()
-    copy = redriven_copy(letter)
-    case.dead_letters.redrive(letter, copy, by="me", max_attempts=4)
+    dead_letter = case.die()
+    copy = redriven_copy(dead_letter)
+    case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4)
     assert case.listed() == []
     # Published: a worker is faster than whoever asked.
     again = case.die(copy.message)
@@ -96,8 +96,8 @@ def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
     assert (again.cycle, case.record().state) == (1, State.DEAD_LETTERED)
 
 
-def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(case, monkeypatch):
-    letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
+def test_a_dead_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(case, monkeypatch):
+    dead_letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
     run, reader = case.stores.redis.run, Stores(case.settings)
 
     def run_and_list(*commands):
@@ -107,7 +107,7 @@ def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(
 
     with contextlib.closing(reader):
         monkeypatch.setattr(case.stores.redis, "run", run_and_list)
-        case.dead_letters.record(letter, reason="expired", max_attempts=4)
+        case.dead_letters.record(dead_letter, reason="expired", max_attempts=4)
 
     assert case.listed() == [case.task_id]
 
@@ -115,7 +115,7 @@ def test_a_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(
 @pytest.mark.parametrize("index", ["dead", "index", "index:ada"])
 def test_a_record_that_comes_back_while_somebody_walks_over_its_entry_stays_listed(case, monkeypatch, index):
     """The walk finds no record, then the record comes back, then the walk drops what it found without one."""
-    letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
+    dead_letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
     case.redis.zadd(f"{case.prefix}{index}", {case.task_id: 1_700_000_000_000})
     walk = {
         "dead": case.listed,
@@ -126,7 +126,7 @@ def test_a_record_that_comes_back_while_somebody_walks_over_its_entry_stays_list
 
     def bury_behind(*steps):
         answers = gather(*steps)
-        case.dead_letters.record(letter, reason="expired", max_attempts=4)
+        case.dead_letters.record(dead_letter, reason="expired", max_attempts=4)
         return answers
 
     with monkeypatch.context() as patch:
@@ -157,41 +157,41 @@ def _dies_after(scripts, steps):
 
 @pytest.mark.parametrize("steps", range(11))
 def test_a_record_that_comes_back_is_listed_wherever_the_process_dies(case, steps):
-    letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
+    dead_letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
     with _dies_after(case.stores.redis, steps):
-        case.dead_letters.record(letter, reason="expired", max_attempts=4)
+        case.dead_letters.record(dead_letter, reason="expired", max_attempts=4)
     known = [] if case.record() is None else [case.task_id]
 
     assert case.listed() == known
     assert [record.task_id for record in case.store.list(principal="ada").items] == known
-    case.dead_letters.record(letter, reason="expired", max_attempts=4)
+    case.dead_letters.record(dead_letter, reason="expired", max_attempts=4)
     assert case.listed() == [case.task_id]
     assert [record.task_id for record in case.store.list().items] == [case.task_id]
 
 
 def test_a_redrive_that_is_cut_off_leaves_an_entry_that_no_list_shows(case):
-    letter = case.die()
-    copy = redriven_copy(letter)
+    dead_letter = case.die()
+    copy = redriven_copy(dead_letter)
     with _dies_after(case.stores.redis, 3):  # the record says so, the list not yet
-        case.dead_letters.redrive(letter, copy, by="me", max_attempts=4)
+        case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4)
     assert (case.record().cycle, case.record().state) == (1, State.SCHEDULED)
     assert case.redis.zcard(f"{case.prefix}dead") == 1
 
     assert case.listed() == []
-    assert case.dead_letters.redrive(letter, copy, by="me", max_attempts=4).copy == copy
+    assert case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4).copy == copy
     case.die(copy.message)
     assert case.listed() == [case.task_id]
 
 
 def test_a_redrive_whose_taking_back_is_cut_off_goes_on_or_is_taken_back_again(case):
-    letter = case.die()
-    copy = redriven_copy(letter)
-    case.dead_letters.redrive(letter, copy, by="me", max_attempts=4)
+    dead_letter = case.die()
+    copy = redriven_copy(dead_letter)
+    case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4)
     with _dies_after(case.stores.redis, 1):  # the list says so, the record not yet
         case.dead_letters.undo_redrive(copy)
 
     assert case.listed() == []
-    assert case.dead_letters.redrive(letter, copy, by="me", max_attempts=4).answer is DecisionAnswer.ROUTE
+    assert case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4).answer is DecisionAnswer.ROUTE
     case.dead_letters.undo_redrive(copy)
     assert case.listed() == [case.task_id]
 
@@ -215,21 +215,21 @@ def test_a_record_that_redis_loses_before_the_confirm_is_listed_and_looked_after
 
 
 def test_a_redrive_that_is_taken_back_is_listed_again(case):
-    letter = case.die()
-    copy = redriven_copy(letter)
-    case.dead_letters.redrive(letter, copy, by="me", max_attempts=4)
+    dead_letter = case.die()
+    copy = redriven_copy(dead_letter)
+    case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4)
     case.dead_letters.undo_redrive(copy)
 
     assert case.listed() == [case.task_id]
 
 
-def test_a_discarded_letter_expires_and_is_never_redriven(case):
-    letter = case.die()
+def test_a_discarded_dead_letter_expires_and_is_never_redriven(case):
+    dead_letter = case.die()
 
     assert case.dead_letters.discard(case.task_id, by="me")
     assert 0 < case.redis.pttl(f"{case.prefix}task:{{{case.task_id}}}") <= case.settings.result_ttl * 1_000
     assert (
-        case.dead_letters.redrive(letter, redriven_copy(letter), by="me", max_attempts=4).answer
+        case.dead_letters.redrive(dead_letter, redriven_copy(dead_letter), by="me", max_attempts=4).answer
         is DecisionAnswer.REFUSED
     )
     assert case.dead_letters.list().items == []

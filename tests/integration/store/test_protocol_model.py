@@ -47,23 +47,23 @@ class Model:
     before: str | None = None
     discarded: bool = False
     lost: int = 0
-    letters: int = 0
+    dead_letters: int = 0
 
 
 class Protocol(RuleBasedStateMachine):
-    """One task, its copies and its letters, and everybody who may say something about it."""
+    """One task, its copies and its dead letters, and everybody who may say something about it."""
 
     def __init__(self, stores):
         super().__init__()
         self.stores = stores
         self.store, self.claims, self.handovers = stores.tasks, stores.claims, stores.handovers
-        self.dead_letters, self.redis, self.ladder = stores.dead_letters, stores.redis, stores.settings.ladder
+        self.records, self.redis, self.ladder = stores.dead_letters, stores.redis, stores.settings.ladder
         self.task_id = new_task_id()
         self.model: Model | None = None
         self.lease: str | None = None
         self.tickets: list[tuple[Ticket, Message]] = []
         self.copies = [self._message(0, 0, 1)]
-        self.letters: list[Message] = []
+        self.dead_letters: list[Message] = []
         self.pending: list = []
         self.successes: dict[int, int] = {}
         self.names = itertools.count()
@@ -197,7 +197,7 @@ class Protocol(RuleBasedStateMachine):
     def hand_over(self, data, publish):
         copy, owner = data.draw(st.sampled_from(self.pending))
         if publish:  # the confirm came: the copy is somewhere, whatever Redis says afterwards
-            (self.letters if copy.queue == "robot.task.dlq" else self.copies).append(copy.message)
+            (self.dead_letters if copy.queue == "robot.task.dlq" else self.copies).append(copy.message)
         self.handovers.hand_over(copy, owner=owner)
         m = self.model
         if m is None:
@@ -251,72 +251,72 @@ class Protocol(RuleBasedStateMachine):
         if m is not None and m.fence == ticket.fence:
             m.fence, m.owner, m.state = None, None, "QUEUED"
 
-    # --- letters -----------------------------------------------------------------------------------
-    @precondition(lambda self: self.letters)
+    # --- dead letters -----------------------------------------------------------------------------------
+    @precondition(lambda self: self.dead_letters)
     @rule(data=st.data())
     def bury(self, data):
-        letter = data.draw(st.sampled_from(self.letters))
-        burial = self.dead_letters.record(letter, reason="permanent", max_attempts=ATTEMPTS)
-        expected = self._buried(letter)
+        dead_letter = data.draw(st.sampled_from(self.dead_letters))
+        burial = self.records.record(dead_letter, reason="permanent", max_attempts=ATTEMPTS)
+        expected = self._buried(dead_letter)
 
         assert burial == expected
 
-    def _buried(self, letter):
+    def _buried(self, dead_letter):
         m = self.model
         if m is None:
             self.model = Model("QUEUED")
-        elif (word := self._objection(m, letter)) is not None:
+        elif (word := self._objection(m, dead_letter)) is not None:
             return word
         m = self.model
-        m.state, m.cycle, m.seq, m.published = "DEAD_LETTERED", letter.cycle, letter.seq, True
+        m.state, m.cycle, m.seq, m.published = "DEAD_LETTERED", dead_letter.cycle, dead_letter.seq, True
         m.decided = m.fence = m.owner = m.before = None
-        m.discarded, m.letters = False, 1
+        m.discarded, m.dead_letters = False, 1
         return DeadLetterAnswer.OK
 
-    def _objection(self, m, letter):
-        """Why the record doesn't take a letter's word; None when it does."""
-        busy = DeadLetterAnswer.BUSY if self.lease and (m.cycle < letter.cycle or m.decided is None) else None
-        if m.cycle != letter.cycle:
-            return DeadLetterAnswer.OLD if m.cycle > letter.cycle else busy
+    def _objection(self, m, dead_letter):
+        """Why the record doesn't take a dead letter's word; None when it does."""
+        busy = DeadLetterAnswer.BUSY if self.lease and (m.cycle < dead_letter.cycle or m.decided is None) else None
+        if m.cycle != dead_letter.cycle:
+            return DeadLetterAnswer.OLD if m.cycle > dead_letter.cycle else busy
         if m.state in TERMINAL:
             if m.state not in BURIED:
                 return DeadLetterAnswer.OLD
-            m.letters += 1
-            return DeadLetterAnswer.AGAIN if m.letters > 1 else DeadLetterAnswer.DONE
-        return DeadLetterAnswer.STALE if m.seq > letter.seq or m.decided == letter.seq else busy
+            m.dead_letters += 1
+            return DeadLetterAnswer.AGAIN if m.dead_letters > 1 else DeadLetterAnswer.DONE
+        return DeadLetterAnswer.STALE if m.seq > dead_letter.seq or m.decided == dead_letter.seq else busy
 
-    @precondition(lambda self: self.letters)
+    @precondition(lambda self: self.dead_letters)
     @rule(data=st.data())
     def redrive(self, data):
-        letter = data.draw(st.sampled_from(self.letters))
-        decided = self.dead_letters.redrive(letter, redriven_copy(letter), by="op", max_attempts=ATTEMPTS)
-        expected = self._redriven(letter)
+        dead_letter = data.draw(st.sampled_from(self.dead_letters))
+        decided = self.records.redrive(dead_letter, redriven_copy(dead_letter), by="op", max_attempts=ATTEMPTS)
+        expected = self._redriven(dead_letter)
         if expected is DecisionAnswer.REFUSED:  # the record may not know yet that the task is dead: first it is told
-            burial = self._buried(letter)
+            burial = self._buried(dead_letter)
             if burial is DeadLetterAnswer.BUSY:
                 expected = DecisionAnswer.BUSY
             elif burial is DeadLetterAnswer.OK:
-                expected = self._redriven(letter)
+                expected = self._redriven(dead_letter)
         if decided.copy is not None:
             self.pending.append((decided.copy, ""))
 
         assert decided.answer == expected
 
-    def _redriven(self, letter):
+    def _redriven(self, dead_letter):
         m = self.model
         if m is None:
             return DecisionAnswer.REFUSED
-        if m.before is not None and m.cycle == letter.cycle + 1 and m.decided is not None:
+        if m.before is not None and m.cycle == dead_letter.cycle + 1 and m.decided is not None:
             return DecisionAnswer.ROUTE
-        if m.state in BURIED and not m.discarded and (m.cycle, m.seq) == (letter.cycle, letter.seq):
-            m.before, m.state, m.cycle, m.decided, m.lost = m.state, "SCHEDULED", m.cycle + 1, letter.seq, 0
-            m.letters = 0
+        if m.state in BURIED and not m.discarded and (m.cycle, m.seq) == (dead_letter.cycle, dead_letter.seq):
+            m.before, m.state, m.cycle, m.decided, m.lost = m.state, "SCHEDULED", m.cycle + 1, dead_letter.seq, 0
+            m.dead_letters = 0
             return DecisionAnswer.OK
         return DecisionAnswer.REFUSED
 
     @rule()
     def discard(self):
-        gone = self.dead_letters.discard(self.task_id, by="op")
+        gone = self.records.discard(self.task_id, by="op")
         m = self.model
         may = m is not None and m.state in BURIED
         if may:

@@ -4,11 +4,11 @@ import json
 import re
 
 from dispatch.protocol.record import State
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 
 def test_main_children_and_celery_write_the_same_lines(settings):
-    with bench(settings) as made, running_worker(settings, abrupt=True) as worker:
+    with open_bench(settings) as made, running_worker(settings, abrupt=True) as worker:
         task_id = made.submit("echo", {"message": "hi"})
         assert made.finished(task_id).state is State.SUCCEEDED
         bad = made.submit("echo", {"message": "hi", "nonsense": 1})
@@ -26,7 +26,7 @@ def test_main_children_and_celery_write_the_same_lines(settings):
 
 
 def test_a_line_that_names_a_task_is_about_this_task_also_in_children_that_a_message_brought_forth(settings):
-    with bench(settings) as made, running_worker(settings, abrupt=True) as worker:
+    with open_bench(settings) as made, running_worker(settings, abrupt=True) as worker:
         slow = [made.submit("echo", {"message": "x", "sleepSeconds": 1}) for _ in range(6)]
         failing = [made.submit("echo", {"message": "x", "failTimes": 1}) for _ in range(6)]
         ends = {made.finished(task_id, 40).state for task_id in (*slow, *failing)}

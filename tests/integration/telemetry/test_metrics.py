@@ -13,7 +13,7 @@ from dispatch.store.scripts import RedisHandle
 from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 
 def scraped(text):
@@ -29,7 +29,7 @@ def get(samples, name, **labels):
 
 
 def test_whichever_process_answers_tells_of_all(settings):
-    with bench(settings), running_gateway(settings, free_port()) as (client, _, _):
+    with open_bench(settings), running_gateway(settings, free_port()) as (client, _, _):
         for _ in range(20):  # new connections, so that both processes have their share
             with httpx.Client(base_url=client.base_url, trust_env=False) as fresh:
                 assert fresh.post("/v1/tasks", json={"type": "echo", "payload": {"message": "x"}}).status_code == 202
@@ -51,7 +51,7 @@ def test_a_worker_tells_how_its_tasks_went(settings):
     port = free_port()
     changed = settings.model_copy(update={"worker_metrics_port": port})
     with ExitStack() as stack:
-        made = stack.enter_context(bench(changed))
+        made = stack.enter_context(open_bench(changed))
         stack.enter_context(running_worker(changed, abrupt=True))
         good = [made.submit("echo", {"message": "x"}) for _ in range(5)]
         slow = made.submit("echo", {"message": "x", "failTimes": 1})
@@ -90,7 +90,7 @@ def test_the_oldest_message_is_the_oldest_task_that_waits(settings):
         samples = families["robot_queue_oldest_message_age_seconds"].samples
         return next(sample.value for sample in samples if sample.labels["queue"] == queue)
 
-    with bench(settings) as made:
+    with open_bench(settings) as made:
         assert age() == 0
         made.submit("echo", {"message": "first"})
         time.sleep(0.3)  # so that the two differ in age
@@ -107,7 +107,7 @@ def test_the_oldest_message_is_the_oldest_task_that_waits(settings):
 def test_a_task_that_was_never_published_does_not_wait_for_ever(settings):
     redis = RedisHandle(settings, timeout=1.0)
     watch = QueueMetrics(redis, topology.broker_map(settings), settings)
-    with bench(settings) as made:
+    with open_bench(settings) as made:
         task_id = made.submit("echo", {"message": "x"})
         redis.run(("DEL", redis.keys.task(task_id).record))
         watch.step()

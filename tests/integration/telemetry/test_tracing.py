@@ -25,7 +25,7 @@ from support import servers as shared
 from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 CLIENT = "b7ad6b7169203331"
 
@@ -80,7 +80,7 @@ def running(servers, tmp_path_factory):
             run_dir=str(tmp_path_factory.mktemp("run")),
         )
         stack.callback(servers.delete_keys, settings.redis_prefix)
-        made = stack.enter_context(bench(settings))
+        made = stack.enter_context(open_bench(settings))
         worker = stack.enter_context(running_worker(settings))
         http, gateway, log = stack.enter_context(running_gateway(settings, free_port()))
         metrics_url = f"http://127.0.0.1:{settings.worker_metrics_port}/metrics"
@@ -155,7 +155,7 @@ def test_one_trace_into_the_dlq_and_back_by_redrive(system):
     task = system.submit({"message": "never", "permanent": True})
     task_id = task["taskId"]
     system.bench.wait_for(task_id, State.DEAD_LETTERED)
-    (letter,) = eventually(system.bench.letters, 10, "the letter is there")
+    (dead_letter,) = eventually(system.bench.dead_letters, 10, "the dead letter is there")
     asking_trace = secrets.token_hex(16)
     asked = system.http.post(
         f"/v1/dead-letters/{task_id}/redrive", headers={"traceparent": f"00-{asking_trace}-{CLIENT}-01"}
@@ -169,8 +169,8 @@ def test_one_trace_into_the_dlq_and_back_by_redrive(system):
     runs, routes, redrive = named(spans, "run/echo"), named(spans, "route echo"), one(spans, "redrive echo")
     request = one(asking, "POST /v1/dead-letters/<task_id>/redrive")
 
-    assert letter.headers["traceparent"].split("-")[1:3] == [system.trace, routes[0].span_id]
-    assert letter.headers["x-request-id"] == "rq-trace"
+    assert dead_letter.headers["traceparent"].split("-")[1:3] == [system.trace, routes[0].span_id]
+    assert dead_letter.headers["x-request-id"] == "rq-trace"
     assert runs[1].parent_id == redrive.span_id
     assert runs[1].links == [(system.trace, runs[0].span_id)]
     assert redrive.links == [(asking_trace, request.span_id)]
@@ -278,7 +278,7 @@ def test_a_collector_that_is_away_is_in_nobodys_way(settings, monkeypatch, silen
             listener.listen(64)
         for name, value in collectors.Collector(f"http://127.0.0.1:{listener.getsockname()[1]}").environ().items():
             monkeypatch.setenv(name, value)
-        made = stack.enter_context(bench(settings))
+        made = stack.enter_context(open_bench(settings))
         worker = stack.enter_context(running_worker(settings)).process
         http, gateway, _ = stack.enter_context(running_gateway(settings, free_port()))
         answers = [http.post("/v1/tasks", json={"type": "echo", "payload": {"message": "x"}}) for _ in range(20)]

@@ -8,17 +8,17 @@ import pytest
 from dispatch.protocol import names
 from dispatch.protocol.record import State
 from support.waiting import eventually
-from support.worker import bench, running_worker
+from support.worker import open_bench, running_worker
 
 
 @pytest.fixture(scope="module")
-def desk(module_settings):
-    with bench(module_settings) as made, running_worker(module_settings, abrupt=True):
+def bench(module_settings):
+    with open_bench(module_settings) as made, running_worker(module_settings, abrupt=True):
         yield made
 
 
 @pytest.fixture(scope="module")
-def tasks(desk):
+def tasks(bench):
     """One of each kind, all at once: so their waits go by side by side."""
     payloads = {
         "plain": {"message": "hello"},
@@ -27,32 +27,32 @@ def tasks(desk):
         "never": {"message": "never", "failTimes": 99},
         "permanent": {"message": "no", "permanent": True},
     }
-    return {kind: desk.submit("echo", payload) for kind, payload in payloads.items()}
+    return {kind: bench.submit("echo", payload) for kind, payload in payloads.items()}
 
 
-def test_a_task_succeeds_once_and_its_record_says_so(desk, tasks):
+def test_a_task_succeeds_once_and_its_record_says_so(bench, tasks):
     task_id = tasks["plain"]
-    record = desk.finished(task_id)
+    record = bench.finished(task_id)
 
     assert record.state is State.SUCCEEDED
     assert record.result["message"] == "hello"
     assert record.attempt == 1
-    assert desk.hops(task_id)[0] == "accepted"
-    assert {"published", "started", "succeeded"} <= set(desk.hops(task_id))
+    assert bench.hops(task_id)[0] == "accepted"
+    assert {"published", "started", "succeeded"} <= set(bench.hops(task_id))
 
 
-def test_a_permanent_error_goes_to_the_dlq_at_once(desk, tasks):
-    record = desk.finished(tasks["permanent"], 5)
+def test_a_permanent_error_goes_to_the_dlq_at_once(bench, tasks):
+    record = bench.finished(tasks["permanent"], 5)
 
     assert record.state is State.DEAD_LETTERED
     assert record.attempt == 1
     assert record.dead_reason == "permanent"
 
 
-def test_a_task_that_fails_climbs_rung_by_rung_and_then_succeeds(desk, tasks):
+def test_a_task_that_fails_climbs_rung_by_rung_and_then_succeeds(bench, tasks):
     task_id = tasks["third time"]
-    record = desk.finished(task_id)
-    delayed = [hop for hop in desk.store.hops(task_id) if hop["kind"] == "delayed"]
+    record = bench.finished(task_id)
+    delayed = [hop for hop in bench.store.hops(task_id) if hop["kind"] == "delayed"]
     waits = [dt.datetime.fromisoformat(hop["until"]) - dt.datetime.fromisoformat(hop["at"]) for hop in delayed]
 
     assert record.state is State.SUCCEEDED
@@ -61,28 +61,28 @@ def test_a_task_that_fails_climbs_rung_by_rung_and_then_succeeds(desk, tasks):
     assert [wait.total_seconds() for wait in waits] == [1, 2]
 
 
-def test_no_rung_is_cut_short(desk, tasks):
+def test_no_rung_is_cut_short(bench, tasks):
     task_id = tasks["last rung"]
-    desk.finished(task_id)
-    hops = desk.store.hops(task_id)
+    bench.finished(task_id)
+    hops = bench.store.hops(task_id)
     failed = [hop["at"] for hop in hops if hop["kind"] == "failed"]
     started = [hop["at"] for hop in hops if hop["kind"] == "started"]
 
     waits = [_seconds(b) - _seconds(a) for a, b in zip(failed, itertools.islice(started, 1, None), strict=False)]
 
-    assert [wait >= rung.seconds for wait, rung in zip(waits, desk.settings.ladder.rungs, strict=True)] == [True] * 3
+    assert [wait >= rung.seconds for wait, rung in zip(waits, bench.settings.ladder.rungs, strict=True)] == [True] * 3
 
 
-def test_an_exhausted_task_is_fail_and_its_letter_says_why(desk, tasks):
+def test_an_exhausted_task_is_fail_and_its_dead_letter_says_why(bench, tasks):
     task_id = tasks["never"]
-    record = desk.finished(task_id)
+    record = bench.finished(task_id)
     dead = {tasks[kind] for kind in ("last rung", "never", "permanent")}
-    eventually(lambda: desk.depth(names.DEAD_QUEUE) == len(dead), 5, "each letter is in the DLQ, once")
+    eventually(lambda: bench.depth(names.DEAD_QUEUE) == len(dead), 5, "each dead letter is in the DLQ, once")
 
     assert record.state is State.DEAD_LETTERED
     assert record.attempt == 4
     assert record.dead_reason == "retries-exhausted"
-    assert {letter.task_id for letter in desk.stores.dead_letters.list().items} == dead
+    assert {dead_letter.task_id for dead_letter in bench.stores.dead_letters.list().items} == dead
 
 
 def _seconds(text: str) -> float:

@@ -8,7 +8,7 @@
     clients.py   orders tasks over HTTP, notes every answer
     ledger.py    where the effects land: a process of its own, outside the system
     meters.py    scheduling noise and memory
-    aftermath.py what is left: records, hops, letters, queues
+    aftermath.py what is left: records, hops, dead letters, queues
     facts.py     all of that as data, which goes into a file
     view.py      pure: the facts, indexed
     checker.py   pure: facts → violations

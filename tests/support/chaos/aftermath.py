@@ -13,7 +13,7 @@ import amqp
 import httpx
 import redis
 
-from support.chaos.facts import Left, Letter, Task
+from support.chaos.facts import DeadLetter, Left, Task
 from support.chaos.system import LADDER, VHOST, Machine, drain_limit
 from support.waiting import eventually
 
@@ -49,7 +49,7 @@ def settle(machine: Machine) -> Left:
     seconds = time.monotonic() - began
     left = eventually(lambda: _look(machine), _OVERTIME)
     drained = not any(left.queues.values()) and not left.claims and not _unfinished(machine)
-    listed = [letter["taskId"] for letter in _listed(machine.http_url, "/v1/dead-letters")]
+    listed = [dead_letter["taskId"] for dead_letter in _listed(machine.http_url, "/v1/dead-letters")]
     return dataclasses.replace(left, drained=drained, seconds=round(seconds, 1), limit=round(limit, 1), listed=listed)
 
 
@@ -130,7 +130,7 @@ def _listed(url: str, path: str) -> Iterator[dict[str, Any]]:
                 return
 
 
-def letters(machine: Machine) -> list[Letter]:
+def dead_letters(machine: Machine) -> list[DeadLetter]:
     """Every message in the DLQ; they go back when the channel closes."""
     found = []
     with machine.channel() as channel:
@@ -141,5 +141,5 @@ def letters(machine: Machine) -> list[Letter]:
             own = headers.get("id")
             task_id = own if isinstance(own, str) else str(headers.get("x-dead-id", ""))
             numbers = (headers.get("x-cycle", 0), headers.get("x-seq", 0))
-            found.append(Letter(task_id, *numbers, reason, headers.get("x-mark", "")))
+            found.append(DeadLetter(task_id, *numbers, reason, headers.get("x-mark", "")))
     return found

@@ -103,24 +103,24 @@ def runs_are_claimed(view: View) -> Iterator[tuple[str, str]]:
 
 
 # --- P4 ------------------------------------------------------------------------------------------
-def letters_are_true(view: View) -> Iterator[tuple[str, str]]:
-    """Each dead task has one letter, of its cycle and with its reason; nobody else has one."""
+def dead_letters_are_true(view: View) -> Iterator[tuple[str, str]]:
+    """Each dead task has one dead letter, of its cycle and with its reason; nobody else has one."""
     for task in view.facts.tasks:
-        letters = view.letters.get(task.id, [])
+        dead_letters = view.dead_letters.get(task.id, [])
         if task.view["state"] not in BURIED:
-            if letters:
-                yield task.id, f"is {task.view['state']} and has {len(letters)} letters in the DLQ"
+            if dead_letters:
+                yield task.id, f"is {task.view['state']} and has {len(dead_letters)} dead letters in the DLQ"
             continue
-        if len(letters) != 1:
-            yield task.id, f"is {task.view['state']} and has {len(letters)} letters in the DLQ"
-        for letter in letters:
-            if (letter.cycle, letter.reason) != (task.view["cycle"], task.inner.get("deadReason")):
-                yield task.id, f"its letter says cycle {letter.cycle}, {letter.reason or 'no reason'}"
-    for task_id in set(view.letters) - set(view.tasks):
-        yield task_id, "has a letter in the DLQ and is no task"
+        if len(dead_letters) != 1:
+            yield task.id, f"is {task.view['state']} and has {len(dead_letters)} dead letters in the DLQ"
+        for dead_letter in dead_letters:
+            if (dead_letter.cycle, dead_letter.reason) != (task.view["cycle"], task.inner.get("deadReason")):
+                yield task.id, f"its dead letter says cycle {dead_letter.cycle}, {dead_letter.reason or 'no reason'}"
+    for task_id in set(view.dead_letters) - set(view.tasks):
+        yield task_id, "has a dead letter in the DLQ and is no task"
 
 
-def letters_are_listed(view: View) -> Iterator[tuple[str, str]]:
+def dead_letters_are_listed(view: View) -> Iterator[tuple[str, str]]:
     """Operators see each dead task in the API's list, and no living one."""
     listed = set(view.facts.left.listed)
     for task in view.facts.tasks:
@@ -131,12 +131,12 @@ def letters_are_listed(view: View) -> Iterator[tuple[str, str]]:
 def poison_is_buried(view: View) -> Iterator[tuple[str, str]]:
     """Each poison message is in the DLQ once, with its reason."""
     found: dict[str, list[str]] = defaultdict(list)
-    for letter in view.facts.letters:
-        if letter.mark:
-            found[letter.mark].append(letter.reason)
+    for dead_letter in view.facts.dead_letters:
+        if dead_letter.mark:
+            found[dead_letter.mark].append(dead_letter.reason)
     for poison in view.facts.poison:
         if found[poison.mark] != [poison.reason]:
-            yield poison.mark, f"({poison.reason}) has letters that say {found[poison.mark]}"
+            yield poison.mark, f"({poison.reason}) has dead letters that say {found[poison.mark]}"
 
 
 def failures_have_a_cause(view: View) -> Iterator[tuple[str, str]]:
@@ -226,16 +226,16 @@ def everything_drains(view: View) -> Iterator[tuple[str, str]]:
 
 
 def nothing_is_left(view: View) -> Iterator[tuple[str, str]]:
-    """Queues empty, no claim, no letter to be taken out, nobody to be looked after who isn't there."""
+    """Queues empty, no claim, no dead letter to be taken out, nobody to be looked after who isn't there."""
     left = view.facts.left
     for queue, count in left.queues.items():
         if count:
             yield queue, f"holds {count} messages"
-    for name, ids in (("claim", left.claims), ("stale letter", left.stale)):
+    for name, ids in (("claim", left.claims), ("stale dead letter", left.stale)):
         for task_id in ids:
             yield task_id, f"has a {name} left"
-    # Letters without a usable task id go by one that the router gave them.
-    strangers = {letter.task_id for letter in view.facts.letters if letter.mark}
+    # Dead letters without a usable task id go by one that the router gave them.
+    strangers = {dead_letter.task_id for dead_letter in view.facts.dead_letters if dead_letter.mark}
     for task_id in set(left.due) - set(view.tasks) - strangers:
         yield task_id, "is due for the sweeper and is no task"
 
@@ -271,9 +271,9 @@ RULES: dict[str, Callable[[View], Iterator[tuple[str, str]]]] = {
     "P3 applied once": effect_is_applied_once,
     "P3 succeeded once": succeeds_once,
     "P3 never unclaimed": runs_are_claimed,
-    "P4 one letter a death": letters_are_true,
+    "P4 one dead letter a death": dead_letters_are_true,
     "P4 poison is buried": poison_is_buried,
-    "P6 dead letters are listed": letters_are_listed,
+    "P6 dead letters are listed": dead_letters_are_listed,
     "P4 no failure without a cause": failures_have_a_cause,
     "P5 the ladder": ladder_is_climbed,
     "P7 answered in time": answers_come_in_time,

@@ -244,18 +244,18 @@ class Operator:
         self._notes = notes
 
     def run(self, stop: threading.Event) -> None:
-        """Redrive a letter now and then."""
+        """Redrive a dead letter now and then."""
         while not stop.wait(self._rng.uniform(0.5, 2.5)):
             _, page = self._caller.call("GET", "/v1/dead-letters?limit=20")
-            letters = [each["taskId"] for each in (page or {}).get("items", []) if self._ours(each)]
-            if letters:
-                chosen = self._rng.choice(letters)
+            dead_letters = [each["taskId"] for each in (page or {}).get("items", []) if self._ours(each)]
+            if dead_letters:
+                chosen = self._rng.choice(dead_letters)
                 at = time.time()
                 answer, _ = self._caller.call("POST", f"/v1/dead-letters/{chosen}/redrive")
                 self._notes.redrives.append(Redrive(chosen, at, answer.status))
         self._caller.close()
 
     @staticmethod
-    def _ours(letter: dict[str, Any]) -> bool:
+    def _ours(dead_letter: dict[str, Any]) -> bool:
         """Not poison, and not sent again too often already."""
-        return letter["principal"] == "local" and letter["cycle"] < 2
+        return dead_letter["principal"] == "local" and dead_letter["cycle"] < 2

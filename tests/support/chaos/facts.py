@@ -82,7 +82,7 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Letter:
+class DeadLetter:
     """A message in the DLQ in the end."""
 
     task_id: str
@@ -97,7 +97,7 @@ class Poison:
     """A message that was thrown into the work queue and confirmed."""
 
     mark: str
-    reason: str  #: that its letter must have
+    reason: str  #: that its dead letter must have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Left:
     queues: dict[str, int]  #: messages, ready and unacked, by queue
     claims: list[str]  #: task ids with a living lease
     due: list[str]  #: task ids that the sweeper will look at
-    stale: list[str]  #: task ids whose letters should have left the DLQ
+    stale: list[str]  #: task ids whose dead letters should have left the DLQ
     indexed: int  #: tasks in the index
     drained: bool
     seconds: float  #: from the last fault's end, or the last order, until all was quiet
@@ -152,7 +152,7 @@ class Facts:
     deliveries: list[Delivery]
     effects: dict[str, int]  #: applications by key, at a sink that honours it
     tasks: list[Task]
-    letters: list[Letter]
+    dead_letters: list[DeadLetter]
     poison: list[Poison]
     redrives: list[Redrive]
     noise: list[tuple[float, float]]  #: when, seconds by which a short sleep was too long
@@ -168,7 +168,7 @@ class Facts:
         """Read them back."""
         data = json.loads(path.read_text())
         parts = {
-            "orders": Order, "answers": Answer, "deliveries": Delivery, "tasks": Task, "letters": Letter,
+            "orders": Order, "answers": Answer, "deliveries": Delivery, "tasks": Task, "dead_letters": DeadLetter,
             "poison": Poison, "redrives": Redrive, "samples": Sample,
         }  # fmt: skip
         read = {name: [kind(**each) for each in data[name]] for name, kind in parts.items()}

@@ -214,7 +214,7 @@ class Breaker:
     @contextlib.contextmanager
     def _unroutable(self, _: Fault) -> Iterator[None]:
         with self._machine.channel() as channel:
-            # The tap first, and bound last: a letter that came between the two would be in the tap alone.
+            # The tap first, and bound last: a dead letter that came between the two would be in the tap alone.
             for queue in reversed(_DEAD_QUEUES):
                 channel.queue_unbind(queue, "robot.task.dlx", "#")
         try:
@@ -238,7 +238,7 @@ class Breaker:
 
 
 def _poison() -> Iterator[tuple[str, str, amqp.Message]]:
-    """Messages that nobody can run, each with a mark of its own and the reason its letter must have."""
+    """Messages that nobody can run, each with a mark of its own and the reason its dead letter must have."""
     recipes: tuple[tuple[str, dict[str, object], object, str], ...] = (
         ("undecodable", {"task": "echo", "id": "%"}, "no JSON {%", "application/json"),
         ("undecodable", {"task": "echo", "id": "%"}, "%", "application/x-python-serialize"),

@@ -142,7 +142,7 @@ def _violation(facts: Facts, violation: Violation) -> list[str]:
         told = [each for each in facts.deliveries if each.key == task.id]
         lines += [f"    {each.began:.3f} ledger: {each.outcome} until {each.ended}" for each in told]
         lines += [f"    record: {task.view['state']} {task.inner}"]
-        lines += [f"    letter: {each}" for each in view.letters.get(task.id, [])]
+        lines += [f"    dead letter: {each}" for each in view.dead_letters.get(task.id, [])]
     return lines
 
 

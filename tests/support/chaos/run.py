@@ -93,7 +93,7 @@ def _observed(plan: Plan, machine: Machine, say: Callable[[str], None]) -> Facts
         deliveries=[Delivery(**row) for row in rows],
         effects=effects,
         tasks=aftermath.tasks(machine),
-        letters=aftermath.letters(machine),
+        dead_letters=aftermath.dead_letters(machine),
         poison=breaker.poison,
         redrives=notes.redrives,
         noise=canary.noise,

@@ -7,7 +7,7 @@ import itertools
 from collections import defaultdict
 from functools import cached_property
 
-from support.chaos.facts import Answer, Delivery, Facts, Letter, Order, Task
+from support.chaos.facts import Answer, DeadLetter, Delivery, Facts, Order, Task
 
 #: The one problem that says "unknown".
 UNKNOWN = "publish-unconfirmed"
@@ -60,12 +60,12 @@ class View:
         return found
 
     @cached_property
-    def letters(self) -> dict[str, list[Letter]]:
+    def dead_letters(self) -> dict[str, list[DeadLetter]]:
         """By task id; poison apart."""
-        found: dict[str, list[Letter]] = defaultdict(list)
-        for letter in self.facts.letters:
-            if not letter.mark:
-                found[letter.task_id].append(letter)
+        found: dict[str, list[DeadLetter]] = defaultdict(list)
+        for dead_letter in self.facts.dead_letters:
+            if not dead_letter.mark:
+                found[dead_letter.task_id].append(dead_letter)
         return found
 
     def accepted(self, order: Order) -> set[str]:

@@ -3,8 +3,10 @@
 import pathlib
 
 import pytest
+from pydantic import SecretStr
 
-from dispatch.config.settings import Settings, load
+from dispatch.config.groups import HandlerSettings
+from dispatch.config.settings import GROUPS, Settings, load
 from dispatch.errors import ConfigurationError
 from tools import settings_reference
 
@@ -88,3 +90,29 @@ def test_every_setting_is_described():
 
 def test_the_reference_is_generated_from_the_code():
     assert DOCS.read_text() == settings_reference.reference()
+
+
+def test_what_handlers_may_read_holds_none_of_the_systems_secrets():
+    secrets = {
+        "broker_url": "amqp://u:hush@h/v",
+        "worker_broker_url": "amqp://u:hush@h/v",
+        "management_url": "http://u:hush@h",
+        "redis_url": "redis://u:hush@h",
+        "api_key_pepper": "hush",
+        "flower_basic_auth": "u:hush",
+    }
+    settings = load({}, robot_client_secret="the vendor's", http_allowed_hosts="a,b:8080", **secrets)
+    handed = settings.handlers()
+    values = [value.get_secret_value() if isinstance(value, SecretStr) else value for _, value in handed]
+
+    assert type(handed) is HandlerSettings
+    assert handed.robot_client_secret.get_secret_value() == "the vendor's"
+    assert handed.http_allowed_hosts == ("a", "b:8080")
+    assert "hush" not in repr(values)
+    assert not any(hasattr(handed, name) for name in secrets)
+
+
+def test_each_setting_is_in_one_group():
+    fields = [name for group in GROUPS for name in vars(group)["__annotations__"] if name != "model_config"]
+
+    assert sorted(fields) == sorted(Settings.model_fields)

@@ -106,7 +106,7 @@ def test_a_record_looks_as_the_contract_says():
     }  # fmt: skip
 
 
-def test_only_undiscarded_letters_are_buried():
+def test_only_undiscarded_dead_letters_are_buried():
     dead = Record("t", "echo", "p", State.DEAD_LETTERED, 0, 0, 1, 4, 1, 0, 0)
 
     assert dead.is_dead_letter

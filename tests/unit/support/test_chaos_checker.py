@@ -7,7 +7,7 @@ import pytest
 
 from support.chaos import schedule
 from support.chaos.checker import check
-from support.chaos.facts import Answer, Delivery, Facts, Fault, Happened, Left, Letter, Order, Poison, Sample, Task
+from support.chaos.facts import Answer, DeadLetter, Delivery, Facts, Fault, Happened, Left, Order, Poison, Sample, Task
 from support.chaos.meters import slopes
 
 LADDER = [("robot.retry.q.1m", 1.0), ("robot.retry.q.5m", 2.0), ("robot.retry.q.30m", 3.0)]
@@ -49,7 +49,7 @@ def climb():
 
 GOOD = task("t1", "good", "SUCCEEDED", [hop(1, "accepted"), hop(2, "started", attempt=1), hop(9, "succeeded")])
 DEAD = task("t2", "dead", "DEAD_LETTERED", list(climb()), deadReason="retries-exhausted")
-LETTER = Letter("t2", 0, 4, "retries-exhausted")
+DEAD_LETTER = DeadLetter("t2", 0, 4, "retries-exhausted")
 LOST = task("t3", "no", "REJECTED", [hop(1, "accepted"), hop(2, "rejected")])
 
 CLEAN = Facts(
@@ -63,7 +63,7 @@ CLEAN = Facts(
     ],
     effects={"t1": 1},
     tasks=[GOOD, DEAD, LOST],
-    letters=[LETTER],
+    dead_letters=[DEAD_LETTER],
     poison=[], redrives=[], noise=[], samples=[], left=QUIET,
 )  # fmt: skip
 
@@ -154,25 +154,25 @@ def test_a_run_without_a_claim_is_seen():
 
 
 @pytest.mark.parametrize(
-    "letters",
+    "dead_letters",
     [
         [],
-        [LETTER, LETTER],
-        [Letter("t2", 1, 4, "retries-exhausted")],
-        [Letter("t2", 0, 4, "")],
-        [LETTER, Letter("t1", 0, 0, "permanent")],
-        [LETTER, Letter("t8", 0, 0, "permanent")],
+        [DEAD_LETTER, DEAD_LETTER],
+        [DeadLetter("t2", 1, 4, "retries-exhausted")],
+        [DeadLetter("t2", 0, 4, "")],
+        [DEAD_LETTER, DeadLetter("t1", 0, 0, "permanent")],
+        [DEAD_LETTER, DeadLetter("t8", 0, 0, "permanent")],
     ],
 )
-def test_letters_that_are_missing_double_wrong_or_of_others_are_seen(letters):
-    assert broken(letters=letters) == {"P4 one letter a death"}
+def test_dead_letters_that_are_missing_double_wrong_or_of_others_are_seen(dead_letters):
+    assert broken(dead_letters=dead_letters) == {"P4 one dead letter a death"}
 
 
 @pytest.mark.parametrize("reasons", [[], ["malformed", "malformed"], ["undecodable"]])
 def test_poison_that_is_lost_double_or_misjudged_is_seen(reasons):
-    letters = [LETTER, *(Letter("p", 0, 0, reason, "mark") for reason in reasons)]
+    dead_letters = [DEAD_LETTER, *(DeadLetter("p", 0, 0, reason, "mark") for reason in reasons)]
 
-    assert broken(poison=[Poison("mark", "malformed")], letters=letters) == {"P4 poison is buried"}
+    assert broken(poison=[Poison("mark", "malformed")], dead_letters=dead_letters) == {"P4 poison is buried"}
 
 
 def test_a_failure_without_a_cause_is_seen():
@@ -202,7 +202,7 @@ def test_a_rung_that_is_early_wrong_or_left_out_is_seen():
 def test_each_cycle_climbs_the_ladder_anew():
     again = task("t2", "dead", "DEAD_LETTERED", [*climb(), hop(20_000, "redriven"), *climb()], cycle=1, deadReason="retries-exhausted")  # fmt: skip
 
-    assert broken(tasks=tasks(again), letters=[Letter("t2", 1, 9, "retries-exhausted")]) == set()
+    assert broken(tasks=tasks(again), dead_letters=[DeadLetter("t2", 1, 9, "retries-exhausted")]) == set()
 
 
 def test_a_late_answer_is_seen_unless_the_machine_was_late_or_the_gateway_stopped():

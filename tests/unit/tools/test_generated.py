@@ -28,7 +28,7 @@ def test_the_committed_postman_collection_is_the_current_one(whole):
     assert committed == postman.collection(whole)
 
 
-def test_the_collection_covers_every_operation_on_tasks_and_letters():
+def test_the_collection_covers_every_operation_on_tasks_and_dead_letters():
     used = {step.operation for steps in postman.STEPS.values() for step in steps}
     wanted = {contract.id for contract in operations() if contract.path.startswith(("/v1/tasks", "/v1/dead-letters"))}
 

@@ -15,7 +15,7 @@ from dispatch.tasktypes.registry import TaskType
 from support.cases import each
 from support.gateway_fakes import FakeDeadLetters, World, problem, record
 
-LETTER = record(
+DEAD_LETTER = record(
     principal="bank",
     state=State.DEAD_LETTERED,
     dead_reason="permanent",
@@ -26,7 +26,7 @@ LETTER = record(
 
 @pytest.fixture
 def world():
-    return World(dead_letters=FakeDeadLetters(LETTER))
+    return World(dead_letters=FakeDeadLetters(DEAD_LETTER))
 
 
 @pytest.fixture
@@ -34,13 +34,15 @@ def client(world):
     return world.client()
 
 
-URL = f"/v1/dead-letters/{LETTER.task_id}"
+URL = f"/v1/dead-letters/{DEAD_LETTER.task_id}"
 
 
-def test_operators_see_everybodys_letters(client, world):
+def test_operators_see_everybodys_dead_letters(client, world):
     answer = client.get("/v1/dead-letters?type=greet&errorType=echo-refused&limit=3")
 
-    assert [LETTER.task_id] == [one.task_id for one in models.DeadLetterListModel.model_validate(answer.json).items]
+    assert [DEAD_LETTER.task_id] == [
+        one.task_id for one in models.DeadLetterListModel.model_validate(answer.json).items
+    ]
     assert (answer.json["items"][0]["principal"], answer.json["items"][0]["deadReason"]) == ("bank", "permanent")
     assert world.dead_letters.asked == [(DeadLetterFilter("greet", "echo-refused"), 3, None)]
 
@@ -50,7 +52,7 @@ def test_a_wrong_query_is_refused(client, query):
     problem(client.get(f"/v1/dead-letters?{query}"), 422, "validation-error")
 
 
-def test_a_letter_is_shown_with_its_payload(client):
+def test_a_dead_letter_is_shown_with_its_payload(client):
     answer = client.get(URL)
 
     assert models.DeadLetterDetailModel.model_validate(answer.json).payload == {"message": "hi"}
@@ -73,16 +75,18 @@ class Login(Payload):
         ("no object", "no object"),
     ],
 )
-def test_a_letter_is_shown_without_its_secrets(sent, shown):
+def test_a_dead_letter_is_shown_without_its_secrets(sent, shown):
     login = TaskType("login", Login, lambda *_: {}, None, 300.0, "Log in.")
-    letter = dataclasses.replace(LETTER, type="login", message=Message(json.dumps([[sent], {}, {}]).encode(), {}))
-    answer = World(dead_letters=FakeDeadLetters(letter), types={"login": login}).client().get(URL)
+    dead_letter = dataclasses.replace(
+        DEAD_LETTER, type="login", message=Message(json.dumps([[sent], {}, {}]).encode(), {})
+    )
+    answer = World(dead_letters=FakeDeadLetters(dead_letter), types={"login": login}).client().get(URL)
 
     assert answer.json["payload"] == shown
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"{}", b"[]", b"[[]]", b"\xff", b"7"])
-def test_a_poisoned_letter_is_shown_without_its_payload(body):
+def test_a_poisoned_dead_letter_is_shown_without_its_payload(body):
     poisoned = record(state=State.DEAD_LETTERED, message=Message(body, {}))
     client = World(dead_letters=FakeDeadLetters(poisoned)).client()
 
@@ -92,7 +96,7 @@ def test_a_poisoned_letter_is_shown_without_its_payload(body):
 @pytest.mark.parametrize(
     "path", ["/v1/dead-letters/unknown", "/v1/dead-letters/redrive", f"/v1/dead-letters/{'x' * 200}"]
 )
-def test_an_unknown_letter_is_404(client, path):
+def test_an_unknown_dead_letter_is_404(client, path):
     problem(client.get(path), 404, "task-not-found")
     problem(client.delete(path), 404, "task-not-found")
 
@@ -101,12 +105,12 @@ def test_an_unknown_letter_is_404(client, path):
 def test_a_redrive_is_202_in_the_next_cycle(client, world, options):
     answer = client.post(f"{URL}/redrive", **options)
 
-    assert (202, 1, f"/v1/tasks/{LETTER.task_id}") == (
+    assert (202, 1, f"/v1/tasks/{DEAD_LETTER.task_id}") == (
         answer.status_code,
         answer.json["cycle"],
         answer.headers["Location"],
     )
-    assert [(LETTER.task_id, "local")] == world.dead_letters.asked
+    assert [(DEAD_LETTER.task_id, "local")] == world.dead_letters.asked
 
 
 def test_a_redrive_takes_no_options(client, world):
@@ -133,14 +137,16 @@ def test_what_can_go_wrong_with_a_redrive(client, world, failure, status, slug):
     body = problem(client.post(f"{URL}/redrive"), status, slug)
 
     assert slug != "task-not-dead" or body["state"] == "QUEUED"
-    assert slug != "publish-unconfirmed" or (body["taskId"] == LETTER.task_id and "Idempotency" not in body["detail"])
+    assert slug != "publish-unconfirmed" or (
+        body["taskId"] == DEAD_LETTER.task_id and "Idempotency" not in body["detail"]
+    )
 
 
-def test_a_discarded_letter_is_gone(client, world):
+def test_a_discarded_dead_letter_is_gone(client, world):
     answer = client.delete(URL)
 
     assert (answer.status_code, answer.data) == (204, b"")
-    assert [(LETTER.task_id, "local")] == world.dead_letters.asked
+    assert [(DEAD_LETTER.task_id, "local")] == world.dead_letters.asked
     problem(client.delete(URL), 404, "task-not-found")
 
 

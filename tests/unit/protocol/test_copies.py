@@ -1,0 +1,137 @@
+"""The copies of a task that follow from one another."""
+
+import dataclasses
+
+from dispatch.protocol import names
+from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
+from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.message import MAX_ERROR, Message
+from dispatch.protocol.record import Record, State
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
+
+RUNG = Rung("5m", 300)
+FAILURE = Failure(FailureKind.RETRYABLE, "upstream-timeout", "no answer")
+MESSAGE = Message(
+    b"[[{}],{},{}]",
+    {"id": "t", "task": "robot.clean", "x-cycle": 0, "x-seq": 3, "x-attempt": 2, "x-death": [1], "traceparent": "tp"},
+    routing_key="robot.task.dispatch.robot.clean",
+)
+
+
+def record(**changes):
+    base = Record("t", "echo", "p", State.QUEUED, 0, 3, 1, 4, 7, 0, 0, message=MESSAGE)
+    return dataclasses.replace(base, **changes)
+
+
+def test_a_retry_is_the_next_seq_and_the_next_attempt_on_its_rung():
+    copy = next_copy(MESSAGE, FAILURE, Retry(RUNG), 5)
+
+    assert (copy.exchange, copy.queue) == (names.RETRY_EXCHANGE, "robot.retry.q.5m")
+    assert copy.routing_key == MESSAGE.routing_key
+    assert copy.message.body == MESSAGE.body
+    assert copy.message.headers == {
+        "id": "t", "task": "robot.clean", "x-cycle": 0, "x-seq": 4, "x-attempt": 3, "retries": 2, "retry-queue": "5m",
+        "x-last-error-type": "upstream-timeout", "x-last-error": "no answer", "x-failed-at": 5, "x-queued-at": 300_005, "traceparent": "tp",
+    }  # fmt: skip
+
+
+def test_parking_on_a_rung_uses_up_no_attempt():
+    copy = next_copy(MESSAGE, FAILURE, Park(RUNG), 5)
+
+    assert (copy.message.seq, copy.message.attempt) == (4, 2)
+
+
+def test_a_dead_copy_carries_its_reason():
+    copy = next_copy(MESSAGE, FAILURE, Dead(Reason.PERMANENT), 5)
+
+    assert (copy.exchange, copy.queue) == (names.DEAD_EXCHANGE, names.DEAD_QUEUE)
+    assert copy.message.headers["x-dead-reason"] == "permanent"
+    assert "retry-queue" not in copy.message.headers
+
+
+def test_parking_behind_a_lease_changes_neither_seq_nor_attempt():
+    copy = parked_copy(MESSAGE)
+
+    assert (copy.message.seq, copy.message.attempt, copy.queue) == (3, 2, names.LEASE_QUEUE)
+
+
+def test_a_redrive_is_the_next_cycle_of_the_same_task_and_trace():
+    dead_letter = next_copy(MESSAGE, FAILURE, Dead(Reason.PERMANENT), 5).message
+    copy = redriven_copy(dead_letter)
+
+    assert copy.exchange == names.TASK_EXCHANGE
+    assert (copy.message.task_id, copy.message.cycle, copy.message.seq, copy.message.attempt) == ("t", 1, 5, 1)
+    assert copy.message.headers["traceparent"] == "tp"
+    assert not any(name.startswith(("x-last", "x-dead", "x-failed")) for name in copy.message.headers)
+
+
+def test_a_lost_retry_is_resent_with_the_attempt_that_it_authorised():
+    copy = resent_copy(record(state=State.RETRY_WAIT, attempt=1, copy_attempt=2))
+
+    assert copy is not None
+    assert (copy.message.seq, copy.message.attempt) == (4, 2)
+
+
+def test_a_poison_dead_letter_gets_an_id_only_when_it_has_none():
+    assert dead_copy(MESSAGE, Reason.MALFORMED, "x").message.task_id == "t"
+    assert dead_copy(Message(b"", {}), Reason.MALFORMED, "x", dead_id="named").message.task_id == "named"
+
+
+def test_a_hand_over_takes_the_brokers_own_headers_away():
+    copies = [
+        next_copy(MESSAGE, FAILURE, Retry(RUNG), 5),
+        parked_copy(MESSAGE),
+        redriven_copy(MESSAGE),
+        dead_copy(MESSAGE, Reason.MALFORMED, "x"),
+        resent_copy(record()),
+    ]
+
+    assert [copy.message.headers.get("x-death") for copy in copies] == [None] * 5
+    assert {copy.message.body for copy in copies} == {MESSAGE.body}
+
+
+def test_an_error_in_a_header_is_cut():
+    long = Failure(FailureKind.RETRYABLE, "boom", "x" * 10_000)
+
+    assert len(next_copy(MESSAGE, long, Retry(RUNG), 5).message.headers["x-last-error"]) == MAX_ERROR
+    assert len(dead_copy(MESSAGE, Reason.MALFORMED, "x" * 10_000).message.headers["x-last-error"]) == MAX_ERROR
+
+
+def test_a_message_without_a_routing_key_gets_the_one_of_its_type():
+    bare = dataclasses.replace(MESSAGE, routing_key="")
+
+    assert next_copy(bare, FAILURE, Retry(RUNG), 5).routing_key == MESSAGE.routing_key
+    assert parked_copy(bare).routing_key == MESSAGE.routing_key
+    assert redriven_copy(bare).routing_key == MESSAGE.routing_key
+    assert dead_copy(bare, Reason.MALFORMED, "x").routing_key == names.ROUTING_KEY
+
+
+def test_a_retry_after_a_redrive_has_no_reason_of_death_any_more():
+    dead = next_copy(MESSAGE, FAILURE, Dead(Reason.PERMANENT), 5).message
+
+    assert "x-dead-reason" not in next_copy(dead, FAILURE, Retry(RUNG), 6).message.headers
+
+
+def test_a_poison_message_dies_of_its_reason_unless_it_has_an_error_of_its_own():
+    by_reason = dead_copy(MESSAGE, Reason.MALFORMED, "x").message
+    by_error = dead_copy(MESSAGE, Reason.MALFORMED, "x", error_type="bad-header").message
+
+    assert (by_reason.headers["x-last-error-type"], by_error.headers["x-last-error-type"]) == (
+        "malformed",
+        "bad-header",
+    )
+
+
+def test_a_lost_task_is_resent_in_its_records_cycle_and_attempt():
+    copy = resent_copy(record(state=State.RUNNING, cycle=2, seq=9, attempt=3, copy_attempt=1))
+
+    assert (copy.message.cycle, copy.message.seq, copy.message.attempt) == (2, 10, 3)
+    assert (copy.exchange, copy.message.headers["retries"]) == (names.TASK_EXCHANGE, 2)
+
+
+def test_a_lost_task_that_never_ran_is_resent_for_its_first_attempt():
+    assert resent_copy(record(attempt=0)).message.attempt == 1
+
+
+def test_a_record_without_its_message_cannot_be_resent():
+    assert resent_copy(record(message=None)) is None

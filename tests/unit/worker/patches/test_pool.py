@@ -1,0 +1,61 @@
+"""The pool forgets the descriptors of a dead child, and only those."""
+
+import types
+
+import pytest
+from celery.concurrency import asynpool
+
+from dispatch.worker.patches.pool import Pool, TaskPool
+
+
+def child(inq, outq, synq):
+    return types.SimpleNamespace(inqW_fd=inq, outqR_fd=outq, synqW_fd=synq)
+
+
+@pytest.fixture
+def pool(monkeypatch):
+    monkeypatch.setattr(asynpool.AsynPool, "destroy_queues", lambda _self, _queues, _proc: "destroyed")
+    pool = object.__new__(Pool)
+    pool._fileno_to_inq, pool._fileno_to_outq, pool._fileno_to_synq = {}, {}, {}
+    return pool
+
+
+def registered(pool):
+    return [sorted(index) for index in (pool._fileno_to_inq, pool._fileno_to_outq, pool._fileno_to_synq)]
+
+
+def add(pool, proc):
+    pool._fileno_to_inq[proc.inqW_fd] = proc
+    pool._fileno_to_outq[proc.outqR_fd] = proc
+    pool._fileno_to_synq[proc.synqW_fd] = proc
+
+
+def test_the_descriptors_of_a_dead_child_are_forgotten(pool):
+    dead, alive = child(10, 11, 12), child(20, 21, 22)
+    add(pool, dead)
+    add(pool, alive)
+    answer = pool.destroy_queues(object(), dead)
+
+    assert answer == "destroyed"
+    assert registered(pool) == [[20], [21], [22]]
+
+
+def test_a_descriptor_that_a_new_child_has_reused_stays(pool):
+    dead, fresh = child(10, 11, 12), child(30, 11, 32)
+    add(pool, dead)
+    add(pool, fresh)
+    pool.destroy_queues(object(), dead)
+
+    assert registered(pool) == [[30], [11], [32]]
+    assert pool._fileno_to_outq[11] is fresh
+
+
+def test_descriptors_that_celery_has_removed_itself_are_no_error(pool):
+    pool.destroy_queues(object(), child(1, 2, 3))
+
+    assert registered(pool) == [[], [], []]
+
+
+def test_celery_still_has_what_the_pool_mends():
+    assert TaskPool.Pool is Pool
+    assert {"_fileno_to_inq", "_fileno_to_outq", "_fileno_to_synq"} <= set(asynpool.AsynPool.__init__.__code__.co_names)

@@ -1,0 +1,204 @@
+"""The router: record the decision, publish the copy, hand over; an outage repeats only what is not done."""
+
+import types
+
+import pytest
+
+from dispatch.errors import NotSent, StoreUnavailable
+from dispatch.protocol.copies import parked_copy
+from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.message import Message
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, parse_ladder
+from dispatch.store.claims import Ticket
+from dispatch.store.handovers import Decided, DecisionAnswer
+from dispatch.tasktypes.ladders import Ladders
+from dispatch.worker.router import Router, describe
+from support.cases import each
+from support.unit_fakes import Failing, task_message
+
+LADDER = parse_ladder("1m=60,5m=300,30m=1800")
+TICKET = Ticket("owner", "f" * 16, "w@test")
+FAILURE = Failure(FailureKind.RETRYABLE, "upstream-timeout", "no answer")
+HOPELESS = Failure(FailureKind.PERMANENT, "bad-order", "no")
+
+
+class FakeHandovers:
+    """Records decisions as the real one answers: the decided copy, or another answer of the test's."""
+
+    def __init__(self):
+        self.decisions, self.handed_over = [], []
+        self.answer, self.failing = None, Failing()
+
+    def decide(self, _message, ticket, copy, _failure, decision, *, max_attempts):
+        self.failing()
+        self.decisions.append((ticket.fence, decision, max_attempts))
+        return self.answer or Decided(DecisionAnswer.OK, copy)
+
+    def hand_over(self, copy, *, owner="", wait=0.0):
+        self.failing()
+        self.handed_over.append((copy.queue, owner, wait))
+
+
+class World:
+    """A router and the fakes that it is made of."""
+
+    def __init__(self):
+        self.handovers = FakeHandovers()
+        self.publish, self.release = Failing(result=0.01), Failing()
+        self.jobs, self.dropped, self.on_loop = [], [], []
+        self.router = Router(
+            claims=types.SimpleNamespace(release=self.release),
+            handovers=self.handovers,
+            publisher=types.SimpleNamespace(publish=self.publish),
+            leases=types.SimpleNamespace(drop=self.dropped.append),
+            ladders=Ladders(LADDER, {"own.ladder": LADDER.subset(["5m"])}),
+            executor=types.SimpleNamespace(submit=self.jobs.append),
+            loop=types.SimpleNamespace(call=self.on_loop.append),
+            deadline=3_600.0,
+        )
+
+    def decide(self, failure=FAILURE, **headers):
+        return self.router.decide(task_message(**headers), TICKET, failure)
+
+    @property
+    def published(self):
+        return [(message.seq, message.attempt, exchange) for message, exchange, _ in self.publish.calls]
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_a_failed_attempt_is_decided_published_and_handed_over(world):
+    world.decide()()
+
+    assert world.handovers.decisions == [(TICKET.fence, Retry(LADDER.rungs[1]), 4)]
+    assert world.published == [(4, 3, "robot.retry")]
+    assert world.handovers.handed_over == [("robot.retry.q.5m", "owner", 300)]
+
+
+def test_a_type_with_its_own_ladder_has_its_own_number_of_attempts(world):
+    handover = world.decide(task="own.ladder")
+    handover()
+
+    assert handover.decision == Dead(Reason.RETRIES_EXHAUSTED)
+    assert [attempts for _, _, attempts in world.handovers.decisions] == [2]
+
+
+def test_a_publish_that_fails_is_repeated_with_the_same_copy_and_no_new_decision(world):
+    world.publish.errors = [NotSent(), NotSent()]
+    handover = world.decide()
+    for _ in range(2):
+        with pytest.raises(NotSent):
+            handover()
+    handover()
+    first, *others = (message for message, _, _ in world.publish.calls)
+
+    assert len(world.handovers.decisions) == 1
+    assert all(message is first for message in others)
+    assert len(world.handovers.handed_over) == 1
+
+
+def test_nothing_is_published_before_the_decision_is_recorded(world):
+    world.handovers.failing.errors = [StoreUnavailable()]
+    handover = world.decide()
+    with pytest.raises(StoreUnavailable):
+        handover()
+
+    assert world.publish.calls == []
+
+    handover()
+
+    assert world.published == [(4, 3, "robot.retry")]
+
+
+def test_a_refused_decision_parks_the_copy_as_it_is(world):
+    world.handovers.answer = Decided(DecisionAnswer.REFUSED, None)
+    world.decide()()
+
+    assert world.published == [(3, 2, "robot.retry")]
+    assert world.handovers.handed_over == [("robot.retry.q.lease", "owner", 0.0)]
+
+
+def test_a_decision_that_was_recorded_before_publishes_the_copy_of_then(world):
+    then = parked_copy(task_message(**{"x-seq": 9}))
+    world.handovers.answer = Decided(DecisionAnswer.ROUTE, then)
+    world.decide()()
+
+    assert [message for message, _, _ in world.publish.calls] == [then.message]
+
+
+def test_an_outage_after_the_confirm_does_not_hold_the_ack_up(world):
+    world.handovers.failing.errors = [StoreUnavailable()]
+    copy = parked_copy(task_message())
+    world.router.hand_over(copy, "owner")
+
+    assert world.handovers.handed_over == []
+
+
+def test_a_permanent_failure_goes_to_the_dlq_and_is_final(world):
+    handover = world.decide(HOPELESS)
+    handover()
+
+    assert handover.final
+    assert world.published == [(4, 2, "robot.task.dlx")]
+    assert world.handovers.handed_over == [("robot.task.dlq", "owner", 0.0)]
+
+
+def test_a_task_waits_for_its_deadline_from_its_acceptance_on(world):
+    throttled = Failure(FailureKind.THROTTLED, "throttled", "busy")
+    late, fresh = world.decide(throttled), world.decide(throttled, **{"x-accepted-at": 0})
+
+    assert late.decision == Dead(Reason.DEADLINE_EXCEEDED)
+    assert isinstance(fresh.decision, Park)
+
+
+@each("error", [None, StoreUnavailable()])
+def test_a_released_lease_is_renewed_no_longer_whatever_redis_answers(error):
+    world = World()
+    world.release.errors = [error] if error else []
+    world.router.release(task_message(), TICKET, "robot.task.q")
+
+    assert world.dropped == [TICKET]
+
+
+def test_a_dead_letter_is_published_by_a_job_and_acked_on_the_loop(world):
+    done = object()
+    world.router.dead_letter(Message(b"{", {"task": 7}), Reason.MALFORMED, "no task message", done)
+
+    assert world.publish.calls == []
+
+    world.jobs[0]()
+    message, exchange, key = world.publish.calls[0]
+
+    assert (exchange, key) == ("robot.task.dlx", "robot.task.dispatch")
+    assert message.headers["x-dead-reason"] == "malformed"
+    assert message.headers["x-dead-id"] == message.task_id
+    assert world.on_loop == [done]
+
+
+def test_a_dead_letter_that_cannot_be_published_is_not_acked(world):
+    world.publish.errors = [NotSent()]
+    world.router.dead_letter(task_message(), Reason.UNKNOWN_TYPE, "unknown", lambda: None)
+    with pytest.raises(NotSent):
+        world.jobs[0]()
+
+    assert world.on_loop == []
+
+    world.jobs[0]()
+
+    assert len(world.on_loop) == 1
+    assert [message.headers.get("x-dead-id") for message, _, _ in world.publish.calls] == [None, None]
+
+
+@each(
+    ("decision", "text"),
+    [
+        (Retry(LADDER.rungs[0]), "retry 1m"),
+        (Park(LADDER.rungs[1]), "park 5m"),
+        (Dead(Reason.PERMANENT), "dead: permanent"),
+    ],
+)
+def test_a_decision_in_log_lines(decision, text):
+    assert describe(decision) == text
