@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     store, idempotency = TaskStore(redis, settings), IdempotencyKeys(redis, settings)
     declare = functools.partial(provision.declare_at, wanted=wanted, settings=settings)
     publisher = Publisher(
-        settings.broker("gateway"),
+        settings.address("gateway"),
         timeout=settings.confirm_timeout,
         on_open=declare if settings.apply_topology else None,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from flower.utils.broker import RabbitMQ
 from flower.views import BaseHandler
 
 import topology
@@ -46,6 +47,14 @@ _consumed_queues = BaseHandler.get_active_queue_names
 _default_headers = BaseHandler.set_default_headers
 
 
+_management_tls = {"ssl_options": _settings.broker_tls.context()}
+
+
+def _our_tls(_: RabbitMQ) -> dict[str, Any]:
+    """Of an ``https`` management API: Flower knows no client certificate."""
+    return _management_tls
+
+
 def _every_queue(handler: BaseHandler) -> list[str]:
     """All queues: Flower lists only those that a live worker consumes, without rungs and DLQ."""
     return [*_queues, *sorted(set(_consumed_queues(handler)).difference(_queues))]
@@ -57,5 +66,6 @@ def _same_origin(handler: Any) -> None:
     handler.clear_header("Access-Control-Allow-Origin")
 
 
+RabbitMQ._tls_kwargs = _our_tls  # noqa: SLF001 - the one place where Flower makes these options
 BaseHandler.get_active_queue_names = _every_queue
 BaseHandler.set_default_headers = _same_origin

@@ -40,6 +40,8 @@ class StoreError(DispatchError):
 class StoreUnavailable(StoreError):
     """Redis did not respond in time: the outcome of a write is unknown, repeat it."""
 
+    refusal = ""  #: why TLS failed, where that is the reason
+
 
 class PublishError(DispatchError):
     """RabbitMQ did not confirm the message."""

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import amqp.exceptions
 import kombu
 
-from dispatch.broker import provision
+from dispatch.broker import connections, provision
 from dispatch.config.settings import Settings
+from dispatch.config.tls import BrokerAddress
 from launcher.layout import ROOT
 from launcher.processes import PROBE_TIMEOUT, START, Spec, all_of, http_probe
 from launcher.rundir import RunDir
@@ -67,7 +68,7 @@ def worker(settings: Settings, environ: Mapping[str, str], run: RunDir) -> Spec:
         # Celery's soft shutdown handles SIGQUIT only.
         environ={**environ, "REMAP_SIGTERM": "SIGQUIT"},
         directory=ROOT,
-        ready=_control_queue_exists(settings.broker("worker"), f"{node}.celery.pidbox"),
+        ready=_control_queue_exists(settings.address("worker"), f"{node}.celery.pidbox"),
         pid_key="WORKER_PID",
         after=_SERVERS,
         grace=settings.soft_shutdown + 5.0,
@@ -120,14 +121,14 @@ def simulator(settings: Settings, environ: Mapping[str, str], port: int) -> Spec
     )
 
 
-def _control_queue_exists(url: str, pidbox: str) -> Callable[[str], str | None]:
+def _control_queue_exists(address: BrokerAddress, pidbox: str) -> Callable[[str], str | None]:
     """Ready when the worker's control queue exists, which it declares last, after its consumers."""
 
     def ready(start: str) -> str | None:
         queue = pidbox.replace(START, start)
         options = {"connect_timeout": PROBE_TIMEOUT, "read_timeout": PROBE_TIMEOUT, "write_timeout": PROBE_TIMEOUT}
         try:
-            with kombu.Connection(url, transport_options=options) as connection:
+            with connections.connection(address, transport_options=options) as connection:
                 provision.connect(connection)
                 connection.default_channel.queue_declare(queue, passive=True)
         except amqp.exceptions.ResourceLocked:

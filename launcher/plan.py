@@ -8,10 +8,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import kombu
-
-from dispatch.broker import provision
+from dispatch.broker import connections, provision
 from dispatch.config.settings import PREFIX, Settings, load
+from dispatch.config.tls import BrokerAddress
 from launcher import applications, procfs, rabbitmq, redis
 from launcher.errors import LaunchError
 from launcher.layout import URL_KEYS
@@ -27,6 +26,17 @@ _SHARED = (
     "QUEUE_DEPTH_LIMIT",
     "DELIVERY_LIMIT",
     "REDIS_PREFIX",
+)
+
+#: Settings of TLS: part of it, too, but for paths with blanks, in which these are significant.
+_TLS = (
+    "BROKER_TLS_CA",
+    "BROKER_TLS_CERT",
+    "BROKER_TLS_KEY",
+    "BROKER_TLS_SERVER_NAME",
+    "REDIS_TLS_CA",
+    "REDIS_TLS_CERT",
+    "REDIS_TLS_KEY",
 )
 
 _INSTALL = (
@@ -126,7 +136,7 @@ class _Planner:
     def _rabbitmq(self, data: Path) -> list[Spec]:
         settings = self._settings
         if f"{PREFIX}BROKER_URL" in self._explicit:
-            _check_broker(settings.broker("worker"))
+            _check_broker(settings.address("worker"))
             self._notes.append(f"RabbitMQ: using {_redacted(settings.broker_url.get_secret_value())}, none is started")
             if f"{PREFIX}MANAGEMENT_URL" not in self._explicit:
                 url = _redacted(settings.management_url.get_secret_value())
@@ -149,7 +159,7 @@ class _Planner:
     def _redis(self, data: Path) -> list[Spec]:
         if f"{PREFIX}REDIS_URL" in self._explicit:
             url = self._settings.redis_url.get_secret_value()
-            if (reason := redis.ping_probe(url)()) is not None:
+            if (reason := redis.ping_probe(url, self._settings.redis_tls)()) is not None:
                 raise LaunchError(f"{PREFIX}REDIS_URL {_redacted(url)}: {reason}")
             self._notes.append(f"Redis: using {_redacted(url)}, none is started")
             return []
@@ -195,18 +205,24 @@ class _Planner:
         }
 
     def _shared(self) -> dict[str, str]:
-        """The explicit settings of `_SHARED`, without blanks, which are insignificant there, so that a shell can source them."""
+        """The explicit settings of `_SHARED` and `_TLS`, those of `_SHARED` without blanks, which are insignificant there, so that a shell can source them."""
         names = [f"{PREFIX}{name}" for name in _SHARED if f"{PREFIX}{name}" in self._explicit]
-        return {name: "".join(self._base[name].split()) for name in names}
+        files = [f"{PREFIX}{name}" for name in _TLS if f"{PREFIX}{name}" in self._explicit]
+        return {
+            **{name: "".join(self._base[name].split()) for name in names},
+            **{name: self._base[name] for name in files if not re.search(r"\s", self._base[name])},
+        }
 
 
-def _check_broker(url: str) -> None:
+def _check_broker(address: BrokerAddress) -> None:
     """An external broker must respond and have its vhost: the launcher creates vhosts in its own server only."""
     try:
-        with kombu.Connection(url, connect_timeout=3) as connection:
+        with connections.connection(address, connect_timeout=3) as connection:
             provision.connect(connection)
     except provision.BrokerUnreachable as exc:
-        raise LaunchError(f"{PREFIX}BROKER_URL {_redacted(url)} does not respond, or has no such vhost: {exc}") from exc
+        raise LaunchError(
+            f"{PREFIX}BROKER_URL {_redacted(address.urls)} does not respond, or has no such vhost: {exc}"
+        ) from exc
 
 
 def _redacted(url: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import redis
 
+from dispatch.config.tls import Tls
 from dispatch.store import client as redisclient
 from launcher import accounts
 from launcher.errors import LaunchError
@@ -25,15 +26,16 @@ def redis_url(port: int) -> str:
     return f"redis://127.0.0.1:{port}/0"
 
 
-def ping_probe(url: str) -> Probe:
+def ping_probe(url: str, tls: Tls | None = None) -> Probe:
     """Ready when Redis responds to PING, with its data loaded.
 
     Args:
         url: URL of the Redis.
+        tls: for ``rediss``.
     """
 
     def probe() -> str | None:
-        client = redisclient.connect(url, PROBE_TIMEOUT)
+        client = redisclient.connect(url, PROBE_TIMEOUT, tls)
         try:
             client.run([("PING",)])
         except (redis.RedisError, OSError) as exc:

@@ -103,6 +103,14 @@ FLOW = Dashboard(
             Panel("Responses by status", "reqps", ((rate("robot_http_requests_total", "status"), "{{status}}"),)),
         ),
         (
+            Panel("Unauthenticated by reason", "reqps", ((rate("robot_http_unauthenticated_total", "reason"), "{{reason}}"),),
+                  help="401s. Without API keys: a client, a page or a proxy that is not this machine's own."),
+            Panel("Rejected before the application", "reqps", ((rate("robot_http_rejected_total", "status"), "{{status}}"),),
+                  help="Malformed or ambiguous requests, and heads that did not arrive in DISPATCH_HTTP_HEAD_TIMEOUT (408)."),
+            Panel("Unread request bodies", "reqps", ((rate("robot_http_unread_bodies_total", "outcome"), "{{outcome}}"),),
+                  help="Drained, or the connection closed, after a response that preceded the end of the body."),
+        ),
+        (
             Panel("Attempts by outcome", "ops", ((rate("robot_task_attempts_total", "outcome"), "{{outcome}}"),)),
             Panel("Retries by rung", "ops", ((rate("robot_task_retries_total", "rung"), "{{rung}}"),)),
             Panel("Dead letters by reason", "ops", ((rate("robot_dead_letters_total", "reason"), "{{reason}}"),)),

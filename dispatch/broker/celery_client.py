@@ -11,6 +11,7 @@ from celery import Celery
 from celery.signals import setup_logging
 from kombu import Exchange, Queue
 
+from dispatch.broker import connections
 from dispatch.broker.celery_producer import CapturingProducer, capturing
 from dispatch.broker.celery_task import DispatchTask, Refused, check_options
 from dispatch.broker.model import BrokerMap
@@ -75,7 +76,7 @@ def create(settings: Settings, types: Mapping[str, TaskType], wanted: BrokerMap)
     celery.dispatch_run = _refuse
     # A chain's next task is published by the child that ran the one before: unstarted here, since threads and locks
     # don't survive a fork.
-    publisher = Publisher(settings.broker("worker"), timeout=settings.publish_timeout)
+    publisher = Publisher(settings.address("worker"), timeout=settings.publish_timeout)
     celery.dispatch_producer = functools.partial(capturing, publisher.publish)
     for task_type in types.values():
         _register(celery, task_type)
@@ -92,7 +93,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         no_declare=True,
     )
     return {
-        "broker_url": settings.broker("monitor"),
+        **connections.celery(settings.address("monitor")),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_connection_timeout": 4,

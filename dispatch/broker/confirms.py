@@ -24,8 +24,9 @@ from typing import Any
 
 from amqp import spec
 from amqp.exceptions import AMQPError, NotFound
-from kombu import Connection
 
+from dispatch.broker import connections
+from dispatch.config.tls import Where
 from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, Unroutable
 from dispatch.protocol.message import RETRY_QUEUE, Message
 
@@ -52,13 +53,13 @@ class ConfirmingConnection:
     """A connection, from its first packet to its end; a new one is made for each.
 
     Args:
-        url: of the broker.
+        address: the broker's, by one URL.
         connect_timeout: seconds for each step of the handshake.
-        on_open: called with the kombu connection before the first publish; may declare things.
+        on_open: called with the address before the connection is made; may declare things.
     """
 
-    def __init__(self, url: str, *, connect_timeout: float, on_open: Callable[[str], None] | None = None) -> None:
-        self.url = url
+    def __init__(self, address: Where, *, connect_timeout: float, on_open: Callable[[Any], None] | None = None) -> None:
+        self.address = address
         self.opened = threading.Event()
         self.closed = threading.Event()
         self.blocked = False  #: the broker has an alarm and takes nothing
@@ -199,29 +200,19 @@ class ConfirmingConnection:
 
     def _open(self) -> None:
         if self._on_open is not None:
-            self._on_open(self.url)
-        client = Connection(self.url, connect_timeout=self._connect_timeout, heartbeat=HEARTBEAT)
-        transport = client.transport
-        for name, default in transport.default_connection_params.items():
-            if not getattr(client, name, None):
-                setattr(client, name, default)
-        self._connection = transport.Connection(
-            host=client.host,
-            userid=client.userid,
-            password=client.password,
-            login_method=client.login_method,
-            virtual_host=client.virtual_host,
-            ssl=client.ssl,
+            self._on_open(self.address)
+        self._connection = connections.raw(
+            self.address,
             connect_timeout=self._connect_timeout,
             write_timeout=WRITE_TIMEOUT,
             heartbeat=HEARTBEAT,
             on_blocked=self._on_blocked,
             on_unblocked=self._on_unblocked,
         )
-        self._connection.client = client
         self._connection.connect()
         self._channel = self._connection.channel()
         self._channel.confirm_select()
+        connections.share(self._connection, WRITE_TIMEOUT)
         self._channel.events["basic_ack"].add(self._on_ack)
         self._channel.events["basic_nack"].add(self._on_nack)
         self._channel.events["basic_return"].add(self._on_return)

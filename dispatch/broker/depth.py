@@ -6,10 +6,10 @@ import contextlib
 from typing import Any, NamedTuple
 
 import amqp.exceptions
-import kombu
 
-from dispatch.broker import provision
+from dispatch.broker import connections, provision
 from dispatch.broker.management import Management, ManagementUnavailable
+from dispatch.config import tls
 from dispatch.config.groups import BrokerSettings
 from dispatch.protocol import names
 
@@ -55,8 +55,8 @@ class DepthGauge:
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
-        self._connection = kombu.Connection(
-            settings.broker("gateway"),
+        self._connection = connections.connection(
+            settings.address("gateway"),
             connect_timeout=_SOCKET,
             heartbeat=0,
             transport_options={"read_timeout": _SOCKET, "write_timeout": _SOCKET},
@@ -80,7 +80,7 @@ class DepthGauge:
         """What to log about a failed read. Not the broker URL: it has a password."""
         if isinstance(exc, amqp.exceptions.NotFound):
             return f"{names.WORK_QUEUE} is missing: run `celery -A celery_app topology apply`"
-        return type(exc).__name__
+        return f"RabbitMQ: {refused}" if (refused := tls.refusal(exc)) else type(exc).__name__
 
 
 def ack_rate(settings: BrokerSettings) -> float | None:

@@ -21,6 +21,7 @@ from kombu.utils.url import parse_url
 
 from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
 from dispatch.config.groups import BrokerSettings
+from dispatch.config.tls import Tls, refusal
 from dispatch.errors import DispatchError
 
 #: Seconds that one call may take.
@@ -53,12 +54,17 @@ class _ManagementNode:
 
     Args:
         url: with user and password.
+        trust: for ``https``.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, trust: Tls) -> None:
         parts = urlsplit(url)
-        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self.connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=CALL)
+        host = parts.hostname or "127.0.0.1"
+        self.connection = (
+            http.client.HTTPSConnection(host, parts.port, timeout=CALL, context=trust.context())
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(host, parts.port, timeout=CALL)
+        )
         self.path = parts.path.rstrip("/").removesuffix("/api") + "/api"
         user = f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}"
         self.headers = {
@@ -77,7 +83,8 @@ class Management:
     """
 
     def __init__(self, settings: BrokerSettings, budget: float = BUDGET) -> None:
-        self._servers = [_ManagementNode(url) for url in settings.management_url.get_secret_value().split(";")]
+        urls = settings.management_url.get_secret_value().split(";")
+        self._servers = [_ManagementNode(url, settings.broker_tls) for url in urls]
         self._deadline = time.monotonic() + budget
         self.vhost = vhost(settings)
 
@@ -148,7 +155,8 @@ class Management:
                 if len(self._servers) > 1:
                     self._servers.pop(0).connection.close()
                     continue
-                msg = f"RabbitMQ's management API at {server.name} did not answer: {exc or type(exc).__name__}"
+                reason = refusal(exc) or exc or type(exc).__name__
+                msg = f"RabbitMQ's management API at {server.name} did not answer: {reason}"
                 raise ManagementUnavailable(msg) from exc
         if status < 300:
             return parsed

@@ -9,10 +9,13 @@ from typing import Any
 import kombu
 from kombu.exceptions import OperationalError
 
+from dispatch.broker import connections
 from dispatch.broker.drift import Action, Difference, differences
 from dispatch.broker.management import Management, ManagementUnavailable
 from dispatch.broker.model import BrokerMap
+from dispatch.config import tls
 from dispatch.config.groups import BrokerSettings
+from dispatch.config.tls import Where
 from dispatch.errors import DispatchError
 from dispatch.protocol.names import (
     LEASE_QUEUE,
@@ -66,22 +69,23 @@ def declare(connection: kombu.Connection, wanted: BrokerMap, settings: BrokerSet
         log.warning("policies not applied", reason=str(exc))
 
 
-def declare_at(url: str, wanted: BrokerMap, settings: BrokerSettings) -> None:
+def declare_at(where: Where, wanted: BrokerMap, settings: BrokerSettings) -> None:
     """`declare` over a connection of its own, before the first publish of a gateway's connection.
 
     What is there with other arguments, or may not be created by this user, is an operator's business: tasks that
     can be routed all the same are still accepted, the others are refused as unroutable.
 
     Args:
-        url: the broker's.
+        where: the broker.
         wanted: the map.
         settings: where the management API is.
 
     Raises:
-        OSError: the broker can't be reached (as any of the connection's own ``connection_errors``).
+        BrokerUnreachable: it did not accept the connection.
     """
     limits = {"read_timeout": CONNECT, "write_timeout": CONNECT}
-    with kombu.Connection(url, connect_timeout=CONNECT, transport_options=limits) as connection:
+    with connections.connection(where, connect_timeout=CONNECT, transport_options=limits) as connection:
+        connect(connection)
         try:
             declare(connection, wanted, settings)
         except (TopologyConflict, TopologyRefused) as exc:
@@ -177,7 +181,7 @@ def apply(wanted: BrokerMap, settings: BrokerSettings) -> list[Difference]:
     refused = [str(difference) for difference in found if difference.action is Action.REFUSE]
     if refused:
         raise TopologyConflict("\n".join(refused))
-    with kombu.Connection(settings.broker("admin"), connect_timeout=CONNECT) as connection:
+    with connections.connection(settings.address("admin"), connect_timeout=CONNECT) as connection:
         connect(connection)
         declare(connection, wanted, settings)
     apply_policies(wanted, settings)
@@ -198,7 +202,7 @@ def connect(connection: kombu.Connection) -> None:
     try:
         connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0)
     except errors as exc:
-        raise BrokerUnreachable(f"{BrokerUnreachable.__doc__} ({exc})") from exc
+        raise BrokerUnreachable(f"{BrokerUnreachable.__doc__} ({tls.refusal(exc) or exc})") from exc
 
 
 def _with_a_way_out(difference: Difference) -> Difference:

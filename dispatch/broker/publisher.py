@@ -10,12 +10,18 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any
 
 from dispatch.background import Background
+from dispatch.broker import connections
 from dispatch.broker.confirms import ConfirmingConnection
+from dispatch.config import tls
+from dispatch.config.tls import Where
 from dispatch.errors import InDoubt, NotSent
 from dispatch.protocol.message import Message
-from dispatch.telemetry import tracing
+from dispatch.telemetry import logger, tracing
+
+log = logger(__name__)
 
 #: Seconds without any confirm after which the broker counts as silent: new publishes are not written.
 SILENT = 1.0
@@ -31,25 +37,26 @@ class Publisher:
     """Publishes with confirms over a connection that is kept up in the background. Thread-safe.
 
     Args:
-        urls: broker URLs, separated by ``;``, tried in turn.
+        where: the broker; its URLs are tried in turn.
         timeout: seconds to wait for a confirm by default.
         connect_timeout: seconds for each step of connecting.
-        on_open: called with the URL before each new connection is used, e.g. to apply the topology.
+        on_open: called with the address before each new connection is used, e.g. to apply the topology.
     """
 
     def __init__(
         self,
-        urls: str,
+        where: Where,
         *,
         timeout: float = 2.0,
         connect_timeout: float = 1.0,
-        on_open: Callable[[str], None] | None = None,
+        on_open: Callable[[Any], None] | None = None,
     ) -> None:
-        self._urls = urls.split(";")
+        self._addresses = connections.each(where)
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._on_open = on_open
         self._connection: ConfirmingConnection | None = None
+        self.refusal = ""  #: why TLS kept the latest attempt from connecting
         self._attempts = 0
         self._patience = REFUSED
         self._closed = False
@@ -161,9 +168,9 @@ class Publisher:
             self._connect()
 
     def _connect(self) -> None:
-        url = self._urls[self._attempts % len(self._urls)]
+        address = self._addresses[self._attempts % len(self._addresses)]
         self._attempts += 1
-        connection = ConfirmingConnection(url, connect_timeout=self._connect_timeout, on_open=self._on_open)
+        connection = ConfirmingConnection(address, connect_timeout=self._connect_timeout, on_open=self._on_open)
         connection.start()
         deadline = time.monotonic() + 5 * self._connect_timeout
         while not (connection.opened.is_set() or connection.closed.is_set() or self._closed):
@@ -174,6 +181,16 @@ class Publisher:
         with self._changed:
             self._connection = connection
             self._changed.notify_all()
+        self._note_refusal(connection)
+
+    def _note_refusal(self, connection: ConfirmingConnection) -> None:
+        """Log why TLS fails when the reason changes, not at each attempt."""
+        found = "" if connection.opened.is_set() else tls.refusal(connection.error)
+        if found and found != self.refusal:
+            log.warning("no connection to RabbitMQ", reason=found)
+        elif self.refusal and connection.opened.is_set():
+            log.info("connected to RabbitMQ again")
+        self.refusal = found
 
     def _watch(self, connection: ConfirmingConnection) -> None:
         """Give up a connection on which the broker went silent or refuses everything; an alarm is neither."""

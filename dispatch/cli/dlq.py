@@ -51,7 +51,7 @@ class _Dlq(NamedTuple):
 def _connected() -> Iterator[_Dlq]:
     settings, types, _ = environment()
     redis = RedisHandle(settings, timeout=_REDIS_TIMEOUT)
-    publisher = Publisher(settings.broker("replay"), timeout=settings.publish_timeout)
+    publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout)
     tasks, records = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
     ladders = Ladders.of_types(settings.ladder, types.values())
     try:
@@ -143,7 +143,7 @@ def redrive(
             _echo_redriven(dead_letter, outcome)
 
         with dlq.lock.held(PATIENCE) as lock:
-            sent = redrive_matching(dlq.settings.broker("replay"), dlq.service, lock, bulk, on_outcome=on_outcome)
+            sent = redrive_matching(dlq.settings.address("replay"), dlq.service, lock, bulk, on_outcome=on_outcome)
     click.echo(f"{sent} redriven")
     if failed or (not sent and task_id):
         raise SystemExit(1)
@@ -162,8 +162,8 @@ def discard(task_id: str | None, type_: str | None, error_type: str | None, ever
     if not yes and not task_id:
         click.confirm("Discard every dead letter that matches?", abort=True)
     with _connected() as dlq, dlq.lock.held(PATIENCE) as lock:
-        url = dlq.settings.broker("replay")
-        gone = discard_matching(url, dlq.service, lock, wanted, by=_me(), on_discard=_echo_discarded)
+        broker = dlq.settings.address("replay")
+        gone = discard_matching(broker, dlq.service, lock, wanted, by=_me(), on_discard=_echo_discarded)
     click.echo(f"{gone} discarded")
     if not gone and task_id:
         raise SystemExit(1)

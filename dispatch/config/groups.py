@@ -10,12 +10,18 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field, SecretStr
 
-from dispatch.config import allowed_hosts, redis_url, urls
+from dispatch.config import allowed_hosts, redis_url, tls, urls
 from dispatch.protocol.retry import Ladder, parse_ladder
 
 Names = tuple[str, ...]
 OptionalSecret = Annotated[SecretStr | None, Field(repr=False)]
 PortNumber = Annotated[int, Field(ge=0, le=65_535)]
+
+
+def _pair(info: pydantic.ValidationInfo, prefix: str, key: str) -> None:
+    """Check a client's certificate, a field before, with its key; one that was refused by itself is not there."""
+    if (cert := info.data.get(f"{prefix}_cert")) is not None:
+        tls.check_pair(cert, key, f"DISPATCH_{prefix.upper()}_CERT")
 
 
 class Group(pydantic.BaseModel):
@@ -51,6 +57,22 @@ class BrokerSettings(Group):
         SecretStr("http://guest:guest@127.0.0.1:15672"),
         description="RabbitMQ's management API; several URLs separated by `;` are tried in turn.",
     )
+    broker_tls_ca: str = Field(
+        "",
+        description="PEM file of the authorities that `amqps` URLs and an `https` management API are verified against. "
+        "Default: the system's.",
+    )
+    broker_tls_cert: str = Field(
+        "", description="PEM file of the client certificate for RabbitMQ, where it asks for one."
+    )
+    broker_tls_key: str = Field(
+        "", description="PEM file of its key, not encrypted. Default: the key is in the file of the certificate."
+    )
+    broker_tls_server_name: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9.:_-]{0,253}$",
+        description="Name that RabbitMQ's certificate must have on its AMQP port. Default: the host of the URL, each host its own.",
+    )
 
     @pydantic.field_validator(
         "broker_url",
@@ -71,6 +93,33 @@ class BrokerSettings(Group):
     def _http(cls, value: SecretStr) -> SecretStr:
         urls.check(value.get_secret_value(), {"http", "https"})
         return value
+
+    @pydantic.field_validator("broker_tls_ca")
+    @classmethod
+    def _broker_ca(cls, value: str) -> str:
+        tls.check_authorities(value)
+        return value
+
+    @pydantic.field_validator("broker_tls_cert")
+    @classmethod
+    def _broker_cert(cls, value: str) -> str:
+        tls.check_readable(value)
+        return value
+
+    @pydantic.field_validator("broker_tls_key")
+    @classmethod
+    def _broker_key(cls, value: str, info: pydantic.ValidationInfo) -> str:
+        _pair(info, "broker_tls", value)
+        return value
+
+    @property
+    def broker_tls(self) -> tls.Tls:
+        """TLS of connections to RabbitMQ."""
+        return tls.Tls(self.broker_tls_ca, self.broker_tls_cert, self.broker_tls_key, self.broker_tls_server_name)
+
+    def address(self, role: str) -> tls.BrokerAddress:
+        """What a role connects to; arguments as those of `broker`."""
+        return tls.BrokerAddress(self.broker(role), self.broker_tls)
 
     def broker(self, role: str) -> str:
         """The broker URL of a role.
@@ -93,6 +142,15 @@ class RedisSettings(Group):
         description="Redis; needs `maxmemory-policy noeviction`. `redis+sentinel://host:port,host:port/service` is the "
         "master that Sentinels look after, `redis+cluster://host:port,host:port` a Redis Cluster; with `rediss`, over TLS.",
     )
+    redis_tls_ca: str = Field(
+        "",
+        description="PEM file of authorities that `rediss` URLs are verified against, beside the system's. "
+        "Options of the URL take precedence over these settings.",
+    )
+    redis_tls_cert: str = Field("", description="PEM file of the client certificate for Redis, where it asks for one.")
+    redis_tls_key: str = Field(
+        "", description="PEM file of its key, not encrypted. Default: the key is in the file of the certificate."
+    )
     redis_prefix: str = Field("robot:", pattern=r"^[A-Za-z0-9:_.-]{1,64}$", description="Prefix of every Redis key.")
 
     @pydantic.field_validator("redis_url")
@@ -100,6 +158,29 @@ class RedisSettings(Group):
     def _redis(cls, value: SecretStr) -> SecretStr:
         redis_url.parse(value.get_secret_value())
         return value
+
+    @pydantic.field_validator("redis_tls_ca")
+    @classmethod
+    def _redis_ca(cls, value: str) -> str:
+        tls.check_authorities(value)
+        return value
+
+    @pydantic.field_validator("redis_tls_cert")
+    @classmethod
+    def _redis_cert(cls, value: str) -> str:
+        tls.check_readable(value)
+        return value
+
+    @pydantic.field_validator("redis_tls_key")
+    @classmethod
+    def _redis_key(cls, value: str, info: pydantic.ValidationInfo) -> str:
+        _pair(info, "redis_tls", value)
+        return value
+
+    @property
+    def redis_tls(self) -> tls.Tls:
+        """TLS of connections to Redis."""
+        return tls.Tls(self.redis_tls_ca, self.redis_tls_cert, self.redis_tls_key)
 
 
 class QueueSettings(Group):

@@ -24,12 +24,16 @@ from dispatch.config.groups import (
     RedisSettings,
     WorkerSettings,
 )
+from dispatch.config.tls import Tls
 from dispatch.errors import ConfigurationError
 
 PREFIX = "DISPATCH_"
 
 #: Written into ``.run/env`` for clients; not a setting, and no misspelling when a shell sources that file.
 _FOR_CLIENTS = frozenset({"http_url"})
+
+#: Roles with a broker URL of their own.
+_ROLES = ("gateway", "worker", "monitor", "replay", "admin")
 
 #: Seconds: within this a request is answered, whatever RabbitMQ and Redis do (P7).
 ANSWER_WITHIN = 5.0
@@ -115,6 +119,9 @@ def _problem(error: Any) -> str:
 
 def _contradictions(settings: Settings) -> list[str]:
     """Settings that are each right and wrong together."""
+    amqps = any(settings.broker(role).startswith("amqps:") for role in _ROLES)
+    https = settings.management_url.get_secret_value().startswith("https:")
+    rediss = settings.redis_url.get_secret_value().startswith("rediss")
     checks = {
         f"{PREFIX}CONCURRENCY_MIN must not exceed {PREFIX}CONCURRENCY_MAX": settings.concurrency_min
         > settings.concurrency_max,
@@ -131,5 +138,11 @@ def _contradictions(settings: Settings) -> list[str]:
             settings.result_ttl
             <= sum(rung.seconds for rung in settings.ladder.rungs) + settings.queue_ttl + settings.lease
         ),
+        # Certificates beside URLs without TLS: the password would go over the wire in clear, against all appearance.
+        f"{PREFIX}BROKER_TLS_* have no effect: no URL is amqps:// or https://": (
+            settings.broker_tls != Tls() and not amqps and not https
+        ),
+        f"{PREFIX}REDIS_TLS_* have no effect: {PREFIX}REDIS_URL is not rediss": settings.redis_tls != Tls()
+        and not rediss,
     }
     return [text for text, wrong in checks.items() if wrong]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 
+from dispatch.config.tls import Where
 from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
 from dispatch.deadletters.walk import StopWalk, walk
 from dispatch.deadletters.walk_lock import WalkLock
@@ -77,7 +78,7 @@ class BulkRedrives:
 
 
 def redrive_matching(
-    broker_url: str,
+    broker: Where,
     service: DeadLetterService,
     lock: WalkLock,
     bulk: BulkRedrive,
@@ -87,7 +88,7 @@ def redrive_matching(
     """Redrive what a filter matches; works also with Redis wiped.
 
     Args:
-        broker_url: the ``replay`` role's.
+        broker: the ``replay`` role's.
         service: redrives one.
         lock: held.
         bulk: which dead letters, how many, how fast.
@@ -110,7 +111,7 @@ def redrive_matching(
         on_outcome(dead_letter, outcome)
         return outcome in (RedriveOutcome.SENT, RedriveOutcome.STALE)
 
-    walk(broker_url, lock, visit, rate=bulk.rate)
+    walk(broker, lock, visit, rate=bulk.rate)
     return sent
 
 
@@ -129,7 +130,7 @@ def _redrive(service: DeadLetterService, dead_letter: Message, by: str) -> Redri
 
 
 def discard_matching(
-    broker_url: str,
+    broker: Where,
     service: DeadLetterService,
     lock: WalkLock,
     wanted: DeadLetterFilter,
@@ -158,4 +159,4 @@ def discard_matching(
         on_discard(dead_letter)
         return True
 
-    return walk(broker_url, lock, visit)
+    return walk(broker, lock, visit)

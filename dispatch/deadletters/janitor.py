@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from dispatch.background import Background
+from dispatch.config.tls import Where
 from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives, redrive_matching
 from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
 from dispatch.deadletters.walk import CHANNEL_SIZE, walk
@@ -30,7 +31,7 @@ class Janitor(Background):
 
     Args:
         redis: the process's handle.
-        broker_url: the ``replay`` role's.
+        broker: the ``replay`` role's.
         service: redrives one dead letter.
         tasks: reads records.
         records: of dead letters.
@@ -41,7 +42,7 @@ class Janitor(Background):
     def __init__(
         self,
         redis: RedisHandle,
-        broker_url: str,
+        broker: Where,
         service: DeadLetterService,
         *,
         tasks: TaskStore,
@@ -51,7 +52,7 @@ class Janitor(Background):
     ) -> None:
         super().__init__("janitor", interval=interval)
         self._redis = redis
-        self._broker_url = broker_url
+        self._broker = broker
         self._service = service
         self._tasks = tasks
         self._records = records
@@ -72,8 +73,8 @@ class Janitor(Background):
             with WalkLock(self._redis).held() as lock:
                 # Read again: the janitor that held the lock before may have done it.
                 if self._records.recorded_marker() != ALL_RECORDED:
-                    record_missing(self._broker_url, lock, self._tasks, self._records, self._ladders)
-                clear_stale(self._broker_url, lock, self._tasks, self._records, self._missed)
+                    record_missing(self._broker, lock, self._tasks, self._records, self._ladders)
+                clear_stale(self._broker, lock, self._tasks, self._records, self._missed)
                 if (bulk := self._bulk.next()) is not None:
                     self._redrive(bulk, lock)
         except WalkInProgress:
@@ -83,7 +84,7 @@ class Janitor(Background):
         outcomes: list[RedriveOutcome] = []
         try:
             redrive_matching(
-                self._broker_url, self._service, lock, bulk, on_outcome=lambda _, outcome: outcomes.append(outcome)
+                self._broker, self._service, lock, bulk, on_outcome=lambda _, outcome: outcomes.append(outcome)
             )
         except Exception as exc:
             sent = outcomes.count(RedriveOutcome.SENT)
@@ -99,7 +100,7 @@ class Janitor(Background):
 
 
 def clear_stale(
-    broker_url: str,
+    broker: Where,
     lock: WalkLock,
     tasks: TaskStore,
     records: DeadLetterRecords,
@@ -108,7 +109,7 @@ def clear_stale(
     """Remove the dead letters of tasks that were redriven or discarded, and second copies of the same death.
 
     Args:
-        broker_url: the ``replay`` role's.
+        broker: the ``replay`` role's.
         lock: held.
         tasks: the records.
         records: which tasks are flagged.
@@ -141,7 +142,7 @@ def clear_stale(
         seen.add(identity)
         return again
 
-    removed = walk(broker_url, lock, visit)
+    removed = walk(broker, lock, visit)
     undecided |= _being_redriven(tasks, list(flagged))
     undecided |= _still_missed(not_found, missed) if missed is not None else set()
     records.unflag({task_id: count for task_id, count in flagged.items() if task_id not in undecided})
@@ -164,12 +165,12 @@ def _still_missed(not_found: set[str], missed: dict[str, int]) -> set[str]:
 
 
 def record_missing(
-    broker_url: str, lock: WalkLock, tasks: TaskStore, records: DeadLetterRecords, ladders: Ladders
+    broker: Where, lock: WalkLock, tasks: TaskStore, records: DeadLetterRecords, ladders: Ladders
 ) -> int:
     """Record the dead letters that have no record: Redis lost its data, and the recorder's copies are long gone.
 
     Args:
-        broker_url: the ``replay`` role's.
+        broker: the ``replay`` role's.
         lock: held.
         tasks: the records.
         records: of dead letters.
@@ -195,7 +196,7 @@ def record_missing(
             log.exception("dead letter can't be recorded; it stays in the DLQ", task_id=dead_letter.task_id)
         return False
 
-    walk(broker_url, lock, visit)
+    walk(broker, lock, visit)
     if records.recorded_marker() == marker:  # otherwise Redis lost its data again meanwhile
         records.set_recorded_marker(ALL_RECORDED)
     if recorded:

@@ -14,8 +14,9 @@ from typing import Any
 from kombu import Connection, Consumer, Queue
 
 from dispatch.background import Background
-from dispatch.broker import provision
+from dispatch.broker import connections, provision
 from dispatch.broker.decoding import decode
+from dispatch.config.tls import Where
 from dispatch.crashpoints import reach
 from dispatch.errors import StoreUnavailable
 from dispatch.protocol import names
@@ -41,14 +42,14 @@ class DeadLetterRecorder(Background):
     """Consumes the recorder queue on a thread and a connection of its own.
 
     Args:
-        broker_url: the worker's.
+        broker: the worker's.
         records: of dead letters.
         ladders: of the task types, for records that have to be rebuilt.
     """
 
-    def __init__(self, broker_url: str, records: DeadLetterRecords, ladders: Ladders) -> None:
+    def __init__(self, broker: Where, records: DeadLetterRecords, ladders: Ladders) -> None:
         super().__init__("recorder", interval=RECONNECT)
-        self._broker_url = broker_url
+        self._broker = broker
         self._records = records
         self._ladders = ladders
         self._waiting: list[tuple[float, Any]] = []
@@ -56,7 +57,7 @@ class DeadLetterRecorder(Background):
     def step(self) -> None:
         """Consume until the connection breaks; what was in hand is unacked and delivered again."""
         self._waiting.clear()
-        with Connection(self._broker_url, heartbeat=20, connect_timeout=4) as connection:
+        with connections.connection(self._broker, heartbeat=20, connect_timeout=4) as connection:
             provision.connect(connection)
             self._consume(connection)
 

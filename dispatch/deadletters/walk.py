@@ -16,8 +16,9 @@ from typing import Any
 from amqp.exceptions import AMQPError
 from kombu import Connection
 
-from dispatch.broker import provision
+from dispatch.broker import connections, provision
 from dispatch.broker.decoding import decode
+from dispatch.config.tls import Where
 from dispatch.deadletters.walk_lock import WalkLock
 from dispatch.protocol import names
 from dispatch.protocol.message import Message
@@ -34,11 +35,11 @@ class StopWalk(Exception):
     """Raised by a visitor: the walk is over, this message stays."""
 
 
-def walk(broker_url: str, lock: WalkLock, visit: Callable[[Message], bool], *, rate: float = 0.0) -> int:
+def walk(broker: Where, lock: WalkLock, visit: Callable[[Message], bool], *, rate: float = 0.0) -> int:
     """Show every dead letter to a visitor.
 
     Args:
-        broker_url: the ``replay`` role's.
+        broker: the ``replay`` role's.
         lock: held.
         visit: called with each dead letter; True takes it out, `StopWalk` ends the walk.
         rate: messages a second that are taken out at most; 0 is no limit.
@@ -49,7 +50,7 @@ def walk(broker_url: str, lock: WalkLock, visit: Callable[[Message], bool], *, r
     Raises:
         Exception: what the visitor or the connection raised; what was not taken out is back in the queue.
     """
-    with Connection(broker_url, heartbeat=30, connect_timeout=4) as connection:
+    with connections.connection(broker, heartbeat=30, connect_timeout=4) as connection:
         provision.connect(connection)
         return _Walk(connection, lock).through(visit, 1 / rate if rate > 0 else 0.0)
 

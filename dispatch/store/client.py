@@ -6,9 +6,10 @@ cluster: there an ordered list goes step by step, and one whose order does not m
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import redis
@@ -19,9 +20,10 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as Silent
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from dispatch.config.redis_url import Address, RedisKind, parse
+from dispatch.config.tls import OLDEST, Tls
 
 RedisCommand = tuple[Any, ...]
 
@@ -48,12 +50,13 @@ class Client(Protocol):
         """Close every connection."""
 
 
-def connect(url: str, timeout: float) -> Client:
+def connect(url: str, timeout: float, tls: Tls | None = None) -> Client:
     """A client for a URL; nothing is sent yet.
 
     Args:
         url: see `dispatch.config.redis_url`.
         timeout: seconds for each answer of a server, and for connecting to it.
+        tls: for ``rediss``; the URL's own options take precedence.
 
     Returns:
         The client.
@@ -62,9 +65,17 @@ def connect(url: str, timeout: float) -> Client:
         ValueError: the URL is none of ours.
     """
     address = parse(url)
+    trust = _trust(tls or Tls()) if url.startswith("rediss") else {}
     if address.kind is RedisKind.CLUSTER:
-        return _Cluster(address, timeout)
-    return _SingleServer(_master(address, timeout) if address.kind is RedisKind.SENTINEL else _single(address, timeout))
+        return _Cluster(address, timeout, trust)
+    make = _master if address.kind is RedisKind.SENTINEL else _single
+    return _SingleServer(make(address, timeout, trust))
+
+
+def _trust(tls: Tls) -> dict[str, Any]:
+    """Of a client that verifies chain and name, as redis-py takes it; the authorities come beside the system's."""
+    files = {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
+    return {"ssl_min_version": OLDEST, **{name: path for name, path in files.items() if path}}
 
 
 def _options(timeout: float) -> dict[str, Any]:
@@ -76,16 +87,18 @@ def _once_more() -> Retry:
     return Retry(NoBackoff(), 1, supported_errors=(Disconnected,))
 
 
-def _single(address: Address, timeout: float) -> redis.Redis:
-    client: redis.Redis = redis.Redis.from_url(address.url, **_options(timeout), retry=_once_more(), retry_on_error=[])
+def _single(address: Address, timeout: float, trust: Mapping[str, Any]) -> redis.Redis:
+    options = {**trust, **_options(timeout)}  # the URL's own win in redis-py
+    client: redis.Redis = redis.Redis.from_url(address.url, **options, retry=_once_more(), retry_on_error=[])
     return client
 
 
-def _own(address: Address) -> dict[str, Any]:
+def _own(address: Address, trust: Mapping[str, Any]) -> dict[str, Any]:
     """The URL's credentials, database and options, as redis-py takes them."""
     own = dict(parse_url(address.url))  # type: ignore[no-untyped-call]
     tls = own.pop("connection_class", None) is not None
     return {
+        **trust,
         **{name: value for name, value in own.items() if name not in ("host", "port")},
         **({"ssl": True} if tls else {}),
     }
@@ -107,12 +120,35 @@ class _MasterTlsConnection(_Disconnecting, SentinelManagedSSLConnection):
     pass
 
 
-def _master(address: Address, timeout: float) -> redis.Redis:
+class _Sentinels(Sentinel):
+    """redis-py drops why no Sentinel answered: here that is the cause of the error."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        self._failure: Exception | None = None
+        for sentinel in self.sentinels:
+            sentinel.sentinel_masters = functools.partial(self._masters, sentinel.sentinel_masters)  # type: ignore[method-assign]
+
+    def _masters(self, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except redis.RedisError as exc:
+            self._failure = exc
+            raise
+
+    def discover_master(self, service_name: str) -> Any:
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError as exc:
+            raise exc from self._failure
+
+
+def _master(address: Address, timeout: float, trust: Mapping[str, Any]) -> redis.Redis:
     """The master, asked for at each connection; all Sentinels together get the time that one server gets."""
     share = timeout / len(address.nodes)
-    own = _own(address)
+    own = _own(address, trust)
     tls = {name: value for name, value in own.items() if name.startswith("ssl")}
-    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+    sentinels = _Sentinels(
         address.nodes,
         sentinel_kwargs={
             **tls,
@@ -170,10 +206,12 @@ class _Cluster:
     Args:
         address: some of its nodes.
         timeout: seconds for each answer of a node.
+        trust: redis-py's options of TLS.
     """
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float, trust: Mapping[str, Any]) -> None:
         self._address = address
+        self._trust = trust
         self._timeout = timeout
         self._lock = threading.Lock()
         self._found: Any = None
@@ -225,7 +263,7 @@ class _Cluster:
             return self._found
 
     def _look_up(self) -> Any:
-        own = _own(self._address)
+        own = _own(self._address, self._trust)
         own.pop("db", None)
         return RedisCluster(
             startup_nodes=[ClusterNode(*node) for node in self._address.nodes],  # type: ignore[no-untyped-call]

@@ -14,13 +14,16 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from dispatch.config import tls
 from dispatch.config.groups import RedisSettings
 from dispatch.errors import StoreError, StoreUnavailable
 from dispatch.protocol.record import State
 from dispatch.store import client as clients
 from dispatch.store.client import RedisCommand
 from dispatch.store.keys import RedisKeys
-from dispatch.telemetry import tracing
+from dispatch.telemetry import logger, tracing
+
+log = logger(__name__)
 
 #: Seconds during which calls fail at once after Redis did not answer one: a silent Redis must not occupy every thread.
 BREAK = 0.5
@@ -87,6 +90,7 @@ class CircuitBreaker:
 
     def __init__(self) -> None:
         self._open_until = 0.0
+        self._refusal = ""
         self._lock = threading.Lock()
 
     def enter(self) -> None:
@@ -100,15 +104,25 @@ class CircuitBreaker:
         with self._lock:
             now = time.monotonic()
             if now < self._open_until:
-                raise StoreUnavailable
+                raise _unavailable(self._refusal)
             self._open_until = now + BREAK
 
-    def failed(self) -> None:
-        """Redis did not answer a call."""
+    def failed(self, refusal: str = "") -> None:
+        """Redis did not answer a call.
+
+        Args:
+            refusal: why TLS failed, where that is the reason; logged when it changes.
+        """
+        if refusal and refusal != self._refusal:
+            log.warning("no connection to Redis", reason=refusal)
+        self._refusal = refusal
         self._open_until = time.monotonic() + BREAK
 
     def succeeded(self) -> None:
         """Redis answered a call."""
+        if self._refusal:
+            log.info("connected to Redis again")
+            self._refusal = ""
         self._open_until = 0.0
 
 
@@ -125,7 +139,7 @@ class RedisHandle:
         self._scripts = scripts()
         self._by_sha = {script.sha: script for script in self._scripts.values()}
         self._breaker = CircuitBreaker()
-        self._client = clients.connect(settings.redis_url.get_secret_value(), timeout)
+        self._client = clients.connect(settings.redis_url.get_secret_value(), timeout, settings.redis_tls)
 
     def script(self, name: str, keys: Sequence[str], *args: str | float) -> RedisCommand:
         """A script's run, for `run`."""
@@ -190,8 +204,9 @@ class RedisHandle:
         try:
             answers = call()
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
-            self._breaker.failed()
-            raise StoreUnavailable from exc
+            refusal = tls.refusal(exc)
+            self._breaker.failed(refusal)
+            raise _unavailable(refusal) from exc
         except ResponseError as exc:
             if isinstance(exc, _UNAVAILABLE) or str(exc).rpartition(_PIPELINE_ERROR)[2].startswith(
                 _UNAVAILABLE_PREFIXES
@@ -227,6 +242,12 @@ class RedisHandle:
             "db.operation.batch.size": len(commands),
         }
         return tracing.detail(f"redis {' '.join(names)}", attributes)
+
+
+def _unavailable(refusal: str) -> StoreUnavailable:
+    exc = StoreUnavailable(f"Redis: {refusal}") if refusal else StoreUnavailable()
+    exc.refusal = refusal
+    return exc
 
 
 def _next_message(subscription: redis.client.PubSub, seconds: float) -> bool:

@@ -19,6 +19,7 @@ from celery.worker.control import Panel
 
 from dispatch import __version__
 from dispatch.background import Background
+from dispatch.broker import connections
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.deadletters.janitor import Janitor
@@ -87,10 +88,10 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     worker.quiet = worker.quiet or not sys.stdout.isatty()  # Celery's banner is for people only
     check_time_limits(celery.dispatch_types, settings)
     metrics.register_types(celery.dispatch_types)
-    celery.conf.broker_url = settings.broker("worker")
+    celery.conf.update(connections.celery(settings.address("worker")))
     ladders = Ladders.of_types(settings.ladder, celery.dispatch_types.values())
     redis = RedisHandle(settings, timeout=REDIS_TIMEOUT)
-    publisher = Publisher(settings.broker("worker"), timeout=settings.publish_timeout)
+    publisher = Publisher(settings.address("worker"), timeout=settings.publish_timeout)
     router = _router(redis, publisher, ladders, settings)
     celery.dispatch_worker = WorkerParts(router, Shutdown(router.loop))
     celery.dispatch_run = ChildRunner(settings, ladders).run
@@ -178,7 +179,7 @@ class _DispatchStep(bootsteps.StartStopStep):
         app.dispatch_worker.shutdown.install()
         tracing.start("worker")
         app.dispatch_worker.router.start()
-        self._publisher = Publisher(settings.broker("replay"), timeout=settings.publish_timeout)
+        self._publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout)
         self._publisher.start()
         self._threads = self._maintenance(parent, app.dispatch_worker.router, self._publisher, settings)
         for thread in self._threads:
@@ -198,10 +199,10 @@ class _DispatchStep(bootsteps.StartStopStep):
                 send=functools.partial(_send, router, publisher),
                 settings=settings,
             ),
-            DeadLetterRecorder(settings.broker("worker"), dead_letters, ladders),
+            DeadLetterRecorder(settings.address("worker"), dead_letters, ladders),
             Janitor(
                 redis,
-                settings.broker("replay"),
+                settings.address("replay"),
                 DeadLetterService(tasks, dead_letters, publisher, ladders),
                 tasks=tasks,
                 records=dead_letters,

@@ -223,7 +223,7 @@ FAULTS = {
     "does not hear": lambda proxy: proxy.hold(UP),
     "is not heard": lambda proxy: proxy.hold(DOWN),
 }
-STEPS = ("reserve_key", "accept", "mark_published")
+STEPS = ("reserve_idempotency_key", "accept", "mark_published")
 
 
 def test_redis_may_fail_at_every_step_and_every_error_is_true(bench):

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import redis
 
 from launcher.ports import Ports
+from support.certificates import Certificate
 from support.waiting import eventually
 
 SERVICE = "robots"
@@ -29,6 +31,7 @@ class Server:
     port: int
     command: list[str]
     log: Path
+    tls: Mapping[str, Any] = dataclasses.field(default_factory=dict)  #: redis-py's options of a client
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -42,11 +45,11 @@ class Server:
         return False
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, decode_responses=True)
+        return redis.Redis(host="127.0.0.1", port=self.port, decode_responses=True, **self.tls)
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"{_scheme(self)}://127.0.0.1:{self.port}/0"
 
     def lose_data(self) -> None:
         """Killed, its files deleted, started again."""
@@ -75,7 +78,7 @@ class Watched:
 
     @property
     def url(self) -> str:
-        return f"redis+sentinel://{','.join(f'127.0.0.1:{each.port}' for each in self.sentinels)}/{SERVICE}/0"
+        return f"{_scheme(self.servers[0])}+sentinel://{','.join(f'127.0.0.1:{each.port}' for each in self.sentinels)}/{SERVICE}/0"
 
     def master(self) -> Server:
         """Whom the Sentinels name."""
@@ -92,7 +95,7 @@ class Masters:
 
     @property
     def url(self) -> str:
-        return f"redis+cluster://{','.join(f'127.0.0.1:{each.port}' for each in self.servers)}"
+        return f"{_scheme(self.servers[0])}+cluster://{','.join(f'127.0.0.1:{each.port}' for each in self.servers)}"
 
     def whole(self) -> bool:
         """Whether every node knows every slot."""
@@ -107,8 +110,36 @@ class Masters:
         return found
 
 
+@dataclasses.dataclass(frozen=True)
+class ServerTls:
+    """Files of servers that answer over TLS only, and that ask clients, and one another, for a certificate."""
+
+    ca: str
+    own: Certificate
+
+    def lines(self, port: int) -> str:
+        return (
+            f"port 0\ntls-port {port}\ntls-ca-cert-file {self.ca}\ntls-cert-file {self.own.cert}\n"
+            f"tls-key-file {self.own.key}\ntls-auth-clients yes\ntls-replication yes\ntls-cluster yes\n"
+        )
+
+    def client(self) -> dict[str, Any]:
+        """Of the test itself, which may look at servers with any name."""
+        return {
+            "ssl": True,
+            "ssl_check_hostname": False,
+            "ssl_ca_certs": self.ca,
+            "ssl_certfile": self.own.cert,
+            "ssl_keyfile": self.own.key,
+        }
+
+
+def _scheme(server: Server) -> str:
+    return "rediss" if server.tls else "redis"
+
+
 @contextlib.contextmanager
-def _servers() -> Iterator[Callable[..., Server]]:
+def _servers(tls: ServerTls | None = None) -> Iterator[Callable[..., Server]]:
     base = Path(tempfile.mkdtemp(prefix="robot-dispatch-redis-"))
     ports = Ports(base / "ports.json")
     made: list[Server] = []
@@ -119,9 +150,15 @@ def _servers() -> Iterator[Callable[..., Server]]:
         directory.mkdir()
         port = ports.claim(name)
         bus = f"cluster-enabled yes\ncluster-port {ports.claim(f'{name}-bus')}\n" if mode == "cluster" else ""
-        common = f"port {port}\nbind 127.0.0.1\ndir {directory}\n{bus}{lines}"
+        listens = tls.lines(port) if tls else f"port {port}\n"
+        common = f"{listens}bind 127.0.0.1\ndir {directory}\n{bus}{lines}"
         (directory / "redis.conf").write_text(common)
-        server = Server(port, ["redis-server", str(directory / "redis.conf"), *options], directory / "log")
+        server = Server(
+            port,
+            ["redis-server", str(directory / "redis.conf"), *options],
+            directory / "log",
+            tls.client() if tls else {},
+        )
         made.append(server)
         server.start()
         return server
@@ -136,17 +173,17 @@ def _servers() -> Iterator[Callable[..., Server]]:
 
 
 @contextlib.contextmanager
-def single() -> Iterator[Server]:
+def single(tls: ServerTls | None = None) -> Iterator[Server]:
     """One server, as durable as ours are."""
-    with _servers() as make:
+    with _servers(tls) as make:
         yield make("server", 'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\n')
 
 
 @contextlib.contextmanager
-def sentinels() -> Iterator[Watched]:
+def sentinels(tls: ServerTls | None = None) -> Iterator[Watched]:
     """A master and its replica, watched by three Sentinels that know each other."""
     durable = "appendonly yes\nrepl-diskless-sync-delay 0\n"
-    with _servers() as make:
+    with _servers(tls) as make:
         master = make("server", durable)
         replica = make("server", f"{durable}replicaof 127.0.0.1 {master.port}\n")
         watch = (
@@ -167,9 +204,9 @@ def _settled(sentinel: Server) -> bool:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Masters]:
+def cluster(tls: ServerTls | None = None) -> Iterator[Masters]:
     """Three masters that share the slots."""
-    with _servers() as make:
+    with _servers(tls) as make:
         servers = [make("cluster", f"cluster-node-timeout {DOWN_AFTER * 2}\nappendonly yes\n") for _ in range(3)]
         share = _SLOTS // len(servers) + 1
         for number, server in enumerate(servers):

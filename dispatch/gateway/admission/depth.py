@@ -47,7 +47,8 @@ class DepthReader(Background):
         self._rate_due = 0.0
         self._changed = threading.Condition()
         self._read_at: float | None = None
-        self._failing = False
+        self._failed_at: float | None = None
+        self.failure = ""  #: why the latest read failed, without a secret; empty when it did not
 
     def close(self) -> None:
         """Stop reading."""
@@ -65,7 +66,8 @@ class DepthReader(Background):
         with self._changed:
             asked = time.monotonic()
             self.wake()
-            return self._changed.wait_for(lambda: self._read_at is not None and self._read_at >= asked, timeout)
+            self._changed.wait_for(lambda: _since(asked, self._read_at) or _since(asked, self._failed_at), timeout)
+            return _since(asked, self._read_at)
 
     @property
     def fresh(self) -> bool:
@@ -81,6 +83,9 @@ class DepthReader(Background):
             self._gauge.close()
             metrics.REFUSING.set(self._guard.full())
             self._log_turn(self._gauge.reason(exc))
+            with self._changed:
+                self._failed_at = started
+                self._changed.notify_all()
             return
         self._guard.observe(ready)
         metrics.DEPTH.set(ready)
@@ -98,9 +103,13 @@ class DepthReader(Background):
         self._gauge.close()
 
     def _log_turn(self, error: str) -> None:
-        """Log when an outage begins and ends, not every second of it."""
-        if error and not self._failing:
+        """Log when an outage begins, has another reason, and ends, not every second of it."""
+        if error and error != self.failure:
             log.warning("reading the work queue depth failed: the 429 guard admits all tasks", reason=error)
-        elif self._failing and not error:
+        elif self.failure and not error:
             log.info("reading the work queue depth works again")
-        self._failing = bool(error)
+        self.failure = error
+
+
+def _since(asked: float, at: float | None) -> bool:
+    return at is not None and at >= asked

@@ -24,12 +24,20 @@ SLUGS = {"store": "store-unavailable", "broker": "broker-unavailable"}
 class BrokerProbe(Protocol):
     """Sends the broker a request; implemented by `dispatch.gateway.admission.depth.DepthReader`."""
 
+    @property
+    def failure(self) -> str:
+        """Why the latest request failed, without a secret; empty when it did not."""
+
     def probe(self, timeout: float) -> bool:
         """Whether the broker responded within `timeout` seconds."""
 
 
 class PublisherState(Protocol):
     """Implemented by `dispatch.broker.publisher.Publisher`."""
+
+    @property
+    def refusal(self) -> str:
+        """Why TLS keeps it from connecting; empty when it does not."""
 
     def ready(self) -> bool:
         """Whether a publish could be written."""
@@ -47,8 +55,10 @@ def broker_check(probe: BrokerProbe, publisher: PublisherState) -> Check:
 
     def check() -> str | None:
         if not probe.probe(CHECK_TIMEOUT):
-            return "RabbitMQ did not return the depth of the work queue in time"
-        return None if publisher.ready() else "RabbitMQ accepts no messages (no connection, or an alarm)"
+            return _with("RabbitMQ did not return the depth of the work queue in time", probe.failure)
+        if publisher.ready():
+            return None
+        return _with("RabbitMQ accepts no messages (no connection, or an alarm)", publisher.refusal)
 
     return check
 
@@ -59,11 +69,16 @@ def store_check(store: StoreProbe) -> Check:
     def check() -> str | None:
         try:
             health = store.ping()
-        except StoreUnavailable:
-            return "Redis did not respond in time"
+        except StoreUnavailable as exc:
+            return _with("Redis did not respond in time", exc.refusal)
         return None if health.noeviction else "Redis may evict records: set maxmemory-policy noeviction"
 
     return check
+
+
+def _with(failure: str, reason: str) -> str:
+    reason = reason.partition(", certificate is not valid for ")[0]  # the check is open to everybody: no host
+    return f"{failure}: {reason}" if reason else failure
 
 
 class Readiness:

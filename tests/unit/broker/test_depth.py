@@ -37,7 +37,7 @@ class FakeConnection:
 
 @pytest.fixture
 def gauge(monkeypatch):
-    monkeypatch.setattr(module.kombu, "Connection", FakeConnection)
+    monkeypatch.setattr(module.connections, "connection", FakeConnection)
     monkeypatch.setattr(module.provision, "connect", lambda _connection: None)
     return DepthGauge(load({"DISPATCH_BROKER_URL": "amqp://u:hush@h/v"}))
 

@@ -16,7 +16,7 @@ class FakeConnection:
     """A connection whose state a test sets."""
 
     def __init__(self, url="", *, opens=True):
-        self.url = url
+        self.url, self.error = url, None
         self.opened, self.closed = threading.Event(), threading.Event()
         self.blocked = self.takes = self.retired = False
         self.silent_for = self.refused_for = 0.0

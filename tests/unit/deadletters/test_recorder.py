@@ -124,7 +124,7 @@ def test_after_a_reconnect_what_waited_is_the_brokers_again(monkeypatch):
         def __init__(self, *_args, **_options):
             raise ConnectionRefusedError
 
-    monkeypatch.setattr(module, "Connection", Refused)
+    monkeypatch.setattr(module.connections, "connection", Refused)
     recorder, _ = made()
     recorder._waiting.append((0.0, types.SimpleNamespace()))
     with pytest.raises(ConnectionRefusedError):

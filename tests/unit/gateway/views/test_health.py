@@ -90,6 +90,7 @@ class Asked:
 
     def __init__(self, answer):
         self.answer = answer
+        self.failure = self.refusal = ""
 
     def probe(self, timeout):
         assert timeout <= 0.5
@@ -113,6 +114,26 @@ def test_the_broker_must_answer_and_take_messages(probe, ready, wrong):
 
     assert (wrong is None) == (found is None)
     assert wrong is None or wrong in found
+
+
+def test_the_reason_is_added_where_it_is_known_without_the_host():
+    refused = Asked(answer=False)
+    refused.failure = refused.refusal = (
+        "its certificate was refused: Hostname mismatch, certificate is not valid for 'h1'"
+    )
+    half = Asked(answer=True)
+    half.refusal = refused.refusal
+    half.ready = lambda: False
+    store = StoreUnavailable()
+    store.refusal = "its certificate was refused: certificate has expired"
+
+    assert readiness.broker_check(refused, refused)().endswith(
+        "in time: its certificate was refused: Hostname mismatch"
+    )
+    assert readiness.broker_check(half, half)().endswith("alarm): its certificate was refused: Hostname mismatch")
+    assert readiness.store_check(Asked(store))().endswith(
+        "in time: its certificate was refused: certificate has expired"
+    )
 
 
 @pytest.mark.parametrize(
