@@ -24,7 +24,7 @@ MISSING, MALFORMED, UNKNOWN, PEER, HOST, ORIGIN, FORWARDED = REASONS = (
     "missing", "malformed", "unknown", "peer", "host", "origin", "forwarded",
 )  # fmt: skip
 
-#: Headers by which a proxy tells of the client that it serves, as names of the WSGI environment.
+#: Headers by which a proxy names the client that it serves, as names of the WSGI environment.
 _FORWARDING = frozenset({"HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP"})
 _X_FORWARDED = "HTTP_X_FORWARDED_"
 

@@ -17,7 +17,7 @@ DRAINED, CLOSED = OUTCOMES = ("drained", "closed")
 def settle(response: Response) -> Response:
     """Drain the request's body; runs after every request.
 
-    Only gunicorn's bodies can be drained (`dispatch.gateway.http.wire.Body`), not those of other servers.
+    Only gunicorn's bodies can be drained (`dispatch.gateway.http.wire.DrainableBody`), not those of other servers.
     """
     body = flask.request.environ.get("wsgi.input")
     if getattr(body, "unread", False):

@@ -81,7 +81,7 @@ class TimedUnreader(unreader.SocketUnreader):  # type: ignore[misc]
         return data
 
 
-class Body(body.Body):  # type: ignore[misc]
+class DrainableBody(body.Body):  # type: ignore[misc]
     """A request body whose end is certain, and which can be drained.
 
     Args:
@@ -177,7 +177,7 @@ class StrictRequest(message.Request):  # type: ignore[misc]
         """Choose how the body is read."""
         super().set_body_reader()
         self.unreader.limit(self.limits.body)
-        self.body = Body(self.body.reader, self, self.limits)
+        self.body = DrainableBody(self.body.reader, self, self.limits)
 
 
 def install(limits: Limits) -> None:
