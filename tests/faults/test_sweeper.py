@@ -167,7 +167,7 @@ def test_each_thing_that_it_settles_is_counted_and_told(bench, caplog):
     never, _ = _unpublished(bench)
     decided, silent, empty = (bench.submit("echo", {"message": "x", "failTimes": 1}) for _ in range(3))
     _die_after_the_decision(bench, decided)
-    bench.store._scripts.run(("HDEL", f"{bench.settings.redis_prefix}task:{{{empty}}}", "message"))
+    bench.store._redis.run(("HDEL", f"{bench.settings.redis_prefix}task:{{{empty}}}", "message"))
     with sweeping(bench, unpublished_grace=0.1, **SOON) as sweep:
         for task_id, event in (
             (never, "swept: never published"),

@@ -6,6 +6,7 @@ Imports nothing of ours: the command line and the ``env`` file are the interface
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -70,7 +71,8 @@ class Stack:
         old = self.kill(name)
         eventually(lambda: self.env.get(f"{name}_PID") not in (None, str(old)), 15, f"{name} was not restarted")
         wait = time.monotonic() + timeout
-        eventually(lambda: f"{name.lower():<11}ready" in self.status(), wait - time.monotonic(), self.status)
+        ready = re.compile(rf"^{name.lower()} +ready ", re.MULTILINE)
+        eventually(lambda: ready.search(self.status()), wait - time.monotonic(), self.status)
 
     def status(self) -> str:
         """What ``status`` says, whatever its exit status."""

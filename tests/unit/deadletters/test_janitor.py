@@ -33,7 +33,7 @@ class FakeTasks:
     def get(self, task_id):
         return self.held.get(task_id)
 
-    def get_many(self, task_ids):
+    def briefs(self, task_ids):
         return [self.held.get(task_id) for task_id in task_ids]
 
 

@@ -44,6 +44,9 @@ class World:
     def get(self, task_id):
         return self.held.get(task_id)
 
+    def hops(self, task_id):
+        return [] if task_id in self.held else None
+
     # the records of dead letters
     def redrive(self, dead_letter, copy, *, by, max_attempts):
         self.did.append(("recorded", dead_letter.cycle, dead_letter.seq, by))
