@@ -38,18 +38,6 @@ class Page:
     next: str | None  #: opaque; None at the end
 
 
-def get_many(redis: RedisHandle, task_ids: Sequence[str]) -> list[Record | None]:
-    """Whole records, messages included, in the order asked; None for each that is not there. For few tasks only.
-
-    Raises:
-        StoreUnavailable: Redis did not answer.
-    """
-    if not task_ids:
-        return []
-    answers = redis.gather(*(("HGETALL", redis.keys.task(task_id).record) for task_id in task_ids))
-    return [parse(task_id, fields) for task_id, fields in zip(task_ids, answers, strict=True)]
-
-
 def briefs(redis: RedisHandle, task_ids: Sequence[str]) -> list[Brief | None]:
     """Briefs of records in the order asked, in one round trip; None for each that is not there.
 

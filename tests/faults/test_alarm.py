@@ -49,10 +49,10 @@ def _submit(bench):
     """What a submission ends in, and how long it takes."""
     began = time.monotonic()
     try:
-        said = bench.submit("echo", PAYLOAD)
+        outcome = bench.submit("echo", PAYLOAD)
     except (InDoubt, NotSent) as exc:
-        said = exc
-    return said, time.monotonic() - began
+        outcome = exc
+    return outcome, time.monotonic() - began
 
 
 def test_an_alarm_is_answered_in_time_and_workers_go_on_when_it_is_over(settings, own_broker):
@@ -73,13 +73,13 @@ def test_an_alarm_is_answered_in_time_and_workers_go_on_when_it_is_over(settings
         answers = [_submit(bench) for _ in range(4)]
         quiet = bench.wait_for(before, State.SUCCEEDED)  # acks and Redis need no publishing
         watermark("0.6")
-        accepted = eventually(lambda: isinstance(said := _submit(bench)[0], str) and said, 30, "it is over")
+        accepted = eventually(lambda: isinstance(outcome := _submit(bench)[0], str) and outcome, 30, "it is over")
         doubted = answers[0][0].task_id
         records = [bench.finished(task_id, 30) for task_id in (failing, accepted, doubted)]
         bench.drained()
 
         assert worker.process.poll() is None
-    kinds = [type(said) for said, _ in answers]
+    kinds = [type(outcome) for outcome, _ in answers]
 
     assert max(seconds for _, seconds in answers) < 5
     assert kinds == [InDoubt, NotSent, NotSent, NotSent]

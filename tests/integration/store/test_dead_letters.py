@@ -172,7 +172,7 @@ def test_a_record_that_comes_back_is_listed_wherever_the_process_dies(case, step
 def test_a_redrive_that_is_cut_off_leaves_an_entry_that_no_list_shows(case):
     dead_letter = case.die()
     copy = redriven_copy(dead_letter)
-    with _dies_after(case.stores.redis, 3):  # the record says so, the list not yet
+    with _dies_after(case.stores.redis, 3):  # the record is written, the list not yet
         case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4)
     assert (case.record().cycle, case.record().state) == (1, State.SCHEDULED)
     assert case.redis.zcard(f"{case.prefix}dead") == 1
