@@ -2,7 +2,7 @@
 
 py-amqp waits for *any* ack on a channel; here each publish has a future of its own, found by its delivery tag.
 The locked writer and the one reader share a socket, so nobody may set a timeout on it after the handshake:
-reads wait in ``select``, writes are bounded by ``SO_SNDTIMEO``, and a stuck connection is ended by shutting its
+reads wait in ``poll``, writes are bounded by ``SO_SNDTIMEO``, and a stuck connection is ended by shutting its
 socket down from outside (`ConfirmingConnection.kill`).
 
 Source of the rules: RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"; for an unroutable mandatory
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import select
 import socket
 import threading
 import time
@@ -221,8 +220,8 @@ class ConfirmingConnection:
         transport = self._connection.transport
         while not self.closed.is_set() and self.error is None:
             tls = getattr(transport.sock, "pending", None)
-            ready = transport._read_buffer or (tls is not None and tls())  # noqa: SLF001 - a buffered frame never wakes select
-            if ready or select.select([transport.sock], [], [], 1.0)[0]:
+            ready = transport._read_buffer or (tls is not None and tls())  # noqa: SLF001 - a buffered frame makes no socket ready
+            if ready or connections.wait(transport.sock, 1.0):
                 self._connection.drain_events()
 
     def _message(self, message: Message, tag: int) -> Any:

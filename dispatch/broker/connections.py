@@ -7,6 +7,7 @@ imports this module: what Celery, Flower and `celery -b` connect by themselves g
 
 from __future__ import annotations
 
+import errno
 import select
 import ssl
 import threading
@@ -127,10 +128,32 @@ def _options(address: BrokerAddress) -> dict[str, Any] | bool:
     return {**_ALWAYS, **{name: value for name, value in files.items() if value}}
 
 
+def wait(sock: Any, seconds: float | None = None, *, write: bool = False) -> bool:
+    """Wait for a socket, whatever its number: ``select`` takes none above 1,023, which a gateway of many clients reaches.
+
+    Args:
+        sock: with a ``fileno``.
+        seconds: at most; None is for ever.
+        write: wait until it takes bytes instead of until it has some.
+
+    Returns:
+        Whether it is ready, or has failed, which the next read or write raises.
+
+    Raises:
+        OSError: another thread has closed it.
+    """
+    number = sock.fileno()
+    if number < 0:
+        raise OSError(errno.EBADF, "the connection is closed")
+    poll = select.poll()
+    poll.register(number, select.POLLOUT if write else select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1_000))
+
+
 class SharedSocket:
     """A TLS socket for one reading and one writing thread: OpenSSL lets only one at a time into a connection.
 
-    The socket itself never blocks; each thread waits outside the lock, in ``select``.
+    The socket itself never blocks; each thread waits outside the lock, in `wait`.
 
     Args:
         sock: after the handshake.
@@ -150,9 +173,9 @@ class SharedSocket:
                 with self._lock:
                     return self._sock.read(size)
             except ssl.SSLWantReadError:
-                select.select([self._sock], [], [])
+                wait(self._sock)
             except ssl.SSLWantWriteError:
-                select.select([], [self._sock], [], self._write_timeout)
+                wait(self._sock, self._write_timeout, write=True)
 
     def write(self, data: bytes) -> int:
         """How many bytes were taken; raises TimeoutError when none is for too long."""
@@ -161,9 +184,9 @@ class SharedSocket:
                 with self._lock:
                     return self._sock.write(data)
             except ssl.SSLWantWriteError:
-                ready = select.select([], [self._sock], [], self._write_timeout)[1]
+                ready = wait(self._sock, self._write_timeout, write=True)
             except ssl.SSLWantReadError:
-                ready = select.select([self._sock], [], [], self._write_timeout)[0]
+                ready = wait(self._sock, self._write_timeout)
             if not ready:
                 msg = "the connection takes no bytes"
                 raise TimeoutError(msg)
@@ -178,7 +201,7 @@ class SharedSocket:
         return self
 
     def fileno(self) -> int:
-        """For ``select``."""
+        """For `wait`."""
         return self._sock.fileno()
 
     def shutdown(self, how: int) -> None:
@@ -194,7 +217,7 @@ class SharedSocket:
         return None
 
     def settimeout(self, seconds: float | None) -> None:
-        """The threads wait in ``select``."""
+        """The threads wait in `wait`."""
 
 
 def share(connected: amqp.Connection, write_timeout: float) -> None:

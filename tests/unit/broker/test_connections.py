@@ -1,4 +1,8 @@
 import ast
+import contextlib
+import fcntl
+import resource
+import socket
 import ssl
 from pathlib import Path
 
@@ -96,3 +100,43 @@ def test_a_plain_url_has_no_tls():
     assert connections.celery(address) == {"broker_url": "amqp://h1/v", "broker_use_ssl": False}
     assert connections.raw(address).ssl is False
     assert connections.raw(BrokerAddress("amqps://h1/v")).ssl["server_hostname"] == "h1"
+
+
+@pytest.fixture
+def high():
+    """Two ends of a connection, the first with a number that ``select`` refuses."""
+    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, min(hard, 2_048)), hard))
+    near, far = socket.socketpair()
+    with (
+        contextlib.closing(far),
+        socket.socket(socket.AF_UNIX, fileno=fcntl.fcntl(near, fcntl.F_DUPFD, 1_100)) as moved,
+    ):
+        near.close()
+        yield moved, far
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def test_a_wait_ends_with_bytes_with_room_and_with_its_time_whatever_the_sockets_number(high):
+    near, far = high
+
+    assert near.fileno() >= 1_100
+    assert not connections.wait(near, 0.01)
+    assert connections.wait(near, 5, write=True)
+    far.send(b"x")
+    assert connections.wait(near, 5)
+
+
+def test_a_wait_ends_when_the_other_side_has_closed(high):
+    near, far = high
+    far.close()
+
+    assert connections.wait(near, 5)
+
+
+def test_a_wait_for_a_closed_connection_is_an_error_of_the_connection(high):
+    near, _ = high
+    near.close()
+
+    with pytest.raises(OSError, match="closed"):
+        connections.wait(near, 5)
