@@ -49,9 +49,8 @@ def test_a_broker_that_refuses_is_503_and_readyz_names_it(settings, broker):
     with gateway(through(settings, broker)) as client:
         broker.refuse()
         broker.cut()
-        body = eventually(
-            lambda: _down(client), 5
-        )  # a request that meets the cut itself is in doubt: publish-unconfirmed
+        # A request that meets the cut itself is in doubt: publish-unconfirmed.
+        body = eventually(lambda: _down(client), 5)
         for _ in range(3):
             with within(ANSWER_WITHIN):
                 answer = client.post("/v1/tasks", json=BODY)
