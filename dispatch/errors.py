@@ -6,6 +6,7 @@
     ├── ConfigurationError          correct the environment; nothing has started
     ├── StoreError
     │   └── StoreUnavailable        Redis did not respond: the outcome of a write is unknown
+    │       └── StoreFull           Redis has no memory left: nothing new is accepted
     ├── PublishError                RabbitMQ did not confirm a message
     │   ├── NotSent                 nothing was written: certainly not stored
     │   ├── Nacked                  refused (queue full): not stored
@@ -21,9 +22,33 @@ The docstring of an exception states what to do and is its default message.
 
 from __future__ import annotations
 
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a server can't be used now. Two are the same when an operator would do the same about them."""
+
+    server: str  #: ``RabbitMQ`` or ``Redis``
+    reason: str  #: for anyone: names no host, user, vhost or key
+    where: str = ""  #: for operators: address, user, vhost or database; no password
+    detail: str = dataclasses.field(default="", compare=False)  #: for operators: the words of the server or the library
+    refuses: bool = False  #: there is a connection, over which commands are refused
+
+    @property
+    def public(self) -> str:
+        """What anyone may read."""
+        return f"{self.server}: {self.reason}"
+
+    def __str__(self) -> str:
+        at = f" at {self.where}" if self.where else ""
+        return f"{self.server}{at}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
 
 class DispatchError(Exception):
     """An error of Robot Dispatch."""
+
+    trouble: Trouble | None = None  #: why a server can't be used, where that is the reason
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
@@ -38,9 +63,22 @@ class StoreError(DispatchError):
 
 
 class StoreUnavailable(StoreError):
-    """Redis did not respond in time: the outcome of a write is unknown, repeat it."""
+    """Redis did not respond in time: the outcome of a write is unknown, repeat it.
 
-    refusal = ""  #: why TLS failed, where that is the reason
+    Args:
+        message: the reason of `trouble` by default, which names no host: the text may become part of a record.
+        trouble: why, where it is known.
+    """
+
+    def __init__(self, message: str | None = None, trouble: Trouble | None = None) -> None:
+        if message is None and trouble is not None:
+            message = f"{trouble.public} ({trouble.detail})" if trouble.refuses and trouble.detail else trouble.public
+        super().__init__(message)
+        self.trouble = trouble
+
+
+class StoreFull(StoreUnavailable):
+    """Redis's memory is full: nothing new is accepted until tasks end or dead letters are discarded."""
 
 
 class PublishError(DispatchError):

@@ -6,22 +6,28 @@
     redis+sentinel://[user:password@]host:port,host:port,…/service[/database]
     redis+cluster://[user:password@]host:port,host:port,…
 
-``rediss`` instead of ``redis`` is TLS, ``unix`` a socket. User and password are those of the servers; the query has
-options of redis-py, e.g. ``ssl_ca_certs``; ``sentinel_username`` and ``sentinel_password`` are those of the Sentinels.
+``rediss`` instead of ``redis`` is TLS, ``unix`` a socket. User and password are those of the servers;
+``sentinel_username`` and ``sentinel_password`` in the query are those of the Sentinels. `OPTIONS` are the other options.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
+
+from dispatch.config import urls
 
 SENTINEL, CLUSTER = "+sentinel", "+cluster"
 
 SCHEMES = ("redis", "rediss", "unix", *(f"{tls}{kind}" for kind in (SENTINEL, CLUSTER) for tls in ("redis", "rediss")))
 
+#: Options of redis-py that a URL may have. Others would override time limits, the decoding, or the verification of names.
+OPTIONS = frozenset({"client_name", "db", "protocol", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+
 _DEFAULT_PORTS = {"": 6_379, SENTINEL: 26_379, CLUSTER: 6_379}
 _SENTINEL_PREFIX = "sentinel_"
+_SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 
 
 class RedisKind(enum.Enum):
@@ -55,14 +61,11 @@ def parse(text: str) -> Address:
     Raises:
         ValueError: it is not of the forms above; the message has no secret.
     """
-    scheme, separator, _ = text.partition("://")
-    if not separator or scheme not in SCHEMES:
-        msg = f"must be a URL that starts with one of {', '.join(SCHEMES)}"
-        raise ValueError(msg)
-    tls, plus, kind = scheme.partition("+")
-    parts = urlsplit(text)
+    parts = urls.split(text, SCHEMES)
+    tls, plus, kind = parts.scheme.partition("+")
+    urls.check_options(parts, {*OPTIONS, *(_SENTINEL_OPTIONS if plus + kind == SENTINEL else ())})
     if not plus:
-        _check_single(text, parts.path if scheme == "unix" else parts.hostname)
+        _check_single(parts)
         return Address(RedisKind.SINGLE, text)
     credentials, at, hosts = parts.netloc.rpartition("@")
     nodes = tuple(_node(host, _DEFAULT_PORTS[plus + kind]) for host in hosts.split(","))
@@ -73,7 +76,8 @@ def parse(text: str) -> Address:
     if plus + kind == CLUSTER and database.strip("/") not in ("", "0"):
         msg = "a Redis Cluster has no databases: omit the path"
         raise ValueError(msg)
-    options = dict(parse_qsl(parts.query))
+    _check_database(database)
+    options = urls.options(parts)
     sentinel = {
         name.removeprefix(_SENTINEL_PREFIX): options.pop(name)
         for name in list(options)
@@ -84,11 +88,21 @@ def parse(text: str) -> Address:
     return Address(RedisKind.SENTINEL if service else RedisKind.CLUSTER, url, nodes, service, sentinel)
 
 
-def _check_single(text: str, place: str | None) -> None:
-    if not place:
+def _check_single(parts: SplitResult) -> None:
+    if not (parts.path if parts.scheme == "unix" else parts.hostname):
         msg = "names no server"
         raise ValueError(msg)
-    _node(urlsplit(text).netloc.rpartition("@")[2] or "localhost", 0)
+    urls.check_port(parts)
+    if parts.scheme != "unix":
+        _check_database(parts.path)
+    _check_database(urls.options(parts).get("db", ""))
+
+
+def _check_database(text: str) -> None:
+    """redis-py takes a path that is no number for database 0."""
+    if text.strip("/") and not text.strip("/").isdecimal():
+        msg = "the database must be a number"
+        raise ValueError(msg)
 
 
 def _node(text: str, default: int) -> tuple[str, int]:

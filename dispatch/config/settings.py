@@ -6,15 +6,19 @@ name; secrets are never printed. ``docs/reference/settings.md`` is generated fro
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import pydantic
 
+from dispatch.config import foreign
 from dispatch.config.groups import (
+    AuditSettings,
     BrokerSettings,
     GatewaySettings,
     HandlerSettings,
@@ -22,6 +26,7 @@ from dispatch.config.groups import (
     QueueSettings,
     RecordSettings,
     RedisSettings,
+    SealingSettings,
     WorkerSettings,
 )
 from dispatch.config.tls import Tls
@@ -33,7 +38,7 @@ PREFIX = "DISPATCH_"
 _FOR_CLIENTS = frozenset({"http_url"})
 
 #: Roles with a broker URL of their own.
-_ROLES = ("gateway", "worker", "monitor", "replay", "admin")
+_ROLES = ("gateway", "worker", "monitor", "control", "replay", "admin")
 
 #: Seconds: within this a request is answered, whatever RabbitMQ and Redis do (P7).
 ANSWER_WITHIN = 5.0
@@ -41,10 +46,12 @@ ANSWER_WITHIN = 5.0
 #: The groups in the order of the reference.
 GROUPS = (
     BrokerSettings,
+    SealingSettings,
     RedisSettings,
     QueueSettings,
     RecordSettings,
     GatewaySettings,
+    AuditSettings,
     WorkerSettings,
     HandlerSettings,
     LauncherSettings,
@@ -52,7 +59,14 @@ GROUPS = (
 
 
 class Settings(
-    LauncherSettings, HandlerSettings, WorkerSettings, GatewaySettings, RecordSettings, RedisSettings, BrokerSettings
+    LauncherSettings,
+    HandlerSettings,
+    WorkerSettings,
+    AuditSettings,
+    GatewaySettings,
+    RecordSettings,
+    RedisSettings,
+    BrokerSettings,
 ):
     """The settings; each is given in the environment as ``DISPATCH_<NAME>``."""
 
@@ -82,7 +96,8 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     """Read the settings.
 
     Args:
-        environ: variables to read; the process's own by default.
+        environ: variables to read; the process's own by default. One that is empty is unset, and one that Kubernetes sets
+            for a Service is not read.
         overrides: values by field name that win over the environment.
 
     Returns:
@@ -92,7 +107,11 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
         ConfigurationError: every problem, one a line, without any secret.
     """
     environ = os.environ if environ is None else environ
-    given = {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
+    given = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and value.strip() and not foreign.is_service_link(name, value)
+    }
     problems = [_unknown(name) for name in sorted(set(given) - set(Settings.model_fields) - _FOR_CLIENTS)]
     values: dict[str, Any] = {name: value for name, value in given.items() if name in Settings.model_fields}
     try:
@@ -104,6 +123,20 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     if problems:
         raise ConfigurationError("\n".join(problems))
     return settings
+
+
+@contextlib.contextmanager
+def problems_exit() -> Iterator[None]:
+    """For the entries of processes: a problem with the settings ends the process.
+
+    Raises:
+        SystemExit: 2; the problems are on standard error, one a line.
+    """
+    try:
+        yield
+    except ConfigurationError as exc:
+        sys.stderr.write(f"{exc}\n")
+        raise SystemExit(2) from None
 
 
 def _unknown(name: str) -> str:
@@ -121,14 +154,15 @@ def _contradictions(settings: Settings) -> list[str]:
     """Settings that are each right and wrong together."""
     amqps = any(settings.broker(role).startswith("amqps:") for role in _ROLES)
     https = settings.management_url.get_secret_value().startswith("https:")
+    keyed = bool(settings.api_keys or settings.api_keys_file)
     rediss = settings.redis_url.get_secret_value().startswith("rediss")
     checks = {
         f"{PREFIX}CONCURRENCY_MIN must not exceed {PREFIX}CONCURRENCY_MAX": settings.concurrency_min
         > settings.concurrency_max,
-        f"{PREFIX}API_KEY_PEPPER is needed with {PREFIX}API_KEYS": bool(settings.api_keys)
+        f"{PREFIX}API_KEY_PEPPER is needed with {PREFIX}API_KEYS and {PREFIX}API_KEYS_FILE": keyed
         and settings.api_key_pepper is None,
         f"{PREFIX}HTTP_HOST {settings.http_host} is not loopback: set {PREFIX}API_KEYS (make one with `dispatch keys new`)": (
-            not is_loopback(settings.http_host) and not settings.api_keys
+            not is_loopback(settings.http_host) and not keyed
         ),
         f"{PREFIX}FLOWER_HOST {settings.flower_host} is not loopback: set {PREFIX}FLOWER_BASIC_AUTH": (
             not is_loopback(settings.flower_host) and settings.flower_basic_auth is None

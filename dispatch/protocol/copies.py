@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dispatch.protocol import names
+from dispatch.protocol import delays, names
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.message import (
     ATTEMPT,
@@ -60,6 +60,20 @@ def parked_copy(message: Message) -> Copy:
     """The same copy for the lease queue: no attempt and no seq is used up."""
     key = names.routed_key(message.routing_key, message.type)
     return Copy(message.with_headers(**{RETRY_QUEUE: LEASE_RUNG}), names.RETRY_EXCHANGE, key, names.LEASE_QUEUE)
+
+
+def delayed_copy(message: Message, seconds: int) -> Copy:
+    """The same copy for the delay levels; after the delay it is in the work queue.
+
+    Args:
+        message: the copy.
+        seconds: at least 1, and as `dispatch.protocol.delays.whole_seconds` returns them.
+    """
+    level = delays.entry(seconds)
+    # Whatever could not leave the levels would lie there for ever: its key must reach the work queue.
+    key = names.routed_key(message.routing_key, message.type)
+    delayed = message.with_headers(**delays.bits(seconds))
+    return Copy(delayed, names.delay_exchange(level), key, names.delay_queue(level))
 
 
 def dead_copy(

@@ -17,17 +17,24 @@ class Reason(enum.StrEnum):
     PERMANENT = "permanent"  #: its handler raised `PermanentError`
     RETRIES_EXHAUSTED = "retries-exhausted"  #: it failed after the last rung
     DEADLINE_EXCEEDED = "deadline-exceeded"  #: it waited past its deadline without using up attempts
+    UNDECRYPTABLE = "undecryptable"  #: its body is encrypted, with no key of the worker's
     UNDECODABLE = "undecodable"  #: its body is no JSON, or compressed
     MALFORMED = "malformed"  #: it is no task message
     TOO_LARGE = "too-large"  #: its body exceeds `MAX_MESSAGE`
     UNKNOWN_TYPE = "unknown-type"  #: no worker knows its task type
+    UNAUTHENTIC = "unauthentic"  #: no gateway or worker of ours wrote it; it changes no record
     EXPIRED = "expired"  #: it waited longer than the queue's TTL
     DELIVERY_LIMIT = "delivery-limit"  #: the broker delivered it too often
     QUEUE_FULL = "queue-full"  #: the broker dropped it from a full queue
     REJECTED = "rejected"  #: a consumer rejected it
 
 
-_HOPELESS = frozenset({Reason.PERMANENT, Reason.UNDECODABLE, Reason.MALFORMED, Reason.TOO_LARGE, Reason.UNKNOWN_TYPE})
+#: What is wrong with a message that a record refuses.
+CLAIMS_TOO_MUCH = "its cycle or seq is further ahead of the task's record than any copy of ours can be"
+
+_HOPELESS = frozenset(
+    {Reason.PERMANENT, Reason.UNDECODABLE, Reason.MALFORMED, Reason.TOO_LARGE, Reason.UNKNOWN_TYPE, Reason.UNAUTHENTIC}
+)
 
 #: RabbitMQ's names of the reasons, where they differ.
 _FROM_BROKER = {"delivery_limit": Reason.DELIVERY_LIMIT, "maxlen": Reason.QUEUE_FULL}
@@ -75,13 +82,30 @@ class DeadLetterFilter:
     error_type: str | None = None
     task_id: str | None = None
 
+    @property
+    def ids(self) -> tuple[str, ...] | None:
+        """The dead letters that are named one by one; None: any."""
+        return None if self.task_id is None else (self.task_id,)
+
     def matches(self, dead_letter: Message) -> bool:
         """Whether a message in the DLQ is meant."""
         return (
             (self.type is None or dead_letter.type == self.type)
             and (self.error_type is None or _error_type(dead_letter) == self.error_type)
-            and (self.task_id is None or dead_letter.dead_letter_id == self.task_id)
+            and (self.ids is None or dead_letter.dead_letter_id in self.ids)
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NamedDeadLetters(DeadLetterFilter):
+    """Several dead letters by their ids. For the process that names them: no bulk redrive in Redis has this form."""
+
+    task_ids: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """As in `DeadLetterFilter`."""
+        return self.task_ids
 
 
 def _error_type(dead_letter: Message) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 import secrets
 
@@ -17,6 +18,10 @@ _TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 
 
+#: Epoch milliseconds of the last day that has a date.
+_LAST = 253_402_300_799_000
+
+
 def new_task_id() -> str:
     """A UUIDv7: carries its time, which distinguishes an expired record from an unknown id."""
     return str(uuid_utils.uuid7())
@@ -24,7 +29,12 @@ def new_task_id() -> str:
 
 def is_task_id(text: object) -> bool:
     """Whether the text can be a task id in a key, a header and a URL (ours are UUIDv7; others' may differ)."""
-    return isinstance(text, str) and _TASK_ID.fullmatch(text) is not None
+    return isinstance(text, str) and _is_task_id(text)
+
+
+@functools.lru_cache(256)  # asked for several times in each step of a task
+def _is_task_id(text: str) -> bool:
+    return _TASK_ID.fullmatch(text) is not None
 
 
 def issued_at(task_id: str) -> float | None:
@@ -33,13 +43,17 @@ def issued_at(task_id: str) -> float | None:
 
 
 def timestamp(millis: int | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds and ``Z``, from epoch milliseconds."""
-    if millis is None:
-        return None
-    moment = dt.datetime.fromtimestamp(millis / 1_000, tz=dt.UTC)
+    """RFC 3339 in UTC with milliseconds and ``Z``, from epoch milliseconds; the nearest that has a date."""
+    return None if millis is None else _timestamp(millis)
+
+
+@functools.lru_cache(256)  # a record has the same one several times, and is read again and again
+def _timestamp(millis: int) -> str:
+    moment = dt.datetime.fromtimestamp(min(max(millis, 0), _LAST) / 1_000, tz=dt.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@functools.lru_cache(256)  # asked for several times in each request
 def trace_id(traceparent: str | None) -> str | None:
     """The 32 hex digits of a W3C ``traceparent``; None when it isn't valid."""
     match = _TRACEPARENT.fullmatch(traceparent or "")

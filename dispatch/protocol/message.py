@@ -42,6 +42,14 @@ LAST_SPAN = "x-last-span"  #: span id of the run before
 RETRY_QUEUE = "retry-queue"  #: what the headers exchange picks the rung by
 
 
+#: By level, what its headers exchange goes by: ``1`` waits in the level's queue, ``0`` passes it by. No name begins with ``x-``:
+#: RabbitMQ leaves such headers out of account.
+DELAY_BITS = tuple(f"delay-{level}" for level in range(22))
+
+
+WAKES_AT = "x-wakes-at"  #: epoch milliseconds before which a task that was submitted for later does not run
+
+
 LAST_ERROR_TYPE = "x-last-error-type"
 
 
@@ -55,6 +63,12 @@ DEAD_REASON = "x-dead-reason"
 
 
 DEAD_ID = "x-dead-id"  #: identifies a dead letter that has no usable task id of its own
+
+
+LABELS = "x-labels"  #: the task's labels as one text, see `dispatch.protocol.labels`
+
+
+SIGNATURE = "x-signature"  #: key id and HMAC of what must not be forged; see `dispatch.protocol.signatures`
 
 
 UNREADABLE = "x-unreadable"  #: why a message's properties could not be read, with their first bytes in base64
@@ -71,8 +85,25 @@ BROKER_HEADERS = frozenset({
 })  # fmt: skip
 
 
+#: What no copy keeps of the one before: how that one was delivered, and how long it was delayed.
+_DELIVERED = BROKER_HEADERS.union(DELAY_BITS)
+
+
 #: Bytes of a body that workers take. What the gateway sends is smaller, whatever JSON makes of a request's characters.
 MAX_MESSAGE = 4_194_304
+
+
+#: The cycle and the seq that a message may claim for a task without a record. A handful in practice; beyond it nothing of
+#: ours wrote the message, and counting on from the largest number that Lua can count to would lose the task.
+MAX_UNRECORDED = 1_000_000
+
+
+#: Steps, in cycle or seq, that a message may be ahead of its task's record: what a Redis that lost its last second forgot.
+MAX_AHEAD = 8
+
+
+#: Epoch milliseconds that have a date, up to the year 9999.
+MOMENTS = range(253_402_300_800_000)
 
 
 #: Characters of an error's message and of its type that go into a header or a record: headers travel in one frame.
@@ -81,6 +112,10 @@ MAX_ERROR, MAX_ERROR_TYPE = 2_000, 200
 
 #: Characters of a traceback that go into Celery's event.
 MAX_TRACEBACK = 65_536
+
+
+#: A value as compact JSON; `json.dumps` with options makes an encoder at each call.
+compact_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,19 +171,29 @@ class Message:
         value = self.headers.get(header, default)
         return value if isinstance(value, int) and not isinstance(value, bool) else default
 
+    def moment(self, header: str) -> int:
+        """A header as epoch milliseconds; 0 when it has none, or one without a date."""
+        value = self.number(header)
+        return value if value in MOMENTS else 0
+
+    @property
+    def due_at(self) -> int:
+        """Epoch milliseconds from which its task may run: its acceptance, or the later time that it was submitted for; 0 when unknown."""
+        return max(self.moment(ACCEPTED_AT), self.moment(WAKES_AT))
+
     def text(self, header: str) -> str | None:
         """A header as text; None when it is missing or not text."""
         value = self.headers.get(header)
         return value if isinstance(value, str) else None
 
     def with_headers(self, *drop: str, **changes: Any) -> Message:
-        """A copy for republishing: body untouched, the broker's own headers stripped.
+        """A copy for republishing: body untouched; the broker's own headers, and those of a delay, are stripped.
 
         Args:
             drop: headers to leave out.
             changes: headers to set.
         """
-        gone = BROKER_HEADERS.union(drop).difference(changes)
+        gone = _DELIVERED.union(drop).difference(changes)
         kept = {name: value for name, value in self.headers.items() if name not in gone}
         return dataclasses.replace(self, headers={**kept, **changes})
 
@@ -158,10 +203,10 @@ class Message:
             body = {"body": self.body.decode()}
         except UnicodeDecodeError:
             body = {"base64": base64.b64encode(self.body).decode()}
-        return json.dumps({
+        return compact_json({
             **body, "headers": dict(self.headers), "contentType": self.content_type,
             "contentEncoding": self.content_encoding, "correlationId": self.correlation_id, "routingKey": self.routing_key,
-        }, separators=(",", ":"), default=str)  # fmt: skip
+        })  # fmt: skip
 
     @classmethod
     def from_json(cls, text: str) -> Message:

@@ -14,9 +14,12 @@ WORK_QUEUE = "robot.task.q"
 DEAD_QUEUE = "robot.task.dlq"  #: the DLQ: dead letters for operators
 RECORDER_QUEUE = "robot.task.dead.q"  #: a second copy of each dead letter, for the recorder
 
+DELAY_LEVELS = "robot.delay.q.*"  #: all delay levels together, for people
+
 ROUTING_KEY = "robot.task.dispatch"
 
 WORK_POLICY = "robot.task.q"  #: the work queue's TTL and limits
+DELAY_POLICY = "robot.delay"  #: the delay levels' limit
 KEEP_POLICY = "robot.keep"  #: lifts the delivery limit of 20 that RabbitMQ 4.x gives every quorum queue
 
 #: A delivery limit beyond reach. -1 means "no limit" on 4.x and is refused by 3.10.
@@ -35,6 +38,16 @@ PREFIX = "robot."
 def rung_queue(rung: str) -> str:
     """The delay queue of a rung, e.g. ``robot.retry.q.5m``."""
     return f"robot.retry.q.{rung}"
+
+
+def delay_exchange(level: int) -> str:
+    """The headers exchange of a delay level, e.g. ``robot.delay.5``: to the level's queue, or to the next level below."""
+    return f"robot.delay.{level}"
+
+
+def delay_queue(level: int | str) -> str:
+    """The queue of a delay level, e.g. ``robot.delay.q.5``, which waits 2^5 seconds."""
+    return f"robot.delay.q.{level}"
 
 
 #: Parks a redelivery whose first copy still runs.

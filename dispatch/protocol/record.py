@@ -2,8 +2,8 @@
 
 ::
 
-    PENDING (SCHEDULED, QUEUED, RETRY_WAIT) ⇄ RUNNING (RUNNING) → SUCCESS (SUCCEEDED)
-            │                                     └─────────────→ FAIL (DEAD_LETTERED, EXPIRED, CANCELLED)
+    PENDING (SCHEDULED, DELAYED, QUEUED, RETRY_WAIT) ⇄ RUNNING (RUNNING) → SUCCESS (SUCCEEDED)
+            │                                     └─────────────→ FAIL (DEAD_LETTERED, EXPIRED)
             └→ FAIL (REJECTED: the broker refused it, it never ran)
     FAIL (DEAD_LETTERED, EXPIRED) → redrive → PENDING, next cycle
 """
@@ -32,13 +32,14 @@ class State(enum.StrEnum):
     """Finer than `Status`."""
 
     SCHEDULED = "SCHEDULED"  #: recorded, the broker has not confirmed it yet
+    DELAYED = "DELAYED"  #: in the delay levels until `wakesAt`, then in the work queue; a worker's claim ends it
     QUEUED = "QUEUED"  #: in the work queue
     RETRY_WAIT = "RETRY_WAIT"  #: on a rung of the ladder
     RUNNING = "RUNNING"  #: a worker holds its lease
     SUCCEEDED = "SUCCEEDED"
     DEAD_LETTERED = "DEAD_LETTERED"  #: in the DLQ; can be redriven
     EXPIRED = "EXPIRED"  #: waited longer than the queue's TTL; in the DLQ; can be redriven
-    CANCELLED = "CANCELLED"
+    CANCELLED = "CANCELLED"  #: reserved: no transition leads here
     REJECTED = "REJECTED"  #: the broker did not take it; it never runs
 
     @property
@@ -58,7 +59,8 @@ class State(enum.StrEnum):
 
 
 _STATUS = {
-    State.SCHEDULED: Status.PENDING, State.QUEUED: Status.PENDING, State.RETRY_WAIT: Status.PENDING,
+    State.SCHEDULED: Status.PENDING, State.DELAYED: Status.PENDING, State.QUEUED: Status.PENDING,
+    State.RETRY_WAIT: Status.PENDING,
     State.RUNNING: Status.RUNNING, State.SUCCEEDED: Status.SUCCESS,
     State.DEAD_LETTERED: Status.FAIL, State.EXPIRED: Status.FAIL, State.CANCELLED: Status.FAIL, State.REJECTED: Status.FAIL,
 }  # fmt: skip
@@ -92,6 +94,15 @@ class Brief:
     error_type: str | None = None
     discarded: bool = False
     before_redrive: State | None = None
+    created_at: int = 0  #: epoch milliseconds; this and what follows only where it was read, see `record_fields.FOUND`
+    wakes_at: int = 0  #: epoch milliseconds; 0 of a task that was not submitted for later
+    request_id: str = ""
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def due_at(self) -> int:
+        """Epoch milliseconds by which lists have it, as `Message.due_at`."""
+        return max(self.created_at, self.wakes_at)
 
     @property
     def is_dead_letter(self) -> bool:
@@ -123,6 +134,7 @@ class Record:
     started_at: int | None = None
     finished_at: int | None = None
     next_attempt_at: int | None = None
+    wakes_at: int | None = None  #: before which it does not run; of a task that was submitted for later
     queue: str | None = None  #: where its copy waits
     rung: str | None = None
     progress: Mapping[str, Any] | None = None
@@ -131,16 +143,17 @@ class Record:
     dead_reason: str | None = None
     request_id: str | None = None
     traceparent: str | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     worker: str | None = None
     cancel_requested: bool = False
     lost_runs: int = 0
     discarded: bool = False  #: an operator discarded the dead letter
     before_redrive: State | None = None  #: a redrive was recorded and its copy is not confirmed yet
-    decision: str | None = None  #: a `Copy` as JSON: decided, not confirmed yet
-    decided_seq: int | None = None
+    decided_seq: int | None = None  #: of a decision that is not confirmed yet
+    decision: str | None = None  #: its `Copy` as JSON; of a whole record only
     copy_attempt: int | None = None  #: the attempt that the copy on its way authorises
     idempotency_key: str | None = None  #: that it was submitted with
-    message: Message | None = None  #: the original, so that it can be sent again
+    message: Message | None = None  #: as it was accepted, until no copy of it can be needed; of a whole record only
 
     @property
     def is_dead_letter(self) -> bool:
@@ -164,9 +177,10 @@ class Record:
             "taskId": self.task_id, "type": self.type, "status": self.status.value, "state": self.state.value,
             "statusUrl": url, "eventsUrl": f"{url}/events",
             "attempt": self.attempt, "maxAttempts": self.max_attempts, "cycle": self.cycle,
-            "nextAttemptAt": timestamp(self.next_attempt_at), "queue": self.queue,
+            "nextAttemptAt": timestamp(self.next_attempt_at),
+            "wakesAt": timestamp(self.wakes_at) if self.state is State.DELAYED else None, "queue": self.queue,
             "progress": self.progress, "result": self.result, "error": self.error and self.error.to_json(),
-            "requestId": self.request_id, "traceId": self.trace_id,
+            "labels": dict(self.labels), "requestId": self.request_id, "traceId": self.trace_id,
             "createdAt": timestamp(self.created_at), "updatedAt": timestamp(self.updated_at),
             "startedAt": timestamp(self.started_at), "finishedAt": timestamp(self.finished_at), "revision": self.revision,
         }  # fmt: skip

@@ -6,17 +6,33 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatch.protocol.message import ACCEPTED_AT, FAILED_AT, PRINCIPAL, REQUEST_ID, TRACEPARENT, Message
+from dispatch.protocol import labels
+from dispatch.protocol.message import (
+    ACCEPTED_AT,
+    FAILED_AT,
+    LABELS,
+    PRINCIPAL,
+    REQUEST_ID,
+    TRACEPARENT,
+    WAKES_AT,
+    Message,
+    compact_json,
+)
 from dispatch.protocol.record import Brief, ErrorInfo, Record, State
+from dispatch.protocol.sealing import UNSEALED, Sealing
 
 #: What `parse_brief` reads.
 BRIEF = ("type", "state", "errorType", "discarded", "before")
 
-#: The fields of a listed record: all that `parse` reads but the messages, ``message`` and ``decision``.
+#: What a search reads besides, where it chooses by it.
+FOUND = (*BRIEF, "createdAt", "wakesAt", "requestId", "labels")
+
+#: The fields of a listed record: all that `parse` reads but the messages, its own and the one in ``decision``.
 LISTED = (
     *BRIEF, "principal", "cycle", "seq", "attempt", "maxAttempts", "revision", "createdAt", "updatedAt", "published",
-    "startedAt", "finishedAt", "nextAttemptAt", "queue", "rung", "progress", "result", "error", "errorRetryable", "deadReason",
+    "startedAt", "finishedAt", "nextAttemptAt", "wakesAt", "queue", "rung", "progress", "result", "error", "errorRetryable", "deadReason",
     "requestId", "traceparent", "worker", "cancelRequested", "lostRuns", "decidedSeq", "copyAttempt", "key",
+    "labels",
 )  # fmt: skip
 
 #: The one of these that may be large: all others together have some thousand bytes at most.
@@ -34,22 +50,30 @@ def parse_brief(fields: Mapping[str, str]) -> Brief | None:
     """
     if "state" not in fields:
         return None
-    before = fields.get("before")
+    before, created, wakes = (fields.get(name) for name in ("before", "createdAt", "wakesAt"))
     return Brief(
         type=fields.get("type", ""),
         state=State(fields["state"]),
         error_type=fields.get("errorType") or None,
         discarded=fields.get("discarded") == "1",
         before_redrive=State(before) if before else None,
+        created_at=int(float(created)) if created else 0,
+        wakes_at=int(float(wakes)) if wakes else 0,
+        request_id=fields.get("requestId", ""),
+        labels=labels.read(fields.get("labels")),
     )
 
 
-def parse(task_id: str, fields: Mapping[str, str]) -> Record | None:
+def parse(
+    task_id: str, fields: Mapping[str, str], message: str | None = None, *, sealing: Sealing = UNSEALED
+) -> Record | None:
     """A record from its hash.
 
     Args:
         task_id: the task.
-        fields: the hash.
+        fields: the hash, or its fields `LISTED`.
+        message: the stored one, where it was read; the version before kept it in the hash. It stays sealed: it is sent again.
+        sealing: of result, error and progress.
 
     Returns:
         The record; None from an empty hash.
@@ -61,8 +85,11 @@ def parse(task_id: str, fields: Mapping[str, str]) -> Record | None:
         value = fields.get(name)
         return int(float(value)) if value else None
 
+    message = message or fields.get("message")
     error_type = fields.get("errorType")
-    error = ErrorInfo(error_type, fields.get("error", ""), fields.get("errorRetryable") == "1") if error_type else None
+    text = sealing.open_text(fields.get("error", ""))
+    error = ErrorInfo(error_type, text, fields.get("errorRetryable") == "1") if error_type else None
+    progress = json.loads(fields["progress"]) if fields.get("progress") else None
     return Record(
         task_id=task_id,
         type=fields.get("type", ""),
@@ -79,14 +106,16 @@ def parse(task_id: str, fields: Mapping[str, str]) -> Record | None:
         started_at=number("startedAt"),
         finished_at=number("finishedAt"),
         next_attempt_at=number("nextAttemptAt"),
+        wakes_at=number("wakesAt"),
         queue=fields.get("queue"),
         rung=fields.get("rung"),
-        progress=json.loads(fields["progress"]) if fields.get("progress") else None,
-        result=json.loads(fields["result"]) if fields.get("result") else None,
+        progress=opened_progress(progress, sealing) if progress else None,
+        result=sealing.open_json(fields["result"]) if fields.get("result") else None,
         error=error,
         dead_reason=fields.get("deadReason"),
         request_id=fields.get("requestId") or None,
         traceparent=fields.get("traceparent") or None,
+        labels=labels.read(fields.get("labels")),
         worker=fields.get("worker"),
         cancel_requested=fields.get("cancelRequested") == "1",
         lost_runs=number("lostRuns") or 0,
@@ -96,20 +125,48 @@ def parse(task_id: str, fields: Mapping[str, str]) -> Record | None:
         decided_seq=number("decidedSeq"),
         copy_attempt=number("copyAttempt"),
         idempotency_key=fields.get("key") or None,
-        message=Message.from_json(fields["message"]) if fields.get("message") else None,
+        message=Message.from_json(message) if message else None,
     )
 
 
-def seed(message: Message, max_attempts: int) -> dict[str, Any]:
-    """The fields that rebuild a lost record from its message: the message alone is enough to run a task.
+def opened_progress(entry: Mapping[str, Any], sealing: Sealing) -> Mapping[str, Any]:
+    """Progress, or a hop, with its message opened."""
+    text = entry.get("message")
+    return {**entry, "message": sealing.open_text(text)} if isinstance(text, str) else entry
+
+
+def seed(message: Message, max_attempts: int, **more: str) -> str:
+    """What rebuilds a lost record from its message: the message alone is enough to run a task.
 
     Args:
         message: any copy of the task.
         max_attempts: of its type.
+        more: other fields.
 
     Returns:
-        Fields for the hash.
+        Fields for the hash as JSON, a line feed, and the message to be stored beside it.
     """
+    fields = {**_fields(message, max_attempts), **more}
+    return f"{compact_json(fields)}\n{message.to_json()}"
+
+
+def accepted(message: Message, max_attempts: int, *, at: int, key: str) -> list[str | int]:
+    """The fields of a new record and their values in turn, without those that change with every transition.
+
+    Args:
+        message: the task's first.
+        max_attempts: of its type.
+        at: epoch milliseconds of its acceptance.
+        key: its Idempotency-Key; empty without one.
+    """
+    fields = {**_fields(message, max_attempts), "createdAt": at}
+    del fields["state"]
+    if key:
+        fields["key"] = key
+    return [word for field in fields.items() for word in field]
+
+
+def _fields(message: Message, max_attempts: int) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "type": message.type,
         "principal": message.text(PRINCIPAL) or "",
@@ -120,10 +177,13 @@ def seed(message: Message, max_attempts: int) -> dict[str, Any]:
         "attempt": message.attempt,
         "maxAttempts": max_attempts,
         "state": State.QUEUED.value,
-        "message": message.to_json(),
     }
-    if accepted := message.number(ACCEPTED_AT):
+    if labels.read(message.text(LABELS)):
+        fields["labels"] = message.text(LABELS)
+    if accepted := message.moment(ACCEPTED_AT):
         fields["createdAt"] = accepted
-    if message.number("retries") >= message.attempt and (failed := message.number(FAILED_AT)):
+    if wakes := message.moment(WAKES_AT):
+        fields["wakesAt"] = wakes
+    if message.number("retries") >= message.attempt and (failed := message.moment(FAILED_AT)):
         fields["startedAt"] = failed  # a dead letter's last attempt began at that time at the latest
     return fields

@@ -46,6 +46,15 @@ def test_the_sentinels_have_credentials_of_their_own():
         ("redis+cluster://h:x", "port"),
         ("redis+cluster://h:1/3", "databases"),
         ("redis+proxy://h:1", "starts with one of"),
+        ("redis://h/tasks", "the database must be a number"),
+        ("redis://h?db=one", "the database must be a number"),
+        ("redis+sentinel://h:1/robots/tasks", "the database must be a number"),
+        ("redis://h?socket_timeout=20", r"takes no option `socket_timeout`: only client_name, db, "),
+        ("redis://h?decode_responses=false", "takes no option `decode_responses`"),
+        ("rediss://h?ssl_cert_reqs=none", "takes no option `ssl_cert_reqs`"),
+        ("rediss+cluster://h:1?ssl_check_hostname=false", "takes no option `ssl_check_hostname`"),
+        ("redis://h?sentinel_password=dog", "takes no option `sentinel_password`"),
+        ("redis://h?a%20b%22=1", "takes no option in the query"),
     ],
 )
 def test_a_wrong_url_is_refused_without_its_password(text, why):

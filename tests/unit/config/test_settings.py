@@ -1,4 +1,4 @@
-"""Settings: everything is said at once, nothing secret is."""
+"""Settings: all faults are in one error, no secret is."""
 
 import pathlib
 

@@ -91,6 +91,7 @@ def test_a_dead_letter_that_would_die_again_is_hopeless():
 
     assert hopeless == {
         Reason.PERMANENT, Reason.UNDECODABLE, Reason.MALFORMED, Reason.TOO_LARGE, Reason.UNKNOWN_TYPE,
+        Reason.UNAUTHENTIC,
     }  # fmt: skip
     assert not is_hopeless("made up by a client")
 

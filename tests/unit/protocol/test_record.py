@@ -34,6 +34,11 @@ def test_what_cannot_be_a_task_id(text):
     assert not is_task_id(text)
 
 
+@each(("millis", "text"), [(2**62, "9999-12-31T23:59:59.000Z"), (-(2**62), "1970-01-01T00:00:00.000Z")])
+def test_a_time_without_a_date_is_the_nearest_that_has_one(millis, text):
+    assert timestamp(millis) == text
+
+
 def test_times_are_utc_with_milliseconds():
     assert timestamp(0) == "1970-01-01T00:00:00.000Z"
     assert timestamp(None) is None
@@ -84,7 +89,7 @@ def test_a_message_without_a_usable_id_always_gets_the_same_one():
     assert one.dead_letter_id != Message(b"x", {"task": "another"}).dead_letter_id
 
 
-def test_a_record_looks_as_the_contract_says():
+def test_a_record_looks_as_in_the_contract():
     record = Record(
         task_id="t", type="echo", principal="p", state=State.RETRY_WAIT, cycle=0, seq=1, attempt=2, max_attempts=4,
         revision=4, created_at=0, updated_at=1, next_attempt_at=60_000, queue="robot.retry.q.5m",
@@ -101,7 +106,7 @@ def test_a_record_looks_as_the_contract_says():
     assert shown["traceId"] == trace_id(TRACE)
     assert set(shown) == {
         "taskId", "type", "status", "state", "statusUrl", "eventsUrl", "attempt", "maxAttempts", "cycle",
-        "nextAttemptAt", "queue", "progress", "result", "error", "requestId", "traceId", "createdAt", "updatedAt",
+        "nextAttemptAt", "wakesAt", "queue", "progress", "result", "error", "labels", "requestId", "traceId", "createdAt", "updatedAt",
         "startedAt", "finishedAt", "revision",
     }  # fmt: skip
 

@@ -1,8 +1,11 @@
 """Which fields of a record's hash are read for what."""
 
+import json
+
 from dispatch.protocol.record import Brief, State
-from dispatch.protocol.record_fields import BRIEF, LISTED, parse, parse_brief
+from dispatch.protocol.record_fields import BRIEF, FOUND, LISTED, parse, parse_brief, seed
 from support.cases import each
+from support.unit_fakes import task_message
 
 
 class Noting(dict):
@@ -28,11 +31,29 @@ def test_a_list_reads_every_field_of_a_record_but_its_messages():
     assert sorted(LISTED) == sorted(fields.read - {"message", "decision"})
 
 
+def test_the_message_is_the_stored_one_or_that_of_the_version_before():
+    stored, before = (task_message(**{"x-request-id": name}) for name in ("stored", "before"))
+    fields = {"state": "QUEUED", "message": before.to_json()}
+
+    assert parse("id", {"state": "QUEUED"}).message is None
+    assert parse("id", fields).message == before
+    assert parse("id", fields, stored.to_json()).message == stored
+
+
+@each(("millis", "rebuilt"), [(1, {"createdAt": 1, "startedAt": 1}), (2**62, {}), (-1, {}), (0, {})])
+def test_a_record_is_rebuilt_with_times_that_have_a_date(millis, rebuilt):
+    message = task_message(**{"x-accepted-at": millis, "x-failed-at": millis, "retries": 3})
+    fields = json.loads(seed(message, 4).partition("\n")[0])
+
+    assert {name: fields[name] for name in ("createdAt", "startedAt") if name in fields} == rebuilt
+
+
 def test_a_brief_reads_only_its_fields():
     fields = Noting({"state": "EXPIRED", "type": "echo"})
     parse_brief(fields)
 
-    assert sorted(BRIEF) == sorted(fields.read)
+    assert sorted(FOUND) == sorted(fields.read)
+    assert set(BRIEF) < set(FOUND)
 
 
 @each(

@@ -1,0 +1,98 @@
+"""The broker map and the records of tasks: waits, times to live, limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pydantic
+from pydantic import Field
+
+from dispatch.config.groups.base import Group
+from dispatch.protocol.delays import MAX_LEVELS
+from dispatch.protocol.retry import Ladder, parse_ladder
+
+
+class QueueSettings(Group):
+    """The broker map: the ladder, times to live and limits."""
+
+    ladder: pydantic.InstanceOf[Ladder] = Field(
+        parse_ladder("1m=60,5m=300,30m=1800"),
+        description="Rungs as `name=seconds`, rising. A rung's wait is frozen when its queue is declared: another wait is another name.",
+    )
+    lease_park: float = Field(
+        30.0,
+        gt=0,
+        le=3_600,
+        description="Seconds a copy waits in `robot.retry.q.lease` while its first copy still runs. Frozen at declaration.",
+    )
+    delay_levels: int = Field(
+        MAX_LEVELS,
+        ge=0,
+        le=MAX_LEVELS,
+        description="Delay levels, a queue each: a task can be submitted for up to 2^levels - 1 seconds later (22: 48 days; 0: not at all). More can be added to a broker at any time.",
+    )
+    delay_limit: int = Field(
+        1_000_000,
+        ge=1,
+        description="Messages that a delay level holds; the gateway answers 429 to a delayed task beyond them. A policy.",
+    )
+    queue_ttl: float = Field(
+        3_600.0,
+        gt=0,
+        description="Seconds a task may wait in the work queue before it ends in the DLQ as `expired`. A policy.",
+    )
+    queue_depth_limit: int = Field(
+        10_000,
+        ge=1,
+        description="Ready messages in the work queue above which the gateway answers 429. The broker's own limit is 20 % higher.",
+    )
+    delivery_limit: int = Field(
+        200, ge=20, description="Deliveries of one message before the broker dead-letters it: a backstop. A policy."
+    )
+    apply_topology: bool = Field(
+        True,
+        description="Whether gateway and worker create what is missing in the broker at start. Set `false` where their users may not configure.",
+    )
+
+    @pydantic.field_validator("ladder", mode="before")
+    @classmethod
+    def _ladder(cls, value: Any) -> Any:
+        return parse_ladder(value) if isinstance(value, str) else value
+
+    @property
+    def queue_hard_limit(self) -> int:
+        """Ready messages at which the broker itself refuses: 20 % above the gateway's threshold."""
+        return -(-self.queue_depth_limit * 12 // 10)
+
+
+class RecordSettings(QueueSettings):
+    """The record of a task: leases, deadlines and times to live."""
+
+    result_ttl: float = Field(
+        86_400.0,
+        gt=0,
+        description="Seconds a record stays after SUCCESS or a final FAIL. Dead letters stay until redriven or discarded.",
+    )
+    deadline: float = Field(
+        86_400.0,
+        gt=0,
+        description="Seconds after acceptance during which a throttled task may wait without using up attempts.",
+    )
+    lease: float = Field(
+        30.0, ge=0.5, le=3_600, description="Seconds a worker's claim lives without renewal; renewed at a third of it."
+    )
+    lost_runs: int = Field(
+        3, ge=1, description="Lapsed leases of one attempt before it counts as failed (`worker-lost`)."
+    )
+    unpublished_grace: float = Field(
+        30.0, gt=0, description="Seconds before the sweeper rejects a record whose publish was never confirmed."
+    )
+    idempotency_retry: float = Field(
+        5.0, gt=0, description="Seconds after which a repeated Idempotency-Key adopts a submission that was cut off."
+    )
+
+    @property
+    def idempotency_ttl(self) -> float:
+        """Seconds an Idempotency-Key lives: as long as its record can, dead letters apart."""
+        waits = sum(rung.seconds + self.queue_ttl for rung in self.ladder.rungs)
+        return self.result_ttl + self.deadline + self.queue_ttl + waits
