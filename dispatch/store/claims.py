@@ -17,13 +17,16 @@ import dataclasses
 import enum
 import json
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from dispatch.config.groups import RecordSettings
-from dispatch.protocol.message import Copy, Message
+from dispatch.protocol.message import PRINCIPAL, Copy, Message, compact_json
+from dispatch.store.client import RedisCommand
 from dispatch.store.scripts import RedisHandle
-from dispatch.store.transitions import MISSING, Transitions, hop
+from dispatch.store.transitions import MISSING, Transitions, hop, published_hop
+from dispatch.store.usage import Holding, Usage
+from dispatch.telemetry import tracing
 
 
 class ClaimAnswer(enum.StrEnum):
@@ -32,10 +35,11 @@ class ClaimAnswer(enum.StrEnum):
     RUN = "RUN"  #: it may; the fence is set
     LOST = "LOST"  #: it may not: this attempt's workers died too often, it counts as failed; the fence is set
     DONE = "DONE"  #: finished in this cycle or a later one: ack
-    CANCELLED = "CANCELLED"  #: cancelled or never accepted: ack
+    CANCELLED = "CANCELLED"  #: never accepted: ack
     STALE = "STALE"  #: a later copy has taken over: ack
     ROUTE = "ROUTE"  #: failed and decided already: publish the decided copy again, ack
     BUSY = "BUSY"  #: another delivery runs it: park the copy
+    FOREIGN = "FOREIGN"  #: it claims more than its record allows: nothing of ours wrote it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +63,41 @@ class Claimed:
     copy: Copy | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToClaim:
+    """Ask to run a copy; see `Claims.claim`."""
+
+    name: ClassVar[str] = "claim"  #: of its script
+    message: Message
+    ticket: Ticket
+    max_attempts: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToComplete:
+    """Record SUCCESS; see `Claims.complete`."""
+
+    name: ClassVar[str] = "complete"  #: of its script
+    message: Message
+    ticket: Ticket
+    max_attempts: int
+    result: str  #: JSON
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToRelease:
+    """Give a lease back; see `Claims.release`."""
+
+    name: ClassVar[str] = "release"  #: of its script
+    message: Message
+    ticket: Ticket
+    queue: str  #: where the copy goes
+
+
+#: One of the transitions that a worker's main process makes for a run.
+RunStep = ToClaim | ToComplete | ToRelease
+
+
 class Claims:
     """The transitions of a run. Thread-safe.
 
@@ -70,6 +109,7 @@ class Claims:
     def __init__(self, redis: RedisHandle, settings: RecordSettings) -> None:
         self._redis = redis
         self._transitions = Transitions(redis)
+        self._usage = Usage(redis)
         self._lease = int(settings.lease * 1_000)
         self._lost_runs = settings.lost_runs
         self._result_ttl = int(settings.result_ttl * 1_000)
@@ -88,16 +128,8 @@ class Claims:
         Raises:
             StoreUnavailable: unknown; the same ticket may ask again.
         """
-        started = hop("started", message, worker=ticket.worker, attempt=message.attempt)
-        arguments = (
-            message.cycle, message.seq, message.attempt, ticket.owner, ticket.fence,
-            self._lease, self._lost_runs, ticket.worker, started,
-        )  # fmt: skip
-        waits_no_longer = ("ZREM", self._redis.keys.waiting, message.task_id)
-        kind, *copies = self._transitions.run(
-            "claim", message, *arguments, max_attempts=max_attempts, after=[waits_no_longer]
-        )
-        return Claimed(ClaimAnswer(kind), Copy.from_json(copies[0]) if copies else None)
+        claimed: Claimed = self.turn([ToClaim(message, ticket, max_attempts)])[0]
+        return claimed
 
     def complete(self, message: Message, ticket: Ticket, result: Mapping[str, Any], max_attempts: int) -> bool:
         """Record SUCCESS and drop the lease.
@@ -108,17 +140,104 @@ class Claims:
         Raises:
             StoreUnavailable: unknown; complete again.
         """
-        keys, task_id = self._redis.keys, message.task_id
-        text = json.dumps(result, separators=(",", ":"))
-        succeeded = hop("succeeded", message, attempt=message.attempt)
-        # A hand-over may have listed it as waiting after the claim.
-        ended = [("ZREM", keys.due, task_id), ("ZREM", keys.waiting, task_id)]
-        answer = self._transitions.run(
-            "complete", message, ticket.fence, ticket.owner, text, self._result_ttl, succeeded,
-            max_attempts=max_attempts, after=ended,
+        return bool(self.turn([ToComplete(message, ticket, max_attempts, compact_json(result))])[0])
+
+    def release(self, message: Message, ticket: Ticket, queue: str) -> None:
+        """Give the lease back for a run that was stopped on purpose: no lost run is counted.
+
+        Args:
+            message: the copy.
+            ticket: the delivery's identity.
+            queue: where the broker puts the copy back.
+
+        Raises:
+            StoreUnavailable: then the lease lapses by itself.
+        """
+        self.turn([ToRelease(message, ticket, queue)])
+
+    def turn(self, steps: Sequence[RunStep]) -> list[Any]:
+        """Carry out what one turn of a worker's event loop brings: in one round trip; in a Redis Cluster, in two.
+
+        Crash window: a connection that ends in the middle leaves some steps carried out, and no answer to any. Each may be
+        asked again with the same ticket: it gets the same answer, and nothing happens twice.
+
+        Args:
+            steps: carried out in their order, unless they are of different tasks.
+
+        Returns:
+            For each step, what `claim`, `complete` or `release` answers.
+
+        Raises:
+            StoreUnavailable: the outcome of every step is unknown.
+            StoreError: Redis refused one of them: so is that of all others.
+        """
+        commands = [self._command(step) for step in steps]
+        answers = self._redis.in_turn(commands, self._unlisted(steps))
+        return [self._read(step, answer) for step, answer in zip(steps, answers, strict=True)]
+
+    def _command(self, step: RunStep) -> RedisCommand:
+        match step:
+            case ToClaim():
+                return self._transitions.command("claim", step.message, *self._claim_words(step))
+            case ToComplete():
+                return self._transitions.command("complete", step.message, *self._complete_words(step))
+            case ToRelease(message, ticket, queue):
+                stopped = hop("stopped", message, worker=ticket.worker, attempt=message.attempt, queue=queue)
+                keys = self._redis.keys.task(message.task_id)
+                return self._redis.script("release", keys, ticket.owner, ticket.fence, queue, stopped)
+
+    def _claim_words(self, step: ToClaim) -> tuple[str | float, ...]:
+        message, ticket = step.message, step.ticket
+        started = hop("started", message, worker=ticket.worker, attempt=message.attempt, spanId=_span_of(ticket))
+        return (
+            message.cycle, message.seq, message.attempt, ticket.owner, ticket.fence,
+            self._lease, self._lost_runs, ticket.worker, started, published_hop(message),
         )  # fmt: skip
+
+    def _complete_words(self, step: ToComplete) -> tuple[str | float, ...]:
+        ticket = step.ticket
+        succeeded = hop("succeeded", step.message, attempt=step.message.attempt, spanId=_span_of(ticket))
+        return ticket.fence, ticket.owner, self._redis.sealing.seal_text(step.result), self._result_ttl, succeeded
+
+    def _unlisted(self, steps: Sequence[RunStep]) -> list[RedisCommand]:
+        """What follows the scripts: none of the claimed waits any longer; what has ended is checked and counted no longer."""
+        keys = self._redis.keys
+        ended = [step.message for step in steps if isinstance(step, ToComplete)]
+        # A hand-over may have listed it as waiting after the claim.
+        here = [step.message.task_id for step in steps if not isinstance(step, ToRelease)]
+        uncounted = self._usage.entries([(each.text(PRINCIPAL), each.task_id, Holding.NOTHING, 0) for each in ended])
+        unlisted = [*uncounted, ("ZREM", keys.due, *(each.task_id for each in ended))] if ended else []
+        return [*unlisted, ("ZREM", keys.waiting, *here)] if here else unlisted
+
+    def _read(self, step: RunStep, answer: Any) -> Any:
+        match step:
+            case ToClaim():
+                return self._claimed(step, answer)
+            case ToComplete():
+                return self._completed(step, answer)
+            case ToRelease():
+                return None
+
+    def _claimed(self, step: ToClaim, answer: Any) -> Claimed:
+        if answer == MISSING:
+            answer = self._transitions.rebuild_missing(
+                "claim", step.message, *self._claim_words(step), max_attempts=step.max_attempts, arrived=True
+            )
+        kind, *copies = [answer] if isinstance(answer, str) else answer
+        return Claimed(ClaimAnswer(kind), Copy.from_json(copies[0]) if copies else None)
+
+    def _completed(self, step: ToComplete, answer: Any) -> bool:
+        message, principal = step.message, step.message.text(PRINCIPAL)
+        if answer == MISSING:
+            uncounted = self._usage.entry(principal, message.task_id, Holding.NOTHING)
+            answer = self._transitions.rebuild_missing(
+                "complete", message, *self._complete_words(step), max_attempts=step.max_attempts, after=[uncounted]
+            )
         if answer == "REFUSED":  # the sweeper must go on checking the run that has taken over
-            self._redis.run(("ZADD", keys.due, "NX", time.time(), task_id))
+            counted = self._usage.entry(principal, message.task_id, Holding.OPEN, len(message.body))
+            self._redis.run(
+                self._redis.vital("ZADD", self._redis.keys.due, "NX", time.time(), message.task_id), counted
+            )
         return bool(answer == "OK")
 
     def progress(self, task_id: str, fence: str, progress: Mapping[str, Any] | None) -> bool:
@@ -135,6 +254,8 @@ class Claims:
         Raises:
             StoreUnavailable: it may be dropped.
         """
+        if progress is not None and "message" in progress:
+            progress = {**progress, "message": self._redis.sealing.seal_text(progress["message"])}
         text = "" if progress is None else json.dumps(progress, separators=(",", ":"))
         note = "" if progress is None else hop("progress", **progress)
         command = self._redis.script("progress", self._redis.keys.task(task_id), fence, text, note)
@@ -167,20 +288,6 @@ class Claims:
             )
         return [ticket for ticket, answer in answers.items() if answer == "LOST"]
 
-    def release(self, message: Message, ticket: Ticket, queue: str) -> None:
-        """Give the lease back for a run that was stopped on purpose: no lost run is counted.
-
-        Args:
-            message: the copy.
-            ticket: the delivery's identity.
-            queue: where the broker puts the copy back.
-
-        Raises:
-            StoreUnavailable: then the lease lapses by itself.
-        """
-        keys = self._redis.keys.task(message.task_id)
-        self._redis.run(self._redis.script("release", keys, ticket.owner, ticket.fence, queue))
-
     def leased(self, task_id: str) -> bool:
         """Whether a worker holds the task's lease.
 
@@ -188,3 +295,8 @@ class Claims:
             StoreUnavailable: Redis did not answer.
         """
         return bool(self._redis.run(("EXISTS", self._redis.keys.task(task_id).lease))[0])
+
+
+def _span_of(ticket: Ticket) -> str | None:
+    """The id of a run's span, which is its fence; without traces a hop names the span of the copy."""
+    return ticket.fence if tracing.enabled() else None

@@ -1,6 +1,7 @@
 """A client of one Redis, of a master behind Sentinels, or of a Redis Cluster: commands in, answers or redis-py's errors out.
 
-With one server, or one master, a list of commands is one round trip. The keys of a list may lie on several nodes of a
+With one server, or one master, a list of commands is one round trip, over a pool of connections or one that all callers
+share (`dispatch.store.shared_connection`). The keys of a list may lie on several nodes of a
 cluster: there an ordered list goes step by step, and one whose order does not matter to all nodes at once.
 """
 
@@ -17,13 +18,14 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import parse_url
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import RedisClusterException
+from redis.exceptions import NoScriptError, RedisClusterException
 from redis.exceptions import TimeoutError as Silent
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from dispatch.config.redis_url import Address, RedisKind, parse
 from dispatch.config.tls import OLDEST, Tls
+from dispatch.store.shared_connection import SharedConnection
 
 RedisCommand = tuple[Any, ...]
 
@@ -34,8 +36,11 @@ _PAUSE = 0.5
 class Client(Protocol):
     """Thread-safe; connects when it is first used."""
 
+    shared: bool  #: all callers have one connection
+    clustered: bool  #: keys lie on several nodes, so that a script can have those of one slot only
+
     def run(self, steps: Sequence[RedisCommand]) -> list[Any]:
-        """Commands in their order; their answers."""
+        """Commands in their order; their answers. An error that is the answer to one command stands in its place."""
 
     def gather(self, steps: Sequence[RedisCommand]) -> list[Any]:
         """Commands that do not depend on each other's order; their answers in the order of the commands."""
@@ -50,13 +55,14 @@ class Client(Protocol):
         """Close every connection."""
 
 
-def connect(url: str, timeout: float, tls: Tls | None = None) -> Client:
+def connect(url: str, timeout: float, tls: Tls | None = None, *, share: bool = False) -> Client:
     """A client for a URL; nothing is sent yet.
 
     Args:
         url: see `dispatch.config.redis_url`.
         timeout: seconds for each answer of a server, and for connecting to it.
         tls: for ``rediss``; the URL's own options take precedence.
+        share: have all callers use one connection, where that is possible: not with TLS, nor in a cluster.
 
     Returns:
         The client.
@@ -69,7 +75,8 @@ def connect(url: str, timeout: float, tls: Tls | None = None) -> Client:
     if address.kind is RedisKind.CLUSTER:
         return _Cluster(address, timeout, trust)
     make = _master if address.kind is RedisKind.SENTINEL else _single
-    return _SingleServer(make(address, timeout, trust))
+    client = make(address, timeout, trust)
+    return _SharedServer(client) if share and SharedConnection.fits(client) else _SingleServer(client)
 
 
 def _trust(tls: Tls) -> dict[str, Any]:
@@ -176,21 +183,24 @@ class _SingleServer:
         client: redis-py's.
     """
 
+    shared = clustered = False
+
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
     def run(self, steps: Sequence[RedisCommand]) -> list[Any]:
         if len(steps) == 1:
-            return [self._redis.execute_command(*steps[0])]  # type: ignore[no-untyped-call]
+            return [_answer(lambda: self._redis.execute_command(*steps[0]))]  # type: ignore[no-untyped-call]
         pipe = self._redis.pipeline(transaction=False)
         for step in steps:
             pipe.execute_command(*step)  # type: ignore[no-untyped-call]
-        return pipe.execute()
+        return pipe.execute(raise_on_error=False)
 
-    gather = run
+    def gather(self, steps: Sequence[RedisCommand]) -> list[Any]:
+        return self.run(steps)
 
     def pubsub(self) -> redis.client.PubSub:
-        subscription: redis.client.PubSub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        subscription: redis.client.PubSub = self._redis.pubsub()  # type: ignore[no-untyped-call]
         return subscription
 
     def memory(self) -> list[dict[str, Any]]:
@@ -198,6 +208,27 @@ class _SingleServer:
 
     def close(self) -> None:
         self._redis.close()
+
+
+class _SharedServer(_SingleServer):
+    """The same, with one connection for all commands; a subscription has its own.
+
+    Args:
+        client: redis-py's.
+    """
+
+    shared = True
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client)
+        self._connection = SharedConnection(client)
+
+    def run(self, steps: Sequence[RedisCommand]) -> list[Any]:
+        return self._connection.run(steps)
+
+    def close(self) -> None:
+        self._connection.close()
+        super().close()
 
 
 class _Cluster:
@@ -209,6 +240,8 @@ class _Cluster:
         trust: redis-py's options of TLS.
     """
 
+    shared, clustered = False, True
+
     def __init__(self, address: Address, timeout: float, trust: Mapping[str, Any]) -> None:
         self._address = address
         self._trust = trust
@@ -219,7 +252,11 @@ class _Cluster:
 
     def run(self, steps: Sequence[RedisCommand]) -> list[Any]:
         cluster = self._cluster()
-        return [_patiently(lambda step=step: cluster.execute_command(*step)) for step in steps]
+
+        def carried_out(step: RedisCommand) -> Any:
+            return _patiently(functools.partial(cluster.execute_command, *step))
+
+        return [_answer(functools.partial(carried_out, step)) for step in steps]
 
     def gather(self, steps: Sequence[RedisCommand]) -> list[Any]:
         cluster = self._cluster()
@@ -228,13 +265,13 @@ class _Cluster:
             pipe = cluster.pipeline()
             for step in steps:
                 pipe.execute_command(*step)
-            answers: list[Any] = pipe.execute()
+            answers: list[Any] = pipe.execute(raise_on_error=False)
             return answers
 
         return _patiently(whole) if len(steps) > 1 else self.run(steps)
 
     def pubsub(self) -> redis.client.PubSub:
-        subscription: redis.client.PubSub = self._cluster().pubsub(ignore_subscribe_messages=True)
+        subscription: redis.client.PubSub = self._cluster().pubsub()
         return subscription
 
     def memory(self) -> list[dict[str, Any]]:
@@ -274,6 +311,14 @@ class _Cluster:
             # A node that is silent costs a wait, and then one for each silent node that is asked where the slots are.
             **_options(self._timeout / 2),
         )
+
+
+def _answer(call: Callable[[], Any]) -> Any:
+    """What a command answers; a script that this server does not have is an answer, too."""
+    try:
+        return call()
+    except NoScriptError as exc:
+        return exc
 
 
 def _patiently(call: Any) -> Any:

@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from dispatch.config.groups import RecordSettings
 from dispatch.protocol import names
 from dispatch.protocol.dead_letters import Reason, is_hopeless, reason_of
-from dispatch.protocol.message import LAST_ERROR, LAST_ERROR_TYPE, Copy, Message
+from dispatch.protocol.message import LAST_ERROR, LAST_ERROR_TYPE, PRINCIPAL, Copy, Message
 from dispatch.protocol.record import Brief, State
 from dispatch.store import index
 from dispatch.store.client import RedisCommand
 from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, decided
 from dispatch.store.index import Page
 from dispatch.store.scripts import RedisHandle
-from dispatch.store.transitions import MISSING, Transitions, hop
+from dispatch.store.transitions import MISSING, Transitions, hop, published_hop
+from dispatch.store.usage import Holding, Usage
 
 #: The value of `RedisKeys.recorded` while every dead letter in the DLQ has its record.
 ALL_RECORDED = "yes"
@@ -34,6 +35,7 @@ class DeadLetterAnswer(enum.StrEnum):
     BUSY = "BUSY"  #: a worker runs the task: record again after the lease
     STALE = "STALE"  #: an extra copy: the task lives on in a later one
     OLD = "OLD"  #: the task has since succeeded, was discarded, or is in a later cycle
+    FOREIGN = "FOREIGN"  #: it claims more than its record allows: nothing of ours wrote it
 
 
 class DeadLetterRecords:
@@ -48,6 +50,7 @@ class DeadLetterRecords:
         self._redis = redis
         self._transitions = Transitions(redis)
         self._handovers = Handovers(redis)
+        self._usage = Usage(redis)
         self._result_ttl = int(settings.result_ttl * 1_000)
         self._grace = settings.unpublished_grace
 
@@ -75,15 +78,19 @@ class DeadLetterRecords:
                 "record_dead", dead_letter,
                 dead_letter.cycle, dead_letter.seq, state.value, reason, error, text,
                 int(not is_hopeless(reason)), names.DEAD_QUEUE, hop("dead-lettered", dead_letter, reason=reason),
+                published_hop(dead_letter),
                 max_attempts=max_attempts,
-                before=[("ZADD", keys.dead, "NX", _now(), task_id)],
+                arrived=True,
+                before=[self._redis.vital("ZADD", keys.dead, "NX", _now(), task_id)],
                 # Once more, afterwards: a reader of the list drops an entry that has no record yet.
-                after_rebuild=[index.relisted(keys.dead, _now(), task_id)],
+                after_rebuild=[index.relisted(self._redis, keys.dead, _now(), task_id)],
             )
         )  # fmt: skip
         if answer in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
-            self._redis.run(("ZREM", keys.waiting, task_id))
-        elif answer is not DeadLetterAnswer.BUSY:  # it may be stale: the janitor checks it
+            # DONE: its hand-over has counted it; it may be discarded by now.
+            counted = [self._usage.entry(dead_letter.text(PRINCIPAL), task_id, Holding.DEAD)]
+            self._redis.run(*(counted if answer is DeadLetterAnswer.OK else []), ("ZREM", keys.waiting, task_id))
+        elif answer not in (DeadLetterAnswer.BUSY, DeadLetterAnswer.FOREIGN):  # it may be stale: the janitor checks it
             self._redis.run(self._flag(task_id))
         return answer
 
@@ -97,8 +104,8 @@ class DeadLetterRecords:
             max_attempts: for a record that has to be rebuilt.
 
         Returns:
-            OK or ROUTE with the copy to publish, BUSY when a worker runs the task, or REFUSED when it is not a dead
-            letter any more.
+            OK or ROUTE with the copy to publish, BUSY when a worker runs the task, FOREIGN when the letter claims more than
+            the record allows, or REFUSED when it is not a dead letter any more.
 
         Raises:
             StoreUnavailable: unknown; redrive again.
@@ -108,21 +115,23 @@ class DeadLetterRecords:
         command = self._redis.script(
             "redrive", keys.task(task_id), dead_letter.cycle, dead_letter.seq, copy.to_json(), note
         )
-        reminder = ("ZADD", keys.due, time.time() + self._grace, task_id)
+        reminder = self._redis.vital("ZADD", keys.due, time.time() + self._grace, task_id)
         answer = self._redis.run(reminder, self._flag(task_id), command)[2]
         if answer[0] in (MISSING, DecisionAnswer.REFUSED):
             # It outlived its record, or the recorder has not read it yet: its death is recorded first.
             death = self.record(dead_letter, reason=reason_of(dead_letter), max_attempts=max_attempts)
-            if death is DeadLetterAnswer.BUSY:
-                return Decided(DecisionAnswer.BUSY, None)
-            if death in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
+            if death in (DeadLetterAnswer.BUSY, DeadLetterAnswer.FOREIGN):
+                return Decided(DecisionAnswer(death.value), None)
+            # AGAIN: the recorder, or the first try of a lost answer, was there in between.
+            if death in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE, DeadLetterAnswer.AGAIN):
                 answer = self._redis.run(command)[0]
             if answer[0] == MISSING:
                 return Decided(DecisionAnswer.REFUSED, None)
         if answer[0] == DecisionAnswer.OK:
             # Before the publish: later, the next cycle may have died already, and it is the next death that is listed.
             # A crash before this leaves an entry that no list shows, since its record is not dead.
-            self._redis.run(("ZREM", keys.dead, task_id))
+            counted = self._usage.entry(dead_letter.text(PRINCIPAL), task_id, Holding.OPEN)
+            self._redis.run(counted, ("ZREM", keys.dead, task_id))
         return decided(answer)
 
     def finish_redrive(self, copy: Copy) -> None:
@@ -141,9 +150,11 @@ class DeadLetterRecords:
             StoreUnavailable: unknown; the sweeper publishes the decided copy.
         """
         keys, message = self._redis.keys, copy.message
-        listed = ("ZADD", keys.dead, "NX", _now(), message.task_id)
+        listed = self._redis.vital("ZADD", keys.dead, "NX", _now(), message.task_id)
         arguments = (message.cycle, message.seq - 1)
-        self._redis.run(listed, self._redis.script("undo_redrive", keys.task(message.task_id), *arguments))
+        undone = self._redis.script("undo_redrive", keys.task(message.task_id), *arguments)
+        if self._redis.run(listed, undone)[1] == "OK":
+            self._redis.run(self._usage.entry(message.text(PRINCIPAL), message.task_id, Holding.DEAD))
 
     def discard(self, task_id: str, *, by: str) -> bool:
         """Discard a dead letter: the task stays FAIL, its record expires, the message leaves the DLQ.
@@ -156,10 +167,13 @@ class DeadLetterRecords:
         """
         keys = self._redis.keys
         command = self._redis.script("discard", keys.task(task_id), self._result_ttl, hop("discarded", by=by))
-        discarded = bool(self._redis.run(self._flag(task_id), command)[1] == "OK")
-        if discarded:
-            self._redis.run(self._flag(task_id), ("ZREM", keys.dead, task_id))
-        return discarded
+        owner = ("HGET", keys.task(task_id).record, "principal")
+        _, answer, principal = self._redis.run(self._flag(task_id), command, owner)
+        if answer != "OK":
+            return False
+        uncounted = self._usage.entry(principal, task_id, Holding.NOTHING)
+        self._redis.run(self._flag(task_id), uncounted, ("ZREM", keys.dead, task_id))
+        return True
 
     # --- reading ---------------------------------------------------------------------------------
     def list(
@@ -185,6 +199,15 @@ class DeadLetterRecords:
             )
 
         return index.read_page(self._redis, self._redis.keys.dead, wanted, limit=limit, cursor=cursor)
+
+    def has(self, number: int) -> bool:
+        """Whether at least as many dead letters have a record; a crash may leave a few entries that have none any more.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        at = number - 1
+        return number <= 0 or bool(self._redis.run(("ZRANGE", self._redis.keys.dead, at, at))[0])
 
     # --- for the walks through the DLQ -----------------------------------------------------------
     def flagged(self) -> dict[str, int]:
@@ -220,11 +243,11 @@ class DeadLetterRecords:
         Raises:
             StoreUnavailable: unknown.
         """
-        self._redis.run(("SET", self._redis.keys.recorded, marker))
+        self._redis.run(self._redis.vital("SET", self._redis.keys.recorded, marker))
 
     def _flag(self, task_id: str) -> RedisCommand:
         """Counted: a walk that has passed the dead letter already must not remove a flag that was set behind it."""
-        return ("ZINCRBY", self._redis.keys.stale, 1, task_id)
+        return self._redis.vital("ZINCRBY", self._redis.keys.stale, 1, task_id)
 
 
 def _now() -> int:

@@ -17,12 +17,13 @@ import enum
 import time
 
 from dispatch.protocol import names
-from dispatch.protocol.message import DEAD_REASON, MAX_ERROR, Copy, Message
+from dispatch.protocol.message import DEAD_REASON, MAX_ERROR, PRINCIPAL, Copy, Message
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Dead, Decision, Failure, Retry
 from dispatch.store.claims import Ticket
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.transitions import Transitions, hop
+from dispatch.store.usage import Holding, Usage
 
 
 class DecisionAnswer(enum.StrEnum):
@@ -32,6 +33,7 @@ class DecisionAnswer(enum.StrEnum):
     ROUTE = "ROUTE"  #: recorded before: publish what was decided then
     REFUSED = "REFUSED"  #: the record has moved on, or never was there
     BUSY = "BUSY"  #: a worker runs the task: its outcome is not known yet
+    FOREIGN = "FOREIGN"  #: it claims more than the record allows: nothing of ours wrote it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Handovers:
     def __init__(self, redis: RedisHandle) -> None:
         self._redis = redis
         self._transitions = Transitions(redis)
+        self._usage = Usage(redis)
 
     def decide(
         self,
@@ -79,7 +82,8 @@ class Handovers:
         Raises:
             StoreUnavailable: unknown; decide again.
         """
-        failed = hop("failed", message, errorType=failure.type, attempt=message.attempt)
+        text = failure.message[:MAX_ERROR]
+        failed = hop("failed", message, errorType=failure.type, message=text, attempt=message.attempt)
         if isinstance(decision, Dead):  # only the confirm makes it final
             state, rung, wait, reason, then = "", "", 0, str(decision.reason), ""
         else:
@@ -90,7 +94,7 @@ class Handovers:
         answer = self._transitions.run(
             "decide", message,
             ticket.fence, message.seq, copy.to_json(), state, rung, wait, copy.queue,
-            failure.type, failure.message[:MAX_ERROR], int(failure.retryable), reason, failed, then,
+            failure.type, text, int(failure.retryable), reason, failed, then,
             max_attempts=max_attempts,
         )  # fmt: skip
         return decided(answer)
@@ -123,9 +127,11 @@ class Handovers:
         )
         if dead:
             # Listed first: a client that reads FAIL finds it among the dead letters.
-            self._redis.run(("ZADD", keys.dead, now, task_id), command, ("ZREM", keys.waiting, task_id))
+            listed = self._redis.vital("ZADD", keys.dead, now, task_id)
+            if self._redis.run(listed, command, ("ZREM", keys.waiting, task_id))[1] == "OK":
+                self._redis.run(self._usage.entry(message.text(PRINCIPAL), task_id, Holding.DEAD))
         else:
-            self._redis.run(command, ("ZADD", keys.waiting, now + int(wait * 1_000), task_id))
+            self._redis.run(command, self._redis.vital("ZADD", keys.waiting, now + int(wait * 1_000), task_id))
 
     def resend(self, record: Record, copy: Copy) -> bool:
         """Record that the sweeper sends a silent task again.

@@ -8,7 +8,7 @@ import enum
 from dispatch.config.groups import RecordSettings
 from dispatch.errors import StoreError
 from dispatch.store.client import RedisCommand
-from dispatch.store.scripts import RedisHandle
+from dispatch.store.scripts import RedisHandle, Rider
 
 
 class KeyInProgress(StoreError):
@@ -39,6 +39,14 @@ class Reservation:
     task_id: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holder:
+    """The task of an Idempotency-Key."""
+
+    task_id: str
+    confirmed: bool  #: it was accepted; its record may have expired since
+
+
 class IdempotencyKeys:
     """The Idempotency-Keys of all principals. Thread-safe.
 
@@ -52,7 +60,16 @@ class IdempotencyKeys:
         self._ttl = int(settings.idempotency_ttl * 1_000)
         self._adopt_after = int(settings.idempotency_retry * 1_000)
 
-    def reserve(self, principal: str, key: str, fingerprint: str, task_id: str) -> Reservation:
+    def reserve(
+        self,
+        principal: str,
+        key: str,
+        fingerprint: str,
+        task_id: str,
+        rider: Rider | None = None,
+        *,
+        delay: float = 0.0,
+    ) -> Reservation:
         """Take an Idempotency-Key before anything else.
 
         Args:
@@ -60,6 +77,8 @@ class IdempotencyKeys:
             key: as the client sent it.
             fingerprint: of the request; the same key with another one is refused.
             task_id: for a new task.
+            rider: goes along.
+            delay: seconds until the task may run, by which the key lives longer.
 
         Returns:
             What was found, and the task id to go on with.
@@ -69,9 +88,10 @@ class IdempotencyKeys:
             KeyInProgress: the first one is still in flight.
             StoreUnavailable: unknown.
         """
-        arguments = (task_id, fingerprint, self._ttl, self._adopt_after)
-        command = self._redis.script("reserve_idempotency_key", [self._key(principal, key)], *arguments)
-        state, holder, wait = self._redis.run(command)[0]
+        own, *others = self._redis.sealing.fingerprints(fingerprint)
+        name, times = self._key(principal, key), (self._ttl + int(delay * 1_000), self._adopt_after)
+        command = self._redis.script("reserve_idempotency_key", [name], task_id, own, *times, *others)
+        state, holder, wait = self._redis.run_along(rider, command)[0]
         if state == "REUSED":
             raise KeyReused
         if state == "BUSY":
@@ -90,13 +110,14 @@ class IdempotencyKeys:
         """
         self._redis.run(self._redis.script("release_idempotency_key", [self._key(principal, key)], task_id))
 
-    def known(self, principal: str, key: str) -> bool:
-        """Whether a key is in use.
+    def find(self, principal: str, key: str) -> Holder | None:
+        """The task that holds a key; None when the key is free.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        return bool(self._redis.run(("EXISTS", self._key(principal, key)))[0])
+        task_id, done = self._redis.run(("HMGET", self._key(principal, key), "task", "done"))[0]
+        return None if task_id is None else Holder(task_id, done == "1")
 
     def _key(self, principal: str, key: str) -> str:
         return self._redis.keys.idempotency(principal, key)

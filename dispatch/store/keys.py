@@ -15,6 +15,7 @@ class TaskKeys(NamedTuple):
     record: str  #: ``robot:task:{<id>}``, a hash; also the channel on which its changes are published
     lease: str  #: ``robot:claim:{<id>}``: the owner of the run
     hops: str  #: ``robot:hops:{<id>}``, a list of JSON objects
+    message: str  #: ``robot:message:{<id>}``: the message as accepted, while it may have to be sent again
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class RedisKeys:
 
     def task(self, task_id: str) -> TaskKeys:
         """The keys of a task."""
-        return TaskKeys(*(f"{self.prefix}{name}:{{{task_id}}}" for name in ("task", "claim", "hops")))
+        start, end = self.prefix, f":{{{task_id}}}"
+        return TaskKeys(f"{start}task{end}", f"{start}claim{end}", f"{start}hops{end}", f"{start}message{end}")
 
     def idempotency(self, principal: str, key: str) -> str:
         """``robot:idem:<principal>:<key>``, a hash: task id and fingerprint of an Idempotency-Key."""
@@ -35,9 +37,30 @@ class RedisKeys:
         """``robot:rate:<principal>``: when its share of requests will be whole again (epoch milliseconds)."""
         return f"{self.prefix}rate:{principal}"
 
+    def usage(self, principal: str) -> str:
+        """``robot:usage:<principal>``, a hash: what each of its tasks holds, and the sums."""
+        return f"{self.prefix}usage:{principal}"
+
+    def key_used(self, fingerprint: str) -> str:
+        """``robot:key-used:<fingerprint>``: when an API key was last used (epoch seconds)."""
+        return f"{self.prefix}key-used:{fingerprint}"
+
     def index(self, principal: str | None) -> str:
         """``robot:index`` or ``robot:index:<principal>``: task ids by the time they were accepted."""
         return f"{self.prefix}index" if principal is None else f"{self.prefix}index:{principal}"
+
+    def label(self, principal: str | None, pair: str) -> str:
+        """``robot:label:<key>=<value>`` or ``robot:label:<principal>:<key>=<value>``: task ids as in `index`."""
+        return f"{self.prefix}label:{pair}" if principal is None else f"{self.prefix}label:{principal}:{pair}"
+
+    def request(self, principal: str | None, request_id: str) -> str:
+        """``robot:request:<id>`` or ``robot:request:<principal>:<id>``: task ids by a request id of the client's own."""
+        return f"{self.prefix}request:{request_id if principal is None else f'{principal}:{request_id}'}"
+
+    @property
+    def probe(self) -> str:
+        """``robot:probe``: what readiness writes, to see whether Redis takes a write."""
+        return f"{self.prefix}probe"
 
     @property
     def workers(self) -> str:
@@ -73,6 +96,11 @@ class RedisKeys:
     def walk(self) -> str:
         """``robot:dead:walk``: who walks through the DLQ now."""
         return f"{self.prefix}dead:walk"
+
+    @property
+    def audit(self) -> str:
+        """``robot:audit``, a stream: what operators did."""
+        return f"{self.prefix}audit"
 
     @property
     def bulk_redrives(self) -> str:

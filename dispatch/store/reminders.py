@@ -27,7 +27,7 @@ class Reminders:
 
     def set(self, task_id: str, at: float) -> None:
         """Have the sweeper check a task at a time."""
-        self._redis.run(("ZADD", self._redis.keys.due, at, task_id))
+        self._redis.run(self._redis.vital("ZADD", self._redis.keys.due, at, task_id))
 
     def drop(self, task_id: str, read_at: float) -> None:
         """Nothing is left to check, unless a reminder was set since the sweeper read the record."""

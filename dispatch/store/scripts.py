@@ -6,24 +6,27 @@ import contextlib
 import functools
 import hashlib
 import importlib.resources
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from dispatch.config import tls
+from dispatch.config import network
 from dispatch.config.groups import RedisSettings
-from dispatch.errors import StoreError, StoreUnavailable
+from dispatch.errors import StoreError, StoreFull, StoreUnavailable, Trouble
+from dispatch.protocol.message import MAX_AHEAD
 from dispatch.protocol.record import State
 from dispatch.store import client as clients
+from dispatch.store import faults
+from dispatch.store.changes import Changes
 from dispatch.store.client import RedisCommand
 from dispatch.store.keys import RedisKeys
-from dispatch.telemetry import logger, tracing
-
-log = logger(__name__)
+from dispatch.telemetry import tracing
+from dispatch.telemetry.trouble import TroubleLog
 
 #: Seconds during which calls fail at once after Redis did not answer one: a silent Redis must not occupy every thread.
 BREAK = 0.5
@@ -31,18 +34,23 @@ BREAK = 0.5
 #: Hops kept for each task.
 MAX_HOPS = 200
 
-#: Errors of a Redis that cannot serve at the moment, as redis-py names them; every other refusal is our mistake.
-_UNAVAILABLE = (
-    redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.TryAgainError,
-)
+#: Milliseconds without a transition after which a living task's stored message lapses; no queue, rung or run lasts so long.
+MESSAGE_TTL = 60 * 86_400_000
 
-#: The same where redis-py has no class for it; in a pipeline, it puts the command before Redis's error.
-_UNAVAILABLE_PREFIXES = ("MISCONF ", "BUSY ", "LOADING ", "NOREPLICAS ")
-_PIPELINE_ERROR = " of pipeline caused error: "
+#: The one script of a task that a Redis with its memory full refuses; without the helpers of the others.
+NEW = "accept"
+
+#: How the name of a script's first part begins: the usual case, which needs no helpers.
+QUICK = "_quick_"
+
+#: What redis-py raises when there is no connection, or something else than Redis answers.
+_DISCONNECTED = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.InvalidResponse)
+
+#: Scripts whose commands accompany those of an operation, which names the span.
+_ALONG = frozenset({"list_found", "spend_quota", "use", "vital"})
+
+#: A command that a script calls.
+_CALL = re.compile(r"redis\.call\('([A-Z]+)'")
 
 
 class Script:
@@ -65,13 +73,24 @@ class Script:
 
 @functools.cache
 def scripts() -> Mapping[str, Script]:
-    """Every script by name. Those of ``lua/task`` share constants and helpers, and take a task's three keys."""
+    """Every script by name. Those of ``lua/task`` share constants and helpers, and take a task's four keys."""
     folder = importlib.resources.files("dispatch.store") / "lua"
     task = {file.name.removesuffix(".lua"): file.read_text() for file in (folder / "task").iterdir()}
-    prelude = _constants() + task.pop("_common")
+    reserve, common, rights = task.pop("_reserve"), task.pop("_common"), task.pop("_rights")
     other = {file.name.removesuffix(".lua"): file.read_text() for file in (folder / "other").iterdir()}
-    sources = {**{name: prelude + text for name, text in task.items()}, **other}
+    quick = {name.removeprefix(QUICK): task.pop(name) for name in [*task] if name.startswith(QUICK)}
+    sources = dict(other)
+    for name, text in task.items():
+        whole = text if name == NEW else common + reserve + text
+        first = _checked(rights, quick[name]) if name in quick else ""
+        sources[name] = _constants() + first + _checked(rights, whole)
     return {name: Script(name, source) for name, source in sources.items()}
+
+
+def _checked(rights: str, source: str) -> str:
+    """A script, or its first part, after the check of the user's rights to the commands that it calls."""
+    commands = sorted({name for name in _CALL.findall(source) if name != "PUBLISH"})
+    return f"do\nlocal COMMANDS = {{{', '.join(map(repr, commands))}}}\n{rights}end\n{source}"
 
 
 def _constants() -> str:
@@ -82,7 +101,8 @@ def _constants() -> str:
 
     terminal = table([state for state in State if state.terminal])
     dead = table([state for state in State if state.dead])
-    return f"local MAX_HOPS = {MAX_HOPS}\nlocal TERMINAL = {terminal}\nlocal DEAD = {dead}\n"
+    bounds = f"local MAX_HOPS = {MAX_HOPS}\nlocal MESSAGE_TTL = {MESSAGE_TTL}\n"
+    return f"{bounds}local TERMINAL = {terminal}\nlocal DEAD = {dead}\nlocal MAX_AHEAD = {MAX_AHEAD}\n"
 
 
 class CircuitBreaker:
@@ -90,7 +110,7 @@ class CircuitBreaker:
 
     def __init__(self) -> None:
         self._open_until = 0.0
-        self._refusal = ""
+        self._trouble: Trouble | None = None
         self._lock = threading.Lock()
 
     def enter(self) -> None:
@@ -104,46 +124,76 @@ class CircuitBreaker:
         with self._lock:
             now = time.monotonic()
             if now < self._open_until:
-                raise _unavailable(self._refusal)
+                raise StoreUnavailable(trouble=self._trouble)
             self._open_until = now + BREAK
 
-    def failed(self, refusal: str = "") -> None:
+    def failed(self, trouble: Trouble | None = None) -> None:
         """Redis did not answer a call.
 
         Args:
-            refusal: why TLS failed, where that is the reason; logged when it changes.
+            trouble: why.
         """
-        if refusal and refusal != self._refusal:
-            log.warning("no connection to Redis", reason=refusal)
-        self._refusal = refusal
+        self._trouble = trouble
         self._open_until = time.monotonic() + BREAK
 
     def succeeded(self) -> None:
         """Redis answered a call."""
-        if self._refusal:
-            log.info("connected to Redis again")
-            self._refusal = ""
         self._open_until = 0.0
 
 
+class Rider(Protocol):
+    """A command that goes along with those of an operation, for which alone nothing would wait."""
+
+    command: RedisCommand
+    sent: bool  #: it may have been carried out
+
+    def answered(self, answer: Any) -> None:
+        """Take its answer, before the operation goes on; may raise."""
+
+
 class RedisHandle:
-    """Redis for a whole process: one connection pool, one circuit breaker. Thread-safe; connects at the first use.
+    """Redis for a whole process: a pool of connections, or one for all; one circuit breaker. Thread-safe; connects when used.
 
     Args:
         settings: where Redis is, and the prefix of every key.
         timeout: seconds for each answer, and for connecting.
+        connections: how many callers Redis serves at the same time, where each has a connection; None for any number.
+        share: have all callers use one connection, where that is possible.
+        pace: called at the end of a wait for a message, which many may end at the same time.
     """
 
-    def __init__(self, settings: RedisSettings, *, timeout: float) -> None:
+    def __init__(
+        self,
+        settings: RedisSettings,
+        *,
+        timeout: float,
+        connections: int | None = None,
+        share: bool = False,
+        pace: Callable[[], None] = lambda: None,
+    ) -> None:
         self.keys = RedisKeys(settings.redis_prefix)
+        self.sealing = settings.sealing  #: of what records keep of results, errors and progress
         self._scripts = scripts()
         self._by_sha = {script.sha: script for script in self._scripts.values()}
         self._breaker = CircuitBreaker()
-        self._client = clients.connect(settings.redis_url.get_secret_value(), timeout, settings.redis_tls)
+        self._troubles = TroubleLog()
+        url = settings.redis_url.get_secret_value()
+        self._where = network.shown(url)
+        self._client = clients.connect(url, timeout, settings.redis_tls, share=share)
+        self._shared = self._client.shared
+        self.clustered = self._client.clustered  #: a script can have the keys of one slot only
+        self._turns: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if connections is not None and not self._shared:
+            self._turns = threading.BoundedSemaphore(connections)
+        self._changes = Changes(self._client, timeout, pace)
 
     def script(self, name: str, keys: Sequence[str], *args: str | float) -> RedisCommand:
         """A script's run, for `run`."""
         return self._scripts[name](keys, *args)
+
+    def vital(self, name: str, key: str, *words: str | float) -> RedisCommand:
+        """A command that also a Redis with its memory full carries out, for `run`; its key has no time to live."""
+        return self.script("vital", [key], name, *words)
 
     def run(self, *commands: RedisCommand) -> list[Any]:
         """Run commands in order, in one round trip; in a Redis Cluster, in one each.
@@ -155,37 +205,78 @@ class RedisHandle:
             Their answers, in order.
 
         Raises:
+            StoreFull: Redis has no memory left for a command.
             StoreUnavailable: Redis did not answer: what was written is unknown.
             StoreError: Redis refused a command.
         """
-        with self._span(commands):
-            return self._call(lambda: self._with_scripts(self._client.run, commands))
+        return self._send(self._client.run, commands)
+
+    def run_along(self, rider: Rider | None, *commands: RedisCommand) -> list[Any]:
+        """As `run`, with a command of another purpose in front; where Redis refuses a command, without it.
+
+        Args:
+            rider: the command.
+            commands: each safe to repeat.
+
+        Returns:
+            The answers to the others.
+        """
+        if rider is None:
+            return self.run(*commands)
+        rider.sent = True
+        try:
+            answer, *answers = self.run(rider.command, *commands)
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            return self.run(*commands)
+        rider.answered(answer)
+        return answers
 
     def gather(self, *commands: RedisCommand) -> list[Any]:
         """Run commands whose order does not matter; as `run` otherwise, and one round trip in a cluster, too."""
-        with self._span(commands):
-            return self._call(lambda: self._with_scripts(self._client.gather, commands))
+        return self._send(self._client.gather, commands)
 
-    @contextlib.contextmanager
-    def listening(self, channel: str) -> Iterator[Callable[[float], bool]]:
-        """Subscribe to a channel.
+    def in_turn(self, first: Sequence[RedisCommand], then: Sequence[RedisCommand]) -> list[Any]:
+        """Run two lists of commands, all of the second after all of the first, whose keys differ; as `run` otherwise.
+
+        In a Redis Cluster each list is one round trip, in which its commands have no order.
+
+        Args:
+            first: commands.
+            then: commands that depend on them.
+
+        Returns:
+            The answers to the first list.
+        """
+        if not self._client.clustered:
+            return self.run(*first, *then)[: len(first)]
+        answers = self.gather(*first)
+        if then:
+            self.gather(*then)
+        return answers
+
+    def listening(
+        self, channel: str, over: Callable[[], bool] = lambda: False
+    ) -> contextlib.AbstractContextManager[Callable[[float], bool]]:
+        """Subscribe to a channel; all channels share one connection.
 
         Args:
             channel: its name.
+            over: called about once a second, on another thread; True ends the wait as a message does.
 
-        Yields:
-            A function that waits some seconds for a message, and returns whether one came.
+        Returns:
+            A context with a function that waits some seconds for a message, and returns whether one came, or may have
+            been missed.
 
         Raises:
-            StoreUnavailable: Redis did not answer.
+            StoreUnavailable: on entering: Redis did not answer.
         """
-        try:
-            with self._client.pubsub() as subscription:
-                subscription.subscribe(channel)
-                subscription.get_message(timeout=BREAK)  # the server's confirmation: later changes are delivered
-                yield lambda seconds: _next_message(subscription, seconds)
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
-            raise StoreUnavailable from exc
+        return self._changes.listening(channel, over)
+
+    def wake(self) -> None:
+        """Have every waiter look at what it waits for."""
+        self._changes.wake()
 
     def memory(self) -> list[dict[str, Any]]:
         """INFO memory of each writable Redis node.
@@ -197,62 +288,79 @@ class RedisHandle:
 
     def close(self) -> None:
         """Close every connection."""
+        self._changes.close()
         self._client.close()
 
+    def _send(self, send: Callable[[Sequence[RedisCommand]], list[Any]], commands: Sequence[RedisCommand]) -> list[Any]:
+        call = functools.partial(self._with_scripts, send, commands)
+        if self._shared and not tracing.enabled():
+            return self._ask(call)
+        with self._span(commands):
+            return self._call(call)
+
     def _call(self, call: Callable[[], list[Any]]) -> list[Any]:
+        # Without a deadline: once Redis does not answer one of those ahead, the breaker fails all the others at once.
+        with self._turns:
+            return self._ask(call)
+
+    def _ask(self, call: Callable[[], list[Any]]) -> list[Any]:
         self._breaker.enter()
         try:
             answers = call()
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
-            refusal = tls.refusal(exc)
-            self._breaker.failed(refusal)
-            raise _unavailable(refusal) from exc
-        except ResponseError as exc:
-            if isinstance(exc, _UNAVAILABLE) or str(exc).rpartition(_PIPELINE_ERROR)[2].startswith(
-                _UNAVAILABLE_PREFIXES
-            ):
-                raise StoreUnavailable from exc
-            raise StoreError(f"Redis refused a command: {exc}") from exc
+        except (*_DISCONNECTED, ResponseError) as exc:
+            raise self._error(exc) from exc
         self._breaker.succeeded()
+        self._troubles.worked()
         return answers
+
+    def _error(self, exc: redis.RedisError) -> StoreError:
+        trouble = faults.trouble(exc, self._where)
+        if trouble is None:
+            return StoreError(f"Redis refused a command: {exc}")
+        self._troubles.met(trouble)
+        if isinstance(exc, _DISCONNECTED):
+            self._breaker.failed(trouble)
+        else:  # a refusal is an answer
+            self._breaker.succeeded()
+        full = isinstance(exc, redis.exceptions.OutOfMemoryError)
+        return StoreFull(trouble=trouble) if full else StoreUnavailable(trouble=trouble)
 
     def _with_scripts(
         self, send: Callable[[Sequence[RedisCommand]], list[Any]], commands: Sequence[RedisCommand]
     ) -> list[Any]:
-        try:
-            return send(commands)
-        except NoScriptError:
-            # Redis restarted without its scripts, or another node is the master now: this time they go along. Each
-            # command is safe to repeat, so the whole list goes again.
-            return send([self._with_source(command) for command in commands])
+        answers = send(commands)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                break
+        else:
+            return answers
+        # Redis restarted without its scripts, or another node is the master now: this time they go along. They alone: the
+        # others have been carried out, and a death that is recorded twice would count as two dead letters.
+        missing = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        again = send([self._with_source(commands[number]) for number in missing]) if missing else []
+        for number, answer in zip(missing, again, strict=True):
+            answers[number] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
 
     def _with_source(self, command: RedisCommand) -> RedisCommand:
         name, *words = command
         return ("EVAL", self._by_sha[words[0]].source, *words[1:]) if name == "EVALSHA" else command
 
     def _span(self, commands: Sequence[RedisCommand]) -> contextlib.AbstractContextManager[Any]:
-        """Named for the scripts, or for the first command where there is none."""
+        """Named for the scripts but for those that go along with others, or for the first command where there is none."""
         if not tracing.enabled():
             return tracing.NO_SPAN
-        names = [self._by_sha[command[1]].name for command in commands if command[0] == "EVALSHA"]
-        names = names or [str(command[0]) for command in commands[:1]]
+        scripts = [self._by_sha[command[1]].name if command[0] == "EVALSHA" else "" for command in commands]
+        names = [name for name in scripts if name and name not in _ALONG]
+        if not names:
+            own = [str(command[0]) for name, command in zip(scripts, commands, strict=True) if not name]
+            names = own[:1] or scripts
         attributes = {
             "db.system.name": "redis",
             "db.operation.name": " ".join(names),
             "db.operation.batch.size": len(commands),
         }
         return tracing.detail(f"redis {' '.join(names)}", attributes)
-
-
-def _unavailable(refusal: str) -> StoreUnavailable:
-    exc = StoreUnavailable(f"Redis: {refusal}") if refusal else StoreUnavailable()
-    exc.refusal = refusal
-    return exc
-
-
-def _next_message(subscription: redis.client.PubSub, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        if subscription.get_message(timeout=left) is not None:
-            return True
-    return False

@@ -13,6 +13,7 @@ Crash windows of accepting, in order (the sweeper's part is in `dispatch.mainten
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -20,18 +21,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dispatch.config.groups import RecordSettings
+from dispatch.errors import StoreError, StoreFull
 from dispatch.protocol.ids import timestamp
-from dispatch.protocol.message import ACCEPTED_AT, PRINCIPAL, Message
+from dispatch.protocol.message import ACCEPTED_AT, PRINCIPAL, WAKES_AT, Message
 from dispatch.protocol.record import Brief, ErrorInfo, Record, State
-from dispatch.protocol.record_fields import parse, seed
-from dispatch.store import index
+from dispatch.protocol.record_fields import accepted, opened_progress, parse
+from dispatch.protocol.sealing import Sealing
+from dispatch.protocol.task_filter import TaskFilter
+from dispatch.store import finding, index
+from dispatch.store.client import RedisCommand
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.index import Page
-from dispatch.store.scripts import RedisHandle
+from dispatch.store.scripts import RedisHandle, Rider
 from dispatch.store.transitions import Transitions, hop
+from dispatch.store.usage import Holding, Usage
 
-#: Seconds between two checks whether the caller still waits for a change.
-CHECK_INTERVAL = 1.0
+#: Seconds between two times that one process drops old entries from an index.
+TRIM_EVERY = 5.0
+
+#: The error in a record that was written when Redis had no room for what belongs to it.
+NO_ROOM = ErrorInfo("store-unavailable", "Redis's memory was full; the task was not run", retryable=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class StoreHealth:
     """How Redis is configured."""
 
     noeviction: bool  #: False: Redis may drop records under memory pressure, which breaks P1 and P3
+    full: bool = False  #: Redis refuses what needs memory: no task can be accepted
 
 
 class TaskStore:
@@ -53,45 +63,80 @@ class TaskStore:
         self._redis = redis
         self._transitions = Transitions(redis)
         self._idempotency = IdempotencyKeys(redis, settings)
+        self.usage = Usage(redis)
         self._grace = settings.unpublished_grace
         self._result_ttl = int(settings.result_ttl * 1_000)
         self._index_ttl = int(settings.idempotency_ttl * 1_000)
+        self._trimmed: dict[str, float] = {}  # when, by index
 
     # --- accepting -------------------------------------------------------------------------------
-    def accept(self, message: Message, *, max_attempts: int, idempotency_key: str | None) -> State:
+    def accept(
+        self, message: Message, *, max_attempts: int, idempotency_key: str | None, rider: Rider | None = None
+    ) -> State:
         """Record a task before it is published.
 
         Args:
             message: what will be published, so that it can be sent again.
             max_attempts: of its type.
             idempotency_key: the sweeper frees it if it has to reject the task.
+            rider: goes along.
 
         Returns:
             SCHEDULED, or the state of the record that is there already (a repeated Idempotency-Key).
 
         Raises:
+            StoreFull: nothing is recorded, or what was is rejected.
             StoreUnavailable: unknown; then don't publish.
         """
         keys, task_id = self._redis.keys, message.task_id
-        own, everyone = keys.index(message.text(PRINCIPAL) or ""), keys.index(None)
-        fields = json.dumps({**seed(message, max_attempts), "key": idempotency_key or ""})
-        accepted_at = message.number(ACCEPTED_AT) or int(time.time() * 1_000)
-        # Records expire by themselves, entries in an index don't: without this the indexes would grow for ever.
-        expired = accepted_at - self._index_ttl
-        answers = self._redis.run(
+        principal = message.text(PRINCIPAL) or ""
+        own, everyone = keys.index(principal), keys.index(None)
+        accepted_at = message.moment(ACCEPTED_AT) or int(time.time() * 1_000)
+        due_at = message.due_at or accepted_at  # an entry is dropped some time after it
+        text = message.to_json()
+        fields = accepted(message, max_attempts, at=accepted_at, key=idempotency_key or "")
+        found = finding.indexes_of(keys, message, due_at)
+        commands = (
             # The sweeper's reminder comes first: a record without one would be forgotten if the gateway died here.
             ("ZADD", keys.due, accepted_at / 1_000 + self._grace, task_id),
-            self._redis.script("accept", keys.task(task_id), fields, hop("accepted", message)),
-            ("ZADD", own, accepted_at, task_id),
-            ("ZADD", everyone, accepted_at, task_id),
-            ("ZADD", keys.waiting, accepted_at, task_id),
-            ("ZREMRANGEBYSCORE", own, "-inf", expired),
-            ("ZREMRANGEBYSCORE", everyone, "-inf", expired),
+            self._redis.script("accept", keys.task(task_id), hop("accepted", message), text, *fields),
+            self.usage.entry(principal, task_id, Holding.OPEN, len(text)),
+            ("ZADD", own, due_at, task_id),
+            ("ZADD", everyone, due_at, task_id),
+            ("ZADD", keys.waiting, due_at, task_id),
+            *self._trims((own, everyone), accepted_at - self._index_ttl),
+            *finding.listing(self._redis, found, task_id, accepted_at=accepted_at, due_at=due_at, ttl=self._index_ttl),
         )
-        return State(answers[1])
+        try:
+            _, answer, sums, *_ = self._redis.run_along(rider, *commands)
+        except StoreFull:
+            # Each command was refused or not by itself: a record without its reminder would never be swept.
+            with contextlib.suppress(StoreError):
+                alone = idempotency_key is None  # another request with the key may have published it
+                self.refuse(message, error=NO_ROOM, idempotency_key=idempotency_key, stored_nowhere=alone)
+            raise
+        state = State(answer)
+        self.usage.note(principal, sums)
+        if state.terminal and (ended := self.get(task_id)) is not None:
+            self.usage.settle(ended)  # a repeated Idempotency-Key has counted it again
+        return state
+
+    def _trims(self, indexes: Sequence[str], expired: int) -> list[RedisCommand]:
+        """Commands that drop old entries, now and then: records expire by themselves, but entries in an index don't."""
+        now = time.monotonic()
+        due = [one for one in indexes if now - self._trimmed.get(one, -TRIM_EVERY) >= TRIM_EVERY]
+        self._trimmed.update(dict.fromkeys(due, now))
+        return [("ZREMRANGEBYSCORE", one, "-inf", expired) for one in due]
 
     def mark_published(
-        self, message: Message, *, queue: str, max_attempts: int, idempotency_key: str | None, **details: Any
+        self,
+        message: Message,
+        *,
+        queue: str,
+        max_attempts: int,
+        idempotency_key: str | None,
+        state: State = State.QUEUED,
+        **details: Any,
     ) -> bool:
         """Record that the broker has the message, and confirm its Idempotency-Key.
 
@@ -100,6 +145,7 @@ class TaskStore:
             queue: where it waits.
             max_attempts: for a record that Redis lost meanwhile.
             idempotency_key: of the request.
+            state: DELAYED where that is a delay level.
             details: for the hop: exchange, routingKey, confirmMs.
 
         Returns:
@@ -113,13 +159,15 @@ class TaskStore:
             [self._idempotency.confirmation(principal, idempotency_key, message.task_id)] if idempotency_key else []
         )
         note = hop("published", message, **details)
-        answer = self._transitions.run("mark_published", message, queue, note, max_attempts=max_attempts, after=confirm)
+        answer = self._transitions.run(
+            "mark_published", message, queue, state.value, note, max_attempts=max_attempts, after=confirm
+        )
         return bool(answer == "OK")
 
     def reject(
         self, message: Message, *, error: ErrorInfo, idempotency_key: str | None, silent_for: float = 0.0
     ) -> bool:
-        """Record that a task never runs, and free its Idempotency-Key.
+        """Record that a task never runs, and free its Idempotency-Key. Its client has had no answer of a refusal.
 
         Args:
             message: what the broker did not take.
@@ -133,30 +181,98 @@ class TaskStore:
         Raises:
             StoreUnavailable: unknown.
         """
+        return self._reject(message, error, idempotency_key, silent_for=silent_for, ttl=self._kept(message))
+
+    def refuse(self, message: Message, *, error: ErrorInfo, idempotency_key: str | None, stored_nowhere: bool) -> bool:
+        """The same for a task whose client gets that answer: no list has it.
+
+        The record stays behind: by it a late copy, and another request that goes on with the same Idempotency-Key, find
+        that the task never runs. A crash before it leaves the lists shows it to a client that has had no answer.
+
+        Args:
+            message: what the broker did not take.
+            error: why.
+            idempotency_key: of the request.
+            stored_nowhere: it is certain that no copy can come late: the record may expire after `unpublished_grace`.
+
+        Returns:
+            False when a worker has claimed it: it runs.
+
+        Raises:
+            StoreUnavailable: unknown.
+        """
         keys, task_id = self._redis.keys, message.task_id
-        note = hop("rejected", message, errorType=error.type)
-        arguments = (error.type, error.message, self._result_ttl, note, int(silent_for * 1_000))
+        ttl = int(self._grace * 1_000) if stored_nowhere else self._kept(message)
+        indexes = [keys.index(message.text(PRINCIPAL) or ""), keys.index(None)]
+        indexes += finding.indexes_of(keys, message, message.due_at)
+        unlisted = [("ZREM", index, task_id) for index in indexes]
+        return self._reject(message, error, idempotency_key, ttl=ttl, then=unlisted)
+
+    def _kept(self, message: Message) -> int:
+        """Milliseconds for which the record of a rejected task is kept: a copy may come out of the delay levels, and finds it."""
+        return self._result_ttl + max(0, message.moment(WAKES_AT) - int(time.time() * 1_000))
+
+    def _reject(
+        self,
+        message: Message,
+        error: ErrorInfo,
+        idempotency_key: str | None,
+        *,
+        ttl: int,
+        silent_for: float = 0.0,
+        then: Sequence[RedisCommand] = (),
+    ) -> bool:
+        keys, task_id, principal = self._redis.keys, message.task_id, message.text(PRINCIPAL) or ""
+        note = hop("rejected", message, errorType=error.type, message=error.message)
+        arguments = (error.type, error.message, ttl, note, int(silent_for * 1_000))
         command = self._redis.script("reject", keys.task(task_id), *arguments)
         rejected = bool(self._redis.run(command, ("ZREM", keys.waiting, task_id))[0] == "OK")
+        if rejected:
+            self._redis.run(self.usage.entry(principal, task_id, Holding.NOTHING), *then)
         if rejected and idempotency_key:
-            self._idempotency.release(message.text(PRINCIPAL) or "", idempotency_key, task_id)
+            self._idempotency.release(principal, idempotency_key, task_id)
         return rejected
 
     # --- reading ---------------------------------------------------------------------------------
-    def get(self, task_id: str) -> Record | None:
-        """One record; None when there is none.
+    def get(self, task_id: str, rider: Rider | None = None) -> Record | None:
+        """One record without its messages; None when there is none.
+
+        Args:
+            task_id: the task.
+            rider: goes along.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        return parse(task_id, self._redis.run(("HGETALL", self._redis.keys.task(task_id).record))[0])
+        return index.record(self._redis, task_id, rider)
 
     def get_many(self, task_ids: Sequence[str]) -> list[Record | None]:
-        """Whole records, messages included, in the order asked, in one round trip: for few tasks."""
-        if not task_ids:
-            return []
-        answers = self._redis.gather(*(("HGETALL", self._redis.keys.task(task_id).record) for task_id in task_ids))
-        return [parse(task_id, fields) for task_id, fields in zip(task_ids, answers, strict=True)]
+        """Records without their messages, in the order asked, in one round trip."""
+        return index.records(self._redis, task_ids)
+
+    def whole(self, task_id: str) -> Record | None:
+        """One record with its message and its decided copy, as far as there are any; None when there is no record.
+
+        The message is read first: a task that ends in between has no message, and the record shows it.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        keys = self._redis.keys.task(task_id)
+        message, fields = self._redis.run(("GET", keys.message), ("HGETALL", keys.record))
+        return parse(task_id, fields, message, sealing=self._redis.sealing)
+
+    def wholes(self, task_ids: Sequence[str]) -> list[Record | None]:
+        """Whole records in the order asked, in one round trip: for few tasks, since each message may be large.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        keys = [self._redis.keys.task(task_id) for task_id in task_ids]
+        commands = [command for each in keys for command in (("GET", each.message), ("HGETALL", each.record))]
+        answers = self._redis.gather(*commands) if commands else []
+        found = zip(task_ids, answers[::2], answers[1::2], strict=True)
+        return [parse(task_id, fields, message, sealing=self._redis.sealing) for task_id, message, fields in found]
 
     def briefs(self, task_ids: Sequence[str]) -> Sequence[Brief | None]:
         """What lists choose by, in the order asked, in one round trip: for many tasks."""
@@ -165,40 +281,20 @@ class TaskStore:
     def hops(self, task_id: str) -> list[dict[str, Any]]:
         """What happened to a task, oldest first (docs/reference/http-api.md, "Following a task")."""
         lines = self._redis.run(("LRANGE", self._redis.keys.task(task_id).hops, 0, -1))[0]
-        return [_shown(json.loads(line)) for line in lines]
+        return [_shown(json.loads(line), self._redis.sealing) for line in lines]
 
-    def list(
-        self,
-        *,
-        principal: str | None = None,
-        status: str | None = None,
-        state: str | None = None,
-        type: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        """Tasks, newest first.
+    def list(self, *, limit: int = 50, cursor: str | None = None, **wanted: Any) -> Page:
+        """Tasks, newest first; one that was submitted for later by the time that it was submitted for.
 
         Args:
-            principal: whose; None for everybody's.
-            status: only with this status.
-            state: only in this state.
-            type: only of this type.
             limit: tasks on a page.
             cursor: of the page before.
+            wanted: which tasks: the fields of a `TaskFilter`.
 
         Returns:
             A page; returned and raised as by `dispatch.store.index.read_page`.
         """
-
-        def wanted(brief: Brief) -> bool:
-            return (
-                (status is None or brief.status == status)
-                and (state is None or brief.state == state)
-                and (type is None or brief.type == type)
-            )
-
-        return index.read_page(self._redis, self._redis.keys.index(principal), wanted, limit=limit, cursor=cursor)
+        return finding.page(self._redis, TaskFilter(**wanted), limit=limit, cursor=cursor)
 
     def wait(
         self, task_id: str, revision: int, seconds: float, over: Callable[[], bool] = lambda: False
@@ -209,7 +305,7 @@ class TaskStore:
             task_id: the task.
             revision: that the caller has.
             seconds: to wait at most.
-            over: called every second; True ends the wait.
+            over: called about once a second, on another thread; True ends the wait.
 
         Returns:
             The record, changed or not; None when there is none.
@@ -218,30 +314,45 @@ class TaskStore:
             StoreUnavailable: Redis did not answer.
         """
         deadline = time.monotonic() + seconds
-        with self._redis.listening(self._redis.keys.task(task_id).record) as changed:
+        with self._redis.listening(self._redis.keys.task(task_id).record, over) as changed:
             record = self.get(task_id)  # after subscribing, so that no change is missed
             while record is not None and record.revision == revision and not record.state.terminal:
                 left = deadline - time.monotonic()
                 if left <= 0 or over():
                     break
-                if changed(min(left, CHECK_INTERVAL)):
+                if changed(left):
                     record = self.get(task_id)
         return record
 
     def ping(self) -> StoreHealth:
-        """Whether Redis answers, and whether it keeps what it is given.
+        """Whether Redis answers, takes a write, and keeps what it is given.
 
         Raises:
             StoreUnavailable: it does not answer.
         """
-        return StoreHealth(noeviction=all(map(_keeps_all, self._redis.memory())))
+        nodes = self._redis.memory()
+        return StoreHealth(noeviction=all(map(_keeps_all, nodes)), full=any(map(_full, nodes)) or not self._writable())
+
+    def _writable(self) -> bool:
+        """Whether a write is accepted that may need memory; in a cluster, by one node."""
+        try:
+            self._redis.run(("SET", self._redis.keys.probe, 1, "EX", 60))
+        except StoreFull:
+            return False
+        return True
 
 
 def _keeps_all(memory: Mapping[str, Any]) -> bool:
     return memory.get("maxmemory_policy") == "noeviction" or not int(memory.get("maxmemory", 0))
 
 
-def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _full(memory: Mapping[str, Any]) -> bool:
+    limit = int(memory.get("maxmemory", 0))
+    return limit > 0 and int(memory.get("used_memory", 0)) >= limit
+
+
+def _shown(entry: Mapping[str, Any], sealing: Sealing) -> dict[str, Any]:
     """A hop with its times as the API has them; a wait ends ``until`` at the earliest: it begins with the confirm."""
+    entry = opened_progress(entry, sealing)
     waits = {"until": timestamp(entry["at"] + round(entry["seconds"] * 1_000))} if "seconds" in entry else {}
     return {**entry, "at": timestamp(entry["at"]), **waits}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from dispatch.protocol import names
 from dispatch.protocol.ids import trace_id
-from dispatch.protocol.message import ACCEPTED_AT, PRINCIPAL, Message
+from dispatch.protocol.message import MAX_UNRECORDED, PRINCIPAL, Message, compact_json
 from dispatch.protocol.record_fields import seed
+from dispatch.store import finding
 from dispatch.store.client import RedisCommand
 from dispatch.store.index import relisted
 from dispatch.store.scripts import RedisHandle
+from dispatch.store.usage import Holding, Usage
 from dispatch.telemetry import tracing
 
 #: Seconds until the sweeper checks a rebuilt record.
@@ -21,6 +23,9 @@ FIRST_CHECK = 5.0
 #: What a script answers when there is no record and it was given no seed.
 MISSING = "MISSING"
 
+#: What a script answers, and `Transitions.run`, to a message that nothing of ours wrote: it claims more than it may.
+FOREIGN = "FOREIGN"
+
 
 def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
     """A hop for the scripts, which add seq and time.
@@ -28,16 +33,26 @@ def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
     Args:
         kind: one of the kinds in docs/reference/http-api.md, "Following a task".
         message: gives the hop its span.
-        fields: more about it; None is left out.
+        fields: more about it; None is left out. A ``spanId`` among them goes before all others.
     """
-    parent = message.text("traceparent") if message else None
-    span = tracing.current().span_id or (parent.split("-")[2] if parent and trace_id(parent) else None)
     given = {name: value for name, value in fields.items() if value is not None}
-    return json.dumps({"kind": kind, **given, **({"spanId": span} if span else {})}, separators=(",", ":"))
+    if "spanId" not in given and (span := _span(message)):
+        given["spanId"] = span
+    return compact_json({"kind": kind, **given})
+
+
+def _span(message: Message | None) -> str | None:
+    parent = message.text("traceparent") if message else None
+    return tracing.current().span_id or (parent.split("-")[2] if parent and trace_id(parent) else None)
+
+
+def published_hop(message: Message) -> str:
+    """The hop of a publish whose confirm is not recorded yet, from the copy that arrived: without the time of the confirm."""
+    return hop("published", exchange=names.TASK_EXCHANGE, routingKey=message.routing_key)
 
 
 class Transitions:
-    """Scripts whose last argument is a seed: empty at first, and the record's fields when there is no record.
+    """Scripts whose last argument is a seed: empty at first, and what rebuilds the record when there is none.
 
     Args:
         redis: the process's handle.
@@ -45,6 +60,7 @@ class Transitions:
 
     def __init__(self, redis: RedisHandle) -> None:
         self._redis = redis
+        self._usage = Usage(redis)
 
     def run(
         self,
@@ -52,6 +68,7 @@ class Transitions:
         message: Message,
         *args: str | float,
         max_attempts: int,
+        arrived: bool = False,
         before: Sequence[RedisCommand] = (),
         after: Sequence[RedisCommand] = (),
         after_rebuild: Sequence[RedisCommand] = (),
@@ -63,20 +80,37 @@ class Transitions:
             message: the task's; a lost record is rebuilt from it.
             args: the script's arguments, without the seed.
             max_attempts: for a record that has to be rebuilt.
+            arrived: the message is what a queue delivered, which any client may have sent.
             before: commands of the same round trip.
             after: the same.
             after_rebuild: commands that follow when the record was rebuilt.
 
         Returns:
-            The script's answer.
+            The script's answer; `FOREIGN` for one that arrived, has no record, and claims too much to be given one.
 
         Raises:
             StoreUnavailable: the outcome is unknown; every transition is safe to repeat.
         """
         answer = self._redis.run(*before, self.command(script, message, *args), *after)[len(before)]
         if answer == MISSING:
-            answer = self.rebuild(script, message, *args, max_attempts=max_attempts, after=after_rebuild)
+            return self.rebuild_missing(
+                script, message, *args, max_attempts=max_attempts, arrived=arrived, after=after_rebuild
+            )
         return answer
+
+    def rebuild_missing(
+        self,
+        script: str,
+        message: Message,
+        *args: str | float,
+        max_attempts: int,
+        arrived: bool = False,
+        after: Sequence[RedisCommand] = (),
+    ) -> Any:
+        """Run a transition that has answered `MISSING` once more; arguments and answer as of `run`."""
+        if arrived and max(message.cycle, message.seq) > MAX_UNRECORDED:
+            return FOREIGN
+        return self.rebuild(script, message, *args, max_attempts=max_attempts, after=after)
 
     def command(self, script: str, message: Message, *args: str | float, rebuild_from: str = "") -> RedisCommand:
         """The command of a transition, for a batch of them."""
@@ -92,11 +126,15 @@ class Transitions:
         index drops an entry that has no record.
         """
         keys, task_id, now = self._redis.keys, message.task_id, time.time()
-        accepted_at = message.number(ACCEPTED_AT) or int(now * 1_000)
+        due_at = message.due_at or int(now * 1_000)
         indexes = [keys.index(principal) for principal in (None, message.text(PRINCIPAL) or "")]
-        first: list[RedisCommand] = [("ZADD", keys.due, "NX", now + FIRST_CHECK, task_id)]
-        first += [("ZADD", index, accepted_at, task_id) for index in indexes]
-        fields = json.dumps(seed(message, max_attempts), separators=(",", ":"))
-        transition = self.command(script, message, *args, rebuild_from=fields)
-        listed = [relisted(index, accepted_at, task_id) for index in indexes]
+        first: list[RedisCommand] = [self._redis.vital("ZADD", keys.due, "NX", now + FIRST_CHECK, task_id)]
+        first += [self._redis.vital("ZADD", index, due_at, task_id) for index in indexes]
+        found = finding.indexes_of(keys, message, due_at)
+        first += finding.relisting(self._redis, found, task_id, due_at)
+        rebuilt_from = seed(message, max_attempts)
+        first.append(self._usage.entry(message.text(PRINCIPAL), task_id, Holding.OPEN, len(rebuilt_from)))
+        transition = self.command(script, message, *args, rebuild_from=rebuilt_from)
+        listed = [relisted(self._redis, index, due_at, task_id) for index in indexes]
+        listed += finding.relisting(self._redis, found, task_id, due_at)
         return self._redis.run(*first, transition, *listed, *after)[len(first)]

@@ -4,17 +4,20 @@ import pytest
 
 from dispatch.protocol.copies import redriven_copy
 from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.message import MAX_AHEAD, MAX_UNRECORDED
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead, Park
-from dispatch.store.claims import ClaimAnswer
+from dispatch.store.claims import ClaimAnswer, Claimed, ToClaim, ToComplete, ToRelease
+from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
+from support.case import Case
 from support.waiting import eventually
 
 
 # --- the claim's table ---------------------------------------------------------------------------
 def test_a_copy_without_a_record_runs_and_brings_its_record_back(case):
     case.run(case.copy(attempt=3, seq=4))
-    record = case.record()
+    record = case.store.whole(case.task_id)
 
     assert (record.state, record.seq, record.attempt, record.principal) == (State.RUNNING, 4, 3, "ada")
     assert record.trace_id == "a" * 32
@@ -24,7 +27,7 @@ def test_a_copy_without_a_record_runs_and_brings_its_record_back(case):
     assert case.redis.zscore(f"{case.prefix}due", case.task_id) is not None
 
 
-def test_an_accepted_copy_runs_and_its_record_says_by_whom(case):
+def test_an_accepted_copy_runs_and_its_record_names_the_worker(case):
     case.accept()
     ticket = case.run()
 
@@ -165,11 +168,11 @@ def test_a_copy_mends_a_hand_over_that_was_never_recorded(case):
     case.run(copy.message)
     case.handovers.hand_over(copy)  # late
 
-    assert (case.record().state, case.record().seq, case.record().decision) == (State.RUNNING, 1, None)
+    assert (case.record().state, case.record().seq, case.record().decided_seq) == (State.RUNNING, 1, None)
 
 
 # --- the fence -----------------------------------------------------------------------------------
-def test_a_zombie_is_refused_whatever_it_says(case):
+def test_a_zombie_is_refused_in_every_transition(case):
     case.accept()
     zombie = case.run()
     case.lapse()
@@ -186,7 +189,7 @@ def test_a_zombie_is_refused_whatever_it_says(case):
     assert case.kinds().count("succeeded") == 1
 
 
-def test_completion_may_be_said_twice_by_the_same_run_only(case):
+def test_completion_may_be_recorded_twice_by_the_same_run_only(case):
     case.accept()
     ticket = case.run()
 
@@ -331,3 +334,88 @@ def test_progress_of_a_long_run_does_not_push_out_how_the_task_came_here(case):
     assert hops[-1]["message"] == "249"
     assert len(hops) <= 101
     assert [hop["seq"] for hop in hops] == sorted({hop["seq"] for hop in hops})
+
+
+# --- what a copy may claim over its record ---------------------------------------------------------
+def test_a_copy_is_a_few_steps_ahead_at_most_where_redis_may_have_lost_its_last_second(case):
+    case.accept()
+    case.run()
+    before = case.redis.hgetall(f"{case.prefix}task:{{{case.task_id}}}")
+    case.lapse()
+    too_far = [{"seq": MAX_AHEAD + 1}, {"cycle": MAX_AHEAD + 1}, {"cycle": 1, "seq": 2**53 - 1}]
+    answers = {case.claim(case.copy(**claims)).answer for claims in too_far}
+
+    assert answers == {ClaimAnswer.FOREIGN}
+    assert case.redis.hgetall(f"{case.prefix}task:{{{case.task_id}}}") == before
+    case.run(case.copy(seq=MAX_AHEAD, cycle=1))
+
+
+def test_an_outcome_has_no_next_cycle_that_a_copy_could_bring(case):
+    case.accept()
+    case.claims.complete(case.message, case.run(), {"a": 1}, 4)
+    claimed = case.claim(case.copy(cycle=1, seq=1)).answer
+    dead = case.dead_letters.record(case.copy(cycle=1, seq=1), reason="permanent", max_attempts=4)
+
+    assert (claimed, dead) == (ClaimAnswer.FOREIGN, DeadLetterAnswer.FOREIGN)
+    assert (case.record().state, case.record().cycle, case.record().result) == (State.SUCCEEDED, 0, {"a": 1})
+
+
+def test_a_rejected_task_has_no_next_cycle_either(case):
+    case.store.accept(case.message, max_attempts=4, idempotency_key=None)
+    case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), idempotency_key=None)
+
+    assert case.claim(case.copy(cycle=1, seq=1)).answer is ClaimAnswer.FOREIGN
+
+
+def test_a_record_is_not_rebuilt_from_numbers_that_nothing_of_ours_counted_to(case):
+    endless = case.copy(cycle=MAX_UNRECORDED + 1)
+    claimed = case.claim(endless).answer
+    dead = case.dead_letters.record(endless, reason="permanent", max_attempts=4)
+    redriven = case.dead_letters.redrive(endless, redriven_copy(endless), by="me", max_attempts=4)
+
+    assert (claimed, dead) == (ClaimAnswer.FOREIGN, DeadLetterAnswer.FOREIGN)
+    assert (redriven.answer, redriven.copy) == (DecisionAnswer.FOREIGN, None)
+    assert case.record() is None
+    assert case.dead_letters.flagged().keys() <= {case.task_id}
+    assert case.listed() == []
+
+
+def test_a_turn_that_was_cut_off_is_asked_again_and_nothing_happens_twice(case, settings):
+    """The connection ended after some steps: the same turn comes once more, with the same tickets."""
+    other, third = Case(settings), Case(settings)
+    other.accept()
+    third.accept()
+    ran, began = case.run(), other.run()
+    steps = [
+        ToComplete(case.message, ran, 4, '{"a":1}'),
+        ToRelease(other.message, began, "robot.task.q"),
+        ToClaim(third.message, third.ticket(), 4),
+    ]
+    for part in (steps[:1], steps[:2], steps):
+        case.claims.turn(part)
+    answers = case.claims.turn(steps)
+
+    assert answers == [True, None, Claimed(ClaimAnswer.RUN)]
+    kinds = [[hop["kind"] for hop in each.store.hops(each.task_id)] for each in (case, other, third)]
+    assert [each.count("succeeded") + each.count("stopped") for each in kinds] == [1, 1, 0]
+    assert (case.record().result, other.record().state, third.record().state) == ({"a": 1}, State.QUEUED, State.RUNNING)
+    assert {each.record().lost_runs for each in (case, other, third)} == {0}
+
+
+def test_a_turn_gives_each_step_its_own_answer(case, settings):
+    others = [Case(settings) for _ in range(3)]
+    for each in others:
+        each.accept()
+    taken, lost, fresh = others
+    case.run()
+    taken.run()
+    steps = [
+        ToComplete(case.message, case.ticket(), 4, "{}"),  # a zombie's
+        ToClaim(taken.message, taken.ticket(), 4),
+        ToComplete(lost.message, lost.run(), 4, '{"a":1}'),
+        ToClaim(fresh.message, fresh.ticket(), 4),
+    ]
+    lost.redis.delete(*[f"{lost.prefix}{name}:{{{lost.task_id}}}" for name in ("task", "hops", "message")])
+
+    assert case.claims.turn(steps) == [False, Claimed(ClaimAnswer.BUSY), True, Claimed(ClaimAnswer.RUN)]
+    assert (lost.record().state, lost.record().result) == (State.SUCCEEDED, {"a": 1})

@@ -1,4 +1,4 @@
-"""What the records say to dead letters, redrives and lists, against a real Redis."""
+"""What the records answer to dead letters, redrives and lists, against a real Redis."""
 
 import contextlib
 
@@ -12,6 +12,7 @@ from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
+from dispatch.store.scripts import scripts
 from support.stores import Stores
 
 
@@ -63,6 +64,31 @@ def test_a_dead_letter_that_the_tap_has_not_seen_yet_can_be_redriven(case):
     assert case.kinds()[-2:] == ["dead-lettered", "redriven"]
 
 
+def test_a_dead_letter_that_the_tap_records_meanwhile_is_redriven_and_not_taken_for_a_second_one(case, monkeypatch):
+    dead_letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
+    record = case.dead_letters.record
+
+    def twice(*arguments, **options):
+        record(*arguments, **options)  # the recorder's
+        return record(*arguments, **options)
+
+    monkeypatch.setattr(case.dead_letters, "record", twice)
+    decided = case.dead_letters.redrive(dead_letter, redriven_copy(dead_letter), by="me", max_attempts=4)
+
+    assert (decided.answer, decided.copy is not None) == (DecisionAnswer.OK, True)
+    assert (case.record().state, case.record().cycle) == (State.SCHEDULED, 1)
+
+
+def test_a_death_is_recorded_once_though_redis_lacks_a_script_that_goes_along(case):
+    dead_letter = case.die()
+    case.redis.script_flush()
+    case.redis.script_load(scripts()["record_dead"].source)
+    answer = case.dead_letters.record(dead_letter, reason="permanent", max_attempts=4)
+
+    assert answer is DeadLetterAnswer.DONE
+    assert case.task_id not in case.dead_letters.flagged()
+
+
 def test_a_dead_letter_whose_task_runs_is_not_redriven(case):
     case.accept()
     case.run()
@@ -83,12 +109,12 @@ def test_a_redrive_is_decided_once_and_may_be_taken_back(case):
     assert case.dead_letters.redrive(dead_letter, copies[0], by="me", max_attempts=4).answer is DecisionAnswer.OK
 
 
-def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
+def test_a_task_that_is_dead_again_before_its_redrive_is_recorded_is_listed(case):
     dead_letter = case.die()
     copy = redriven_copy(dead_letter)
     case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4)
     assert case.listed() == []
-    # Published: a worker is faster than whoever asked.
+    # Published: a worker is faster than the redrive.
     again = case.die(copy.message)
     case.dead_letters.finish_redrive(copy)
 
@@ -96,7 +122,7 @@ def test_a_task_that_is_dead_again_before_its_redrive_is_told_is_listed(case):
     assert (again.cycle, case.record().state) == (1, State.DEAD_LETTERED)
 
 
-def test_a_dead_letter_without_a_record_is_listed_also_when_somebody_lists_meanwhile(case, monkeypatch):
+def test_a_dead_letter_without_a_record_is_listed_also_when_another_client_lists_meanwhile(case, monkeypatch):
     dead_letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
     run, reader = case.stores.redis.run, Stores(case.settings)
 
@@ -113,7 +139,7 @@ def test_a_dead_letter_without_a_record_is_listed_also_when_somebody_lists_meanw
 
 
 @pytest.mark.parametrize("index", ["dead", "index", "index:ada"])
-def test_a_record_that_comes_back_while_somebody_walks_over_its_entry_stays_listed(case, monkeypatch, index):
+def test_a_record_that_comes_back_while_a_list_reads_its_entry_stays_listed(case, monkeypatch, index):
     """The walk finds no record, then the record comes back, then the walk drops what it found without one."""
     dead_letter = dead_copy(case.message, Reason.EXPIRED, "too late").message
     case.redis.zadd(f"{case.prefix}{index}", {case.task_id: 1_700_000_000_000})
@@ -187,7 +213,7 @@ def test_a_redrive_whose_taking_back_is_cut_off_goes_on_or_is_taken_back_again(c
     dead_letter = case.die()
     copy = redriven_copy(dead_letter)
     case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4)
-    with _dies_after(case.stores.redis, 1):  # the list says so, the record not yet
+    with _dies_after(case.stores.redis, 1):  # the list has it, the record not yet
         case.dead_letters.undo_redrive(copy)
 
     assert case.listed() == []
@@ -242,7 +268,8 @@ def test_a_refused_task_whose_record_redis_lost_is_still_refused(case):
     assert case.store.reject(case.message, error=ErrorInfo("x", "y", retryable=True), idempotency_key="k")
 
 
-def test_the_indexes_forget_tasks_whose_records_have_long_expired(case):
+def test_the_indexes_drop_tasks_whose_records_have_long_expired(case, monkeypatch):
+    monkeypatch.setattr("dispatch.store.tasks.TRIM_EVERY", 0.0)  # with each acceptance
     now = 1_800_000_000_000
     retention = int(case.settings.idempotency_ttl * 1_000)
     ages = {"old": now - retention - 1, "young": now - retention + 1_000, "new": now}

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dispatch.protocol.copies import next_copy, redriven_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
-from dispatch.protocol.message import Message
+from dispatch.protocol.message import MAX_AHEAD, Message
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Retry
 from dispatch.store.claims import ClaimAnswer, Ticket
@@ -50,8 +50,16 @@ class Model:
     dead_letters: int = 0
 
 
+def foreign(m, message):
+    """Whether a message claims more than what Redis may have lost in its last second."""
+    if m.cycle > message.cycle:
+        return False
+    ended = m.state in TERMINAL - BURIED
+    return (m.cycle < message.cycle and ended) or max(message.cycle - m.cycle, message.seq - m.seq) > MAX_AHEAD
+
+
 class Protocol(RuleBasedStateMachine):
-    """One task, its copies and its dead letters, and everybody who may say something about it."""
+    """One task, its copies and its dead letters, and every transition of them."""
 
     def __init__(self, stores):
         super().__init__()
@@ -87,10 +95,10 @@ class Protocol(RuleBasedStateMachine):
 
         assert state == self.model.state
 
-    @rule()
-    def mark_published(self):
+    @rule(state=st.sampled_from([State.QUEUED, State.DELAYED]))
+    def mark_published(self, state):
         marked = self.store.mark_published(
-            self.copies[0], queue="robot.task.q", max_attempts=ATTEMPTS, idempotency_key=None
+            self.copies[0], queue="a queue", state=state, max_attempts=ATTEMPTS, idempotency_key=None
         )
         self._recreated(self.copies[0], "SCHEDULED")
         if self.model.state == "REJECTED":
@@ -98,7 +106,7 @@ class Protocol(RuleBasedStateMachine):
             return
         self.model.published = True
         if self.model.state == "SCHEDULED":
-            self.model.state = "QUEUED"
+            self.model.state = state.value
 
         assert marked
 
@@ -130,6 +138,9 @@ class Protocol(RuleBasedStateMachine):
 
     def _claimed(self, copy, ticket):
         self._recreated(copy)
+        return ClaimAnswer.FOREIGN if foreign(self.model, copy) else self._taken(copy, ticket)
+
+    def _taken(self, copy, ticket):
         m, cycle, seq = self.model, copy.cycle, copy.seq
         if m.state in {"CANCELLED", "REJECTED"} and m.cycle >= cycle:
             return ClaimAnswer.CANCELLED
@@ -147,7 +158,7 @@ class Protocol(RuleBasedStateMachine):
         lost = died and m.lost >= LOST_RUNS
         m.state, m.cycle, m.seq, m.published = "RUNNING", cycle, seq, True
         m.owner, m.fence, m.decided, self.lease = ticket.owner, ticket.fence, None, ticket.owner
-        m.before = None
+        m.before, m.discarded = None, False
         return ClaimAnswer.LOST if lost else ClaimAnswer.RUN
 
     @precondition(lambda self: self.tickets)
@@ -196,7 +207,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data(), publish=st.booleans())
     def hand_over(self, data, publish):
         copy, owner = data.draw(st.sampled_from(self.pending))
-        if publish:  # the confirm came: the copy is somewhere, whatever Redis says afterwards
+        if publish:  # the confirm came: the copy is somewhere, whatever Redis answers afterwards
             (self.dead_letters if copy.queue == "robot.task.dlq" else self.copies).append(copy.message)
         self.handovers.hand_over(copy, owner=owner)
         m = self.model
@@ -265,8 +276,8 @@ class Protocol(RuleBasedStateMachine):
         m = self.model
         if m is None:
             self.model = Model("QUEUED")
-        elif (word := self._objection(m, dead_letter)) is not None:
-            return word
+        elif (answer := self._objection(m, dead_letter)) is not None:
+            return answer
         m = self.model
         m.state, m.cycle, m.seq, m.published = "DEAD_LETTERED", dead_letter.cycle, dead_letter.seq, True
         m.decided = m.fence = m.owner = m.before = None
@@ -274,7 +285,9 @@ class Protocol(RuleBasedStateMachine):
         return DeadLetterAnswer.OK
 
     def _objection(self, m, dead_letter):
-        """Why the record doesn't take a dead letter's word; None when it does."""
+        """Why the record doesn't accept a dead letter; None when it does."""
+        if foreign(m, dead_letter):
+            return DeadLetterAnswer.FOREIGN
         busy = DeadLetterAnswer.BUSY if self.lease and (m.cycle < dead_letter.cycle or m.decided is None) else None
         if m.cycle != dead_letter.cycle:
             return DeadLetterAnswer.OLD if m.cycle > dead_letter.cycle else busy
@@ -291,10 +304,10 @@ class Protocol(RuleBasedStateMachine):
         dead_letter = data.draw(st.sampled_from(self.dead_letters))
         decided = self.records.redrive(dead_letter, redriven_copy(dead_letter), by="op", max_attempts=ATTEMPTS)
         expected = self._redriven(dead_letter)
-        if expected is DecisionAnswer.REFUSED:  # the record may not know yet that the task is dead: first it is told
+        if expected is DecisionAnswer.REFUSED:  # the record may not be dead yet: first the dead letter is recorded
             burial = self._buried(dead_letter)
-            if burial is DeadLetterAnswer.BUSY:
-                expected = DecisionAnswer.BUSY
+            if burial in (DeadLetterAnswer.BUSY, DeadLetterAnswer.FOREIGN):
+                expected = DecisionAnswer(burial.value)
             elif burial is DeadLetterAnswer.OK:
                 expected = self._redriven(dead_letter)
         if decided.copy is not None:
@@ -329,7 +342,7 @@ class Protocol(RuleBasedStateMachine):
     def redis_loses_everything(self):
         self.redis.run(("DEL", *self.redis.keys.task(self.task_id)))
         self.model, self.lease = None, None
-        self.successes = {}  # what a wipe costs, as the documentation says: P3 for finished duplicates
+        self.successes = {}  # what a wipe costs, as in the documentation: P3 for finished duplicates
 
     # --- what always holds -------------------------------------------------------------------------
     @invariant()
@@ -345,6 +358,13 @@ class Protocol(RuleBasedStateMachine):
         assert self.claims.leased(self.task_id) == (self.lease is not None)
 
     @invariant()
+    def the_message_is_stored_as_long_as_it_may_have_to_be_sent_again(self):
+        record, m = self.store.whole(self.task_id), self.model
+        over = m is not None and m.state in TERMINAL and (m.discarded or m.state not in BURIED)
+
+        assert (record is not None and record.message is not None) == (m is not None and not over)
+
+    @invariant()
     def a_cycle_succeeds_at_most_once(self):
         assert all(count == 1 for count in self.successes.values())
 
@@ -352,7 +372,7 @@ class Protocol(RuleBasedStateMachine):
         self.redis.run(("DEL", *self.redis.keys.task(self.task_id)))
 
 
-def test_the_scripts_do_what_the_table_says(settings):
+def test_the_scripts_agree_with_the_model(settings):
     roomy = settings.model_copy(update={"lease": 3_600.0, "lost_runs": LOST_RUNS})
     stores = Stores(roomy, timeout=5.0)
     try:

@@ -9,6 +9,7 @@ import redis
 from pydantic import SecretStr
 
 from dispatch.errors import StoreUnavailable
+from dispatch.protocol.ids import new_task_id
 from support.case import Case
 from support.waiting import eventually
 
@@ -47,26 +48,27 @@ def _answers(address):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "relief"),
+    ("trouble", "relief", "refused"),
     [
-        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
-        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), 1),  # only what is new
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), 3),
     ],
     ids=["full", "read-only"],
 )
-def test_a_redis_that_cannot_write_is_unavailable_and_not_our_mistake(own_case, trouble, relief):
+def test_a_redis_that_cannot_write_is_unavailable_and_not_our_mistake(own_case, trouble, relief, refused):
     case, _ = own_case
     case.accept()
     ticket = case.run()
+    another = case.message.with_headers(id=new_task_id())
     case.redis.execute_command(*trouble)
     try:
-        for say in (
-            lambda: case.store.accept(case.copy(), max_attempts=4, idempotency_key=None),  # many commands at once
+        for write in (
+            lambda: case.store.accept(another, max_attempts=4, idempotency_key=None),  # many commands at once
             lambda: case.claims.complete(case.message, ticket, {}, 4),
             lambda: case.dead_letters.discard(case.task_id, by="me"),
-        ):
+        )[:refused]:
             with pytest.raises(StoreUnavailable):
-                say()
+                write()
     finally:
         case.redis.execute_command(*relief)
 

@@ -64,12 +64,12 @@ def test_a_certificate_for_another_name_is_refused(authorities, layout):
 
 
 def _refused(url, files):
-    """Why; at once and while calls fail at once, and Redis heard nothing that it could answer."""
+    """The reason; at once and while calls fail at once, and Redis received nothing that it could answer."""
     with handle(url, **files) as made:
         reasons = set()
         for _ in range(2):
             with pytest.raises(StoreUnavailable) as caught:
                 made.run(("SET", "{a}b", "2"))
-            reasons.add(caught.value.refusal)
+            reasons.add(caught.value.trouble.reason)
     assert len(reasons) == 1
     return reasons.pop()

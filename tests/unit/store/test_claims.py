@@ -10,7 +10,7 @@ from support.unit_fakes import FakeRedis, task_message
 
 SETTINGS = load({})
 TICKET, OTHER = Ticket("owner", "fence", "w@test"), Ticket("owner-2", "fence-2", "w@test")
-RECORD = ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}")
+RECORD = ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}", "robot:message:{t-1}")
 UNTIMELY = ("ZREM", "robot:waiting", "t-1")
 
 
@@ -27,6 +27,9 @@ def test_a_claim_names_the_copy_and_the_run():
     assert claimed == Claimed(ClaimAnswer.RUN)
     assert script[:10] == ("claim", RECORD, 1, 3, 2, "owner", "fence", 30_000, 3, "w@test")
     assert json.loads(script[10]) == {"kind": "started", "worker": "w@test", "attempt": 2}
+    assert json.loads(script[11]) == {
+        "kind": "published", "exchange": "robot.task.topic", "routingKey": "robot.task.dispatch.echo",
+    }  # fmt: skip
     assert waits_no_longer == UNTIMELY
 
 
@@ -47,7 +50,7 @@ def test_a_copy_that_was_decided_before_comes_with_the_decided_one():
 def test_a_claim_of_a_lost_record_rebuilds_it_for_the_attempts_of_its_type():
     made, redis = claims(claim=["MISSING", ["RUN"]])
     made.claim(task_message(), TICKET, 2)
-    seed = json.loads(redis.trips[1][3][-1])
+    seed = json.loads(redis.trips[1][4][-1].partition("\n")[0])
 
     assert seed["maxAttempts"] == 2
 
@@ -56,19 +59,21 @@ def test_a_claim_of_a_lost_record_rebuilds_it_for_the_attempts_of_its_type():
 def test_a_completion_is_recorded_unless_the_fence_refuses(answer, recorded):
     made, redis = claims(complete=answer)
     done = made.complete(task_message(), TICKET, {"a": 1}, 4)
-    script, due, waiting = redis.trips[0]
+    script, uncounted, due, waiting = redis.trips[0]
 
     assert done is recorded
     assert script[:6] == ("complete", RECORD, "fence", "owner", '{"a":1}', 86_400_000)
+    assert uncounted == ("use", ("robot:usage:ada",), "t-1", "", 0)
     assert (due, waiting) == (("ZREM", "robot:due", "t-1"), UNTIMELY)
 
 
 def test_after_a_refusal_the_sweeper_goes_on_checking():
     made, redis = claims(complete="REFUSED")
     made.complete(task_message(), TICKET, {}, 4)
-    (again,) = redis.trips[1]
+    again, counted = redis.trips[1]
 
     assert (again[:3], again[4]) == (("ZADD", "robot:due", "NX"), "t-1")
+    assert counted[:4] == ("use", ("robot:usage:ada",), "t-1", "open")
 
 
 @each(("answer", "stop"), [("OK", False), ("CANCEL", True), ("REFUSED", False)])
@@ -102,10 +107,10 @@ def test_leases_are_renewed_in_one_round_trip():
 def test_a_run_whose_record_is_lost_goes_on_and_its_record_comes_back():
     made, redis = claims(renew=["MISSING", "OK", "OK"])
     lost = made.renew({TICKET: (task_message(), 2), OTHER: (task_message(id="t-2"), 4)})
-    seed = json.loads(redis.trips[1][3][-1])
+    seed = json.loads(redis.trips[1][4][-1].partition("\n")[0])
 
     assert lost == []
-    assert (seed["maxAttempts"], redis.trips[1][3][2:5]) == (2, ("owner", "fence", 30_000))
+    assert (seed["maxAttempts"], redis.trips[1][4][2:5]) == (2, ("owner", "fence", 30_000))
 
 
 def test_without_deliveries_redis_is_not_asked():
@@ -119,7 +124,10 @@ def test_a_released_lease_names_the_queue_that_has_the_copy_again():
     made, redis = claims()
     made.release(task_message(), TICKET, "robot.task.q")
 
-    assert redis.commands == [("release", RECORD, "owner", "fence", "robot.task.q")]
+    ((*script, stopped),) = redis.commands
+
+    assert script == ["release", RECORD, "owner", "fence", "robot.task.q"]
+    assert json.loads(stopped) == {"kind": "stopped", "worker": "w@test", "attempt": 2, "queue": "robot.task.q"}
 
 
 @each(("there", "leased"), [(1, True), (0, False)])

@@ -12,7 +12,8 @@ from support.unit_fakes import FakeRedis, task_message
 SETTINGS = load({})
 DEAD_LETTER = task_message(**{"x-last-error-type": "boom", "x-last-error": "it broke"})
 COPY = redriven_copy(DEAD_LETTER)
-RECORD = ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}")
+COUNTED = ("use", ("robot:usage:ada",), "t-1", "dead", 0)
+RECORD = ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}", "robot:message:{t-1}")
 FLAG = ("ZINCRBY", "robot:dead:stale", 1, "t-1")
 NO_LONGER_LISTED = ("ZREM", "robot:dead", "t-1")
 
@@ -52,7 +53,7 @@ def test_what_the_broker_gave_up_has_the_reason_as_its_error():
 @each(
     ("answer", "then"),
     [
-        ("OK", [("ZREM", "robot:waiting", "t-1")]),
+        ("OK", [COUNTED, ("ZREM", "robot:waiting", "t-1")]),
         ("DONE", [("ZREM", "robot:waiting", "t-1")]),
         ("AGAIN", [FLAG]),
         ("STALE", [FLAG]),
@@ -87,7 +88,7 @@ def test_a_redrive_is_recorded_after_its_reminder_and_flag():
     assert (reminder[:2], flag) == (("ZADD", "robot:due"), FLAG)
     assert script[:5] == ("redrive", RECORD, 0, 3, COPY.to_json())
     assert json.loads(script[5])["by"] == "op"
-    assert redis.trips[1] == (NO_LONGER_LISTED,)
+    assert redis.trips[1] == (("use", ("robot:usage:ada",), "t-1", "open", 0), NO_LONGER_LISTED)
 
 
 def test_a_redrive_that_was_decided_before_leaves_the_list_as_it_is():
@@ -143,10 +144,10 @@ def test_only_a_dead_letter_can_be_discarded(answer, discarded, trips):
 
 
 def test_a_discarded_one_leaves_the_list_and_is_looked_for_once_more():
-    made, redis = records()
+    made, redis = records(HGET="ada")
     made.discard("t-1", by="op")
 
-    assert redis.trips[1] == (FLAG, NO_LONGER_LISTED)
+    assert redis.trips[1] == (FLAG, ("use", ("robot:usage:ada",), "t-1", "", 0), NO_LONGER_LISTED)
 
 
 @each("answer", [["t-1", "2", "t-2", "1"], [["t-1", 2.0], ["t-2", 1.0]]], ids=["RESP2", "RESP3"])

@@ -3,7 +3,7 @@
 import pytest
 
 from dispatch.config.settings import load
-from dispatch.store.idempotency import IdempotencyKeys, KeyInProgress, KeyReused, KeyState, Reservation
+from dispatch.store.idempotency import Holder, IdempotencyKeys, KeyInProgress, KeyReused, KeyState, Reservation
 from support.cases import each
 from support.unit_fakes import FakeRedis
 
@@ -47,6 +47,13 @@ def test_a_key_is_confirmed_and_freed_for_its_own_task_only():
     assert redis.commands == [("release_idempotency_key", KEY, "t-1")]
 
 
-@each(("there", "known"), [(1, True), (0, False)])
-def test_a_key_in_use_is_known(there, known):
-    assert IdempotencyKeys(FakeRedis(EXISTS=there), SETTINGS).known("ada", "k") is known
+@each(
+    ("held", "holder"),
+    [
+        (["t-1", "1"], Holder("t-1", confirmed=True)),
+        (["t-1", None], Holder("t-1", confirmed=False)),
+        ([None, None], None),
+    ],
+)
+def test_the_task_of_a_key_is_found(held, holder):
+    assert IdempotencyKeys(FakeRedis(HMGET=[held]), SETTINGS).find("ada", "k") == holder

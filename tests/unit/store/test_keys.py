@@ -6,12 +6,13 @@ KEYS = RedisKeys("robot:")
 
 
 def test_the_keys_of_a_task_share_a_cluster_slot():
-    assert KEYS.task("t-1") == ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}")
+    assert KEYS.task("t-1") == ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}", "robot:message:{t-1}")
 
 
 def test_the_keys_of_a_principal():
     assert KEYS.idempotency("ada", "k") == "robot:idem:ada:k"
     assert KEYS.rate("ada") == "robot:rate:ada"
+    assert KEYS.key_used("0123456789ab") == "robot:key-used:0123456789ab"
     assert KEYS.index("ada") == "robot:index:ada"
 
 
@@ -19,6 +20,7 @@ def test_the_keys_of_the_whole_system():
     properties = [name for name, value in vars(RedisKeys).items() if isinstance(value, property)]
 
     assert {name: getattr(KEYS, name) for name in properties} == {
+        "probe": "robot:probe",
         "workers": "robot:workers",
         "due": "robot:due",
         "waiting": "robot:waiting",
@@ -26,6 +28,7 @@ def test_the_keys_of_the_whole_system():
         "stale": "robot:dead:stale",
         "recorded": "robot:dead:known",
         "walk": "robot:dead:walk",
+        "audit": "robot:audit",
         "bulk_redrives": "robot:dead:jobs",
     }
     assert KEYS.index(None) == "robot:index"

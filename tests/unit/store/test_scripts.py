@@ -9,20 +9,21 @@ import redis.exceptions
 
 from dispatch.config.settings import load
 from dispatch.errors import StoreError, StoreUnavailable
+from dispatch.protocol.message import MAX_AHEAD
 from dispatch.protocol.record import State
 from dispatch.store import scripts as module
 from dispatch.store.claims import ClaimAnswer
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
 from dispatch.store.idempotency import KeyState
-from dispatch.store.scripts import BREAK, MAX_HOPS, CircuitBreaker, RedisHandle, scripts
+from dispatch.store.scripts import BREAK, MAX_HOPS, MESSAGE_TTL, CircuitBreaker, RedisHandle, scripts
 from dispatch.store.transitions import MISSING
 from support.cases import each
 from support.unit_fakes import ManualClock
 
 ROOT = Path(__file__).parents[3]
 LUA = {path.stem: path.read_text() for path in (ROOT / "dispatch/store/lua").rglob("*.lua")}
-TASK = {path.stem for path in (ROOT / "dispatch/store/lua/task").glob("*.lua")} - {"_common"}
+TASK = {path.stem for path in (ROOT / "dispatch/store/lua/task").glob("[!_]*.lua")}
 
 #: What a Lua script compares a state with, or sets it to.
 _STATES = re.compile(r"(?:\bstate|get\('state'\)|'state',|TERMINAL\.|DEAD\.)\s*(?:==|~=|,)?\s*'([A-Z_]+)'")
@@ -34,14 +35,22 @@ def literals(text):
 
 
 def test_the_constants_that_precede_a_tasks_script_are_pythons():
-    prelude = scripts()["claim"].source.splitlines()[:3]
+    prelude = scripts()["claim"].source.splitlines()[:5]
     tables = [set(re.findall(r"(\w+) = true", line)) for line in prelude]
 
     assert prelude[0] == f"local MAX_HOPS = {MAX_HOPS}"
-    assert prelude[1].startswith("local TERMINAL = ")
-    assert tables[1] == {state.value for state in State if state.terminal}
-    assert prelude[2].startswith("local DEAD = ")
-    assert tables[2] == {state.value for state in State if state.dead}
+    assert prelude[1] == f"local MESSAGE_TTL = {MESSAGE_TTL}"
+    assert prelude[2].startswith("local TERMINAL = ")
+    assert tables[2] == {state.value for state in State if state.terminal}
+    assert prelude[3].startswith("local DEAD = ")
+    assert tables[3] == {state.value for state in State if state.dead}
+    assert prelude[4] == f"local MAX_AHEAD = {MAX_AHEAD}"
+
+
+def test_a_full_redis_refuses_of_a_tasks_scripts_only_the_new_task():
+    admitted = {name for name in TASK if "redis.call('HDEL', KEYS[1], '')" in scripts()[name].source}
+
+    assert TASK - admitted == {"accept"}
 
 
 def test_only_the_scripts_of_a_task_have_them():
@@ -85,7 +94,9 @@ def names_in_python():
                 continue
             called, owner = node.func.attr, ast.unparse(node.func.value)
             first = node.args[0]
-            runs = called == "script" or (called in {"run", "command", "rebuild"} and "transitions" in owner)
+            runs = called == "script" or (
+                called in {"run", "command", "rebuild", "rebuild_missing"} and "transitions" in owner
+            )
             if runs and isinstance(first, ast.Constant):
                 found.add(first.value)
     return found
@@ -96,9 +107,10 @@ def test_each_script_is_used_and_each_that_is_used_is_there():
 
 
 def test_a_script_begins_with_the_names_of_its_arguments():
-    without = {name for name, text in LUA.items() if "unpack(ARGV)" not in text and name != "_common"}
+    helpers = {"_common", "_reserve", "_rights"}
+    without = {name for name, text in LUA.items() if "unpack(ARGV)" not in text} - helpers
 
-    assert without == {"unflag_stale", "unlist"}  # a row of entries
+    assert without == {"accept", "unflag_stale", "unlist", "use", "vital"}  # a row of entries, or of words
 
 
 def test_a_script_is_run_by_its_digest():
@@ -177,6 +189,8 @@ def handle(*answers):
         redis.exceptions.ResponseError("MISCONF Redis is configured to save"),
         redis.exceptions.ResponseError("LOADING Redis is loading the dataset in memory"),
         redis.exceptions.ResponseError("Command # 1 (EVALSHA x) of pipeline caused error: BUSY Redis is busy"),
+        redis.exceptions.NoPermissionError("this user has no permissions to run the 'set' command"),
+        redis.exceptions.InvalidResponse('Protocol error, got "H" as reply type byte'),
     ],
 )
 def test_an_outage_is_unavailable(error):
@@ -184,7 +198,7 @@ def test_an_outage_is_unavailable(error):
         handle(error).run(("TIME",))
 
 
-@each("text", ["WRONGTYPE Operation", "NOPERM no rights", "Command # 1 (GET BUSY ) of pipeline caused error: ERR x"])
+@each("text", ["WRONGTYPE Operation", "Command # 1 (GET BUSY ) of pipeline caused error: ERR x"])
 def test_a_refusal_is_our_mistake_and_no_outage(text):
     with pytest.raises(StoreError) as caught:
         handle(redis.exceptions.ResponseError(text)).run(("TIME",))
@@ -214,11 +228,18 @@ def test_a_refusal_is_an_answer_so_the_next_call_is_sent():
 
 
 def test_scripts_that_redis_has_lost_go_along_the_second_time():
-    redis_handle = handle(redis.exceptions.NoScriptError("NOSCRIPT"), ["OK", 1])
+    redis_handle = handle([redis.exceptions.NoScriptError("NOSCRIPT"), 1], ["OK"])
     command = redis_handle.script("unlist", ["robot:index"], "t", 1.0)
     answers = redis_handle.gather(command, ("ZADD", "z", 1, "t"))
     first, second = redis_handle._client.sent
 
     assert answers == ["OK", 1]
     assert first == [command, ("ZADD", "z", 1, "t")]
-    assert second == [("EVAL", LUA["unlist"], 1, "robot:index", "t", 1.0), ("ZADD", "z", 1, "t")]
+    assert second == [("EVAL", LUA["unlist"], 1, "robot:index", "t", 1.0)]  # the other has been carried out
+
+
+def test_an_error_in_the_place_of_an_answer_is_raised():
+    redis_handle = handle([1, redis.exceptions.ResponseError("WRONGTYPE")])
+
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        redis_handle.run(("TIME",), ("GET", "x"))

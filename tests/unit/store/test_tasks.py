@@ -2,14 +2,17 @@
 
 import json
 
+import pytest
+
 from dispatch.config.settings import load
+from dispatch.errors import StoreFull
 from dispatch.protocol.record import ErrorInfo, State
-from dispatch.store.tasks import TaskStore
+from dispatch.store.tasks import StoreHealth, TaskStore
 from support.cases import each
-from support.unit_fakes import FakeRedis, task_message
+from support.unit_fakes import Failing, FakeRedis, task_message
 
 SETTINGS = load({})
-RECORD = ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}")
+RECORD = ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}", "robot:message:{t-1}")
 ACCEPTED = 1_700_000_000_000
 KEY = ("robot:idem:ada:k",)
 ERROR = ErrorInfo("queue-full", "it is full", retryable=True)
@@ -23,26 +26,42 @@ def store(**answers):
 def test_the_reminder_comes_before_the_record_and_the_indexes_after_it():
     made, redis = store(accept="SCHEDULED")
     state = made.accept(task_message(), max_attempts=4, idempotency_key="k")
-    reminder, script, *indexes = redis.trips[0]
-    seed = json.loads(script[2])
+    reminder, script, counted, *indexes = redis.trips[0]
+    hop, message, *words = script[2:]
+    fields = dict(zip(words[::2], words[1::2], strict=True))
 
     assert state is State.SCHEDULED
     assert reminder == ("ZADD", "robot:due", ACCEPTED / 1_000 + SETTINGS.unpublished_grace, "t-1")
-    assert (script[:2], seed["key"], seed["maxAttempts"]) == (("accept", RECORD), "k", 4)
+    assert (script[:2], fields["key"], fields["maxAttempts"]) == (("accept", RECORD), "k", 4)
+    assert (json.loads(hop)["kind"], fields["createdAt"]) == ("accepted", ACCEPTED)
+    assert message == task_message().to_json()
+    assert counted == ("use", ("robot:usage:ada",), "t-1", "open", len(message))
     assert indexes[:3] == [
         ("ZADD", name, ACCEPTED, "t-1") for name in ("robot:index:ada", "robot:index", "robot:waiting")
     ]
 
 
-def test_entries_of_expired_records_leave_the_indexes():
+def test_entries_of_expired_records_leave_the_indexes_now_and_then():
     made, redis = store(accept="SCHEDULED")
-    made.accept(task_message(), max_attempts=4, idempotency_key=None)
+    for _ in range(2):
+        made.accept(task_message(), max_attempts=4, idempotency_key=None)
     expired = ACCEPTED - int(SETTINGS.idempotency_ttl * 1_000)
 
-    assert redis.trips[0][5:] == (
+    assert redis.trips[0][6:] == (
         ("ZREMRANGEBYSCORE", "robot:index:ada", "-inf", expired),
         ("ZREMRANGEBYSCORE", "robot:index", "-inf", expired),
     )
+    assert redis.trips[1][6:] == ()
+
+
+def test_what_a_full_redis_took_in_part_is_rejected_and_its_key_freed():
+    made, redis = store(reject="OK")
+    run = redis.run
+    redis.run = lambda *commands: run(*commands) if commands[0][0] != "ZADD" else Failing(StoreFull())()
+    with pytest.raises(StoreFull):
+        made.accept(task_message(), max_attempts=4, idempotency_key="k")
+
+    assert redis.names() == [["reject", "ZREM"], ["use", "ZREM", "ZREM"], ["release_idempotency_key"]]
 
 
 def test_a_repeated_request_finds_the_state_of_the_first():
@@ -58,8 +77,8 @@ def test_a_confirmed_message_is_published_unless_it_was_rejected_meanwhile(answe
     script, confirmed = redis.trips[0]
 
     assert done is published
-    assert script[:3] == ("mark_published", RECORD, "q")
-    assert json.loads(script[3]) == {"kind": "published", "confirmMs": 3}
+    assert script[:4] == ("mark_published", RECORD, "q", "QUEUED")
+    assert json.loads(script[4]) == {"kind": "published", "confirmMs": 3}
     assert confirmed == ("confirm_idempotency_key", KEY, "t-1")
 
 
@@ -73,7 +92,7 @@ def test_without_an_idempotency_key_none_is_confirmed():
 @each(
     ("answer", "rejected", "trips"),
     [
-        ("OK", True, [["reject", "ZREM"], ["release_idempotency_key"]]),
+        ("OK", True, [["reject", "ZREM"], ["use"], ["release_idempotency_key"]]),
         ("CLAIMED", False, [["reject", "ZREM"]]),
         ("YOUNG", False, [["reject", "ZREM"]]),
     ],
@@ -85,6 +104,24 @@ def test_the_idempotency_key_of_a_rejected_task_is_freed(answer, rejected, trips
     assert (done, redis.names()) == (rejected, trips)
     assert redis.commands[0][2:5] == ("queue-full", "it is full", 86_400_000)
     assert redis.commands[0][6] == 1_500
+
+
+@each(("stored_nowhere", "ttl"), [(True, SETTINGS.unpublished_grace), (False, SETTINGS.result_ttl)])
+def test_a_refused_task_is_in_no_list_and_its_record_stays_for_as_long_as_a_copy_may_come(stored_nowhere, ttl):
+    made, redis = store(reject="OK")
+    done = made.refuse(task_message(), error=ERROR, idempotency_key="k", stored_nowhere=stored_nowhere)
+
+    assert done is True
+    assert (redis.commands[0][4], redis.commands[0][6]) == (ttl * 1_000, 0)
+    assert redis.names() == [["reject", "ZREM"], ["use", "ZREM", "ZREM"], ["release_idempotency_key"]]
+    assert redis.trips[1][1:] == (("ZREM", "robot:index:ada", "t-1"), ("ZREM", "robot:index", "t-1"))
+
+
+def test_what_a_worker_has_claimed_is_not_refused():
+    made, redis = store(reject="CLAIMED")
+
+    assert not made.refuse(task_message(), error=ERROR, idempotency_key="k", stored_nowhere=True)
+    assert redis.names() == [["reject", "ZREM"]]
 
 
 def test_hops_have_times_that_people_read_and_the_end_of_a_wait():
@@ -116,7 +153,23 @@ def test_a_redis_that_may_drop_records_is_noticed_on_each_node(nodes, keeps):
     made, redis = store()
     redis.memory = lambda: nodes
 
-    assert made.ping().noeviction is keeps
+    assert made.ping() == StoreHealth(noeviction=keeps)
+
+
+@each(
+    ("nodes", "error", "full"),
+    [
+        ([{"maxmemory": 0, "used_memory": 200}], None, False),
+        ([{"maxmemory": 300, "used_memory": 200}], None, False),
+        ([{"maxmemory": 300, "used_memory": 200}, {"maxmemory": 200, "used_memory": 200}], None, True),
+        ([{"maxmemory": 300, "used_memory": 200}], StoreFull(), True),
+    ],
+)
+def test_a_redis_is_full_when_a_node_reports_it_or_refuses_a_write(nodes, error, full):
+    made, redis = store()
+    redis.memory, redis.failure = lambda: nodes, error
+
+    assert made.ping().full is full
 
 
 def test_no_record_is_read_without_ids():

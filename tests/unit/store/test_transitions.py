@@ -9,7 +9,7 @@ from dispatch.store.transitions import FIRST_CHECK, Transitions, hop
 from support.cases import each
 from support.unit_fakes import FakeRedis, ManualClock, task_message
 
-RECORD = ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}")
+RECORD = ("robot:task:{t-1}", "robot:claim:{t-1}", "robot:hops:{t-1}", "robot:message:{t-1}")
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 BEFORE, AFTER, REBUILT = ("ZADD", "before"), ("ZREM", "after"), ("ZADD", "rebuilt")
 
@@ -38,14 +38,15 @@ def test_a_transition_is_one_round_trip_with_what_goes_before_and_after():
 def test_a_lost_record_is_rebuilt_after_its_reminder_and_its_entries_in_the_indexes(clock):
     redis = FakeRedis(claim=["MISSING", "RUN"])
     answer = run(redis)
-    reminder, everyone, own, transition, *listed, rebuilt = redis.trips[1]
+    reminder, shared, own, counted, transition, *listed, rebuilt = redis.trips[1]
 
     assert answer == "RUN"
     assert reminder == ("ZADD", "robot:due", "NX", clock.now + FIRST_CHECK, "t-1")
-    assert [everyone, own] == [
+    assert [shared, own] == [
         ("ZADD", "robot:index", 1_700_000_000_000, "t-1"),
         ("ZADD", "robot:index:ada", 1_700_000_000_000, "t-1"),
     ]
+    assert counted == ("use", ("robot:usage:ada",), "t-1", "open", len(transition[-1]))
     assert transition[:3] == ("claim", RECORD, "x")
     assert [command[:2] for command in listed] == [("ZADD", "robot:index"), ("ZADD", "robot:index:ada")]
     assert rebuilt == REBUILT
@@ -62,12 +63,13 @@ def test_the_second_entry_differs_from_the_first_by_less_than_a_millisecond():
 def test_the_seed_is_the_message_and_the_attempts_of_its_type():
     redis = FakeRedis(claim=["MISSING", "RUN"])
     run(redis)
-    seed = json.loads(redis.trips[1][3][-1])
+    fields, _, message = redis.trips[1][4][-1].partition("\n")
+    seed = json.loads(fields)
 
     assert {name: seed[name] for name in ("type", "principal", "cycle", "seq", "attempt", "maxAttempts", "state")} == {
         "type": "echo", "principal": "ada", "cycle": 0, "seq": 3, "attempt": 2, "maxAttempts": 2, "state": "QUEUED",
     }  # fmt: skip
-    assert seed["message"] == task_message().to_json()
+    assert message == task_message().to_json()
 
 
 def test_a_message_without_its_time_was_accepted_now(clock):

@@ -18,7 +18,7 @@ def heartbeat(seen_at=NOW * 1_000, **changes):
 
 def present(*heartbeats, resp3=False):
     found = {str(number): text for number, text in enumerate(heartbeats)}
-    raw = found if resp3 else [word for pair in found.items() for word in pair]
+    raw = found if resp3 else [part for pair in found.items() for part in pair]
     return WorkerRegistry(FakeRedis(TIME=[["1000000", "0"]], HGETALL=[raw])).present()
 
 

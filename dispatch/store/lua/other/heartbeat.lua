@@ -3,9 +3,8 @@
 local worker, info, forget_after = unpack(ARGV)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if info == '' then
-  redis.call('HDEL', KEYS[1], worker)
-else
+redis.call('HDEL', KEYS[1], worker) -- first: then it may be set with Redis full, too
+if info ~= '' then
   redis.call('HSET', KEYS[1], worker, '{"seenAt":' .. now .. ',' .. string.sub(info, 2))
 end
 local all = redis.call('HGETALL', KEYS[1])

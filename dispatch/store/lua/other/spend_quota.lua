@@ -7,5 +7,6 @@ local each = window / requests
 window = tonumber(window)
 local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + each
 if whole - now > window + each / 1000 then return {0, math.floor(whole - each - now)} end
+redis.call('DEL', KEYS[1]) -- first: then it may be set with Redis full, too
 redis.call('SET', KEYS[1], string.format('%.3f', whole), 'PX', math.ceil(whole - now))
 return {1, math.floor(whole - now)}

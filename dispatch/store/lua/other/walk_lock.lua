@@ -2,5 +2,6 @@
 local walker, keep_ms = unpack(ARGV)
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= walker then return 'TAKEN' end
-if tonumber(keep_ms) > 0 then redis.call('SET', KEYS[1], walker, 'PX', keep_ms) else redis.call('DEL', KEYS[1]) end
+redis.call('DEL', KEYS[1]) -- first: then it may be set with Redis full, too
+if tonumber(keep_ms) > 0 then redis.call('SET', KEYS[1], walker, 'PX', keep_ms) end
 return 'OK'

@@ -1,5 +1,6 @@
--- Precedes every script of this folder, after the constants that Python passes in: MAX_HOPS, TERMINAL, DEAD.
--- KEYS: 1 the record, 2 the lease, 3 the hops; all of one task, so of one cluster slot.
+-- Precedes every script of this folder but `accept`, after the constants that Python passes in: MAX_HOPS, MESSAGE_TTL, TERMINAL,
+-- DEAD, MAX_AHEAD.
+-- KEYS: 1 the record, 2 the lease, 3 the hops, 4 the message; all of one task, so of one cluster slot.
 -- One clock for all: Redis's own, in epoch milliseconds. Workers' clocks may jump; leases and waits must not.
 local TIME = redis.call('TIME')
 local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
@@ -15,14 +16,63 @@ local function lease_owner() return redis.call('GET', KEYS[2]) or nil end
 local function add_hop(hop)
   if hop == '' then return end
   local n = redis.call('HINCRBY', KEYS[1], 'hops', 1)
-  redis.call('RPUSH', KEYS[3], '{"seq":' .. n .. ',"at":' .. NOW .. ',' .. string.sub(hop, 2))
-  redis.call('LTRIM', KEYS[3], -MAX_HOPS, -1)
+  local length = redis.call('RPUSH', KEYS[3], '{"seq":' .. n .. ',"at":' .. NOW .. ',' .. string.sub(hop, 2))
+  if length > MAX_HOPS then redis.call('LTRIM', KEYS[3], -MAX_HOPS, -1) end
 end
 
--- Writes the fields of a seed: a JSON object made from the task's message.
+-- A copy that arrived was published: that is noted before what follows from it, when the gateway records its confirm later.
+local function note_published(hop)
+  if get('published') == '0' then add_hop(hop) end
+end
+
+-- The gateway recorded its confirm later: that completes the hop, which keeps its place. Never the last one: the list would be
+-- gone for a moment, and its time to live for good.
+local function complete_published(hop)
+  local first = redis.call('LRANGE', KEYS[3], 0, 9)
+  for at = 1, #first - 1 do
+    local head = string.match(first[at], '^{"seq":%d+,"at":%d+,')
+    if head and cjson.decode(first[at]).kind == 'published' then
+      first[at] = head .. string.sub(hop, 2)
+      redis.call('LTRIM', KEYS[3], at, -1)
+      for n = at, 1, -1 do redis.call('LPUSH', KEYS[3], first[n]) end
+      return
+    end
+  end
+end
+
+-- A run whose lease is gone and whose outcome was never recorded.
+local function note_lost()
+  add_hop(cjson.encode({kind = 'lost', worker = get('worker'), attempt = number('attempt')}))
+end
+
+-- The message of a record that a process of the version before wrote is a field of the record.
+local function has_message() return redis.call('EXISTS', KEYS[4]) == 1 or redis.call('HEXISTS', KEYS[1], 'message') == 1 end
+
+-- A seed is made from the task's message: a JSON object of the record's fields, a line feed, the message.
+local function split(seed)
+  local at = string.find(seed, '\n', 1, true)
+  return string.sub(seed, 1, at - 1), string.sub(seed, at + 1)
+end
+
 local function recreate(seed)
-  for field, value in pairs(cjson.decode(seed)) do set(field, value) end
+  local fields, message = split(seed)
+  local words = {}
+  for field, value in pairs(cjson.decode(fields)) do
+    words[#words + 1] = field
+    words[#words + 1] = value
+  end
+  set(unpack(words))
   redis.call('HSETNX', KEYS[1], 'createdAt', NOW)
+  redis.call('SET', KEYS[4], message)
+end
+
+-- A record that has ended for good has no message any more; what leads out of that end again brings it along.
+local function with_message(seed)
+  if has_message() then return true end
+  if seed == '' then return false end
+  local _, message = split(seed)
+  redis.call('SET', KEYS[4], message)
+  return true
 end
 
 -- Whether there is a record to work on, and whether it was rebuilt just now. Redis may have lost it; without a seed
@@ -34,14 +84,34 @@ local function present(seed)
   return true, true
 end
 
+-- Nothing sends a task again whose record expires: its message goes at once. A dead letter keeps it for its redrive. That
+-- of a living task has a time to live, far beyond any wait: a worker of the version before leaves it behind.
+local function keep_message(ended)
+  if ended then
+    redis.call('DEL', KEYS[4])
+    unset('message')
+  elseif DEAD[get('state')] then
+    redis.call('PERSIST', KEYS[4])
+  else
+    redis.call('PEXPIRE', KEYS[4], MESSAGE_TTL)
+  end
+end
+
+-- Whether a message claims more than its record allows. A Redis that lost its last second is a few steps behind the messages;
+-- an outcome is behind none: only a dead letter has a next cycle. Nothing of ours wrote such a message.
+local function foreign(state, record_cycle, cycle, seq)
+  if record_cycle > cycle then return false end
+  if record_cycle < cycle and TERMINAL[state] and not DEAD[state] then return true end
+  return cycle - record_cycle > MAX_AHEAD or seq - number('seq') > MAX_AHEAD
+end
+
 -- Ends every transition: raises the revision, sets the time to live (0: as long as the task lives), publishes the change.
 local function commit(ttl)
   local revision = redis.call('HINCRBY', KEYS[1], 'revision', 1)
   set('updatedAt', NOW)
-  for i = 1, #KEYS do
-    if i ~= 2 then
-      if ttl > 0 then redis.call('PEXPIRE', KEYS[i], ttl) else redis.call('PERSIST', KEYS[i]) end
-    end
+  keep_message(ttl > 0)
+  for _, key in ipairs({KEYS[1], KEYS[3]}) do
+    if ttl > 0 then redis.call('PEXPIRE', key, ttl) else redis.call('PERSIST', key) end
   end
   redis.call('PUBLISH', KEYS[1], revision)
   return revision

@@ -1,8 +1,9 @@
 -- May this copy run? The questions are asked in this order; every answer but RUN and LOST leaves the record as it is.
-local cycle, seq, attempt, owner, fence, lease_ms, lost_runs, worker, hop, seed = unpack(ARGV)
+local cycle, seq, attempt, owner, fence, lease_ms, lost_runs, worker, hop, published_hop, seed = unpack(ARGV)
 cycle, seq = tonumber(cycle), tonumber(seq)
 if not present(seed) then return 'MISSING' end
 local state, record_cycle = get('state'), number('cycle')
+if foreign(state, record_cycle, cycle, seq) then return {'FOREIGN'} end
 if (state == 'CANCELLED' or state == 'REJECTED') and record_cycle >= cycle then return {'CANCELLED'} end
 if record_cycle > cycle or (record_cycle == cycle and TERMINAL[state]) then return {'DONE'} end
 local holder = lease_owner()
@@ -12,9 +13,12 @@ if record_cycle == cycle then
   if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
 end
 if holder and holder ~= owner then return {'BUSY'} end
+if record_cycle < cycle and not with_message(seed) then return 'MISSING' end
+note_published(published_hop)
 -- The same seq, a run that began and a lease that is gone: that run was lost with its worker.
 -- The same owner asks again only when its claim's answer was lost, so nothing has run.
 if record_cycle == cycle and number('seq') == seq and get('fence') and not holder and get('owner') ~= owner then
+  note_lost()
   lost = redis.call('HINCRBY', KEYS[1], 'lostRuns', 1)
 elseif number('seq') ~= seq or record_cycle ~= cycle then
   set('lostRuns', 0)
@@ -22,7 +26,8 @@ end
 set('state', 'RUNNING', 'cycle', cycle, 'seq', seq, 'attempt', attempt, 'published', 1,
     'owner', owner, 'fence', fence, 'worker', worker)
 redis.call('HSETNX', KEYS[1], 'startedAt', NOW)
-unset('decision', 'decidedSeq', 'before', 'nextAttemptAt', 'rung', 'queue', 'finishedAt', 'deadReason', 'progress')
+unset('decision', 'decidedSeq', 'before', 'nextAttemptAt', 'rung', 'queue', 'finishedAt', 'deadReason', 'progress',
+      'discarded')
 redis.call('SET', KEYS[2], owner, 'PX', lease_ms)
 add_hop(hop)
 commit(0)

@@ -1,4 +1,4 @@
--- Records a handler's progress ('' only asks). Answers CANCEL when a client has asked for the task to stop.
+-- Records a handler's progress ('' only asks). Answers CANCEL when the record asks the handler to stop.
 local fence, progress, hop = unpack(ARGV)
 if get('fence') ~= fence then return 'REFUSED' end
 if progress ~= '' then

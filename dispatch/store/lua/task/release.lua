@@ -1,10 +1,11 @@
 -- The worker stopped a run on purpose (shutdown, lost connection): no lost run, the next copy need not wait.
-local owner, fence, queue = unpack(ARGV)
+local owner, fence, queue, hop = unpack(ARGV)
 if lease_owner() ~= owner or get('decision') then return 'KEPT' end
 redis.call('DEL', KEYS[2])
 if get('fence') == fence then
   unset('fence', 'owner')
   set('state', 'QUEUED', 'queue', queue)
+  add_hop(hop)
   commit(0)
 end
 return 'OK'

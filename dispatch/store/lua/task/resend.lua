@@ -3,6 +3,7 @@
 local revision, seq, decision, queue, hop = unpack(ARGV)
 if not exists() or number('revision') ~= tonumber(revision) or number('seq') ~= tonumber(seq) then return 'LATE' end
 if TERMINAL[get('state')] or lease_owner() or get('decision') then return 'LATE' end
+if get('fence') then note_lost() end
 set('decision', decision, 'decidedSeq', seq, 'state', 'QUEUED', 'queue', queue)
 unset('fence', 'owner')
 add_hop(hop)
