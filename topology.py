@@ -11,10 +11,11 @@ from typing import Any
 
 from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
 from dispatch.config.groups import QueueSettings
-from dispatch.protocol.message import RETRY_QUEUE
+from dispatch.protocol.message import DELAY_BITS, RETRY_QUEUE
 from dispatch.protocol.names import (
     DEAD_EXCHANGE,
     DEAD_QUEUE,
+    DELAY_POLICY,
     KEEP_POLICY,
     RECORDER_QUEUE,
     RETRY_EXCHANGE,
@@ -23,6 +24,8 @@ from dispatch.protocol.names import (
     UNLIMITED,
     WORK_POLICY,
     WORK_QUEUE,
+    delay_exchange,
+    delay_queue,
     rung_queue,
 )
 from dispatch.protocol.retry import LEASE_RUNG, Rung
@@ -47,10 +50,12 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
             Exchange(TASK_EXCHANGE, "topic"),
             Exchange(RETRY_EXCHANGE, "headers"),
             Exchange(DEAD_EXCHANGE, "topic"),
+            *(Exchange(delay_exchange(level), "headers") for level in range(settings.delay_levels)),
         ),
         queues=(
             Queue(WORK_QUEUE, _quorum(dead_letter_to=DEAD_EXCHANGE)),
-            *(Queue(rung_queue(rung.name), _delay(rung)) for rung in rungs(settings)),
+            *(Queue(rung_queue(rung.name), _delay(TASK_EXCHANGE, rung.seconds)) for rung in rungs(settings)),
+            *(Queue(delay_queue(level), _delay(_below(level), 2**level)) for level in range(settings.delay_levels)),
             Queue(RECORDER_QUEUE, _quorum()),
             Queue(DEAD_QUEUE, _quorum()),
         ),
@@ -60,6 +65,7 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
                 Binding(RETRY_EXCHANGE, rung_queue(rung.name), "", {RETRY_QUEUE: rung.name, "x-match": "all"})
                 for rung in rungs(settings)
             ),
+            *(binding for level in range(settings.delay_levels) for binding in _level(level)),
             Binding(DEAD_EXCHANGE, RECORDER_QUEUE, "#"),
             Binding(DEAD_EXCHANGE, DEAD_QUEUE, "#"),
         ),
@@ -79,8 +85,22 @@ def _quorum(dead_letter_to: str | None = None) -> dict[str, Any]:
     return arguments
 
 
-def _delay(rung: Rung) -> dict[str, Any]:
-    return {**_quorum(dead_letter_to=TASK_EXCHANGE), "x-message-ttl": round(rung.seconds * 1_000)}
+def _delay(dead_letter_to: str, seconds: float) -> dict[str, Any]:
+    return {**_quorum(dead_letter_to=dead_letter_to), "x-message-ttl": round(seconds * 1_000)}
+
+
+def _below(level: int) -> str:
+    """Where a message goes after a delay level, or past it."""
+    return delay_exchange(level - 1) if level else TASK_EXCHANGE
+
+
+def _level(level: int) -> tuple[Binding, Binding]:
+    """A delay level's bindings: a message with neither bit is returned, so none waits shorter than was asked."""
+    exchange, bit = delay_exchange(level), DELAY_BITS[level]
+    return (
+        Binding(exchange, delay_queue(level), "", {bit: "1", "x-match": "all"}),
+        Binding(exchange, _below(level), "", {bit: "0", "x-match": "all"}, to="exchange"),
+    )
 
 
 def _policies(settings: QueueSettings) -> tuple[Policy, ...]:
@@ -93,4 +113,10 @@ def _policies(settings: QueueSettings) -> tuple[Policy, ...]:
     return (
         Policy(WORK_POLICY, f"^{re.escape(WORK_QUEUE)}$", work),
         Policy(KEEP_POLICY, f"^({kept})$", {"delivery-limit": UNLIMITED}),
+        *((_delay_policy(settings),) if settings.delay_levels else ()),
     )
+
+
+def _delay_policy(settings: QueueSettings) -> Policy:
+    limits = {"delivery-limit": UNLIMITED, "max-length": settings.delay_limit}
+    return Policy(DELAY_POLICY, f"^{re.escape(delay_queue(''))}[0-9]+$", limits)

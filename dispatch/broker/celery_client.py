@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from celery import Celery
+from celery import Celery, concurrency
 from celery.signals import setup_logging
 from kombu import Exchange, Queue
 
@@ -54,7 +54,7 @@ def create(settings: Settings, types: Mapping[str, TaskType], wanted: BrokerMap)
     """The Celery app with every task type; it has not connected to anything.
 
     Its attributes ``dispatch_settings``, ``dispatch_types`` and ``dispatch_map`` are for our commands. It has the broker URL of the
-    ``monitor`` role: what `celery inspect`, `celery status` and Flower need. A worker takes its own
+    ``control`` role: what `celery inspect`, `celery status` and Flower need. A worker takes its own
     (`dispatch.worker.bootstrap`), and every publish goes through our publisher.
 
     Args:
@@ -63,10 +63,12 @@ def create(settings: Settings, types: Mapping[str, TaskType], wanted: BrokerMap)
         wanted: the broker map.
     """
     logs.configure()
+    concurrency.ALIASES["threads"] = "dispatch.worker.threads.pool:ThreadPool"  # of --pool; Celery's has no time limits
     celery = CeleryClient(
         "robot",
         task_cls=DispatchTask,
         control="dispatch.worker.patches.control_queue:WorkerControl",
+        events="dispatch.worker.events:WorkerEvents",
         set_as_current=False,
     )
     celery.conf.update(configuration(settings))
@@ -76,8 +78,8 @@ def create(settings: Settings, types: Mapping[str, TaskType], wanted: BrokerMap)
     celery.dispatch_run = _refuse
     # A chain's next task is published by the child that ran the one before: unstarted here, since threads and locks
     # don't survive a fork.
-    publisher = Publisher(settings.address("worker"), timeout=settings.publish_timeout)
-    celery.dispatch_producer = functools.partial(capturing, publisher.publish)
+    publisher = Publisher(settings.address("worker"), timeout=settings.publish_timeout, keys=settings.signing)
+    celery.dispatch_producer = functools.partial(capturing, publisher.publish, settings.sealing)
     for task_type in types.values():
         _register(celery, task_type)
     return celery
@@ -93,7 +95,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         no_declare=True,
     )
     return {
-        **connections.celery(settings.address("monitor")),
+        **connections.celery(settings.address("control")),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_connection_timeout": 4,
@@ -119,7 +121,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_soft_shutdown_timeout": settings.soft_shutdown,
         "worker_proc_alive_timeout": 60.0,
         "worker_consumer": "dispatch.worker.consumer:DispatchConsumer",
-        "worker_pool": "dispatch.worker.patches.pool:TaskPool",
+        "worker_pool": "dispatch.worker.prefork:TaskPool",
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
         "enable_utc": True,
@@ -132,6 +134,8 @@ def _register(celery: Celery, task_type: TaskType) -> None:
     def run(self: Any, payload: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = celery.dispatch_run(task_type, self.request, payload)
         return result
+
+    run.message_templates = {}
 
 
 def _refuse(task_type: TaskType, _request: Any, _payload: Any) -> dict[str, Any]:

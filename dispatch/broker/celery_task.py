@@ -49,6 +49,7 @@ class DispatchTask(Task):
 
     abstract = True
     Request = "dispatch.worker.request:DeliveryRequest"
+    Strategy = "dispatch.worker.strategy:strategy"
     acks_late = True
     reject_on_worker_lost = True
     ignore_result = True

@@ -1,8 +1,8 @@
 """One AMQP connection that publishes with correlated confirms, for many threads at once.
 
-py-amqp waits for *any* ack on a channel; here each publish has a future of its own, found by its delivery tag.
-The locked writer and the one reader share a socket, so nobody may set a timeout on it after the handshake:
-reads wait in ``poll``, writes are bounded by ``SO_SNDTIMEO``, and a stuck connection is ended by shutting its
+py-amqp waits for *any* ack on a channel; here each publish has a verdict of its own, found by its delivery tag.
+All publishes of one turn of the event loop leave in one write, by the first of them. The locked writer and the one reader share a socket, so no caller may set a timeout on it after the handshake:
+reads wait for as long as it takes, writes are bounded (`connections.share`), and a stuck connection is ended by shutting its
 socket down from outside (`ConfirmingConnection.kill`).
 
 Source of the rules: RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"; for an unroutable mandatory
@@ -13,24 +13,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import socket
+import struct
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from amqp import spec
-from amqp.exceptions import AMQPError, NotFound
+from amqp.exceptions import AccessRefused, AMQPError, NotFound
 
-from dispatch.broker import connections
+from dispatch.broker import connections, frames
 from dispatch.config.tls import Where
 from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, Unroutable
 from dispatch.protocol.message import RETRY_QUEUE, Message
 
 #: Seconds the socket may refuse to take bytes before the connection is given up.
 WRITE_TIMEOUT = 1.0
+
+#: Bytes that are read at once.
+_READ = 65_536
 
 #: Seconds between heartbeats that are agreed with the broker.
 HEARTBEAT = 10
@@ -40,12 +44,58 @@ HEARTBEAT = 10
 _Target = tuple[str, str | None]
 
 
+class ConfirmVerdict:
+    """What the broker answers to one publish; for one caller to wait for."""
+
+    __slots__ = ("_done", "_error", "_wake")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._error: PublishError | None = None
+        self._wake = threading.Lock()
+        self._wake.acquire()
+
+    def done(self) -> bool:
+        """Whether it is there."""
+        return self._done
+
+    def exception(self) -> PublishError | None:
+        """Why the message was not taken, as far as is known; None when it was."""
+        return self._error
+
+    def result(self, timeout: float) -> None:
+        """Wait for it.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: it is not there.
+            PublishError: the message was not taken, or that is unknown.
+        """
+        if not (self._done or self._wake.acquire(timeout=timeout)):
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+
+    def settle(self, error: PublishError | None) -> None:
+        """It is there; only the first one counts."""
+        if not self._done:
+            self._error, self._done = error, True
+            self._wake.release()
+
+
 @dataclasses.dataclass(slots=True)
 class _Pending:
-    future: Future[None]
+    verdict: ConfirmVerdict
     since: float
     target: _Target
+    written: bool = True  #: False: no byte of it can have left
     returned: Unroutable | None = None
+
+
+#: A publish that has its confirm, and what the broker did not do.
+_Settled = tuple[_Pending, PublishError | None]
 
 
 class ConfirmingConnection:
@@ -69,11 +119,13 @@ class ConfirmingConnection:
         self._lock = threading.Lock()
         self._pending: OrderedDict[int, _Pending] = OrderedDict()
         self._tag = 0
+        self._out: list[tuple[_Pending, bytes]] = []  # of this turn of the event loop, in the order of their tags
         self._taken: set[_Target] = set()
         self._refused: dict[_Target, float] = {}  # since when, of those that have taken nothing yet
         self._retired = False
         self._connection: Any = None
         self._channel: Any = None
+        self._frame_max = 0  # bytes; 0: py-amqp makes all frames
         self._thread = threading.Thread(target=self._run, name="confirms", daemon=True)
 
     def start(self) -> None:
@@ -118,7 +170,7 @@ class ConfirmingConnection:
             self.kill(NotSent("another connection has taken over"))
 
     # --- writing (any thread) ----------------------------------------------------------------------
-    def publish(self, message: Message, exchange: str, routing_key: str, deadline: float) -> Future[None]:
+    def publish(self, message: Message, exchange: str, routing_key: str, deadline: float) -> ConfirmVerdict:
         """Write a message.
 
         Args:
@@ -128,38 +180,87 @@ class ConfirmingConnection:
             deadline: monotonic seconds; after it nothing is written.
 
         Returns:
-            A future that ends without a value when the broker has confirmed and routed the message, or with
-            `Nacked`, `Unroutable` or `InDoubt`.
+            A verdict without an error when the broker has confirmed and routed the message, or with `Nacked`, `Unroutable`,
+            `InDoubt`, or `NotSent`.
 
         Raises:
             NotSent: provably nothing was written.
         """
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise NotSent("the connection to RabbitMQ does not take messages fast enough")
-        broken: BaseException | None = None
+        broken, first = None, False
         try:
             if not self.usable:
                 raise NotSent("RabbitMQ has raised an alarm" if self.blocked else "not connected to RabbitMQ")
             tag = self._tag + 1
-            basic = self._message(message, tag)
-            future: Future[None] = Future()
+            framed = self._framed(message, exchange, routing_key, tag)
+            target = (exchange, message.text(RETRY_QUEUE))
+            pending = _Pending(ConfirmVerdict(), time.monotonic(), target, written=framed is None)
             self._tag = tag
-            self._pending[tag] = _Pending(future, time.monotonic(), (exchange, message.text(RETRY_QUEUE)))
-            try:
-                arguments = (0, exchange, routing_key, True, False)
-                self._channel.send_method(spec.Basic.Publish, "Bssbb", arguments, basic)
-            except (OSError, AMQPError) as exc:
-                broken = exc
-            except BaseException:
-                # The frame could not be built: the broker never counts this one, so neither may we.
-                del self._pending[tag]
-                self._tag = tag - 1
-                raise
+            self._pending[tag] = pending
+            if framed is None:
+                broken = self._write_by_library(message, exchange, routing_key, tag)
+            else:
+                first = not self._out
+                self._out.append((pending, framed))
         finally:
             self._lock.release()
+        if first:
+            self._write_turn()
         if broken is not None:  # perhaps half a frame is out: the connection is of no use any more
             self.kill(broken)
-        return future
+        return pending.verdict
+
+    def _framed(self, message: Message, exchange: str, routing_key: str, tag: int) -> bytes | None:
+        """The frames of a publish; None where py-amqp has to make them."""
+        if not self._frame_max:
+            return None
+        number, most = self._channel.channel_id, self._frame_max
+        try:
+            return frames.publish(message, exchange, routing_key, message_id=str(tag), channel=number, frame_max=most)
+        except (ValueError, TypeError, struct.error):
+            return None
+
+    def _write_turn(self) -> None:
+        """Write what this turn of the event loop has brought, also where the caller is ended in between."""
+        try:
+            time.sleep(0)  # every publish that is ready in this turn adds its own
+        finally:
+            broken = None
+            with self._lock:
+                try:
+                    self._write_out()
+                except (OSError, AMQPError) as exc:
+                    broken = exc
+                except BaseException as exc:
+                    self._shut(exc)  # perhaps half a frame is out: nothing may follow it
+                    raise
+            if broken is not None:
+                self.kill(broken)
+
+    def _write_out(self) -> None:
+        """Write what has come together; the lock is held."""
+        out, self._out = self._out, []
+        if out:
+            for pending, _ in out:
+                pending.written = True
+            self._connection.bytes_sent += len(out)  # counts as a heartbeat
+            self._connection._transport.write(b"".join([framed for _, framed in out]))  # noqa: SLF001 - see `kill`
+
+    def _write_by_library(self, message: Message, exchange: str, routing_key: str, tag: int) -> BaseException | None:
+        """Write one message by py-amqp; the lock is held. Returns what has broken the connection."""
+        try:
+            self._write_out()
+            arguments = (0, exchange, routing_key, True, False)
+            self._channel.send_method(spec.Basic.Publish, "Bssbb", arguments, self._message(message, tag))
+        except (OSError, AMQPError) as exc:
+            return exc
+        except BaseException:
+            # The frame could not be built: the broker never counts this one, so neither may we.
+            del self._pending[tag]
+            self._tag = tag - 1
+            raise
+        return None
 
     def heartbeat(self) -> None:
         """Keep the connection alive and notice when it is not; call about once a second."""
@@ -176,12 +277,16 @@ class ConfirmingConnection:
 
     def kill(self, reason: BaseException) -> None:
         """End the connection at once, without a close method to the broker, which could block."""
+        self._shut(reason)
+        self._fail_pending()
+
+    def _shut(self, reason: BaseException) -> None:
+        """End the socket; the reader then fails what is in flight."""
         self.error = self.error or reason
         # Not `.transport`: before the connection is there, py-amqp's property would connect, and block.
         transport: Any = getattr(self._connection, "_transport", None)
         with contextlib.suppress(OSError, AttributeError):
             transport.sock.shutdown(socket.SHUT_RDWR)
-        self._fail_pending()
 
     # --- reading (the link's own thread) -------------------------------------------------------------
     def _run(self) -> None:
@@ -212,17 +317,33 @@ class ConfirmingConnection:
         self._channel = self._connection.channel()
         self._channel.confirm_select()
         connections.share(self._connection, WRITE_TIMEOUT)
-        self._channel.events["basic_ack"].add(self._on_ack)
-        self._channel.events["basic_nack"].add(self._on_nack)
+        self._frame_max = self._connection.frame_max
         self._channel.events["basic_return"].add(self._on_return)
 
     def _read_for_ever(self) -> None:
+        """Read for as long as it takes: `kill` ends the read."""
         transport = self._connection.transport
+        arrived = bytearray(transport._read_buffer)  # noqa: SLF001 - with the last answer of the handshake
         while not self.closed.is_set() and self.error is None:
-            tls = getattr(transport.sock, "pending", None)
-            ready = transport._read_buffer or (tls is not None and tls())  # noqa: SLF001 - a buffered frame makes no socket ready
-            if ready or connections.wait(transport.sock, 1.0):
-                self._connection.drain_events()
+            self._handle(arrived)
+            data = transport._quick_recv(_READ)  # noqa: SLF001 - see `connections.share`
+            if not data:
+                raise ConnectionResetError(errno.ECONNRESET, "RabbitMQ closed the connection")
+            arrived += data
+
+    def _handle(self, arrived: bytearray) -> None:
+        """Settle the confirms of what has arrived; all other frames are py-amqp's."""
+        settled: list[_Settled] = []
+        try:
+            for frame in frames.whole(arrived):
+                confirm = frames.confirm(frame)
+                if confirm is None:
+                    self._connection.on_inbound_frame(frame)
+                else:
+                    self._connection.bytes_recv += 1  # counts as a heartbeat
+                    settled += self._settled(confirm.tag, confirm.multiple, None if confirm.acked else Nacked())
+        finally:
+            self._wake(settled)
 
     def _message(self, message: Message, tag: int) -> Any:
         properties = {"delivery_mode": 2, "message_id": str(tag)}
@@ -232,21 +353,18 @@ class ConfirmingConnection:
             message.body, None, message.content_type, message.content_encoding, dict(message.headers), properties
         )
 
-    def _on_ack(self, tag: int, multiple: bool) -> None:
-        self._settle(tag, multiple, None)
-
-    def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._settle(tag, multiple, Nacked())
-
-    def _settle(self, tag: int, multiple: bool, error: PublishError | None) -> None:
+    def _settled(self, tag: int, multiple: bool, error: PublishError | None) -> list[_Settled]:
+        """The publishes that a confirm settles, each with its error; they wait no more."""
         with self._lock:
             tags = [tag] if not multiple else [waiting for waiting in self._pending if waiting <= tag]
-            settled = [entry for entry in (self._pending.pop(each, None) for each in tags) if entry is not None]
-            done = self._retired and not self._pending
-        for entry in settled:
+            entries = [self._pending.pop(each, None) for each in tags]
+        return [(entry, error or entry.returned) for entry in entries if entry is not None]
+
+    def _wake(self, settled: list[_Settled]) -> None:
+        for entry, error in settled:
             self._learn(entry.target, refused=error is not None, returned=entry.returned is not None)
-            _resolve(entry.future, error or entry.returned)
-        if done:
+            entry.verdict.settle(error)
+        if self._retired and not self._pending:
             self.kill(NotSent("another connection has taken over"))
 
     def _learn(self, target: _Target, *, refused: bool, returned: bool) -> None:
@@ -272,17 +390,10 @@ class ConfirmingConnection:
         self.closed.set()
         with self._lock:
             waiting, self._pending = list(self._pending.values()), OrderedDict()
-        # With one publish in flight, a missing exchange is that one's and nothing was stored.
-        lone = len(waiting) == 1 and isinstance(self.error, NotFound)
+            self._out.clear()
+        # With one publish in flight, a missing exchange, or one that the user may not write to, is its: nothing was stored.
+        lone = sum(entry.written for entry in waiting) == 1 and isinstance(self.error, NotFound | AccessRefused)
         for entry in waiting:
             text = f"the connection ended before the confirm: {self.error!r}"
-            _resolve(entry.future, Unroutable(str(self.error)) if lone else InDoubt(text))
-
-
-def _resolve(future: Future[None], error: PublishError | None) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
+            written = Unroutable(str(self.error)) if lone else InDoubt(text)
+            entry.verdict.settle(written if entry.written else NotSent("the connection to RabbitMQ was closed"))

@@ -15,11 +15,13 @@ import base64
 import hashlib
 import json
 import math
+import struct
 from collections.abc import Mapping
 from typing import Any
 
 from amqp import abstract_channel, basic_message, method_framing, serialization
 from amqp.spec import Basic
+from kombu import serialization as kombu_serialization
 
 from dispatch.protocol.message import MAX_MESSAGE, TOO_LARGE, UNREADABLE, Message
 
@@ -32,23 +34,110 @@ MAX_HEADERS = 65_536
 #: Characters of each value of headers that are too large together, and levels of tables within tables.
 MAX_VALUE, MAX_NESTING = 1_000, 8
 
+#: Content encodings whose text is made in a time that grows with the bytes. Others take the square of it (punycode, idna: 4 MiB
+#: take hours), and nothing of ours writes any but UTF-8.
+_ENCODINGS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
 #: Bytes of a header's name and of a routing key, by the protocol.
 _MAX_NAME = 255
 
 #: Bytes that are kept of a body that is too large.
 _BEGINNING = 1_000
 
+#: Bytes of a table that is fit to be sent on as it is, whatever JSON makes of it.
+_SMALL = 4_096
+
+#: Values of other types that are fit, too: what Celery's own headers have.
+_PLAIN: tuple[Any, ...] = (True, False, {}, [], [None, None])
+
+#: Characters that JSON can make of one; and of a number, with what is around a header's name and value.
+_LONGEST_ESCAPE, _AROUND = 12, 30
+
+#: Of a table: a length; the types of text and of nothing; those of whole numbers, signed, of 32 and 64 bits.
+_LENGTH, _TEXT, _NOTHING = struct.Struct(">I"), ord("S"), ord("V")
+_NUMBERS = {ord("I"): struct.Struct(">i"), ord("l"): struct.Struct(">q"), ord("L"): struct.Struct(">q")}
+
 _INT64 = range(-(2**63), 2**63)
 
 
 _decode_properties, _decode_arguments = serialization.decode_properties_basic, serialization.loads
+_read_item = serialization._read_item  # noqa: SLF001
 
 
 def install() -> None:
     """Have py-amqp read what it can't parse as a message without properties, and drop bodies that are too large."""
     serialization.PROPERTY_CLASSES[Basic.CLASS_ID] = _tolerant
+    serialization.loads = _loads
     abstract_channel.loads = _tolerant_arguments
     method_framing.Message = _Bounded
+    kombu_serialization._decode = decoded  # noqa: SLF001 - of control messages, too, in types that kombu always takes
+
+
+def decoded(body: bytes, encoding: str) -> str:
+    """A body as text.
+
+    Args:
+        body: as it came.
+        encoding: that its sender has named.
+
+    Raises:
+        LookupError: the encoding is none that we take.
+        UnicodeDecodeError: the body is not in it.
+    """
+    if encoding.lower() not in _ENCODINGS:
+        raise LookupError(f"the content encoding is {encoding[:_MAX_NAME]!r}, not UTF-8")
+    return body.decode(encoding)
+
+
+class _Body(bytes):
+    """A body that py-amqp makes text of as soon as it has come, in whatever encoding its sender has named."""
+
+    def decode(self, encoding: str = "utf-8", _errors: str = "") -> str:
+        return decoded(bytes(self), encoding)
+
+
+def _loads(types: str, buffer: bytes, offset: int) -> Any:
+    if types == "F" and (table := _ordinary_table(buffer, offset)) is not None:
+        return [table], offset + _LENGTH.size + _LENGTH.unpack_from(buffer, offset)[0]
+    return _decode_arguments(types, buffer, offset)
+
+
+class _Fit(dict[str, Any]):
+    """Headers that AMQP and JSON both can carry: a small table of text, whole numbers and nothing."""
+
+
+def _ordinary_table(buffer: bytes, offset: int) -> dict[str, Any] | None:
+    """A table as py-amqp reads it, in a third of the time where its values are text, whole numbers and nothing.
+
+    Returns:
+        The table; None for one that only py-amqp's leniency can read.
+    """
+    table: dict[str, Any] = _Fit()
+    try:
+        at = offset + _LENGTH.size
+        end = at + _LENGTH.unpack_from(buffer, offset)[0]
+        while at < end:
+            start, at = at + 1, at + 1 + buffer[at]
+            name, kind = buffer[start:at].decode(), buffer[at]
+            at += 1
+            if kind == _TEXT:
+                start = at + _LENGTH.size
+                at = start + _LENGTH.unpack_from(buffer, at)[0]
+                table[name] = buffer[start:at].decode()
+            elif kind == _NOTHING:
+                table[name] = None
+            elif kind in _NUMBERS:
+                table[name] = _NUMBERS[kind].unpack_from(buffer, at)[0]
+                at += _NUMBERS[kind].size
+            else:
+                table[name], at = _read_item(buffer, at - 1)
+                if table[name] not in _PLAIN:
+                    table = dict(table)
+        if end - offset > _SMALL:
+            table = dict(table)
+    except (IndexError, UnicodeDecodeError, struct.error):
+        return None
+    return table if at == end <= len(buffer) else None
 
 
 class _Lenient(bytes):
@@ -73,6 +162,9 @@ def _tolerant_arguments(types: str, buffer: bytes, offset: int) -> Any:
 class _Bounded(basic_message.Message):
     """A message on its way in, frame by frame."""
 
+    body: Any
+    ready: bool
+
     def inbound_header(self, buf: bytes, offset: int = 0) -> int:
         end: int = super().inbound_header(buf, offset)
         self.properties.get("application_headers", {}).pop(TOO_LARGE, None)  # a client must not set it
@@ -82,6 +174,8 @@ class _Bounded(basic_message.Message):
     def inbound_body(self, buf: bytes) -> None:
         if self._digest is None:
             super().inbound_body(buf)
+            if self.ready:
+                self.body = _Body(self.body)
             return
         if not self.body_received:
             self.body = bytes(buf[:_BEGINNING])
@@ -128,8 +222,22 @@ def sendable(headers: Mapping[Any, Any]) -> dict[str, Any]:
     Returns:
         Text, 64-bit numbers, booleans, and tables and lists of these, in one frame; the rest as text.
     """
-    plain = {_name(name): _plain(value) for name, value in headers.items()}
-    if len(json.dumps(plain)) <= MAX_HEADERS:
+    if type(headers) is _Fit:
+        return dict(headers)
+    plain, longest = {}, 0  # the longest that JSON can make of it
+    for given, raw in headers.items():
+        name = given if type(given) is str and given.isascii() and len(given) <= _MAX_NAME else _name(given)
+        kind = type(raw)
+        if kind is str and raw.isascii():
+            value, size = raw, len(raw)
+        elif raw is None or kind is bool or (kind is int and raw in _INT64):
+            value, size = raw, 0
+        else:
+            value = _plain(raw)
+            size = len(value) if isinstance(value, str) else len(json.dumps(value))
+        plain[name] = value
+        longest += (len(name) + size) * _LONGEST_ESCAPE + _AROUND
+    if longest <= MAX_HEADERS or len(json.dumps(plain)) <= MAX_HEADERS:
         return plain
     kept: dict[str, Any] = {}
     room = MAX_HEADERS

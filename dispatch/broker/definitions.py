@@ -26,6 +26,9 @@ CELERY = r"(.+\.)?(reply\.)?celery\.pidbox|celeryev(\..+)?"
 
 NOTHING = "^$"
 
+#: The exchanges of the delay levels.
+DELAYS = rf"{re.escape(names.delay_exchange(0)[:-1])}\d+"
+
 #: The routing keys that reach the work queue, as its binding has them.
 ROUTED = f"^{re.escape(names.ROUTING_KEY)}(\\..+)?$"
 
@@ -51,8 +54,8 @@ class Role:
 ROLES = (
     Role(
         "gateway",
-        "publishes tasks, asks for the work queue's depth; consumes nothing",
-        write=only(names.TASK_EXCHANGE, names.WORK_QUEUE),
+        "publishes tasks, at once or for later, asks for the work queue's depth; consumes nothing",
+        write=only(names.TASK_EXCHANGE, names.WORK_QUEUE, also=DELAYS),
         topic=((names.TASK_EXCHANGE, ROUTED),),
     ),
     Role(
@@ -64,11 +67,15 @@ ROLES = (
     ),
     Role(
         "monitor",
-        "Flower, `celery inspect`, `topology verify`, the queue view",
+        "reads the management API: rates, depths, drift, the queue view; publishes and consumes nothing",
+        tags=("monitoring",),
+    ),
+    Role(
+        "control",
+        "Flower, `celery inspect`, `celery control`: remote control and the workers' events; may not use the management API",
         configure=only(also=CELERY),
         write=only(also=CELERY),
         read=only(also=CELERY),
-        tags=("monitoring",),
     ),
     Role(
         "replay",
@@ -94,7 +101,7 @@ def definitions(wanted: BrokerMap, settings: BrokerSettings, *, users: bool = Fa
     Args:
         wanted: the map.
         settings: the roles' broker URLs, whose vhost is meant.
-        users: whether to add the five users, with the names and passwords of their URLs.
+        users: whether to add the users of the roles, with the names and passwords of their URLs.
 
     Returns:
         A dict for JSON. With users in it RabbitMQ makes no ``guest``.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import amqp.exceptions
+import amqp
 
-from dispatch.broker import connections, provision
+from dispatch.broker import connections, faults, provision
 from dispatch.broker.management import Management, ManagementUnavailable
-from dispatch.config import tls
 from dispatch.config.groups import BrokerSettings
+from dispatch.errors import Trouble
 from dispatch.protocol import names
 
 #: Seconds for connecting, and for each read and write.
@@ -44,6 +45,30 @@ def depth(channel: Any, queue: str) -> Depth:
     return Depth(answer.message_count, answer.consumer_count)
 
 
+def depths(settings: BrokerSettings, queues: Sequence[str]) -> dict[str, Depth]:
+    """The depth of several queues, on a connection that is closed afterwards; needs no right on them.
+
+    Args:
+        settings: the broker, as the gateway's user.
+        queues: their names.
+
+    Returns:
+        By name, without those that are not there; nothing when RabbitMQ does not answer.
+    """
+    timeouts = {"read_timeout": _SOCKET, "write_timeout": _SOCKET}
+    address = settings.address("gateway")
+    found: dict[str, Depth] = {}
+    with contextlib.suppress(provision.BrokerUnreachable, amqp.exceptions.AMQPError, OSError):  # noqa: SIM117 - the next line connects
+        with connections.connection(
+            address, connect_timeout=_SOCKET, heartbeat=0, transport_options=timeouts
+        ) as connection:
+            provision.connect(connection, address)
+            for queue in queues:
+                with contextlib.suppress(amqp.exceptions.NotFound):
+                    found[queue] = depth(connection.channel(), queue)
+    return found
+
+
 class DepthGauge:
     """Reads the work queue's depth by a passive declaration, on a connection of its own.
 
@@ -55,8 +80,9 @@ class DepthGauge:
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
+        self._address = settings.address("gateway")
         self._connection = connections.connection(
-            settings.address("gateway"),
+            self._address,
             connect_timeout=_SOCKET,
             heartbeat=0,
             transport_options={"read_timeout": _SOCKET, "write_timeout": _SOCKET},
@@ -66,7 +92,7 @@ class DepthGauge:
     def read(self) -> int:
         """Ready messages."""
         if self._channel is None:
-            provision.connect(self._connection)
+            provision.connect(self._connection, self._address)
             self._channel = self._connection.channel()
         return depth(self._channel, names.WORK_QUEUE).ready
 
@@ -76,11 +102,9 @@ class DepthGauge:
         with contextlib.suppress(Exception):
             self._connection.collect()
 
-    def reason(self, exc: Exception) -> str:
-        """What to log about a failed read. Not the broker URL: it has a password."""
-        if isinstance(exc, amqp.exceptions.NotFound):
-            return f"{names.WORK_QUEUE} is missing: run `celery -A celery_app topology apply`"
-        return f"RabbitMQ: {refused}" if (refused := tls.refusal(exc)) else type(exc).__name__
+    def trouble(self, exc: Exception) -> Trouble:
+        """Why a read failed."""
+        return faults.trouble(self._address, exc)
 
 
 def ack_rate(settings: BrokerSettings) -> float | None:

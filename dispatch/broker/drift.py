@@ -90,14 +90,14 @@ def _changes(wanted: Exchange | Queue, live: Exchange | Queue) -> Iterator[str]:
         if field.name == "arguments":
             yield from changed_arguments(wanted.arguments, live.arguments)
         elif getattr(wanted, field.name) != getattr(live, field.name):
-            yield f"{field.name} is {getattr(live, field.name)}, the map says {getattr(wanted, field.name)}"
+            yield f"{field.name} is {getattr(live, field.name)}, the map has {getattr(wanted, field.name)}"
 
 
 def changed_arguments(wanted: Arguments, live: Arguments) -> Iterator[str]:
     """Each argument that differs, as a sentence."""
     for name in sorted(wanted.keys() | live.keys()):
         if wanted.get(name) != live.get(name):
-            yield f"{name} is {live.get(name, 'unset')}, the map says {wanted.get(name, 'unset')}"
+            yield f"{name} is {live.get(name, 'unset')}, the map has {wanted.get(name, 'unset')}"
 
 
 def _bindings(wanted: BrokerMap, live: BrokerMap) -> Iterator[Difference]:
@@ -128,7 +128,7 @@ def _policy_changes(wanted: Policy, live: Policy) -> Iterator[str]:
     yield from changed_arguments(wanted.definition, live.definition)
     for name in ("pattern", "priority", "apply_to"):
         if getattr(wanted, name) != getattr(live, name):
-            yield f"{name} is {getattr(live, name)}, the map says {getattr(wanted, name)}"
+            yield f"{name} is {getattr(live, name)}, the map has {getattr(wanted, name)}"
 
 
 def _shadowed(wanted: BrokerMap, live: BrokerMap) -> Iterator[Difference]:

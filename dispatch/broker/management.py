@@ -20,9 +20,12 @@ from urllib.parse import quote, unquote, urlsplit
 from kombu.utils.url import parse_url
 
 from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
+from dispatch.config import network
 from dispatch.config.groups import BrokerSettings
-from dispatch.config.tls import Tls, refusal
-from dispatch.errors import DispatchError
+from dispatch.config.tls import Tls
+from dispatch.errors import DispatchError, Trouble
+
+_SERVER = "RabbitMQ's management API"
 
 #: Seconds that one call may take.
 CALL = 1.0
@@ -44,9 +47,9 @@ class VhostMissing(ManagementUnavailable):
 
 
 def vhost(settings: BrokerSettings) -> str:
-    """The vhost that the broker URL names (the first one of several)."""
+    """The vhost that the broker URL names (the first one of several), decoded."""
     name: str | None = parse_url(settings.broker("admin").split(";")[0])["virtual_host"]
-    return unquote(name or "/")
+    return name or "/"
 
 
 class _ManagementNode:
@@ -120,6 +123,11 @@ class Management:
         answer: list[dict[str, Any]] = self.get("queues", self.vhost)
         return answer
 
+    def queue_totals(self) -> dict[str, dict[str, Any]]:
+        """Messages of each queue, by its name, as each node counts them: some five seconds old, and there from the start."""
+        found = self._call("GET", ("queues", self.vhost), None, query="?disable_stats=true&enable_queue_totals=true")
+        return {queue["name"]: queue for queue in found}
+
     def live(self, queues: list[dict[str, Any]] | None = None) -> BrokerMap:
         """The whole vhost as it is now.
 
@@ -142,31 +150,32 @@ class Management:
         """Create or replace a policy; the user needs the tag ``policymaker`` or ``administrator``."""
         self.put("policies", self.vhost, policy.name, body=policy_body(policy))
 
-    def _call(self, method: str, path: tuple[str, ...], body: Mapping[str, Any] | None) -> Any:
+    def _call(self, method: str, path: tuple[str, ...], body: Mapping[str, Any] | None, *, query: str = "") -> Any:
         """Call the first node of the cluster that answers; nodes that do not are not called again."""
         text = None if body is None else json.dumps(body)
         while True:
             server = self._servers[0]
             try:
-                status, answer = self._exchange(server, method, path, text)
+                status, answer = self._exchange(server, method, path, text, query)
                 parsed = _parsed(answer, lenient=status >= 300)
                 break
             except (OSError, http.client.HTTPException, ValueError) as exc:
                 if len(self._servers) > 1:
                     self._servers.pop(0).connection.close()
                     continue
-                reason = refusal(exc) or exc or type(exc).__name__
-                msg = f"RabbitMQ's management API at {server.name} did not answer: {reason}"
-                raise ManagementUnavailable(msg) from exc
+                reason = network.failure(exc) or exc or type(exc).__name__
+                failed = ManagementUnavailable(f"{_SERVER} at {server.name} did not answer: {reason}")
+                failed.trouble = Trouble(_SERVER, str(reason), server.name)
+                raise failed from exc
         if status < 300:
             return parsed
         raise self._error(server.name, status, parsed, path)
 
     def _exchange(
-        self, server: _ManagementNode, method: str, path: tuple[str, ...], body: str | None
+        self, server: _ManagementNode, method: str, path: tuple[str, ...], body: str | None, query: str
     ) -> tuple[int, bytes]:
         self._limit(server)
-        url = "/".join([server.path, *(quote(part, safe="") for part in path)])
+        url = "/".join([server.path, *(quote(part, safe="") for part in path)]) + query
         server.connection.request(method, url, body, server.headers)
         response = server.connection.getresponse()
         chunks = []

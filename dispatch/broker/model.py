@@ -37,7 +37,7 @@ class Binding:
     """What brings messages from an exchange to a queue (or, found alive, to another exchange)."""
 
     exchange: str
-    queue: str
+    queue: str  #: or the exchange
     routing_key: str = ""
     arguments: Arguments = dataclasses.field(default_factory=dict)
     to: str = "queue"  #: ``queue`` or ``exchange``

@@ -9,17 +9,17 @@ from typing import Any
 import kombu
 from kombu.exceptions import OperationalError
 
-from dispatch.broker import connections
+from dispatch.broker import connections, faults
 from dispatch.broker.drift import Action, Difference, differences
 from dispatch.broker.management import Management, ManagementUnavailable
 from dispatch.broker.model import BrokerMap
-from dispatch.config import tls
 from dispatch.config.groups import BrokerSettings
 from dispatch.config.tls import Where
-from dispatch.errors import DispatchError
+from dispatch.errors import DispatchError, Trouble
 from dispatch.protocol.names import (
     LEASE_QUEUE,
     PREFIX,
+    delay_queue,
     rung_queue,
 )
 from dispatch.telemetry import logger
@@ -40,7 +40,16 @@ class TopologyRefused(DispatchError):
 
 
 class BrokerUnreachable(DispatchError):
-    """No URL of the broker accepted the connection: check DISPATCH_BROKER_URL, and the one of the user's role where it is set."""
+    """No URL of the broker accepted the connection: check DISPATCH_BROKER_URL, and the one of the user's role where it is set.
+
+    Args:
+        message: for an operator.
+        trouble: why, where it is known.
+    """
+
+    def __init__(self, message: str | None = None, trouble: Trouble | None = None) -> None:
+        super().__init__(message)
+        self.trouble = trouble
 
 
 def declare(connection: kombu.Connection, wanted: BrokerMap, settings: BrokerSettings) -> None:
@@ -85,7 +94,7 @@ def declare_at(where: Where, wanted: BrokerMap, settings: BrokerSettings) -> Non
     """
     limits = {"read_timeout": CONNECT, "write_timeout": CONNECT}
     with connections.connection(where, connect_timeout=CONNECT, transport_options=limits) as connection:
-        connect(connection)
+        connect(connection, where)
         try:
             declare(connection, wanted, settings)
         except (TopologyConflict, TopologyRefused) as exc:
@@ -99,7 +108,8 @@ def _declare(connection: kombu.Connection, wanted: BrokerMap) -> None:
         for queue in wanted.queues:
             channel.queue_declare(queue.name, durable=True, auto_delete=False, arguments=dict(queue.arguments))
         for binding in wanted.bindings:
-            channel.queue_bind(binding.queue, binding.exchange, binding.routing_key, arguments=dict(binding.arguments))
+            bind = channel.exchange_bind if binding.to == "exchange" else channel.queue_bind
+            bind(binding.queue, binding.exchange, binding.routing_key, arguments=dict(binding.arguments))
 
 
 def apply_policies(wanted: BrokerMap, settings: BrokerSettings) -> None:
@@ -181,18 +191,20 @@ def apply(wanted: BrokerMap, settings: BrokerSettings) -> list[Difference]:
     refused = [str(difference) for difference in found if difference.action is Action.REFUSE]
     if refused:
         raise TopologyConflict("\n".join(refused))
-    with connections.connection(settings.address("admin"), connect_timeout=CONNECT) as connection:
-        connect(connection)
+    admin = settings.address("admin")
+    with connections.connection(admin, connect_timeout=CONNECT) as connection:
+        connect(connection, admin)
         declare(connection, wanted, settings)
     apply_policies(wanted, settings)
     return [difference for difference in found if difference.action is not Action.KEEP]
 
 
-def connect(connection: kombu.Connection) -> None:
+def connect(connection: kombu.Connection, where: Where) -> None:
     """Connect, trying each of the broker's URLs once; kombu by itself gives up after the second.
 
     Args:
         connection: made with one URL, or with several separated by ``;``.
+        where: what it was made with.
 
     Raises:
         BrokerUnreachable: none of them accepted the connection.
@@ -202,7 +214,8 @@ def connect(connection: kombu.Connection) -> None:
     try:
         connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0)
     except errors as exc:
-        raise BrokerUnreachable(f"{BrokerUnreachable.__doc__} ({tls.refusal(exc) or exc})") from exc
+        trouble = faults.trouble(where, exc)
+        raise BrokerUnreachable(f"{trouble}. Check DISPATCH_BROKER_URL, and that of the role.", trouble) from exc
 
 
 def _with_a_way_out(difference: Difference) -> Difference:
@@ -242,6 +255,8 @@ def conflict(kind: str, name: str, detail: str) -> str:
             "A rung's name is its wait: give the new wait a new name in DISPATCH_LADDER; "
             "the old queue drains by itself and can then be deleted."
         )
+    elif name.startswith(delay_queue("")):
+        way = f"A delay level's wait is part of its name: let {name} run empty, delete it, apply again."
     elif kind == "queue":
         way = (
             f"Declare {name}.v2 with the new arguments, bind it, unbind {name}, drain it, verify 0 messages, delete it."

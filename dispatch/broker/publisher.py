@@ -9,19 +9,17 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from dispatch.background import Background
-from dispatch.broker import connections
+from dispatch.broker import connections, faults
 from dispatch.broker.confirms import ConfirmingConnection
-from dispatch.config import tls
 from dispatch.config.tls import Where
-from dispatch.errors import InDoubt, NotSent
+from dispatch.errors import InDoubt, NotSent, Trouble
 from dispatch.protocol.message import Message
-from dispatch.telemetry import logger, tracing
-
-log = logger(__name__)
+from dispatch.protocol.signatures import NO_KEYS, MessageKeys
+from dispatch.telemetry import tracing
+from dispatch.telemetry.trouble import TroubleLog
 
 #: Seconds without any confirm after which the broker counts as silent: new publishes are not written.
 SILENT = 1.0
@@ -41,6 +39,7 @@ class Publisher:
         timeout: seconds to wait for a confirm by default.
         connect_timeout: seconds for each step of connecting.
         on_open: called with the address before each new connection is used, e.g. to apply the topology.
+        keys: what messages are signed with.
     """
 
     def __init__(
@@ -50,13 +49,15 @@ class Publisher:
         timeout: float = 2.0,
         connect_timeout: float = 1.0,
         on_open: Callable[[Any], None] | None = None,
+        keys: MessageKeys = NO_KEYS,
     ) -> None:
         self._addresses = connections.each(where)
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._on_open = on_open
+        self._keys = keys
         self._connection: ConfirmingConnection | None = None
-        self.refusal = ""  #: why TLS kept the latest attempt from connecting
+        self._troubles = TroubleLog()
         self._attempts = 0
         self._patience = REFUSED
         self._closed = False
@@ -68,6 +69,8 @@ class Publisher:
 
     def start(self) -> None:
         """Begin to connect; called by the first publish, and again in a process that was forked since."""
+        if self._pid == os.getpid():
+            return
         with self._changed:
             if self._pid == os.getpid() or self._closed:
                 return
@@ -82,8 +85,15 @@ class Publisher:
         connection = self._connection
         return connection is not None and connection.usable and connection.oldest() < SILENT
 
+    @property
+    def trouble(self) -> Trouble | None:
+        """What keeps it from publishing; None when nothing does, as far as is known."""
+        return self._troubles.now
+
     def publish(self, message: Message, exchange: str, routing_key: str, *, timeout: float | None = None) -> float:
-        """Send a message, persistent and mandatory, and wait for the broker's verdict.
+        """Sign a message, send it, persistent and mandatory, and wait for the broker's verdict.
+
+        The caller vouches for the message: it was made here, comes from a record, or was verified when it came.
 
         Args:
             message: what to send.
@@ -100,14 +110,24 @@ class Publisher:
             Unroutable: the broker returned it.
             InDoubt: no verdict: it may be stored.
         """
+        return self._publish(self._keys.sign(message), exchange, routing_key, timeout)
+
+    def publish_as_it_came(self, message: Message, exchange: str, routing_key: str) -> float:
+        """Send a message that was not verified: it keeps the signature that it has, or none.
+
+        Returns, raises: as `publish`.
+        """
+        return self._publish(message, exchange, routing_key, None)
+
+    def _publish(self, message: Message, exchange: str, routing_key: str, timeout: float | None) -> float:
         began = time.monotonic()
         deadline = began + (self._timeout if timeout is None else timeout)
         with tracing.publish(message, exchange):
             connection = self._usable_connection(deadline)
-            future = connection.publish(message, exchange, routing_key, deadline)
+            verdict = connection.publish(message, exchange, routing_key, deadline)
             try:
-                future.result(max(0.001, deadline - time.monotonic()))
-            except FutureTimeoutError as exc:
+                verdict.result(max(0.001, deadline - time.monotonic()))
+            except TimeoutError as exc:
                 raise InDoubt(f"RabbitMQ did not confirm within {deadline - began:.1f} s") from exc
         return time.monotonic() - began
 
@@ -124,16 +144,24 @@ class Publisher:
         self.start()
         # A short wait spans a reconnect; a broker that is away must not hold every thread for the whole timeout.
         until = min(deadline, time.monotonic() + self._connect_timeout / 2)
-        with self._changed:
-            self._changed.wait_for(self._open, max(0.0, until - time.monotonic()))
+        if not self._open():
+            with self._changed:
+                self._changed.wait_for(self._open, max(0.0, until - time.monotonic()))
         connection = self._connection
         if connection is None or not connection.opened.is_set() or connection.closed.is_set():
-            raise NotSent("not connected to RabbitMQ")
+            raise self._not_sent("not connected to RabbitMQ")
         if connection.blocked:
-            raise NotSent("RabbitMQ has raised an alarm and takes no messages")
+            raise self._not_sent("RabbitMQ has raised an alarm and takes no messages")
         if connection.oldest() > SILENT:
             raise NotSent("RabbitMQ does not confirm messages at the moment")
         return connection
+
+    def _not_sent(self, text: str) -> NotSent:
+        """With the reason that anyone may read: the text becomes part of a rejected record."""
+        trouble = self.trouble
+        exc = NotSent(text if trouble is None or trouble.refuses else f"{text}: {trouble.reason}")
+        exc.trouble = trouble
+        return exc
 
     def _open(self) -> bool:
         connection = self._connection
@@ -181,19 +209,17 @@ class Publisher:
         with self._changed:
             self._connection = connection
             self._changed.notify_all()
-        self._note_refusal(connection)
-
-    def _note_refusal(self, connection: ConfirmingConnection) -> None:
-        """Log why TLS fails when the reason changes, not at each attempt."""
-        found = "" if connection.opened.is_set() else tls.refusal(connection.error)
-        if found and found != self.refusal:
-            log.warning("no connection to RabbitMQ", reason=found)
-        elif self.refusal and connection.opened.is_set():
-            log.info("connected to RabbitMQ again")
-        self.refusal = found
+        if connection.opened.is_set():
+            self._troubles.over()
+        elif not self._closed:
+            self._troubles.met(faults.trouble(address, connection.error))
 
     def _watch(self, connection: ConfirmingConnection) -> None:
         """Give up a connection on which the broker went silent or refuses everything; an alarm is neither."""
+        if connection.blocked:
+            self._troubles.met(faults.alarm(connection.address))
+        else:
+            self._troubles.over()
         if not connection.blocked and connection.oldest() > max(SILENT, self._timeout) + SILENT:
             connection.kill(InDoubt("RabbitMQ stopped confirming"))
         elif connection.refused() > self._patience:

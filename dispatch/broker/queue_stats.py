@@ -1,6 +1,7 @@
 """The operator's view of the queues: depth, consumers, rates, bindings, limits, and drift from the map.
 
-Some seconds old: RabbitMQ collects its statistics every five. `dispatch.broker.depth` is exact.
+Some seconds old: RabbitMQ collects its statistics every five. `dispatch.broker.depth` is exact. After a start RabbitMQ has
+no statistics of a queue for up to ten seconds; what waits in it and who consumes it is asked of the queue itself then.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dispatch.broker.depth import depths
 from dispatch.broker.drift import Difference, differences
 from dispatch.broker.management import Management
 from dispatch.broker.model import BrokerMap
@@ -23,10 +25,10 @@ SNAPSHOT = 3.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class QueueView:
-    """A queue as an operator sees it. A number is None while RabbitMQ has no statistics of it (yet)."""
+    """A queue as an operator sees it. A number is None of a queue that is not there, a rate while none was measured yet."""
 
     name: str
-    role: str  #: ``work``, ``rung``, ``lease``, ``dead-tap``, ``dead-letters`` or ``extra``
+    role: str  #: ``work``, ``rung``, ``lease``, ``delay``, ``dead-tap``, ``dead-letters`` or ``extra``
     ready: int | None
     unacked: int | None
     total: int | None
@@ -69,6 +71,7 @@ def snapshot(wanted: BrokerMap, settings: BrokerSettings, *, depth_limit: int) -
     """
     with Management(settings, budget=SNAPSHOT) as management:
         stats = {queue["name"]: queue for queue in management.queue_stats()}
+        _complete(stats, management, settings)
         live = management.live(list(stats.values()))
     drift = differences(wanted, live, names.PREFIX)
     ours = [queue.name for queue in wanted.queues]
@@ -76,6 +79,22 @@ def snapshot(wanted: BrokerMap, settings: BrokerSettings, *, depth_limit: int) -
     now = round(time.time() * 1_000)
     views = [_view(name, stats.get(name, {}), live, drift, now, extra=name in left) for name in [*ours, *left]]
     return [_guarded(view, depth_limit) if view.role == "work" else view for view in views]
+
+
+def _complete(stats: dict[str, dict[str, Any]], management: Management, settings: BrokerSettings) -> None:
+    """Counts of our queues that RabbitMQ has no statistics of yet.
+
+    A quorum queue's total is 0 until its first tick after a start, whatever waits in it: only a passive declaration is
+    exact. What is unacknowledged has no other source; five seconds before, nothing could be.
+    """
+    fresh = [name for name, queue in stats.items() if name.startswith(names.PREFIX) and "messages" not in queue]
+    if not fresh:
+        return
+    totals = management.queue_totals()
+    for name, depth in depths(settings, fresh).items():
+        unacked = totals.get(name, {}).get("messages_unacknowledged", 0)
+        counts = {"messages_ready": depth.ready, "messages_unacknowledged": unacked, "messages": depth.ready + unacked}
+        stats[name].update(counts, consumers=depth.consumers, message_stats=None)
 
 
 def _guarded(view: QueueView, limit: int) -> QueueView:
@@ -122,12 +141,13 @@ def _role(name: str) -> str:
         names.RECORDER_QUEUE: "dead-tap",
         names.DEAD_QUEUE: "dead-letters",
     }
-    return roles.get(name, "rung")
+    return roles.get(name, "delay" if name.startswith(names.delay_queue("")) else "rung")
 
 
 def _rate(stats: Mapping[str, Any], what: str) -> float | None:
     """Messages a second; 0 when RabbitMQ knows the queue but never saw that happen to it."""
-    if "messages" not in stats:
+    seen = stats.get("message_stats", {} if "messages" in stats else None)
+    if seen is None:
         return None
-    rate: float = stats.get("message_stats", {}).get(f"{what}_details", {}).get("rate", 0.0)
+    rate: float = seen.get(f"{what}_details", {}).get("rate", 0.0)
     return rate

@@ -37,17 +37,19 @@ def test_the_names_on_the_wire_are_those_of_the_design(wanted):
         "robot.task.topic",
         "robot.retry",
         "robot.task.dlx",
+        *(f"robot.delay.{level}" for level in range(22)),
         "robot.task.q",
         "robot.retry.q.1m",
         "robot.retry.q.5m",
         "robot.retry.q.30m",
         "robot.retry.q.lease",
+        *(f"robot.delay.q.{level}" for level in range(22)),
         "robot.task.dead.q",
         "robot.task.dlq",
     ]
 
 
-def test_each_rung_waits_as_long_as_the_ladder_says(wanted):
+def test_each_rung_waits_as_long_as_in_the_ladder(wanted):
     waits = {queue.name: queue.arguments.get("x-message-ttl") for queue in wanted.queues}
 
     assert waits == {
@@ -56,6 +58,7 @@ def test_each_rung_waits_as_long_as_the_ladder_says(wanted):
         "robot.retry.q.5m": 300_000,
         "robot.retry.q.30m": 1_800_000,
         "robot.retry.q.lease": 30_000,
+        **{f"robot.delay.q.{level}": 1_000 * 2**level for level in range(22)},
         "robot.task.dead.q": None,
         "robot.task.dlq": None,
     }
@@ -68,7 +71,7 @@ def test_every_queue_is_a_durable_quorum_queue(wanted):
 def test_whatever_dead_letters_does_so_at_least_once(wanted):
     dead_lettering = [queue.arguments for queue in wanted.queues if "x-dead-letter-exchange" in queue.arguments]
 
-    assert len(dead_lettering) == 5
+    assert len(dead_lettering) == 5 + 22
     for arguments in dead_lettering:
         assert arguments["x-dead-letter-strategy"] == "at-least-once"
         assert arguments["x-overflow"] == "reject-publish"
@@ -82,6 +85,44 @@ def test_a_rung_sends_back_to_the_task_exchange_and_leaves_the_routing_key_alone
     assert wanted.bindings_of(rung.name) == (
         Binding("robot.retry", rung.name, "", {"retry-queue": "5m", "x-match": "all"}),
     )
+
+
+def test_a_delay_level_sends_on_to_the_level_below_and_the_last_one_to_the_task_exchange(wanted):
+    onward = {
+        queue.name: queue.arguments["x-dead-letter-exchange"] for queue in wanted.queues if ".delay.q." in queue.name
+    }
+    past = {
+        binding.exchange: binding.queue
+        for binding in wanted.bindings
+        if binding.exchange.startswith("robot.delay.") and binding.to == "exchange"
+    }
+
+    below = ["robot.task.topic", *(f"robot.delay.{level}" for level in range(21))]
+    assert list(onward.values()) == below
+    assert list(past.values()) == below
+    assert not any("x-dead-letter-routing-key" in queue.arguments for queue in wanted.queues)
+
+
+def test_every_exchange_of_a_delay_level_goes_by_its_own_bit_alone(wanted):
+    for level in range(22):
+        bindings = [each for each in wanted.bindings if each.exchange == f"robot.delay.{level}"]
+
+        assert [dict(each.arguments) for each in bindings] == [
+            {f"delay-{level}": "1", "x-match": "all"},
+            {f"delay-{level}": "0", "x-match": "all"},
+        ]
+        assert bindings[0].queue == f"robot.delay.q.{level}"
+
+
+@pytest.mark.parametrize("levels", [0, 1, 7])
+def test_fewer_delay_levels_are_the_lower_part_of_more(wanted, levels):
+    fewer = topology.broker_map(configuration.load({}, delay_levels=levels))
+
+    assert all(exchange in wanted.exchanges for exchange in fewer.exchanges)
+    assert all(queue in wanted.queues for queue in fewer.queues)
+    assert all(binding in wanted.bindings for binding in fewer.bindings)
+    assert len([queue for queue in fewer.queues if ".delay." in queue.name]) == levels
+    assert len(fewer.policies) == (3 if levels else 2)
 
 
 def test_a_dead_letter_reaches_both_the_people_and_the_workers(wanted):
@@ -102,6 +143,13 @@ def test_the_work_queues_policy_governs_no_other_queue(wanted, queue):
     policy = next(policy for policy in wanted.policies if policy.name == names.WORK_POLICY)
 
     assert not policy.governs(queue)
+
+
+def test_a_delay_level_refuses_beyond_its_limit(wanted, settings):
+    policy = wanted.policy_of("robot.delay.q.21")
+
+    assert policy.definition == {"delivery-limit": names.UNLIMITED, "max-length": settings.delay_limit}
+    assert not policy.governs("robot.delay.q.x")
 
 
 @pytest.mark.parametrize("queue", ["robot.retry.q.1m", "robot.retry.q.lease", "robot.task.dlq", "robot.task.dead.q"])
@@ -128,18 +176,18 @@ def test_a_queue_with_another_argument_is_refused_argument_by_argument(wanted):
 
     assert difference.action is Action.REFUSE
     assert difference.detail.split("; ") == [
-        "x-dead-letter-exchange is unset, the map says robot.task.dlx",
-        "x-dead-letter-strategy is unset, the map says at-least-once",
-        "x-max-priority is 5, the map says unset",
-        "x-overflow is unset, the map says reject-publish",
-        "x-queue-type is classic, the map says quorum",
+        "x-dead-letter-exchange is unset, the map has robot.task.dlx",
+        "x-dead-letter-strategy is unset, the map has at-least-once",
+        "x-max-priority is 5, the map has unset",
+        "x-overflow is unset, the map has reject-publish",
+        "x-queue-type is classic, the map has quorum",
     ]
 
 
 def test_an_exchange_of_another_type_is_refused(wanted):
     (difference,) = found(wanted, exchanges=replaced(wanted.exchanges, "robot.retry", type="direct"))
 
-    assert (difference.action, difference.detail) == (Action.REFUSE, "type is direct, the map says headers")
+    assert (difference.action, difference.detail) == (Action.REFUSE, "type is direct, the map has headers")
 
 
 def test_a_policy_that_differs_would_be_updated(wanted):
@@ -149,7 +197,7 @@ def test_a_policy_that_differs_would_be_updated(wanted):
 
     assert difference.action is Action.UPDATE
     assert difference.queues == ("robot.task.q",)
-    assert "message-ttl is 5, the map says 3600000" in difference.detail
+    assert "message-ttl is 5, the map has 3600000" in difference.detail
     assert "pattern is ^x$" in difference.detail
 
 
@@ -170,7 +218,7 @@ def test_a_strangers_policy_that_governs_none_of_our_queues_is_no_drift(wanted, 
 
 
 def test_what_an_operator_added_is_noted_and_kept(wanted):
-    queues = (*wanted.queues, Queue("robot.clean.q", {}), Queue("somebody.elses", {}))
+    queues = (*wanted.queues, Queue("robot.clean.q", {}), Queue("foreign.q", {}))
     exchanges = (*wanted.exchanges, Exchange("robot.other", "fanout"), Exchange("amq.topic", "topic"))
     bindings = (*wanted.bindings, Binding("robot.task.topic", "robot.clean.q", "robot.task.dispatch.robot.clean"))
 
@@ -196,19 +244,20 @@ def test_an_empty_vhost_misses_everything(wanted):
 
     missing = differences(wanted, empty, names.PREFIX)
 
-    assert len(missing) == 3 + 7 + 7 + 2
+    assert len(missing) == (3 + 22) + (7 + 22) + (7 + 44) + 3
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "detail", "way"),
     [
-        ("queue", "robot.retry.q.1m", "x-message-ttl is 1, the map says 2", "DISPATCH_LADDER"),
-        ("queue", "robot.retry.q.lease", "x-message-ttl is 1, the map says 2", "DISPATCH_LEASE_PARK"),
-        ("queue", "robot.task.q", "x-overflow is unset, the map says reject-publish", "robot.task.q.v2"),
-        ("exchange", "robot.retry", "type is direct, the map says headers", "stop the gateway"),
+        ("queue", "robot.retry.q.1m", "x-message-ttl is 1, the map has 2", "DISPATCH_LADDER"),
+        ("queue", "robot.retry.q.lease", "x-message-ttl is 1, the map has 2", "DISPATCH_LEASE_PARK"),
+        ("queue", "robot.delay.q.5", "x-message-ttl is 1, the map has 2", "run empty"),
+        ("queue", "robot.task.q", "x-overflow is unset, the map has reject-publish", "robot.task.q.v2"),
+        ("exchange", "robot.retry", "type is direct, the map has headers", "stop the gateway"),
     ],
 )
-def test_a_conflict_says_what_to_do(kind, name, detail, way):
+def test_a_conflict_names_the_way_out(kind, name, detail, way):
     text = provision.conflict(kind, name, detail)
 
     assert detail in text
@@ -219,10 +268,11 @@ def test_a_conflict_says_what_to_do(kind, name, detail, way):
 def test_routing_keys_and_queues_follow_from_names():
     assert names.routing_key("robot.clean") == "robot.task.dispatch.robot.clean"
     assert names.rung_queue("5m") == "robot.retry.q.5m"
+    assert (names.delay_exchange(5), names.delay_queue(5)) == ("robot.delay.5", "robot.delay.q.5")
 
 
 def test_no_name_of_the_map_is_written_a_second_time_in_the_code():
-    literal = re.compile(r'"robot\.(task\.(q|dlq|dead\.q|topic|dlx)|retry)"')
+    literal = re.compile(r'"robot\.(task\.(q|dlq|dead\.q|topic|dlx)|retry|delay\.[^"]*)"')
     sources = [Path(topology.__file__), *Path(topology.__file__).parent.glob("dispatch/**/*.py")]
 
     assert [path.name for path in sources if literal.search(path.read_text())] == ["names.py"]

@@ -87,6 +87,14 @@ def test_a_password_is_hashed_as_rabbitmqs_documentation_shows():
     )
 
 
+@each(
+    ("exchange", "may"),
+    [("robot.delay.0", True), ("robot.delay.21", True), ("robot.delay.q.1", False), ("robot.delay.1x", False)],
+)
+def test_the_gateway_publishes_to_the_delay_levels_and_to_none_of_their_queues(exchange, may):
+    assert bool(re.search(ROLES["gateway"].write, exchange)) is may
+
+
 @each("role", ["gateway", "replay"])
 def test_a_publisher_may_use_the_routing_keys_of_task_types_only(role):
     ((exchange, pattern),) = ROLES[role].topic
@@ -117,6 +125,6 @@ def test_the_workers_declare_what_celery_needs_and_nothing_else(name, ours):
     assert bool(re.search(ROLES["worker"].configure, name)) is ours
 
 
-@each("role", ["worker", "gateway", "replay", "monitor"])
+@each("role", ["worker", "gateway", "replay", "monitor", "control"])
 def test_no_daily_role_may_declare_or_delete_our_queues(role):
     assert not any(re.search(ROLES[role].configure, queue) for queue in ("robot.task.q", "robot.task.dlq", "x"))

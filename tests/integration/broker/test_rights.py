@@ -15,8 +15,9 @@ from support import servers as shared
 from support.waiting import eventually
 
 ROLES = [role.name for role in files.ROLES]
-EXCHANGES = (names.TASK_EXCHANGE, names.RETRY_EXCHANGE, names.DEAD_EXCHANGE)
-QUEUES = (names.WORK_QUEUE, names.rung_queue("1m"), names.RECORDER_QUEUE, names.DEAD_QUEUE)
+LEVEL = names.delay_exchange(0)
+EXCHANGES = (names.TASK_EXCHANGE, names.RETRY_EXCHANGE, names.DEAD_EXCHANGE, LEVEL)
+QUEUES = (names.WORK_QUEUE, names.rung_queue("1m"), names.delay_queue(0), names.RECORDER_QUEUE, names.DEAD_QUEUE)
 KEY = names.routing_key("echo")
 
 
@@ -76,9 +77,10 @@ def test_the_definitions_make_the_whole_map(loaded):
 @pytest.mark.parametrize(
     ("role", "exchanges", "queues"),
     [
-        ("gateway", {names.TASK_EXCHANGE}, set()),
+        ("gateway", {names.TASK_EXCHANGE, LEVEL}, set()),
         ("worker", {names.RETRY_EXCHANGE, names.DEAD_EXCHANGE}, {names.WORK_QUEUE, names.RECORDER_QUEUE}),
         ("monitor", set(), set()),
+        ("control", set(), set()),
         ("replay", {names.TASK_EXCHANGE}, {names.DEAD_QUEUE}),
         ("admin", set(EXCHANGES), set(QUEUES)),
     ],
@@ -91,7 +93,7 @@ def test_a_role_publishes_and_reads_only_what_it_needs(loaded, role, exchanges, 
     assert read == queues
 
 
-@pytest.mark.parametrize("role", ["gateway", "worker", "monitor", "replay"])
+@pytest.mark.parametrize("role", ["gateway", "worker", "monitor", "control", "replay"])
 def test_no_daily_role_may_purge_delete_or_declare_what_is_ours(loaded, role):
     acts = [
         lambda channel: channel.queue_delete(names.DEAD_QUEUE),
@@ -103,6 +105,21 @@ def test_no_daily_role_may_purge_delete_or_declare_what_is_ours(loaded, role):
     ]
 
     assert [allowed(loaded, role, act) for act in acts] == [False] * len(acts)
+
+
+def test_remote_control_and_events_are_the_workers_and_controls_alone(loaded):
+    """What Celery declares: a user that may write to the first reaches every worker, one that may read the last sees every event."""
+    with kombu.Connection(loaded.broker("control")) as connection, connection.channel() as channel:
+        channel.exchange_declare("celery.pidbox", "fanout", durable=False)
+        channel.queue_declare("celeryev.seen", auto_delete=False)
+        acts = {
+            "command": publish_to("celery.pidbox", ""),
+            "reply": lambda channel: channel.queue_declare("a.reply.celery.pidbox", auto_delete=True),
+            "events": get_from("celeryev.seen"),
+        }
+        may = {what: {role for role in ROLES if allowed(loaded, role, act)} for what, act in acts.items()}
+
+    assert may == {what: {"worker", "control"} for what in acts}
 
 
 def test_the_gateway_may_ask_for_the_work_queues_depth(loaded):
@@ -137,13 +154,13 @@ def test_the_monitor_may_verify_and_look_but_set_no_policy(loaded):
         provision.apply_policies(topology.broker_map(changed), changed)
 
 
-@pytest.mark.parametrize("role", ["gateway", "worker", "replay"])
+@pytest.mark.parametrize("role", ["gateway", "worker", "replay", "control"])
 def test_the_other_roles_may_not_use_the_management_api(loaded, role):
     with pytest.raises(ManagementRefused), Management(managed_by(role, loaded)) as management:
         management.queue_stats()
 
 
-def test_a_role_that_may_not_declare_is_told_what_to_do(loaded):
+def test_a_role_that_may_not_declare_gets_an_error_with_the_setting_to_change(loaded):
     with (
         kombu.Connection(loaded.broker("gateway")) as connection,
         pytest.raises(provision.TopologyRefused, match="DISPATCH_APPLY_TOPOLOGY=false"),

@@ -33,9 +33,9 @@ from support.waiting import eventually
 def publisher(settings):
     made = Publisher(settings.address("gateway"), timeout=1)
     try:
-        eventually(lambda: made.ready() or made.refusal, 10, "connected or refused")
-        if made.refusal:
-            raise ConnectionError(made.refusal)
+        eventually(lambda: made.ready() or made.trouble, 10, "connected or refused")
+        if made.trouble:
+            raise ConnectionError(f"{made.trouble}")
     finally:
         made.close()
 
@@ -139,7 +139,7 @@ def fronted(settings, own, ca, *, clients="", host="localhost", **more):
 # --- attacks -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
-def test_an_impostor_is_refused_with_the_reason_and_hears_nothing(applied, authorities, path, attack):
+def test_an_impostor_is_refused_with_the_reason_and_receives_nothing(applied, authorities, path, attack):
     issue, reason = ATTACKS[attack]
 
     with fronted(applied, issue(*authorities), authorities[0].ca) as (settings, fronts):
@@ -148,7 +148,7 @@ def test_an_impostor_is_refused_with_the_reason_and_hears_nothing(applied, autho
 
         assert reason in f"{caught.value} {tls.refusal(caught.value)}"
         assert "guest:guest" not in str(caught.value)
-        assert [front.heard for front in fronts] == [b"", b"", b""]
+        assert [front.received for front in fronts] == [b"", b"", b""]
         eventually(lambda: any(front.refused for front in fronts), 5, "the handshake failed")
 
 
@@ -159,7 +159,7 @@ def test_the_real_server_is_used_by_name_over_tls_1_2_at_least(applied, authorit
     with fronted(applied, ours.issue("localhost"), ours.ca) as (settings, fronts):
         path(settings)
 
-        assert any(front.heard for front in fronts)
+        assert any(front.received for front in fronts)
         assert {version for front in fronts for version in front.versions} <= {"TLSv1.2", "TLSv1.3"}
 
 
@@ -173,12 +173,12 @@ def test_a_server_that_asks_for_a_certificate_gets_ours(applied, authorities, pa
 
     with fronted(applied, ours.issue("localhost"), ours.ca, clients=ours.ca, **files) as (settings, fronts):
         path(settings)
-        assert any(front.heard for front in fronts)
+        assert any(front.received for front in fronts)
 
     with fronted(applied, ours.issue("localhost"), ours.ca, clients=theirs.ca, **files) as (settings, fronts):
         with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever the path makes of it
             path(settings)
-        assert [front.heard for front in fronts] == [b"", b"", b""]
+        assert [front.received for front in fronts] == [b"", b"", b""]
     assert "guest:guest" not in str(caught.value)
 
 
@@ -214,8 +214,8 @@ def test_each_host_of_a_failover_must_have_its_own_name(applied, authorities, pa
         else:
             path(both)
 
-        assert impostor.heard == b""
-        assert second.heard
+        assert impostor.received == b""
+        assert second.received
 
 
 # --- reasons -------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def test_redis_keeps_its_refusal_while_calls_fail_at_once(applied, authorities):
         for _ in range(3):
             with pytest.raises(Exception) as caught:  # noqa: PT011
                 stores.redis.run(("PING",))
-            reasons.append(caught.value.refusal)
+            reasons.append(caught.value.trouble.reason)
         stores.close()
 
     assert reasons == ["its certificate was refused: certificate has expired"] * 3

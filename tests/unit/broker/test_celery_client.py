@@ -22,7 +22,7 @@ from support.unit_fakes import Failing
 ROOT = Path(__file__).parents[3]
 SETTINGS = load({
     "DISPATCH_BROKER_URL": "amqp://all@h/v",
-    "DISPATCH_MONITOR_BROKER_URL": "amqp://monitor@h/v",
+    "DISPATCH_CONTROL_BROKER_URL": "amqp://control@h/v",
     "DISPATCH_WORKER_BROKER_URL": "amqp://worker@h/v",
 })  # fmt: skip
 
@@ -71,8 +71,8 @@ def test_a_worker_may_run_them(app):
     assert app.tasks["robot.tidy"]({"message": "x"}) == {"ran": "robot.tidy", "message": "x"}
 
 
-def test_commands_use_the_monitors_user(app):
-    assert app.conf.broker_url == "amqp://monitor@h/v"
+def test_commands_use_the_user_that_controls(app):
+    assert app.conf.broker_url == "amqp://control@h/v"
 
 
 def test_the_app_carries_what_commands_need(app):

@@ -6,10 +6,13 @@ import json
 import struct
 import types
 
+import pytest
 from amqp import abstract_channel, basic_message, method_framing, spec
 from amqp.serialization import dumps
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kombu import serialization
+from kombu.exceptions import DecodeError
 
 from dispatch.broker import decoding
 from dispatch.broker.decoding import COMPRESSION, MAX_HEADERS, MAX_NESTING, MAX_VALUE, decode, sendable
@@ -173,6 +176,14 @@ def test_a_routing_key_that_is_no_text_can_be_read_and_sent_on(key, read):
     assert dumps("s", [dead.routing_key])
 
 
+def test_py_amqp_makes_no_text_of_a_body_in_an_encoding_that_could_compute_for_hours():
+    content = receive(properties(table()), b"a-", b"999").body
+
+    assert content == b"a-999"
+    with pytest.raises(LookupError):
+        decoding._Body(content).decode("punycode")
+
+
 def test_a_body_that_is_too_large_is_dropped_but_for_its_beginning():
     chunk = b"x" * 65_536
     message = receive(properties(table()), *[chunk] * 65)
@@ -296,5 +307,33 @@ def test_what_a_message_lacks_is_empty():
     )  # fmt: skip
 
 
+_WIRE = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@given(st.dictionaries(st.text(max_size=9), _WIRE, max_size=6), st.binary(max_size=9), st.integers(0, 200))
+@settings(max_examples=200, deadline=None)
+def test_our_reading_of_a_table_is_py_amqps(table, before, cut):
+    wire = before + dumps("F", [table])
+    found = decoding._loads("F", wire + b"rest", len(before))
+
+    assert found == decoding._decode_arguments("F", wire + b"rest", len(before))
+    assert decoding._ordinary_table(wire[: len(before) + cut], len(before)) in (None, found[0][0])
+
+
 def test_py_amqp_reads_with_our_decoders():
     assert method_framing.Message is decoding._Bounded
+
+
+@each(
+    ("encoding", "taken"), [("utf-8", True), ("UTF-8", True), ("us-ascii", True), ("punycode", False), ("idna", False)]
+)
+def test_kombu_decodes_no_control_message_by_an_encoding_that_could_compute_for_hours(encoding, taken):
+    arguments = (b"a-" + b"9" * 1_000, "application/text", encoding)
+    if taken:
+        assert serialization.loads(*arguments) == arguments[0].decode()
+    else:
+        with pytest.raises(DecodeError, match="content encoding"):
+            serialization.loads(*arguments)

@@ -38,7 +38,7 @@ class FakeConnection:
 @pytest.fixture
 def gauge(monkeypatch):
     monkeypatch.setattr(module.connections, "connection", FakeConnection)
-    monkeypatch.setattr(module.provision, "connect", lambda _connection: None)
+    monkeypatch.setattr(module.provision, "connect", lambda _connection, _where: None)
     return DepthGauge(load({"DISPATCH_BROKER_URL": "amqp://u:hush@h/v"}))
 
 
@@ -56,16 +56,10 @@ def test_a_gauge_reads_on_one_channel_until_it_is_closed(gauge):
 
 
 def test_a_missing_queue_comes_with_what_to_do(gauge):
-    assert gauge.reason(amqp.exceptions.NotFound("no queue")) == (
-        "robot.task.q is missing: run `celery -A celery_app topology apply`"
-    )
+    trouble = gauge.trouble(amqp.exceptions.NotFound("NOT_FOUND - no queue 'robot.task.q' in vhost 'v'"))
 
-
-@each("error", [OSError("amqp://u:hush@h/v refused"), amqp.exceptions.AccessRefused("u:hush"), TimeoutError()])
-def test_other_errors_are_named_without_their_text(error):
-    gauge = object.__new__(DepthGauge)
-
-    assert gauge.reason(error) == type(error).__name__
+    assert trouble.reason == "a queue is missing: run `topology apply`"
+    assert trouble.where == "u@h/v"
 
 
 class FakeManagement:

@@ -1,4 +1,4 @@
-"""The publisher: what it knows before it writes, what it learns while it waits, how it keeps its connection up."""
+"""The publisher: what it decides before it writes, what it learns while it waits, how it keeps its connection up."""
 
 import threading
 from concurrent.futures import Future
@@ -8,6 +8,7 @@ import pytest
 from dispatch.broker import publisher as module
 from dispatch.broker.publisher import LONGEST_REFUSED, REFUSED, SILENT, Publisher
 from dispatch.errors import InDoubt, Nacked, NotSent
+from dispatch.protocol.signatures import MessageKeys
 from support.cases import each
 from support.unit_fakes import ManualClock, task_message
 
@@ -18,6 +19,7 @@ class FakeConnection:
     def __init__(self, url="", *, opens=True):
         self.url, self.error = url, None
         self.opened, self.closed = threading.Event(), threading.Event()
+        self.address = url
         self.blocked = self.takes = self.retired = False
         self.silent_for = self.refused_for = 0.0
         self.future, self.written, self.killed, self.beats = Future(), [], [], 0
@@ -55,7 +57,7 @@ class FakeConnection:
 def publisher(monkeypatch):
     """A publisher whose thread does nothing: the test calls `check`."""
     monkeypatch.setattr(module._Keeper, "start", lambda _self: None)
-    return Publisher("amqp://one;amqp://two", timeout=0.05, connect_timeout=0.01)
+    return Publisher("amqps://one;amqps://two", timeout=0.05, connect_timeout=0.01)
 
 
 @pytest.fixture
@@ -142,7 +144,7 @@ def test_an_open_connection_is_ready(publisher, connection):
 
 def test_a_publish_waits_for_a_reconnect_that_comes_soon(monkeypatch):
     monkeypatch.setattr(module._Keeper, "start", lambda _self: None)
-    publisher = Publisher("amqp://one", timeout=5, connect_timeout=10)
+    publisher = Publisher("amqps://one", timeout=60, connect_timeout=120)
     fresh = FakeConnection()
     fresh.start()
     fresh.future.set_result(None)
@@ -166,7 +168,7 @@ def test_the_urls_are_tried_in_turn(publisher, made):
         publisher.check()
         made[-1].closed.set()
 
-    assert [connection.url for connection in made] == ["amqp://one", "amqp://two", "amqp://one"]
+    assert [connection.url for connection in made] == ["amqps://one", "amqps://two", "amqps://one"]
 
 
 def test_connections_that_never_open_are_tried_with_rising_pauses(publisher, made):
@@ -205,6 +207,12 @@ def test_an_alarm_is_no_silence(publisher, connection):
     publisher.check()
 
     assert connection.killed == []
+    assert "resource alarm (memory or disk)" in publisher.trouble.public
+
+    connection.silent_for, connection.blocked = 0, False
+    publisher.check()
+
+    assert publisher.trouble is None
 
 
 def test_a_connection_that_only_refuses_is_replaced_and_retired(publisher, connection, made):
@@ -276,3 +284,17 @@ def test_a_forked_process_writes_to_no_connection_of_its_parent(publisher, conne
     publisher.close()
 
     assert (connection.written, connection.killed) == ([], [])
+
+
+def test_what_is_published_is_signed_and_what_came_from_others_is_not(monkeypatch):
+    monkeypatch.setattr(module._Keeper, "start", lambda _self: None)
+    keys, message = MessageKeys.parse(f"one:{'k' * 32}"), task_message()
+    publisher = Publisher("amqps://", timeout=0.05, keys=keys)
+    publisher.start()
+    publisher._connection = connection = FakeConnection()
+    connection.start()
+    connection.future.set_result(None)
+    publisher.publish(message, "e", "k")
+    publisher.publish_as_it_came(message, "e", "k")
+
+    assert connection.written == [(keys.sign(message), "e", "k"), (message, "e", "k")]
