@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -13,8 +16,12 @@ import topology
 from dispatch import tasktypes
 from dispatch.broker import celery_client
 from dispatch.cli import refused
-from dispatch.config.settings import Settings, load
+from dispatch.config import foreign, stack_env
+from dispatch.config.settings import Settings, load, problems_exit
 from dispatch.errors import ConfigurationError
+
+#: Commands that write a log, where they name what they ignore.
+_SERVICES = {"worker", "flower"}
 
 
 def create_celery(settings: Settings) -> Celery:
@@ -48,7 +55,15 @@ def _install_worker(celery: Celery, *, sender: str, instance: Any, options: Any,
 
 @functools.lru_cache(maxsize=1)
 def _default() -> Celery:
-    return create_celery(load())
+    ignored = foreign.drop(os.environ)  # `celery -b` and its siblings set theirs when the app has been found
+    notes = stack_env.adopt(os.environ, Path(__file__).parent)
+    with problems_exit():
+        celery = create_celery(load())
+    celery.dispatch_ignored, celery.dispatch_notes = ignored, notes
+    if not _SERVICES & set(sys.argv):
+        for line in (*ignored, *notes):
+            sys.stderr.write(f"{line}\n")
+    return celery
 
 
 def __getattr__(name: str) -> Any:
@@ -56,3 +71,7 @@ def __getattr__(name: str) -> Any:
     if name in {"app", "celery"}:
         return _default()
     raise AttributeError(name)
+
+
+if __name__ == "__main__":
+    raise SystemExit("start a worker with `celery -A celery_app worker`, or everything with `make up`")

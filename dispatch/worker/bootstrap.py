@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import os
 import socket
 import sys
@@ -12,8 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from celery import bootsteps
-from celery.concurrency import get_implementation
-from celery.signals import task_postrun, task_prerun, worker_process_init, worker_process_shutdown
+from celery.signals import task_prerun, worker_process_init, worker_process_shutdown
 from celery.worker import state
 from celery.worker.control import Panel
 
@@ -32,6 +32,7 @@ from dispatch.maintenance.queue_metrics import QueueMetrics
 from dispatch.maintenance.sweeper import Sweeper
 from dispatch.protocol import names
 from dispatch.protocol.message import Copy
+from dispatch.store.audit import AuditLog
 from dispatch.store.claims import Claims
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
@@ -41,17 +42,23 @@ from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo, WorkerRegistry
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
-from dispatch.telemetry import logs, metrics, tracing
+from dispatch.telemetry import logger, logs, metrics, tracing
+from dispatch.worker import tracer
+from dispatch.worker.batcher import Batcher
 from dispatch.worker.executor import RetryingExecutor
 from dispatch.worker.leases import Leases
 from dispatch.worker.loop import LoopBridge
 from dispatch.worker.outcomes import FENCE
-from dispatch.worker.patches.pool import TaskPool
+from dispatch.worker.pace import Pace
 from dispatch.worker.patches.shutdown import Shutdown
-from dispatch.worker.remote_control import SETTING
+from dispatch.worker.pools import PoolPlan, check_time_limits, plan
+from dispatch.worker.remote_control import NO_EFFECT, SETTING
 from dispatch.worker.router import Router
 from dispatch.worker.run_metrics import create_series
 from dispatch.worker.runner import Runner
+from dispatch.worker.starter import Starter
+
+log = logger(__name__)
 
 #: Seconds for each Redis answer in a worker.
 REDIS_TIMEOUT = 1.0
@@ -65,7 +72,10 @@ class WorkerParts:
     """What the worker's main process is made of; ``celery.dispatch_worker``."""
 
     router: Router
+    starter: Starter
     shutdown: Shutdown
+    pool: PoolPlan
+    runs: Runs
     consumer: Any = None  #: Celery's, once it is made
 
 
@@ -79,85 +89,63 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
         options: the worker's, as its command line gave them.
 
     Raises:
-        ConfigurationError: a task type doesn't fit the settings, or an option doesn't fit our queues.
+        ConfigurationError: a task type doesn't fit the settings, or an option doesn't fit our queues or its pool.
     """
     settings: Settings = celery.dispatch_settings
-    check_options(options)
+    pool = plan(options, settings)
     check_control_commands(settings.control_commands)
     logs.identify(service="worker", worker=name)
     worker.quiet = worker.quiet or not sys.stdout.isatty()  # Celery's banner is for people only
-    check_time_limits(celery.dispatch_types, settings)
+    check_time_limits(celery.dispatch_types, settings, pool)
     metrics.register_types(celery.dispatch_types)
     celery.conf.update(connections.celery(settings.address("worker")))
     ladders = Ladders.of_types(settings.ladder, celery.dispatch_types.values())
     redis = RedisHandle(settings, timeout=REDIS_TIMEOUT)
-    publisher = Publisher(settings.address("worker"), timeout=settings.publish_timeout)
+    publisher = Publisher(settings.address("worker"), timeout=settings.publish_timeout, keys=settings.signing)
     router = _router(redis, publisher, ladders, settings)
-    celery.dispatch_worker = WorkerParts(router, Shutdown(router.loop))
-    celery.dispatch_run = ChildRunner(settings, ladders).run
+    runs = Runs(settings, ladders, threads=pool.threads)
+    starter = Starter(router.batcher, router.pace)
+    celery.dispatch_worker = WorkerParts(router, starter, Shutdown(router.loop), pool, runs)
+    celery.dispatch_run = runs.run
+    if pool.threads:
+        celery.conf.worker_concurrency = pool.slots
+    tracer.prepare(celery.tasks)
     celery.steps["worker"].add(type("DispatchStep", (_DispatchStep,), {"redis": redis}))
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options of ``celery worker`` with which tasks would be lost.
-
-    Raises:
-        ConfigurationError: a pool of another kind, or the deletion of accepted tasks.
-    """
-    pool = options.get("pool_cls") or options.get("pool") or TaskPool
-    implementation = pool if isinstance(pool, type) else get_implementation(pool)
-    if pool != "prefork" and not issubclass(implementation, TaskPool):
-        raise ConfigurationError(
-            "--pool is refused: hand-overs, leases, time limits and shutdown need the prefork pool, which is the default"
-        )
-    if options.get("purge"):
-        raise ConfigurationError("--purge is refused: what waits in the queue has been accepted")
+    gc.collect()
+    gc.freeze()  # the modules stay: collections pass them by, and copy none of their pages in a child
 
 
 def check_control_commands(commands: Iterable[str]) -> None:
-    """Refuse names that are no remote-control commands.
+    """Refuse names that are no remote-control commands, or of commands without an effect.
 
     Raises:
-        ConfigurationError: every unknown name.
+        ConfigurationError: every such name.
     """
     unknown = [command for command in commands if command not in Panel.data]
     if unknown:
         raise ConfigurationError(f"{SETTING}: no such remote-control command: {', '.join(unknown)}")
-
-
-def check_time_limits(types: Mapping[str, TaskType], settings: Settings) -> None:
-    """Refuse task types that could outlast what the broker waits for an ack.
-
-    A prefetched message is unacked while all before it run: the hard limit, times the prefetch, by the least number
-    of children. RabbitMQ closes a channel whose consumer takes longer than `consumer_timeout`; and a message that is
-    older than the queue's TTL when it is requeued goes straight to the DLQ.
-
-    Raises:
-        ConfigurationError: every type that is too slow.
-    """
-    turns = settings.prefetch / settings.concurrency_min
-    longest = min(settings.consumer_timeout / 2 / turns, settings.queue_ttl / 2)
-    slow = [f"{each.name} ({each.time_limit:g} s)" for each in types.values() if each.time_limit > longest]
-    if slow:
-        raise ConfigurationError(
-            f"time limits must not exceed {longest:g} s, so that {settings.prefetch} prefetched tasks on "
-            f"{settings.concurrency_min} processes end within half of DISPATCH_CONSUMER_TIMEOUT and none outlasts half "
-            f"of DISPATCH_QUEUE_TTL: {', '.join(slow)}"
-        )
+    if useless := sorted(NO_EFFECT.intersection(commands)):
+        raise ConfigurationError(f"{SETTING}: have no effect here but an OK: {', '.join(useless)}")
 
 
 def _router(redis: RedisHandle, publisher: Publisher, ladders: Ladders, settings: Settings) -> Router:
     # Leases have a handle of their own: a call that waits for a silent Redis must not delay a renewal.
     own = RedisHandle(settings, timeout=min(REDIS_TIMEOUT, settings.lease / 4))
+    # So has the batcher: it shares its one connection, whose answers come in order, with no other part.
+    loop, shared = LoopBridge(), RedisHandle(settings, timeout=REDIS_TIMEOUT, share=True)
     return Router(
         claims=Claims(redis, settings),
         handovers=Handovers(redis),
         publisher=publisher,
+        batcher=Batcher(Claims(shared, settings), loop.call),
+        pace=Pace(),
         leases=Leases(Claims(own, settings), lease=settings.lease),
         ladders=ladders,
         executor=RetryingExecutor(min(_EXECUTOR_SIZE, settings.prefetch)),
-        loop=LoopBridge(),
+        loop=loop,
         deadline=settings.deadline,
+        lost_runs=settings.lost_runs,
+        sealing=settings.sealing,
     )
 
 
@@ -176,10 +164,16 @@ class _DispatchStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start before the consumer does."""
         app, settings = parent.app, parent.app.dispatch_settings
+        for reason in getattr(app, "dispatch_ignored", ()):
+            log.warning("variable ignored", reason=reason)
+        for note in getattr(app, "dispatch_notes", ()):
+            log.warning("settings of a stack", reason=note)
         app.dispatch_worker.shutdown.install()
         tracing.start("worker")
+        if app.dispatch_worker.pool.threads:
+            app.dispatch_worker.runs.prepare()
         app.dispatch_worker.router.start()
-        self._publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout)
+        self._publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
         self._publisher.start()
         self._threads = self._maintenance(parent, app.dispatch_worker.router, self._publisher, settings)
         for thread in self._threads:
@@ -199,7 +193,7 @@ class _DispatchStep(bootsteps.StartStopStep):
                 send=functools.partial(_send, router, publisher),
                 settings=settings,
             ),
-            DeadLetterRecorder(settings.address("worker"), dead_letters, ladders),
+            DeadLetterRecorder(settings.address("worker"), dead_letters, ladders, settings.signing),
             Janitor(
                 redis,
                 settings.address("replay"),
@@ -207,7 +201,9 @@ class _DispatchStep(bootsteps.StartStopStep):
                 tasks=tasks,
                 records=dead_letters,
                 ladders=ladders,
+                audit=AuditLog(redis, settings).add,
                 interval=min(1.0, settings.sweep_interval),
+                keys=settings.signing,
             ),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),
         ]
@@ -227,7 +223,12 @@ class _DispatchStep(bootsteps.StartStopStep):
             self._server.close_in_child()
 
     def stop(self, parent: Any) -> None:
-        """Stop after the pool has."""
+        """Stop after the pool has: what its processes still report is recorded, handed over and acked."""
+        parent.pool.stop()  # Celery would do so afterwards
+        self.terminate(parent)
+
+    def terminate(self, parent: Any) -> None:
+        """Stop; the pool has been stopped, or is not waited for."""
         for thread in self._threads:
             thread.stop()
         for thread in self._threads:
@@ -236,8 +237,6 @@ class _DispatchStep(bootsteps.StartStopStep):
             self._publisher.close()
         parent.app.dispatch_worker.router.stop()
         tracing.stop()
-
-    terminate = stop
 
 
 def _send(router: Router, publisher: Publisher, copy: Copy) -> None:
@@ -263,36 +262,42 @@ def _info(worker: Any, started: int) -> WorkerInfo:
     )
 
 
-class ChildRunner:
-    """The runner of this process: made anew in each child, since connections don't survive a fork.
+class Runs:
+    """The runner of this process: made anew in each child, since connections don't survive a fork; one for all threads.
 
     Args:
         settings: the worker's.
         ladders: of the task types.
+        threads: the worker runs tasks in its main process.
     """
 
-    def __init__(self, settings: Settings, ladders: Ladders) -> None:
+    def __init__(self, settings: Settings, ladders: Ladders, *, threads: bool) -> None:
         self._settings = settings
         self._ladders = ladders
+        self._threads = threads
         self._runner: Runner | None = None
-        worker_process_init.connect(self._forked, weak=False)
+        if not threads:
+            worker_process_init.connect(self._forked, weak=False)
 
     def _forked(self, **_: Any) -> None:
         # The pool grows when a message comes: that child's lines would all carry this message's fields.
         logs.clear()
-        task_postrun.connect(_clear_logs, weak=False)
-        if tracing.start("worker") and (recording := tracing.backend()) is not None:
+        if tracing.start("worker"):
+            worker_process_shutdown.connect(_stop_traces, weak=False)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make it, once this process records its traces."""
+        if (recording := tracing.backend()) is not None:
             task_prerun.connect(_expect_span, weak=False)  # before the instrumentation, which begins the span
             recording.instrument_tasks()
             recording.instrument_http()
-            worker_process_shutdown.connect(_stop_traces, weak=False)
-        claims = Claims(RedisHandle(self._settings, timeout=REDIS_TIMEOUT), self._settings)
-        self._runner = Runner(claims, self._ladders, self._settings.handlers(), lost_runs=self._settings.lost_runs)
+        # A child is ended at any point of its code, also in the middle of what others share; a thread never is.
+        claims = Claims(RedisHandle(self._settings, timeout=REDIS_TIMEOUT, share=self._threads), self._settings)
+        self._runner = Runner(claims, self._ladders, self._settings.handlers())
 
     def run(self, task_type: TaskType, request: Any, payload: Any) -> dict[str, Any]:
         """See `Runner.run`."""
-        if self._runner is None:  # a pool that doesn't fork
-            self._forked()
         assert self._runner is not None  # noqa: S101 - for the type checker
         return self._runner.run(task_type, request, payload)
 
@@ -300,10 +305,6 @@ class ChildRunner:
 def _expect_span(task: Any, **_: Any) -> None:
     """A run's span has its fence for an id: the main process knows it without a message from the child."""
     tracing.expect(task.request.get(FENCE) or "")
-
-
-def _clear_logs(**_: Any) -> None:
-    logs.clear()
 
 
 def _stop_traces(**_: Any) -> None:

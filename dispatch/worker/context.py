@@ -1,7 +1,8 @@
-"""What a handler is given beside its payload, in a worker's child."""
+"""What a handler is given beside its payload."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from dispatch.protocol.message import Message
 from dispatch.store.claims import Claims, Ticket
 from dispatch.tasktypes.context import Log
 from dispatch.telemetry import logs, task_log, tracing
+from dispatch.worker.limits import UNLIMITED_RUN, RunLimits
 
 #: Seconds: the least pause between two progress records.
 PROGRESS_PAUSE = 0.5
@@ -21,17 +23,35 @@ PROGRESS_PAUSE = 0.5
 class RunContext:
     """What a handler is given beside its payload; see `dispatch.tasktypes.context.Context`."""
 
-    def __init__(self, message: Message, ticket: Ticket, claims: Claims, settings: HandlerSettings) -> None:
+    def __init__(
+        self,
+        message: Message,
+        ticket: Ticket,
+        claims: Claims,
+        settings: HandlerSettings,
+        limits: RunLimits = UNLIMITED_RUN,
+    ) -> None:
         self._message = message
         self._ticket = ticket
         self._claims = claims
+        self._limits = limits
         self._recorded_at = self._asked_at = 0.0
         self._cancelled = False
         self.settings = settings
         self.task_id = message.task_id
         self.attempt = message.attempt
-        self.traceparent = tracing.current().traceparent or child_traceparent(message.text("traceparent"))
-        self.log: Log = task_log(message)
+        self._span = tracing.current().traceparent
+
+    @functools.cached_property
+    def traceparent(self) -> str:
+        """What the handler sends to others."""
+        return self._span or child_traceparent(self._message.text("traceparent"))
+
+    @functools.cached_property
+    def log(self) -> Log:
+        """A logger bound to the delivery."""
+        bound: Log = task_log(self._message)
+        return bound
 
     @property
     def idempotency_key(self) -> str:
@@ -45,6 +65,7 @@ class RunContext:
 
     def progress(self, percent: int, message: str = "") -> None:
         """Record progress, twice a second at most; dropped when Redis is away."""
+        self._limits.check()
         now = time.monotonic()
         if now - self._recorded_at < PROGRESS_PAUSE and percent < 100:
             return
@@ -53,6 +74,7 @@ class RunContext:
 
     def cancelled(self) -> bool:
         """Ask Redis, twice a second at most."""
+        self._limits.check()
         now = time.monotonic()
         if not self._cancelled and now - self._asked_at >= PROGRESS_PAUSE:
             self._asked_at = now

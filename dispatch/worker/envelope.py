@@ -10,11 +10,25 @@ import json
 from collections.abc import Container, Iterable
 from typing import Any
 
-from dispatch.broker.decoding import COMPRESSION
+from dispatch.broker.decoding import COMPRESSION, decoded
 from dispatch.errors import DispatchError
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import is_task_id
-from dispatch.protocol.message import ACCEPTED_AT, ATTEMPT, CYCLE, QUEUED_AT, SEQ, TOO_LARGE, UNREADABLE
+from dispatch.protocol.message import (
+    ACCEPTED_AT,
+    ATTEMPT,
+    CYCLE,
+    FAILED_AT,
+    MOMENTS,
+    QUEUED_AT,
+    SEQ,
+    TOO_LARGE,
+    UNREADABLE,
+    WAKES_AT,
+    Message,
+)
+from dispatch.protocol.sealing import SEALED_TYPE, UNSEALED, SealError, Sealing
+from dispatch.protocol.signatures import NO_KEYS, MessageKeys
 
 #: Objects and lists within one another that a body may have; the gateway allows fewer.
 MAX_DEPTH = 100
@@ -22,16 +36,15 @@ MAX_DEPTH = 100
 #: The range of a header that counts; Lua's numbers are exact below it.
 _COUNT = range(2**53)
 
-#: Epoch milliseconds that have a date, up to the year 9999.
-_MOMENT = range(253_402_300_800_000)
-
 _NUMBERS = {
     CYCLE: _COUNT,
     SEQ: _COUNT,
     ATTEMPT: _COUNT,
     "retries": _COUNT,
-    ACCEPTED_AT: _MOMENT,
-    QUEUED_AT: _MOMENT,
+    ACCEPTED_AT: MOMENTS,
+    QUEUED_AT: MOMENTS,
+    FAILED_AT: MOMENTS,
+    WAKES_AT: MOMENTS,
 }
 
 
@@ -57,17 +70,21 @@ def check(
     known: Container[str],
     now: dt.datetime,
     most_values: int,
+    keys: MessageKeys = NO_KEYS,
+    sealing: Sealing = UNSEALED,
 ) -> list[Any]:
     """Check whether a message can be given to a child.
 
     Args:
         headers: as they came.
         body: bytes or text.
-        content_type: JSON is all we take.
+        content_type: JSON is all we take, and a sealed body.
         encoding: of the text.
         known: the names of the task types.
         now: for messages that have an expiry of their own.
         most_values: objects, lists and commas that a body may have.
+        keys: that it must be signed with.
+        sealing: opens a sealed body.
 
     Returns:
         The body: args, kwargs and what follows of Celery's embed.
@@ -77,6 +94,7 @@ def check(
     """
     if isinstance(headers, dict) and TOO_LARGE in headers:
         raise Poison(Reason.TOO_LARGE, f"the body has {headers[TOO_LARGE]}")
+    _check_signature(headers, body, content_type, encoding, keys)
     if isinstance(headers, dict) and UNREADABLE in headers:
         raise Poison(Reason.MALFORMED, "the message's properties can't be read")
     if not isinstance(headers, dict) or "task" not in headers:
@@ -92,10 +110,12 @@ def check(
             raise Poison(Reason.MALFORMED, f"the header {header!r} is no whole number, or out of range")
     if COMPRESSION in headers:
         raise Poison(Reason.UNDECODABLE, "the body is compressed: it could fill the memory")
-    if content_type != "application/json":
+    if content_type not in ("application/json", SEALED_TYPE):
         raise Poison(Reason.UNDECODABLE, f"the content type is {content_type!r}, not 'application/json'")
     if name not in known:
         raise Poison(Reason.UNKNOWN_TYPE, f"no worker here knows the task type {name!r}")
+    if content_type == SEALED_TYPE:
+        body, encoding = _opened(body, headers, sealing)
     triple = _check_body(body, encoding, most_values)
     if headers.get("eta") is not None:
         raise Poison(Reason.MALFORMED, "eta and countdown are refused: a worker would hold the wait in its memory")
@@ -103,9 +123,30 @@ def check(
     return triple
 
 
+def _opened(body: Any, headers: dict[str, Any], sealing: Sealing) -> tuple[Any, str | None]:
+    try:
+        plain = sealing.open(Message(_raw(body), headers, SEALED_TYPE))
+    except SealError as exc:
+        raise Poison(Reason.UNDECRYPTABLE, str(exc)) from exc
+    return plain.body, plain.content_encoding
+
+
+def _raw(body: Any) -> bytes:
+    return body.encode("utf-8", "replace") if isinstance(body, str) else bytes(body or b"")
+
+
+def _check_signature(headers: Any, body: Any, content_type: Any, encoding: Any, keys: MessageKeys) -> None:
+    """Before all other checks: a message that is not ours has one fault, whatever others it has."""
+    if not keys.secrets:
+        return
+    given = headers if isinstance(headers, dict) else {}
+    if fault := keys.fault(Message(_raw(body), given, content_type, encoding)):
+        raise Poison(Reason.UNAUTHENTIC, fault)
+
+
 def _check_body(body: Any, encoding: str | None, most_values: int) -> list[Any]:
     try:
-        text = body if isinstance(body, str) else bytes(body).decode(encoding or "utf-8")
+        text = body if isinstance(body, str) else decoded(bytes(body), encoding or "utf-8")
         # Before it is parsed: an empty list is three bytes of a body, and 64 in memory. Some more are in strings.
         if (values := sum(map(text.count, "[{,"))) > most_values:
             raise Poison(

@@ -31,6 +31,7 @@ class RetryingExecutor:
         self._ready = threading.Condition()
         self._heap: list[tuple[float, int, float, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._running = 0
         self._stopping = False
 
     def start(self) -> None:
@@ -50,6 +51,12 @@ class RetryingExecutor:
             heapq.heappush(self._heap, (time.monotonic() + after, next(self._order), pause, job))
             self._ready.notify()
 
+    @property
+    def idle(self) -> bool:
+        """Whether every job is done."""
+        with self._ready:
+            return not (self._heap or self._running)
+
     def stop(self) -> None:
         """Let the threads end; the messages of jobs that aren't done stay unacked, and the broker delivers them again."""
         with self._ready:
@@ -62,6 +69,7 @@ class RetryingExecutor:
                 now = time.monotonic()
                 if self._heap and self._heap[0][0] <= now:
                     _, _, pause, job = heapq.heappop(self._heap)
+                    self._running += 1
                     return pause, job
                 self._ready.wait(self._heap[0][0] - now if self._heap else None)
         return None
@@ -78,3 +86,6 @@ class RetryingExecutor:
                 # Given up, its message would stay unacked and its lease be renewed for as long as this worker lives.
                 log.exception("hand-over failed: it is tried again", seconds=LONGEST_PAUSE)
                 self.submit(job, after=LONGEST_PAUSE, pause=LONGEST_PAUSE)
+            finally:
+                with self._ready:
+                    self._running -= 1

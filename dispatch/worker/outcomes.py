@@ -1,19 +1,26 @@
-"""What a worker's child reports to the main process instead of a result.
+"""How a delivery ends in the main process other than by a success.
 
-Exceptions, since that is the one channel from child to main that keeps its structure; each carries plain values
-only, so that it survives pickling. A failed attempt is a `dispatch.protocol.retry.AttemptFailed`.
+Exceptions, since that is the one channel from child to main that keeps its structure; what a child reports carries plain
+values only, so that it survives pickling. A failed attempt is a `dispatch.protocol.retry.AttemptFailed`.
 """
 
 from __future__ import annotations
 
 from celery.exceptions import Ignore
 
-from dispatch.errors import PermanentError, RetryableError, TaskError, Throttled
+from dispatch.errors import PermanentError, RetryableError, StoreError, TaskError, Throttled
 from dispatch.protocol.message import MAX_ERROR, MAX_ERROR_TYPE, Copy
-from dispatch.protocol.retry import Failure, FailureKind
+from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
+from dispatch.store.claims import ClaimAnswer, Claimed
 
 #: Fields of Celery's request in which the main process passes a delivery's identity to a child; never on the wire.
 OWNER, FENCE, WIRE = "dispatch-owner", "dispatch-fence", "dispatch-wire"
+
+#: The field in which a pool of threads passes the `dispatch.worker.limits.RunLimits` of a run.
+LIMITS = "dispatch-limits"
+
+#: The field in which a child's runner leaves the JSON of a result that the main process is to record: a list of one.
+RESULT = "dispatch-result"
 
 
 class Outcome(Ignore):
@@ -32,13 +39,41 @@ class NothingToDo(Outcome):
     """The copy is done, cancelled or stale: ack it. Its argument is the claim's answer."""
 
 
+class Foreign(Outcome):
+    """The copy claims more than its record allows: nothing of ours wrote it. The DLQ takes it as it came."""
+
+
 class DecidedBefore(Outcome):
-    """The copy failed and was decided before: publish what was decided. Its argument is that `Copy` as JSON."""
+    """The copy failed and was decided before: publish what was decided. Its argument is that `Copy`."""
 
     @property
     def copy(self) -> Copy:
         """The decided copy."""
-        return Copy.from_json(self.args[0])
+        copy: Copy = self.args[0]
+        return copy
+
+
+def outcome_of(answer: Claimed | StoreError, lost_runs: int) -> Outcome | AttemptFailed:
+    """What a claim's answer other than RUN stands for.
+
+    Args:
+        answer: the answer, or the error that took its place.
+        lost_runs: lapsed leases of one attempt before it counts as failed.
+    """
+    if isinstance(answer, StoreError):
+        return ClaimUnanswered(str(answer))
+    match answer.answer:
+        case ClaimAnswer.LOST:
+            text = f"the worker was lost {lost_runs} times during this attempt"
+            return AttemptFailed.of(Failure(FailureKind.RETRYABLE, "worker-lost", text))
+        case ClaimAnswer.ROUTE if answer.copy is not None:
+            return DecidedBefore(answer.copy)
+        case ClaimAnswer.FOREIGN:
+            return Foreign()
+        case ClaimAnswer.BUSY:
+            return LeaseTaken()
+        case other:
+            return NothingToDo(other.value)
 
 
 def failure_of(error: BaseException) -> Failure:

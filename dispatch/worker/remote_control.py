@@ -28,9 +28,13 @@ READ_ONLY = frozenset({
 #: The setting that adds commands.
 SETTING = "DISPATCH_CONTROL_COMMANDS"
 
+#: Commands that no setting allows: a run's `DeliveryRequest.revoked` is always False, so their answer would be OK, and their effect none.
+NO_EFFECT = frozenset({"revoke", "revoke_by_stamped_headers"})
+
 #: What to use instead of a refused command, where there is something.
 _INSTEAD = {
-    "revoke": "it would ack and lose an accepted task; a dead letter is discarded by `celery -A celery_app dlq discard`",
+    "revoke": "Celery's would ack and lose an accepted task; a dead letter is discarded by `celery -A celery_app dlq discard`",
+    "revoke_by_stamped_headers": "Celery's would ack and lose accepted tasks",
     "terminate": "it uses up an attempt; a task type's time limit ends its runs",
     "shutdown": "send SIGTERM to the worker",
     "autoscale": "restart the workers with another --autoscale",
@@ -46,6 +50,9 @@ _CLOCK = range(2**53)
 
 #: Refusals that a process logs at most, and characters of a name in them.
 _MOST_LOGGED, _MAX_NAME = 1_000, 100
+
+#: Characters of a pattern of workers' names: Python reads one of 15,000 brackets for 12 s.
+_MAX_PATTERN = 255
 
 #: Characters of a routing key, by the protocol.
 _MAX_KEY = 255
@@ -108,7 +115,10 @@ def refusal(method: str) -> str:
     """Why a command is refused, and what to use."""
     name = method[:_MAX_NAME]
     instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
-    return f"{name} is refused{instead}. Workers carry out commands that only read, and those that {SETTING} names."
+    never = ", which can't name this one" if name in NO_EFFECT else ""
+    return (
+        f"{name} is refused{instead}. Workers carry out commands that only read, and those that {SETTING} names{never}."
+    )
 
 
 def fault(body: Any, reply_exchange: str) -> str | None:
@@ -124,7 +134,8 @@ def fault(body: Any, reply_exchange: str) -> str | None:
         return "its arguments are no object"
     if not _is_list_of_text(body.get("destination")):
         return "its destination is no list of worker names"
-    if body.get("matcher") not in (None, "glob") or not isinstance(body.get("pattern"), str | None):
+    pattern = body.get("pattern") or ""
+    if body.get("matcher") not in (None, "glob") or not isinstance(pattern, str) or len(pattern) > _MAX_PATTERN:
         return "its pattern is no glob"
     if not isinstance(body.get("ticket"), str | None):
         return "its ticket is no text"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
+import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +17,10 @@ from dispatch.broker.decoding import decode
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, PublishError, StoreError
 from dispatch.protocol.copies import parked_copy
+from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason
 from dispatch.protocol.message import MAX_TRACEBACK, Copy, Message
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
-from dispatch.store.claims import Ticket
+from dispatch.store.claims import ClaimAnswer, Claimed, Ticket, ToClaim, ToComplete, ToRelease
 from dispatch.telemetry import logger, task_log
 from dispatch.worker.outcomes import (
     FENCE,
@@ -26,17 +28,25 @@ from dispatch.worker.outcomes import (
     WIRE,
     ClaimUnanswered,
     DecidedBefore,
+    Foreign,
     LeaseTaken,
     NothingToDo,
     failure_of,
+    outcome_of,
 )
 from dispatch.worker.router import Router
-from dispatch.worker.run_metrics import Run
+from dispatch.worker.run_metrics import Run, log_success
 
 log = logger(__name__)
 
-#: Seconds before a delivery whose claim Redis did not answer is tried again; doubles.
+#: Seconds that a worker which ends waits for Redis to take a result.
+LAST_WAIT = 2.0
+
+#: Seconds before a delivery whose claim Redis did not take is tried again; doubles.
 HOLD_PAUSE, LONGEST_HOLD = 0.5, 10.0
+
+#: In place of a result and of an error's message, in the events of a worker that encrypts them.
+HIDDEN = "(encrypted)"
 
 #: What Celery reads of a message's headers; other headers of a sender must not steer a run.
 _FOR_CELERY = ("id", "task", "lang", "root_id", "parent_id", "group", "origin", "shadow", "argsrepr", "kwargsrepr")
@@ -44,11 +54,13 @@ _FOR_CELERY = ("id", "task", "lang", "root_id", "parent_id", "group", "origin", 
 
 def celery_headers(message: Message) -> dict[str, Any]:
     """The headers that a run may see: Celery's own as text, its counter, and ours."""
-    own = {name: value for name, value in message.headers.items() if name.startswith(("x-", "trace"))}
-    texts = {
-        name: value if value is None else str(value) for name, value in message.headers.items() if name in _FOR_CELERY
-    }
-    return {**own, **texts, "retries": message.number("retries")}
+    headers = {name: value for name, value in message.headers.items() if name.startswith(("x-", "trace"))}
+    for name in _FOR_CELERY:
+        if name in message.headers:
+            value = message.headers[name]
+            headers[name] = value if value is None else str(value)
+    headers["retries"] = message.number("retries")
+    return headers
 
 
 class DeliveryRequest(Request):
@@ -56,30 +68,103 @@ class DeliveryRequest(Request):
 
     acknowledged: bool
 
-    def __init__(self, message: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        message: Any,
+        *,
+        app: Any,
+        task: Any,
+        hostname: str,
+        eventer: Any,
+        connection_errors: Any,
+        on_ack: Any,
+        on_reject: Any,
+    ) -> None:  # not Celery's own, which looks for what no message of ours may have; the same attributes
         self.wire = decode(message)
+        self._message, self._app, self._task = message, app, task
+        self._hostname, self._eventer, self._connection_errors = hostname, eventer, connection_errors
+        self._on_ack, self._on_reject = on_ack, on_reject
         # Parsed by `dispatch.worker.envelope`: kombu would turn {"__type__": …} in a payload into objects.
-        decoded = {"headers": celery_headers(self.wire), "body": message.payload, "decoded": True}
-        super().__init__(message, **{**options, **decoded})
-        self._owner = secrets.token_hex(8)
+        self._body = self._Request__payload = message.payload
+        self._args, self._kwargs, _ = self._body
+        headers = celery_headers(self.wire)
+        self.id, self._type = headers["id"], headers["task"]
+        self.name = headers.get("shadow") or self._type
+        self._root_id, self._parent_id = headers.get("root_id"), headers.get("parent_id")
+        self._argsrepr, self._kwargsrepr = headers.get("argsrepr", ""), headers.get("kwargsrepr", "")
+        self._decoded, self._utc, self._ignore_result = True, True, True
+        self._content_type = self._content_encoding = self._eta = self._expires = None
+        delivered = message.delivery_info or {}
+        self._delivery_info = {
+            "exchange": delivered.get("exchange"),
+            "routing_key": delivered.get("routing_key"),
+            "priority": None,
+            "redelivered": delivered.get("redelivered", False),
+        }
+        # Without the message's headers once more: Celery would look for them in each child.
+        self._request_dict = {
+            **headers, "properties": None, "headers": {}, "reply_to": None, "correlation_id": self.wire.correlation_id,
+            "hostname": hostname, "delivery_info": self._delivery_info, "args": self._args, "kwargs": self._kwargs,
+        }  # fmt: skip
+        self._worker = app.dispatch_worker
+        self._owner = os.urandom(8).hex()
         self._run = Run(self.wire)
         self._pause = HOLD_PAUSE
+        self._held_for = ""
+        self._reported = False  # its handler has ended
+        self.seconds = 0.0  #: that it will take, as far as is known
         self._stamp()
 
     @property
     def router(self) -> Router:
         """The worker's router."""
-        router: Router = self._app.dispatch_worker.router
+        router: Router = self._worker.router
         return router
 
     def _stamp(self) -> None:
-        """Pass the delivery's identity to the child; a new fence for each time that a child gets it."""
-        self.ticket = Ticket(self._owner, secrets.token_hex(8), self._hostname)
+        """Pass the delivery's identity to the child; a new fence for each time that it is claimed."""
+        self.ticket = Ticket(self._owner, os.urandom(8).hex(), self._hostname)
         self._request_dict.update({OWNER: self._owner, FENCE: self.ticket.fence, WIRE: self.wire})
+
+    # --- from the delivery to its handler ------------------------------------------------------------
+    @property
+    def deliverable(self) -> bool:
+        """Whether an ack of it would reach the broker; otherwise that delivers it again."""
+        return getattr(self._message.channel, "connection", None) is not None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What a child needs; those of `dispatch.worker.tracer.trace`."""
+        return self._type, self.id, self._request_dict, self._body
+
+    def to_claim(self) -> ToClaim:
+        """The step that asks to run it."""
+        reach("run.delivered")
+        return ToClaim(self.wire, self.ticket, self._attempts)
+
+    def claimed(self) -> None:
+        """It may run: its lease is renewed from now on."""
+        self.router.leases.hold(self.ticket, self.wire, self._attempts)
+
+    def not_claimed(self, answer: Claimed | StoreError) -> None:
+        """It may not. A claim that counts the attempt as failed has the lease, until that is handed over."""
+        if isinstance(answer, Claimed) and answer.answer is ClaimAnswer.LOST:
+            self.claimed()
+        self._ended(outcome_of(answer, self.router.lost_runs), "")
+
+    def unclaim(self) -> None:
+        """It has not begun, and can't now: no attempt is used up, and no run lost."""
+        self.router.leases.drop(self.ticket)
+        self.router.batcher.ask(ToRelease(self.wire, self.ticket, self.delivery_queue), _nothing)
+        self._stamp()
+
+    @property
+    def _attempts(self) -> int:
+        return self.router.ladders.of(self.wire.type).attempts
 
     # --- Celery's hooks ------------------------------------------------------------------------------
     def revoked(self) -> bool:
-        """Never: a stock revoke would ack and lose the message. Tasks are cancelled through the API."""
+        """Never: a stock revoke would ack and lose the message."""
         return False
 
     def info(self, safe: bool = False) -> dict[str, Any]:
@@ -89,17 +174,71 @@ class DeliveryRequest(Request):
         return shown
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """A child has it: renew its lease from now on."""
+        """Its handler begins."""
         self._run.begin()
-        self.router.leases.hold(self.ticket, self.wire, self.router.ladders.of(self.wire.type).attempts)
         super().on_accepted(pid, time_accepted)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Celery ends what runs; a run whose handler has ended needs no child any more, and is recorded.
+
+        A thread can't be ended, and goes on. Its lease is renewed as before, so the copy that the broker delivers again
+        waits on the lease queue; how the run ends is recorded and handed over, and that copy finds DONE or STALE.
+        """
+        if not self._reported and pool.kills:
+            super().cancel(pool, signal, emit_retry)
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """The same."""
+        if not self._reported:
+            super().terminate(pool, signal)
+
+    def on_success(self, report: Any, **_: Any) -> None:
+        """Its handler has returned, or it failed in a way that the child reports: see `dispatch.worker.tracer`."""
+        failed, shown, seconds, *result = report
+        if failed:
+            self.on_failure(shown)
+            return
+        self._reported = True
+        self.router.pace.ran(self._type, seconds)
+        reach("run.reported")
+        done = functools.partial(self._recorded, shown, seconds)
+        if not result:  # the child has recorded it, before what follows in a chain
+            done(True)
+            return
+        step = ToComplete(self.wire, self.ticket, self._attempts, result[0])
+        self.router.batcher.ask(step, done, self._run.until(self.task.time_limit))
+        if _shutting_down():
+            self.router.settle(None if state.should_terminate is None else LAST_WAIT)
+
+    def _recorded(self, shown: str, seconds: float, answer: bool | StoreError) -> None:
+        """Its success is recorded, or it is not."""
+        if isinstance(answer, StoreError):
+            # The effect has happened: a later run repeats it with the same idempotency key.
+            text = f"the result could not be recorded: {answer}"
+            self._ended(AttemptFailed.of(Failure(FailureKind.OUTAGE, "store-unavailable", text)), "")
+        elif answer:
+            reach("run.completed")
+            state.task_ready(self)
+            log_success(self.wire, seconds, self.ticket.fence)
+            self.acknowledge()
+            self.send_event("task-succeeded", result=shown, runtime=seconds)
+        else:  # the fence refused: another run has taken over
+            self._ended(LeaseTaken(self.wire.task_id), "")
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Billiard has reported the hard limit to `on_failure` already; acking here would lose the message."""
         task_log(self.wire).warning("time limit", seconds=timeout, soft=soft)
 
+    def send_event(self, type: str, **fields: Any) -> None:
+        """To Flower, over RabbitMQ: without the result where results are encrypted."""
+        if self._eventer is None or not self._eventer.enabled:
+            return
+        if "result" in fields and self.router.sealing.active:
+            fields["result"] = HIDDEN
+        self._eventer.send(type, uuid=self.id, **fields)
+
     def acknowledge(self) -> None:
-        """Ack, and renew the lease no longer; Celery calls it when a run has succeeded, too."""
+        """Ack, and renew the lease no longer."""
         self._run.succeeded()
         reach("ack.succeeded")
         self.router.leases.drop(self.ticket)
@@ -110,28 +249,35 @@ class DeliveryRequest(Request):
         super().acknowledge()
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
-        """Everything that isn't a recorded SUCCESS ends here."""
+        """A handler failed, a limit was over, or a child is gone."""
         del send_failed_event, return_ok
-        state.task_ready(self)
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
+        self.router.pace.ran(self._type, self._run.seconds)
+        self._ended(error, str(exc_info.traceback or "")[-MAX_TRACEBACK:])
+
+    def _ended(self, error: BaseException, traceback: str) -> None:
+        """Everything that isn't a recorded SUCCESS ends here."""
+        state.task_ready(self)
         self._run.failed(error, self.ticket.fence)
         gone = isinstance(error, Terminated | WorkerLostError | SystemExit | KeyboardInterrupt)
         match error:
             case _ if gone and (self._already_cancelled or state.should_terminate is not None):
                 # This worker stopped the child (connection lost, cold shutdown): the broker delivers the message again.
                 self._submit(lambda: self.router.release(self.wire, self.ticket, self.delivery_queue), ack=False)
-            case ClaimUnanswered():
-                self._hold()
+            case ClaimUnanswered() as unanswered:
+                self._hold(str(unanswered))
             case NothingToDo():
                 self.acknowledge()
+            case Foreign():
+                self._submit(self.router.dead_lettering(self.wire, Reason.UNAUTHENTIC, CLAIMS_TOO_MUCH))
             case LeaseTaken():
                 self._submit(lambda: self.router.publish(parked_copy(self.wire)))
             case DecidedBefore():
                 self._submit(lambda: self._publish_decided(error.copy))
             case _:
-                self._fail(_failure(error), str(exc_info.traceback or "")[-MAX_TRACEBACK:])
+                self._fail(_failure(error), traceback)
 
     # --- what follows --------------------------------------------------------------------------------
     @property
@@ -148,6 +294,8 @@ class DeliveryRequest(Request):
 
         self._submit(carry_out)
         text = f"{failure.type}: {failure.message}"
+        if self.router.sealing.active:
+            text, traceback = f"{failure.type}: {HIDDEN}", ""
         self.send_event("task-failed" if handover.final else "task-retried", exception=text, traceback=traceback)
 
     def _publish_decided(self, copy: Copy) -> None:
@@ -174,26 +322,30 @@ class DeliveryRequest(Request):
             if ack:
                 self.acknowledge()
 
-    def _hold(self) -> None:
-        """Redis did not answer the claim: hold the delivery and give it to a child again later."""
+    def _hold(self, reason: str) -> None:
+        """Redis did not take the claim: hold the delivery and give it to a child again later; a reason is logged once."""
         if _shutting_down():
             return
-        consumer = self._app.dispatch_worker.consumer
+        consumer = self._worker.consumer
         if consumer is None or consumer.hub is None:
             return
         pause, self._pause = self._pause, min(self._pause * 2, LONGEST_HOLD)
-        task_log(self.wire).warning("held: Redis did not answer the claim", seconds=pause)
-        self.router.leases.drop(self.ticket)
+        if reason != self._held_for:
+            task_log(self.wire).warning("held: Redis did not take the claim", seconds=pause, reason=reason)
+        self._held_for = reason
         consumer.hub.call_later(pause, self._run_again)
 
     def _run_again(self) -> None:
-        consumer = self._app.dispatch_worker.consumer
-        if _shutting_down() or consumer is None or getattr(self._message.channel, "connection", None) is None:
-            return  # its channel is gone: the broker delivers it to another consumer
+        if _shutting_down() or not self.deliverable:
+            return
         self._stamp()
         self.time_start = None
         state.task_reserved(self)
-        consumer.on_task_request(self)
+        self._worker.starter.add(self)
+
+
+def _nothing(_: object) -> None:
+    """A claim that Redis did not take back lapses."""
 
 
 def _shutting_down() -> bool:

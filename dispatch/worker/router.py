@@ -9,6 +9,7 @@ Crash windows: see `dispatch.store.handovers`; every one leaves the message unac
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -19,15 +20,18 @@ from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy, next_copy, parked_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import is_task_id
-from dispatch.protocol.message import ACCEPTED_AT, TRACEPARENT, Copy, Message
+from dispatch.protocol.message import TRACEPARENT, Copy, Message
 from dispatch.protocol.retry import Dead, Decision, Failure, decide
+from dispatch.protocol.sealing import UNSEALED, Sealing
 from dispatch.store.claims import Claims, Ticket
 from dispatch.store.handovers import DecisionAnswer, Handovers
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logger, metrics, task_log, tracing
+from dispatch.worker.batcher import Batcher
 from dispatch.worker.executor import RetryingExecutor
 from dispatch.worker.leases import Leases
 from dispatch.worker.loop import LoopBridge
+from dispatch.worker.pace import Pace
 
 log = logger(__name__)
 
@@ -39,11 +43,15 @@ class Router:
         claims: releases leases.
         handovers: records decisions.
         publisher: may write to the retry exchange and the dead-letter exchange.
+        batcher: claims and completes.
+        pace: how long runs take.
         leases: renews those of the deliveries in hand.
         ladders: of the task types.
         executor: runs what blocks.
         loop: where acks are written.
-        deadline: seconds after acceptance during which a task may wait without using up attempts.
+        deadline: seconds after acceptance, or the later time that it was submitted for, during which a task may wait without using up attempts.
+        lost_runs: lapsed leases of one attempt before it counts as failed.
+        sealing: of errors, which may quote a payload.
     """
 
     def __init__(
@@ -52,30 +60,40 @@ class Router:
         claims: Claims,
         handovers: Handovers,
         publisher: Publisher,
+        batcher: Batcher,
+        pace: Pace,
         leases: Leases,
         ladders: Ladders,
         executor: RetryingExecutor,
         loop: LoopBridge,
         deadline: float,
+        lost_runs: int,
+        sealing: Sealing = UNSEALED,
     ) -> None:
         self._claims = claims
         self._handovers = handovers
         self._publisher = publisher
         self._executor = executor
         self._deadline = deadline
+        self.batcher = batcher
+        self.pace = pace
+        self.lost_runs = lost_runs
         self.leases = leases
         self.ladders = ladders
         self.loop = loop
+        self.sealing = sealing
 
     def start(self) -> None:
         """Start threads and connections."""
         self._publisher.start()
         self._executor.start()
+        self.batcher.start()
         self.leases.start()
 
     def stop(self) -> None:
         """Stop; messages whose hand-over is not done stay unacked and are delivered again."""
         self._executor.stop()
+        self.batcher.stop()
         self.leases.stop()
         self._publisher.close()
 
@@ -83,12 +101,37 @@ class Router:
         """Run a job on another thread, tried again through outages."""
         self._executor.submit(job)
 
+    @property
+    def idle(self) -> bool:
+        """Whether Redis has answered everything, and every hand-over is through; what follows may still wait for the loop."""
+        return self.batcher.idle and self._executor.idle
+
+    def settle(self, seconds: float | None) -> None:
+        """In a worker that ends, whose loop calls nothing any more: wait until Redis has answered, and go on from there.
+
+        Args:
+            seconds: to wait at most; None: as long as a run may take.
+        """
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        self.batcher.kick()
+        while not self.batcher.idle and time.monotonic() < until:
+            self.batcher.wait(0.1)
+            self.loop.run()
+        self.loop.run()
+
     # --- jobs (on a thread of the executor) ---------------------------------------------------------
     def decide(self, message: Message, ticket: Ticket, failure: Failure) -> HandOver:
         """Decide a failed attempt; the hand-over is called until its next copy is confirmed."""
-        accepted = message.number(ACCEPTED_AT) / 1_000 or time.time()
+        accepted = message.due_at / 1_000 or time.time()
         ladder = self.ladders.of(message.type)
         decision = decide(failure, message.attempt, ladder, accepted + self._deadline, time.time())
+        task_log(message).warning(
+            "attempt failed",
+            error_type=failure.type,
+            error=failure.message,
+            decided=describe(decision),
+            queue=names.DEAD_QUEUE if isinstance(decision, Dead) else names.rung_queue(decision.rung.name),
+        )
         return HandOver(self, message, ticket, failure, decision)
 
     def record(self, handover: HandOver) -> Copy:
@@ -98,13 +141,15 @@ class Router:
             The copy to publish; the parked one when another run has taken over.
         """
         message, ticket = handover.message, handover.ticket
-        copy = next_copy(message, handover.failure, handover.decision, int(time.time() * 1_000))
+        failure = handover.failure
+        failure = dataclasses.replace(failure, message=self.sealing.seal_error(failure.message))
+        copy = next_copy(message, failure, handover.decision, int(time.time() * 1_000))
         copy = dataclasses.replace(copy, message=tracing.stamped(copy.message, ticket.fence))
         decided = self._handovers.decide(
             message,
             ticket,
             copy,
-            handover.failure,
+            failure,
             handover.decision,
             max_attempts=self.ladders.of(message.type).attempts,
         )
@@ -133,16 +178,25 @@ class Router:
 
     def dead_letter(self, message: Message, reason: Reason, error: str, done: Callable[[], None]) -> None:
         """Send a message that no handler can run to the DLQ, as it came, then call ``done`` on the loop."""
+        publish = self.dead_lettering(message, reason, error)
+
+        def job() -> None:
+            publish()
+            self.loop.call(done)
+
+        self.submit(job)
+
+    def dead_lettering(self, message: Message, reason: Reason, error: str) -> Callable[[], None]:
+        """The job that sends a message to the DLQ as it came, with the signature that it has."""
         # Killed between publish and ack, the worker gets it again: the same id lets the janitor remove the second one.
         dead_id = None if is_task_id(message.headers.get("id")) else message.dead_letter_id
         copy = dead_copy(message, reason, error, dead_id=dead_id)
 
         def job() -> None:
-            self.publish(copy)
-            self.loop.call(done)
+            self._publisher.publish_as_it_came(copy.message, copy.exchange, copy.routing_key)
 
         log.error("poison message dead-lettered", reason=reason, error=error, task_id=copy.message.task_id)
-        self.submit(job)
+        return job
 
 
 def describe(decision: Decision) -> str:
@@ -200,7 +254,7 @@ class HandOver:
             self._router.hand_over(self._copy, self.ticket.owner)
             reach("route.handed-over")
         self._span.end()
-        task_log(self.message).info(
+        task_log(self.message).debug(
             "attempt handed over",
             error_type=self.failure.type,
             decided=describe(self.decision),

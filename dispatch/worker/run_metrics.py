@@ -1,4 +1,4 @@
-"""Metrics of runs: the worker's main process sees the end of every delivery."""
+"""Metrics of runs, and the line of those that went well: the worker's main process sees the end of every delivery."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dispatch.protocol import names
 from dispatch.protocol.message import ACCEPTED_AT, QUEUED_AT, TRACEPARENT, Message
 from dispatch.protocol.retry import AttemptFailed, Dead, Decision, Failure, Retry
 from dispatch.store.claims import ClaimAnswer
-from dispatch.telemetry import metrics, tracing
-from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
+from dispatch.telemetry import logs, metrics, tracing
+from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, Foreign, LeaseTaken, NothingToDo
 
 #: Failures that are outcomes of their own, whatever is decided about them.
 _LOST = ("worker-lost", "time-limit")
@@ -21,6 +21,11 @@ _LOST = ("worker-lost", "time-limit")
 #: Celery's exceptions for a child that is gone.
 CHILD_GONE = (WorkerLostError, TimeLimitExceeded, Terminated)
 
+
+#: Seconds before the hard limit at which recording the result gives up.
+GIVE_UP = 5.0
+
+_SUCCEEDED = logs.FrequentLine("dispatch.task", "task succeeded")
 
 _OUTCOMES = ("succeeded", "retried", "parked", "dead", *_LOST)
 
@@ -45,7 +50,7 @@ def create_series(rungs: Iterable[str]) -> None:
         metrics.DEAD_LETTERS.initialise(reason)
     for action in ("rejected", "published", "resent", "lost"):
         metrics.SWEEPS.initialise(action)
-    for instrument in (metrics.LEASES_LOST, metrics.IN_FLIGHT, metrics.CONFIRM):
+    for instrument in (metrics.LEASES_LOST, metrics.IN_FLIGHT, metrics.RUNAWAYS, metrics.CONFIRM, metrics.AUDIT_LOST):
         instrument.initialise()
 
 
@@ -60,11 +65,25 @@ class Run:
         self._message = message
         self._type = metrics.type_label(message.type)
         self.began = time.time()  #: epoch seconds
+        self._since = 0.0  # of `time.monotonic`
         self._counted = False
 
     def begin(self) -> None:
         """A child has it."""
-        self.began, self._counted = time.time(), False
+        self.began, self._since, self._counted = time.time(), time.monotonic(), False
+
+    @property
+    def seconds(self) -> float:
+        """How long a child has had it; 0 before."""
+        return time.monotonic() - self._since if self._since else 0.0
+
+    def until(self, time_limit: float) -> float:
+        """When recording the result gives up, by `time.monotonic`.
+
+        Args:
+            time_limit: seconds of a run.
+        """
+        return (self._since or time.monotonic()) + time_limit - GIVE_UP
 
     def succeeded(self) -> None:
         """Its success is recorded; only the first call for a run counts."""
@@ -111,15 +130,34 @@ class Run:
             metrics.QUEUE_TIME.observe(self.began - since, self._type, trace=trace)
 
 
+def log_success(message: Message, seconds: float, fence: str) -> None:
+    """The one line of a run that went well; of its fields only the request id is anything that a client chose.
+
+    Args:
+        message: the copy.
+        seconds: how long it took.
+        fence: the run's, which is its span's id where there is one.
+    """
+    fields = logs.task_fields(message)
+    if tracing.enabled():
+        fields["span_id"] = fence
+    fields["request_id"] = logs.shortened(fields["request_id"] or "") or None
+    _SUCCEEDED.write({"seconds": round(seconds, 6), **fields})
+
+
+_ANSWERS: dict[type, str] = {
+    ClaimUnanswered: "UNKNOWN",
+    LeaseTaken: ClaimAnswer.BUSY.value,
+    DecidedBefore: ClaimAnswer.ROUTE.value,
+    Foreign: ClaimAnswer.FOREIGN.value,
+}
+
+
 def claim_answer(error: object) -> str:
     """The claim's answer to a run that ended in an error."""
     match error:
-        case ClaimUnanswered():
-            return "UNKNOWN"
-        case LeaseTaken():
-            return ClaimAnswer.BUSY.value
-        case DecidedBefore():
-            return ClaimAnswer.ROUTE.value
+        case ClaimUnanswered() | LeaseTaken() | DecidedBefore() | Foreign():
+            return _ANSWERS[type(error)]
         case NothingToDo():
             return str(error.args[0])
         case AttemptFailed() if error.failure.type == "worker-lost":
@@ -130,5 +168,5 @@ def claim_answer(error: object) -> str:
 
 def queued_since(message: Message) -> float | None:
     """Epoch seconds since when a copy can have been in the work queue; None when its headers have no time."""
-    millis = message.number(QUEUED_AT) or message.number(ACCEPTED_AT)
+    millis = message.moment(QUEUED_AT) or message.moment(ACCEPTED_AT)
     return millis / 1_000 if millis else None

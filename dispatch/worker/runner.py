@@ -1,7 +1,7 @@
-"""One delivery in a worker's child: claim → run the handler → record SUCCESS.
+"""One delivery in a worker's child, or thread: the handler is called, and its result checked.
 
-The runner returns a result only for a SUCCESS that is recorded; it reports everything else to the main process
-(`dispatch.worker.outcomes`), which decides, publishes and acks (`dispatch.worker.router`).
+The main process has claimed the delivery before, and records the result afterwards (`dispatch.worker.request`); it decides,
+publishes and acks what ends otherwise (`dispatch.worker.outcomes`). A child needs Redis only for what a handler asks for.
 """
 
 from __future__ import annotations
@@ -29,25 +29,20 @@ from dispatch.protocol.message import (
     QUEUED_AT,
     RETRY_QUEUE,
     TRACEPARENT,
+    WAKES_AT,
     Message,
 )
 from dispatch.protocol.retry import LEASE_RUNG, AttemptFailed, Failure, FailureKind
-from dispatch.store.claims import ClaimAnswer, Claims, Ticket
+from dispatch.store.claims import Claims, Ticket
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import secrets_of
 from dispatch.tasktypes.registry import TaskType
+from dispatch.tasktypes.validating import validated
 from dispatch.telemetry import logs, tracing
 from dispatch.worker.context import RunContext
-from dispatch.worker.outcomes import (
-    FENCE,
-    OWNER,
-    WIRE,
-    ClaimUnanswered,
-    DecidedBefore,
-    LeaseTaken,
-    NothingToDo,
-    failure_of,
-)
+from dispatch.worker.limits import UNLIMITED_RUN
+from dispatch.worker.outcomes import FENCE, LIMITS, OWNER, RESULT, WIRE, LeaseTaken, failure_of
+from dispatch.worker.run_metrics import GIVE_UP
 
 #: Seconds: a time in a header that lies further back was not written by us.
 _LONGEST_WAIT = 40 * 86_400.0
@@ -55,25 +50,34 @@ _LONGEST_WAIT = 40 * 86_400.0
 #: Bytes of JSON that a handler may return.
 MAX_RESULT = 262_144
 
-#: Seconds before the hard limit at which recording the result gives up.
-GIVE_UP = 5.0
+#: Objects, lists and commas in a body beside its payload, which is a request's or, in a chain, a result.
+_OWN_VALUES = 1_000
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+def most_values(max_body: int) -> int:
+    """Objects, lists and commas that a body may have.
+
+    Args:
+        max_body: bytes of a request's body.
+    """
+    return max(max_body, MAX_RESULT) + _OWN_VALUES
 
 
 class Runner:
     """Runs deliveries in one process.
 
     Args:
-        claims: the transitions of a run.
+        claims: for progress, and for the results of chains.
         ladders: of the task types, for records that have to be rebuilt.
         settings: what handlers may read.
-        lost_runs: lapsed leases of one attempt before it counts as failed.
     """
 
-    def __init__(self, claims: Claims, ladders: Ladders, settings: HandlerSettings, *, lost_runs: int) -> None:
+    def __init__(self, claims: Claims, ladders: Ladders, settings: HandlerSettings) -> None:
         self._claims = claims
         self._ladders = ladders
         self._settings = settings
-        self._lost_runs = lost_runs
 
     def run(self, task_type: TaskType, request: Any, payload: Any) -> dict[str, Any]:
         """Run one delivery.
@@ -84,7 +88,7 @@ class Runner:
             payload: the message's one argument.
 
         Returns:
-            The recorded result, without the payload's secrets: Celery puts it into events.
+            The result without the payload's secrets: Celery puts it into events.
 
         Raises:
             Outcome: the delivery isn't finished here; the main process decides.
@@ -94,50 +98,35 @@ class Runner:
         ticket = Ticket(request.get(OWNER), request.get(FENCE), request.hostname or "")
         secrets = secrets_of(task_type.payload, payload)
         logs.begin(message)
+        if not secrets:
+            return self._run(task_type, message, ticket, payload, request)
         with logs.hiding(secrets):
-            return dict(logs.hidden(self._run(task_type, message, ticket, payload), secrets))
+            return dict(logs.hidden(self._run(task_type, message, ticket, payload, request), secrets))
 
-    def _run(self, task_type: TaskType, message: Message, ticket: Ticket, payload: Any) -> dict[str, Any]:
+    def _run(self, task_type: TaskType, message: Message, ticket: Ticket, payload: Any, request: Any) -> dict[str, Any]:
         began = time.monotonic()
-        max_attempts = self._ladders.of(task_type.name).attempts
-        reach("run.delivered")
-        try:
-            claimed = self._claims.claim(message, ticket, max_attempts)
-        except StoreError as exc:
-            raise ClaimUnanswered(str(exc)) from exc
-        match claimed.answer:
-            case ClaimAnswer.RUN:
-                pass
-            case ClaimAnswer.LOST:
-                text = f"the worker was lost {self._lost_runs} times during this attempt"
-                raise AttemptFailed.of(Failure(FailureKind.RETRYABLE, "worker-lost", text))
-            case ClaimAnswer.ROUTE if claimed.copy is not None:
-                raise DecidedBefore(claimed.copy.to_json())
-            case ClaimAnswer.BUSY:
-                raise LeaseTaken(message.task_id)
-            case answer:
-                raise NothingToDo(answer.value)
         _trace(message)
-        context = RunContext(message, ticket, self._claims, self._settings)
+        context = RunContext(message, ticket, self._claims, self._settings, request.get(LIMITS) or UNLIMITED_RUN)
         reach("run.claimed")
         with _same_process():
-            result = call_handler(task_type, payload, context)
+            result, text = call_handler(task_type, payload, context)
         reach("run.handled")
-        self._complete(message, ticket, result, max_attempts, began + task_type.time_limit - GIVE_UP)
-        reach("run.completed")
+        if request.get("callbacks") or request.get("chain"):
+            # What follows in a chain is published when this returns: recorded before, a refused result starts nothing.
+            self._complete(message, ticket, result, began + task_type.time_limit - GIVE_UP)
+        else:
+            request.get(RESULT).append(text)
         return result
 
-    def _complete(
-        self, message: Message, ticket: Ticket, result: dict[str, Any], max_attempts: int, until: float
-    ) -> None:
-        """Record SUCCESS; while Redis is away try again until shortly before the hard limit, then park.
+    def _complete(self, message: Message, ticket: Ticket, result: dict[str, Any], until: float) -> None:
+        """Record SUCCESS from here; while Redis is away try again until shortly before the hard limit, then park.
 
         The effect has happened: a later run repeats it with the same idempotency key.
         """
         pause = 0.2
         while True:
             try:
-                if self._claims.complete(message, ticket, result, max_attempts):
+                if self._claims.complete(message, ticket, result, self._ladders.of(message.type).attempts):
                     return
             except StoreError as exc:
                 if time.monotonic() + pause >= until:
@@ -171,16 +160,23 @@ def _trace(message: Message) -> None:
     run.set(tracing.messaging("process", message, names.WORK_QUEUE))
     if message.text(LAST_SPAN):
         run.link(tracing.sibling(parent, message.text(LAST_SPAN)))
-    queued = (message.number(QUEUED_AT) or message.number(ACCEPTED_AT)) / 1_000
-    failed, rung = message.number(FAILED_AT) / 1_000, message.text(RETRY_QUEUE)
+    queued = (message.moment(QUEUED_AT) or message.moment(ACCEPTED_AT)) / 1_000
+    if (wakes := message.moment(WAKES_AT) / 1_000) and wakes == queued and now - _LONGEST_WAIT < wakes:
+        tracing.record(
+            f"wait {names.DELAY_LEVELS}", message.moment(ACCEPTED_AT) / 1_000, min(wakes, now), parent=parent
+        )
+    failed, rung = message.moment(FAILED_AT) / 1_000, message.text(RETRY_QUEUE)
     if rung and rung != LEASE_RUNG and now - _LONGEST_WAIT < failed <= queued:
         tracing.record(f"wait {names.rung_queue(rung)}", failed, min(queued, now), parent=parent)
     if now - _LONGEST_WAIT < queued:
         tracing.record(f"wait {names.WORK_QUEUE}", queued, now, parent=parent)
 
 
-def call_handler(task_type: TaskType, payload: Any, context: Any) -> dict[str, Any]:
+def call_handler(task_type: TaskType, payload: Any, context: Any) -> tuple[dict[str, Any], str]:
     """Validate the payload, call the handler, check what it returns.
+
+    Returns:
+        The result, and the same as JSON.
 
     Raises:
         AttemptFailed: any of it went wrong.
@@ -193,7 +189,11 @@ def call_handler(task_type: TaskType, payload: Any, context: Any) -> dict[str, A
         failure = failure_of(exc)
         failure = dataclasses.replace(failure, message=logs.redacted(failure.message), type=logs.redacted(failure.type))
         tracing.current().fail(failure.type, failure.message)
-        context.log.warning("attempt failed", error_type=failure.type, error=failure.message, exc_info=_unknown(exc))
+        # The main process has the line about the attempt; a mistake in a handler has its traceback here.
+        if _unknown(exc):
+            context.log.warning("handler raised", error_type=failure.type, error=failure.message, exc_info=True)
+        else:
+            context.log.debug("handler raised", error_type=failure.type, error=failure.message)
         # Celery sends the traceback with its causes to Flower: what is secret or long stays in our log, redacted and cut.
         raise AttemptFailed.of(failure) from (None if logs.hides() or _long(exc) else exc)
 
@@ -208,7 +208,7 @@ def _unknown(exc: Exception) -> bool:
 
 def _validated(task_type: TaskType, payload: Any) -> Any:
     try:
-        return task_type.payload.model_validate_json(json.dumps(payload))
+        return validated(task_type.payload, payload)
     except pydantic.ValidationError as exc:
         places = [
             f"/{'/'.join(map(str, error['loc']))}: {error['msg']}"
@@ -217,17 +217,18 @@ def _validated(task_type: TaskType, payload: Any) -> Any:
         raise PermanentError(f"the payload is not valid: {'; '.join(places)}", type="invalid-payload") from None
 
 
-def _checked(result: Any) -> dict[str, Any]:
+def _checked(result: Any) -> tuple[dict[str, Any], str]:
     if result is None:
-        return {}
+        return {}, "{}"
     if not isinstance(result, Mapping):
         msg = f"the handler returned {type(result).__name__}, not a mapping"
         raise PermanentError(msg, type="invalid-result")
+    plain = dict(result)
     try:
-        size = len(json.dumps(dict(result), allow_nan=False))
+        text = _encode(plain)
     except (TypeError, ValueError, RecursionError) as exc:
         raise PermanentError(f"the handler's result is not JSON: {exc}", type="invalid-result") from exc
-    if size > MAX_RESULT:
-        msg = f"the handler's result is {size} bytes of JSON, more than {MAX_RESULT}"
+    if len(text) > MAX_RESULT:
+        msg = f"the handler's result is {len(text)} bytes of JSON, more than {MAX_RESULT}"
         raise PermanentError(msg, type="result-too-large")
-    return dict(result)
+    return plain, text

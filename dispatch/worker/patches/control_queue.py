@@ -10,7 +10,7 @@ from kombu import Queue
 from kombu.pidbox import Mailbox
 
 from dispatch.broker.celery_task import Refused
-from dispatch.worker.remote_control import ControlNode
+from dispatch.worker.remote_control import NO_EFFECT, ControlNode, refusal
 
 
 class FreshMailbox(Mailbox):
@@ -41,6 +41,21 @@ class WorkerControl(Control):
     """Celery's remote control with a `FreshMailbox`."""
 
     Mailbox = FreshMailbox
+    refused = False  #: whether a worker answered an error to the latest command
+
+    def broadcast(self, command: str, *args: Any, **options: Any) -> Any:
+        """Send a command to the workers.
+
+        Raises:
+            Refused: one that no worker carries out, whatever it is allowed: sent without asking for replies, it would
+                look as if it had been.
+        """
+        if command in NO_EFFECT:
+            raise Refused(refusal(command))
+        replies = super().broadcast(command, *args, **options)
+        answers = [answer for reply in replies or () for answer in reply.values()]
+        self.refused = any(isinstance(answer, dict) and "error" in answer for answer in answers)
+        return replies
 
     def purge(self, connection: Any = None) -> int:
         """Refused: Celery acks what it deletes, while the records of these accepted tasks are QUEUED.

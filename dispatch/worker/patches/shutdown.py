@@ -7,12 +7,16 @@ process without a pid, and the error is not handled: the worker neither works no
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+from billiard.common import REMAP_SIGTERM
+from celery.worker import state
 
 from dispatch.telemetry import logger
 from dispatch.worker.loop import LoopBridge
@@ -22,7 +26,13 @@ log = logger(__name__)
 #: Seconds for the loop to finish its iteration. Without a connection there is no loop: the shutdown starts anyway.
 PATIENCE = 2.0
 
+#: Exit status of a worker that leaves by itself, sysexits' EX_TEMPFAIL: a supervisor that goes by the status starts it again.
+LEFT = 75
+
 _SIGNALS = (signal.SIGTERM, signal.SIGQUIT)
+
+#: Those of a cold shutdown, which ends what still runs after `soft_shutdown`.
+_COLD = {signal.SIGQUIT, *([signal.SIGTERM] if REMAP_SIGTERM == "SIGQUIT" else [])}
 
 #: Signal of the watch thread to the main thread: the loop did not finish its iteration.
 _NOW = signal.SIGRTMIN
@@ -39,6 +49,10 @@ class Shutdown:
         self._loop = loop
         self._handler: Callable[[], Any] | None = None
         self.begun = False  #: the worker accepts no more deliveries
+        self._between = False  # the loop has finished its iteration
+        self.before: Callable[[bool], None] = lambda _: (
+            None
+        )  #: called first, between two iterations; whether it is a cold one
 
     def install(self) -> None:
         """Wrap Celery's handlers; main thread only, after Celery has installed them."""
@@ -60,19 +74,37 @@ class Shutdown:
             if repeated:
                 self._begin()
                 return
-            self._loop.call(self._begin)
+            self._loop.call(functools.partial(self._begin_between, number in _COLD))
             os.write(watch, b"\0")
 
         return on_signal
+
+    def leave(self, reason: str) -> None:
+        """End the worker by itself: it accepts nothing any more, what runs ends, and the exit status is `LEFT`.
+
+        Args:
+            reason: for the log.
+        """
+        if self._handler is None:
+            log.critical("the worker finishes what it runs, and ends", reason=reason, status=LEFT)
+            self._handler = lambda: setattr(state, "should_stop", LEFT)
+            self._loop.call(functools.partial(self._begin_between, cold=False))
 
     def _begin(self) -> None:
         if not self.begun and self._handler is not None:
             self.begun = True
             self._handler()
 
+    def _begin_between(self, cold: bool) -> None:
+        self._between = True
+        try:
+            self.before(cold)
+        finally:
+            self._begin()
+
     def _watch(self, reader: int) -> None:
         os.read(reader, 1)
         time.sleep(PATIENCE)
-        if not self.begun:
+        if not (self.begun or self._between):
             log.warning("the event loop did not finish its iteration: shutting down anyway", seconds=PATIENCE)
             os.kill(os.getpid(), _NOW)

@@ -30,7 +30,7 @@ def tasks(bench):
     return {kind: bench.submit("echo", payload) for kind, payload in payloads.items()}
 
 
-def test_a_task_succeeds_once_and_its_record_says_so(bench, tasks):
+def test_a_task_succeeds_once_and_its_record_shows_it(bench, tasks):
     task_id = tasks["plain"]
     record = bench.finished(task_id)
 
@@ -73,7 +73,7 @@ def test_no_rung_is_cut_short(bench, tasks):
     assert [wait >= rung.seconds for wait, rung in zip(waits, bench.settings.ladder.rungs, strict=True)] == [True] * 3
 
 
-def test_an_exhausted_task_is_fail_and_its_dead_letter_says_why(bench, tasks):
+def test_an_exhausted_task_is_fail_and_its_dead_letter_has_the_reason(bench, tasks):
     task_id = tasks["never"]
     record = bench.finished(task_id)
     dead = {tasks[kind] for kind in ("last rung", "never", "permanent")}

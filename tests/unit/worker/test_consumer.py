@@ -6,8 +6,12 @@ import types
 import pytest
 from celery.worker.consumer import Consumer
 
+from dispatch.broker.decoding import decode
 from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.sealing import UNSEALED
+from dispatch.protocol.signatures import NO_KEYS, MessageKeys
 from dispatch.worker import consumer as module
+from dispatch.worker.acks import Acks
 from dispatch.worker.consumer import DispatchConsumer
 from support.cases import each
 from support.unit_fakes import Log
@@ -16,7 +20,8 @@ from support.unit_fakes import Log
 class FakeMessage:
     """A delivery as kombu hands it on."""
 
-    content_type, content_encoding = "application/json", "utf-8"
+    content_type, content_encoding, delivery_tag = "application/json", "utf-8", 1
+    channel = types.SimpleNamespace(connection=object())
 
     def __init__(self, body=b'[[{"message": "x"}], {}, {}]', **headers):
         self.body = body
@@ -34,7 +39,7 @@ class FakeMessage:
 class World:
     """A consumer without a connection, and what reached Celery or the DLQ."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, keys=NO_KEYS, sealing=UNSEALED):
         self.accepted, self.dead, self.log = [], [], Log()
         monkeypatch.setattr(module, "log", self.log)
         monkeypatch.setattr(Consumer, "create_task_handler", lambda _self: self.accepted.append)
@@ -42,10 +47,12 @@ class World:
         router = types.SimpleNamespace(dead_letter=self._dead_letter)
         self.consumer = object.__new__(DispatchConsumer)
         self.consumer.app = types.SimpleNamespace(
-            dispatch_types={"echo": object()}, dispatch_settings=types.SimpleNamespace(max_body=262_144)
+            dispatch_types={"echo": object()},
+            dispatch_settings=types.SimpleNamespace(max_body=262_144, signing=keys, sealing=sealing),
         )
         self.consumer._worker = types.SimpleNamespace(router=router, shutdown=self.shutdown)
         self.consumer.connection_errors = ()
+        self.consumer._acks = Acks(())
         self.receive = self.consumer.create_task_handler()
 
     def _dead_letter(self, wire, reason, _error, done):
@@ -95,6 +102,19 @@ def test_what_cannot_run_is_dead_lettered_and_acked_afterwards(monkeypatch, mess
     world.done()
 
     assert message.ended == ["acked"]
+
+
+def test_with_keys_only_what_they_signed_reaches_celery_and_the_rest_has_one_reason(monkeypatch):
+    keys = MessageKeys.parse(f"one:{'k' * 32}")
+    world, signed, wrong = World(monkeypatch, keys), FakeMessage(), FakeMessage()
+    signed.headers = wrong.headers = dict(keys.sign(decode(signed)).headers)
+    wrong.body = b'[[{"message": "y"}], {}, {}]'
+    for message in (signed, wrong, FakeMessage(), FakeMessage(b"{")):
+        world.receive(message)
+    world.consumer.on_decode_error(FakeMessage(), ValueError())
+
+    assert world.accepted == [signed]
+    assert world.dead == [("t-1", Reason.UNAUTHENTIC)] * 4
 
 
 def test_an_error_of_the_check_itself_takes_no_worker_down(world, monkeypatch):

@@ -1,12 +1,14 @@
 """What a handler is given: progress is throttled, cancellation is polled, an outage costs neither."""
 
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
 
 from dispatch.config.settings import load
 from dispatch.errors import StoreUnavailable
 from dispatch.store.claims import Ticket
 from dispatch.worker import context as module
 from dispatch.worker.context import PROGRESS_PAUSE, RunContext
+from dispatch.worker.limits import RunFenced, ThreadLimits
 from support.unit_fakes import ManualClock, task_message
 
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
@@ -52,6 +54,25 @@ def test_a_handler_sees_its_task(context):
     assert (context.task_id, context.idempotency_key, context.attempt) == ("t-1", "t-1", 2)
     assert context.trace_id == "a" * 32
     assert context.traceparent != TRACE
+
+
+def test_a_run_in_a_thread_ends_at_its_next_use_of_its_context(claims, clock):
+    clock.now += 60
+    limits = ThreadLimits(soft=5)
+    settings = load({}).handlers()
+    context = RunContext(task_message(), Ticket("o", "fence", "w"), claims, settings, limits)
+    context.progress(1)
+    limits.soft_passed = True
+    with pytest.raises(SoftTimeLimitExceeded):
+        context.progress(2)
+
+    assert context.cancelled() is False  # raised once: the handler may tidy up
+
+    limits.fenced = True
+    for use in (context.cancelled, lambda: context.progress(3)):
+        with pytest.raises(RunFenced):
+            use()
+    assert percents(claims) == [1]
 
 
 def test_progress_is_recorded_twice_a_second_at_most(context, claims, clock):

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import time
 import tracemalloc
 
 from hypothesis import given
@@ -70,7 +71,7 @@ def test_a_body_with_too_many_values_is_refused_before_it_is_parsed():
         ({**HEADERS, "x-seq": -1}, "malformed"),
         ({**HEADERS, "x-attempt": 2**60}, "malformed"),
         ({**HEADERS, "retries": True}, "malformed"),
-        ({**HEADERS, "task": "nobody.knows"}, "unknown-type"),
+        ({**HEADERS, "task": "not.registered"}, "unknown-type"),
         ({**HEADERS, "eta": "2026-01-01T00:00:00"}, "malformed"),
         ({**HEADERS, "expires": "soon"}, "malformed"),
         ({**HEADERS, "expires": "2025-12-31T23:59:59"}, "expired"),
@@ -109,9 +110,24 @@ def test_only_json_is_taken():
     assert verdict(encoding="no-such-encoding") == "undecodable"
 
 
+@each("encoding", ["punycode", "idna", "utf-16", "unicode_escape"])
+def test_no_encoding_is_taken_that_could_compute_for_hours(encoding):
+    began = time.monotonic()
+
+    assert verdict(body=b"a-" + b"9" * 1_000_000, encoding=encoding) == "undecodable"
+    assert time.monotonic() - began < 5
+
+
 _LEAF = st.one_of(st.none(), st.integers(), st.text())
 
 
 @given(st.dictionaries(st.text(), st.recursive(_LEAF, st.lists, max_leaves=5)), st.binary())
 def test_whatever_comes_is_judged_and_never_crashes(headers, body):
-    assert verdict({**HEADERS, **headers}, body) in {"ok", "malformed", "undecodable", "unknown-type", "expired"}
+    assert verdict({**HEADERS, **headers}, body) in {
+        "ok",
+        "malformed",
+        "undecodable",
+        "unknown-type",
+        "expired",
+        "too-large",
+    }

@@ -62,6 +62,19 @@ def test_calls_run_in_their_order(bridge, hub):
     assert ran == [0, 1, 2, 3, 4]
 
 
+def test_many_calls_wake_the_loop_once(bridge, hub):
+    ran = []
+    for number in range(500):
+        bridge.call(lambda number=number: ran.append(number))
+    written = len(os.read(bridge._reader, 4_096))
+    bridge.run()
+    bridge.call(lambda: ran.append("later"))
+    hub.poll()
+
+    assert written == 1
+    assert ran == [*range(500), "later"]
+
+
 def test_a_call_that_raises_does_not_end_the_loop(bridge, hub, monkeypatch):
     monkeypatch.setattr(module, "log", Log())
     ran = []

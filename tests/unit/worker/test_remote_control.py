@@ -36,6 +36,7 @@ def test_no_command_that_changes_something_is_among_them():
         ({"method": "ping", "destination": [7]}, False),
         ({"method": "ping", "pattern": "(a+)+$", "matcher": "pcre"}, False),
         ({"method": "ping", "pattern": 7, "matcher": "glob"}, False),
+        ({"method": "ping", "pattern": "[!a" * 100, "matcher": "glob"}, False),
         ({"method": "ping", "ticket": {}}, False),
         ({"method": "ping", "reply_to": "somewhere"}, False),
         ({"method": "ping", "reply_to": {**ADDRESS, "exchange": "robot.task.dlx"}}, False),

@@ -7,13 +7,16 @@ from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Terminated
 
-from dispatch.errors import NotSent
+from dispatch.errors import NotSent, StoreUnavailable
 from dispatch.protocol.copies import parked_copy
-from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
-from dispatch.store.claims import Ticket
+from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind, parse_ladder
+from dispatch.protocol.sealing import UNSEALED
+from dispatch.store.claims import ClaimAnswer, Claimed, Ticket, ToComplete, ToRelease
+from dispatch.tasktypes.ladders import Ladders
 from dispatch.worker import request as module
 from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo
-from dispatch.worker.request import HOLD_PAUSE, LONGEST_HOLD, DeliveryRequest, _failure, celery_headers
+from dispatch.worker.pace import Pace
+from dispatch.worker.request import HOLD_PAUSE, LAST_WAIT, LONGEST_HOLD, DeliveryRequest, _failure, celery_headers
 from support.cases import each
 from support.unit_fakes import Failing, task_message
 
@@ -85,7 +88,7 @@ class World:
             "task_reserved": lambda _: None,
         }
         monkeypatch.setattr(module, "state", types.SimpleNamespace(**{**none, **celery_state}))
-        self.did, self.jobs, self.later, self.events = [], [], [], []
+        self.did, self.jobs, self.later, self.events, self.asked = [], [], [], [], []
         self.publish = Failing()
         router = types.SimpleNamespace(
             publish=lambda copy: (self.publish(copy), self.note("published", copy.queue)),
@@ -93,24 +96,40 @@ class World:
             release=lambda _message, ticket, queue: self.note("released", ticket.owner, queue),
             decide=lambda _message, _ticket, failure: self.decide(failure),
             submit=self.jobs.append,
+            sealing=UNSEALED,
+            dead_lettering=lambda _wire, reason, text: lambda: self.note("dead-lettered", reason.value, text),
             loop=types.SimpleNamespace(call=lambda function: function()),
-            leases=types.SimpleNamespace(drop=lambda _ticket: self.note("lease dropped")),
+            leases=types.SimpleNamespace(
+                drop=lambda _ticket: self.note("lease dropped"), hold=lambda *_: self.note("lease held")
+            ),
+            pace=Pace(),
+            batcher=types.SimpleNamespace(ask=lambda *asked: self.asked.append(asked)),
+            ladders=Ladders(parse_ladder("1m=60")),
+            settle=lambda seconds: self.note("settled", seconds),
+            lost_runs=3,
         )
         hub = types.SimpleNamespace(call_later=lambda seconds, function: self.later.append((seconds, function)))
-        self.consumer = types.SimpleNamespace(hub=hub, on_task_request=lambda _: self.note("given to a child"))
-        worker = types.SimpleNamespace(router=router, consumer=self.consumer)
+        self.consumer = types.SimpleNamespace(hub=hub)
+        starter = types.SimpleNamespace(add=lambda _: self.note("in the line"))
+        worker = types.SimpleNamespace(router=router, consumer=self.consumer, starter=starter)
         self.request = self.delivery(worker)
 
     def delivery(self, worker):
         request = object.__new__(DeliveryRequest)
         conf = types.SimpleNamespace(task_default_queue="robot.task.q")
-        request._app = types.SimpleNamespace(dispatch_worker=worker, conf=conf)
+        request._worker, request._app = worker, types.SimpleNamespace(conf=conf)
         request.wire, request.ticket = task_message(), Ticket("owner", "f" * 16, "w@test")
         request._owner, request._hostname, request._request_dict = "owner", "w@test", {}
         request._pause, request.acknowledged, request._connection_errors = HOLD_PAUSE, False, ()
-        request._already_cancelled = False
+        request._held_for = ""
+        request._already_cancelled = request._reported = False
+        request._type, request._task = "echo", types.SimpleNamespace(time_limit=60.0)
         request._run = types.SimpleNamespace(
-            succeeded=lambda: None, failed=lambda *_: None, handed_over=lambda *_: self.note("counted")
+            succeeded=lambda: None,
+            failed=lambda *_: None,
+            handed_over=lambda *_: self.note("counted"),
+            seconds=1.0,
+            until=lambda limit: limit,
         )
         request._on_ack = lambda *_: self.note("acked")
         request._message = types.SimpleNamespace(
@@ -127,6 +146,9 @@ class World:
 
     def end(self, error):
         self.request.on_failure(types.SimpleNamespace(exception=error, traceback="Traceback"))
+        self.work()
+
+    def work(self):
         while self.jobs:
             self.jobs.pop(0)()
 
@@ -145,7 +167,7 @@ COPY = parked_copy(task_message(**{"x-seq": 9}))
         (NothingToDo("DONE"), ["lease dropped", "acked"]),
         (LeaseTaken("t-1"), [("published", "robot.retry.q.lease"), "lease dropped", "acked"]),
         (
-            DecidedBefore(COPY.to_json()),
+            DecidedBefore(COPY),
             [("published", COPY.queue), ("handed over", COPY.queue, ""), "lease dropped", "acked"],
         ),
         (AttemptFailed.of(FAILURE), [("carried out", "throttled"), "counted", "lease dropped", "acked"]),
@@ -155,7 +177,14 @@ COPY = parked_copy(task_message(**{"x-seq": 9}))
         ),
         (WorkerLostError("signal 9"), [("carried out", "worker-lost"), "counted", "lease dropped", "acked"]),
     ],
-    ids=["nothing to do", "leased", "decided before", "failed", "failed in billiard's wrapping", "a lost child"],
+    ids=[
+        "nothing to do",
+        "leased",
+        "decided before",
+        "failed",
+        "failed in billiard's wrapping",
+        "a lost child",
+    ],
 )
 def test_what_follows_the_end_of_a_run(monkeypatch, error, steps):
     world = World(monkeypatch)
@@ -200,7 +229,7 @@ def test_a_held_delivery_is_given_to_a_child_with_a_new_fence(world):
     world.later[0][1]()
     after = world.request.ticket
 
-    assert world.did[-1] == "given to a child"
+    assert world.did[-1] == "in the line"
     assert (after.owner, after.fence == before.fence) == (before.owner, False)
     assert world.request._request_dict["dispatch-fence"] == after.fence
 
@@ -210,7 +239,7 @@ def test_a_held_delivery_whose_channel_is_gone_is_the_brokers_again(world):
     world.request._message.channel.connection = None
     world.later[0][1]()
 
-    assert "given to a child" not in world.did
+    assert "in the line" not in world.did
 
 
 def test_a_worker_that_shuts_down_hands_over_at_once_and_acks_itself(monkeypatch):
@@ -243,3 +272,112 @@ def test_the_hard_limit_alone_acks_nothing(world):
     world.request.on_timeout(soft=False, timeout=300)
 
     assert world.did == []
+
+
+REPORT = (0, "{'a': 1}", 0.5, '{"a":1}')
+
+
+def answered(world, answer, report=REPORT):
+    """A handler returns, and Redis answers."""
+    world.request.on_success(report)
+    (step, done, until), world.asked = world.asked[-1], []
+    assert (step.ticket, step.result, until) == (world.request.ticket, report[3], 60.0)
+    done(answer)
+    world.work()
+
+
+def test_a_success_is_acked_when_it_is_recorded(world):
+    world.request.on_success(REPORT)
+    waiting = list(world.did)
+    world.asked[-1][1](True)
+
+    assert isinstance(world.asked[0][0], ToComplete)
+    assert (waiting, world.did, world.events) == ([], ["lease dropped", "acked"], ["task-succeeded"])
+
+
+def test_a_success_that_the_child_has_recorded_is_acked_at_once(world):
+    world.request.on_success(REPORT[:3])
+
+    assert (world.asked, world.did) == ([], ["lease dropped", "acked"])
+
+
+def test_a_success_that_the_fence_refuses_is_another_runs_task(world):
+    answered(world, False)
+
+    assert world.did == [("published", "robot.retry.q.lease"), "lease dropped", "acked"]
+
+
+def test_a_success_that_redis_does_not_take_in_time_parks_the_copy(world):
+    answered(world, StoreUnavailable())
+
+    assert world.did == [("carried out", "store-unavailable"), "counted", "lease dropped", "acked"]
+
+
+@each(("celery_state", "seconds"), [({"should_stop": 0}, None), ({"should_terminate": 0}, LAST_WAIT)])
+def test_a_worker_that_shuts_down_waits_until_a_success_is_recorded(monkeypatch, celery_state, seconds):
+    world = World(monkeypatch, **celery_state)
+    world.request.on_success(REPORT)
+
+    assert world.did == [("settled", seconds)]
+
+
+def test_a_failure_that_the_child_reports_is_one(world):
+    failed = types.SimpleNamespace(exception=AttemptFailed.of(FAILURE), traceback="")
+    world.request.on_success((1, failed, 0.0))
+    world.work()
+
+    assert world.did == [("carried out", "throttled"), "counted", "lease dropped", "acked"]
+
+
+def test_a_run_that_has_ended_is_not_cancelled(world):
+    world.request.on_success(REPORT)
+    world.request.cancel(None)
+    world.request.terminate(None)
+
+    assert world.did == []
+
+
+def test_a_run_in_a_thread_goes_on_when_its_connection_is_lost(world):
+    world.request.cancel(types.SimpleNamespace(kills=False))
+
+    assert world.did == []
+    assert not world.request._already_cancelled
+
+
+def test_what_was_claimed_and_has_not_begun_gives_its_claim_back_and_is_claimed_with_another_fence(world):
+    before = world.request.ticket
+    world.request.unclaim()
+    ((step, _),) = world.asked
+
+    assert isinstance(step, ToRelease)
+    assert (step.ticket, step.queue) == (before, "robot.task.q")
+    assert world.request.to_claim().ticket.fence != before.fence
+
+
+@each(
+    ("answer", "steps"),
+    [
+        (Claimed(ClaimAnswer.DONE), ["lease dropped", "acked"]),
+        (Claimed(ClaimAnswer.BUSY), [("published", "robot.retry.q.lease"), "lease dropped", "acked"]),
+        (
+            Claimed(ClaimAnswer.ROUTE, COPY),
+            [("published", COPY.queue), ("handed over", COPY.queue, ""), "lease dropped", "acked"],
+        ),
+        (
+            Claimed(ClaimAnswer.LOST),
+            ["lease held", ("carried out", "worker-lost"), "counted", "lease dropped", "acked"],
+        ),
+    ],
+)
+def test_what_follows_a_claim_that_was_not_granted(monkeypatch, answer, steps):
+    world = World(monkeypatch)
+    world.request.not_claimed(answer)
+    world.work()
+
+    assert world.did == steps
+
+
+def test_a_claim_without_an_answer_is_held(world):
+    world.request.not_claimed(StoreUnavailable())
+
+    assert (world.did, len(world.later)) == ([], 1)

@@ -1,5 +1,7 @@
 """The router: record the decision, publish the copy, hand over; an outage repeats only what is not done."""
 
+import dataclasses
+import time
 import types
 
 import pytest
@@ -9,9 +11,11 @@ from dispatch.protocol.copies import parked_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.message import Message
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, parse_ladder
+from dispatch.protocol.sealing import Sealing
 from dispatch.store.claims import Ticket
 from dispatch.store.handovers import Decided, DecisionAnswer
 from dispatch.tasktypes.ladders import Ladders
+from dispatch.worker.pace import Pace
 from dispatch.worker.router import Router, describe
 from support.cases import each
 from support.unit_fakes import Failing, task_message
@@ -45,11 +49,15 @@ class World:
     def __init__(self):
         self.handovers = FakeHandovers()
         self.publish, self.release = Failing(result=0.01), Failing()
+        self.as_it_came = Failing(result=0.01)
         self.jobs, self.dropped, self.on_loop = [], [], []
         self.router = Router(
             claims=types.SimpleNamespace(release=self.release),
             handovers=self.handovers,
-            publisher=types.SimpleNamespace(publish=self.publish),
+            publisher=types.SimpleNamespace(publish=self.publish, publish_as_it_came=self.as_it_came),
+            batcher=types.SimpleNamespace(),
+            pace=Pace(),
+            lost_runs=3,
             leases=types.SimpleNamespace(drop=self.dropped.append),
             ladders=Ladders(LADDER, {"own.ladder": LADDER.subset(["5m"])}),
             executor=types.SimpleNamespace(submit=self.jobs.append),
@@ -154,6 +162,13 @@ def test_a_task_waits_for_its_deadline_from_its_acceptance_on(world):
     assert isinstance(fresh.decision, Park)
 
 
+def test_the_deadline_of_a_delayed_task_begins_when_it_wakes(world):
+    throttled = Failure(FailureKind.THROTTLED, "throttled", "busy")
+    decided = world.decide(throttled, **{"x-wakes-at": int((time.time() - 60) * 1_000)})
+
+    assert isinstance(decided.decision, Park)
+
+
 @each("error", [None, StoreUnavailable()])
 def test_a_released_lease_is_renewed_no_longer_whatever_redis_answers(error):
     world = World()
@@ -167,10 +182,10 @@ def test_a_dead_letter_is_published_by_a_job_and_acked_on_the_loop(world):
     done = object()
     world.router.dead_letter(Message(b"{", {"task": 7}), Reason.MALFORMED, "no task message", done)
 
-    assert world.publish.calls == []
+    assert world.as_it_came.calls == []
 
     world.jobs[0]()
-    message, exchange, key = world.publish.calls[0]
+    message, exchange, key = world.as_it_came.calls[0]
 
     assert (exchange, key) == ("robot.task.dlx", "robot.task.dispatch")
     assert message.headers["x-dead-reason"] == "malformed"
@@ -179,7 +194,7 @@ def test_a_dead_letter_is_published_by_a_job_and_acked_on_the_loop(world):
 
 
 def test_a_dead_letter_that_cannot_be_published_is_not_acked(world):
-    world.publish.errors = [NotSent()]
+    world.as_it_came.errors = [NotSent()]
     world.router.dead_letter(task_message(), Reason.UNKNOWN_TYPE, "unknown", lambda: None)
     with pytest.raises(NotSent):
         world.jobs[0]()
@@ -189,7 +204,7 @@ def test_a_dead_letter_that_cannot_be_published_is_not_acked(world):
     world.jobs[0]()
 
     assert len(world.on_loop) == 1
-    assert [message.headers.get("x-dead-id") for message, _, _ in world.publish.calls] == [None, None]
+    assert [message.headers.get("x-dead-id") for message, _, _ in world.as_it_came.calls] == [None, None]
 
 
 @each(
@@ -202,3 +217,14 @@ def test_a_dead_letter_that_cannot_be_published_is_not_acked(world):
 )
 def test_a_decision_in_log_lines(decision, text):
     assert describe(decision) == text
+
+
+def test_with_keys_an_errors_message_is_sealed_in_record_and_copy(monkeypatch, world):
+    sealing = Sealing.parse("A" * 43 + "=")
+    monkeypatch.setattr(world.router, "sealing", sealing)
+    world.decide(dataclasses.replace(FAILURE, message="KeyError: 'Ada'" * 200))()
+    (copy, *_), *_ = world.publish.calls
+    sealed = copy.text("x-last-error")
+
+    assert "'Ada'" not in sealed  # with the quotes, which no sealed text has: three letters may come up in any
+    assert sealing.open_text(sealed).startswith("KeyError: 'Ada'")

@@ -1,11 +1,12 @@
-"""The pool forgets the descriptors of a dead child, and only those."""
+"""The pool drops the descriptors of a dead child, and only those."""
 
 import types
 
 import pytest
 from celery.concurrency import asynpool
 
-from dispatch.worker.patches.pool import Pool, TaskPool
+from dispatch.worker.patches.pool import MendedPool
+from dispatch.worker.prefork import Pool, TaskPool
 
 
 def child(inq, outq, synq):
@@ -15,7 +16,7 @@ def child(inq, outq, synq):
 @pytest.fixture
 def pool(monkeypatch):
     monkeypatch.setattr(asynpool.AsynPool, "destroy_queues", lambda _self, _queues, _proc: "destroyed")
-    pool = object.__new__(Pool)
+    pool = object.__new__(MendedPool)
     pool._fileno_to_inq, pool._fileno_to_outq, pool._fileno_to_synq = {}, {}, {}
     return pool
 
@@ -30,7 +31,7 @@ def add(pool, proc):
     pool._fileno_to_synq[proc.synqW_fd] = proc
 
 
-def test_the_descriptors_of_a_dead_child_are_forgotten(pool):
+def test_the_descriptors_of_a_dead_child_are_dropped(pool):
     dead, alive = child(10, 11, 12), child(20, 21, 22)
     add(pool, dead)
     add(pool, alive)
@@ -58,4 +59,5 @@ def test_descriptors_that_celery_has_removed_itself_are_no_error(pool):
 
 def test_celery_still_has_what_the_pool_mends():
     assert TaskPool.Pool is Pool
+    assert issubclass(Pool, MendedPool)
     assert {"_fileno_to_inq", "_fileno_to_outq", "_fileno_to_synq"} <= set(asynpool.AsynPool.__init__.__code__.co_names)

@@ -1,11 +1,13 @@
 """A shutdown waits for the end of the loop's iteration; a second signal goes through at once."""
 
 import signal
+import types
 
 import pytest
 
 from dispatch.worker.patches import shutdown as module
 from dispatch.worker.patches.shutdown import Shutdown
+from support.unit_fakes import Log
 from support.waiting import eventually
 
 
@@ -87,6 +89,24 @@ def test_without_a_loop_the_shutdown_begins_anyway(loop, handled, monkeypatch):
 
     assert handled == [(signal.SIGTERM, None)]
     assert len(loop.calls) == 1
+
+
+def test_a_worker_that_leaves_by_itself_ends_when_the_loop_comes_round(shutdown, loop, handled, monkeypatch):
+    celery = types.SimpleNamespace(should_stop=None)
+    monkeypatch.setattr(module, "state", celery)
+    monkeypatch.setattr(module, "log", Log())
+    flushed = []
+    shutdown.before = lambda cold: flushed.append((cold, celery.should_stop))
+    for _ in range(2):
+        shutdown.leave("it has reasons")
+
+    assert (shutdown.begun, celery.should_stop, len(loop.calls)) == (False, None, 1)
+
+    loop.turn()
+    signal.raise_signal(signal.SIGTERM)  # a second one goes through, as after a signal
+
+    assert (shutdown.begun, celery.should_stop, flushed) == (True, module.LEFT, [(False, None)])
+    assert handled == [(signal.SIGTERM, None)]
 
 
 @pytest.mark.usefixtures("handled")
