@@ -17,7 +17,7 @@ _PARTS = 20
 class Echo(Payload):
     """The message, and the failures to simulate."""
 
-    message: str = Field(max_length=10_000, description="Returned in the result.")
+    message: str = Field(max_length=10_000, description="Returned in the result.", examples=["hello"])
     sleep_seconds: float = Field(
         0,
         ge=0,

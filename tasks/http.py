@@ -46,7 +46,9 @@ class HttpRequest(Payload):
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = Field(description="HTTP method.")
     url: str = Field(
-        max_length=4_096, description="http or https, without credentials; its host and port must be on the allow-list."
+        max_length=4_096,
+        description="http or https, without credentials; its host and port must be on the allow-list.",
+        examples=["http://robots.example/status"],
     )
     headers: dict[str, Secret] = Field(
         {},

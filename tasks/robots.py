@@ -46,8 +46,12 @@ Area = Annotated[str, Field(min_length=1, max_length=100)]
 class CleanOrder(Payload):
     """A one-off cleaning order, on the map that the robot has loaded."""
 
-    robot: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="The robot's serial number.")
-    areas: list[Area] = Field(min_length=1, max_length=50, description="Areas of the robot's map, in order.")
+    robot: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="The robot's serial number.", examples=["R-1"]
+    )
+    areas: list[Area] = Field(
+        min_length=1, max_length=50, description="Areas of the robot's map, in order.", examples=[["lobby"]]
+    )
     mode: Literal["vacuum", "sweep", "scrub"] = Field("vacuum", description="Cleaning mode.")
     passes: int = Field(1, ge=1, le=3, description="Passes over each area.")
 

@@ -75,7 +75,7 @@ class _Token:
     expires: float  #: `time.monotonic` seconds
 
 
-#: Tokens of this process, by API and client id: each prefork child fetches its own.
+#: Tokens of this process, by API and client id; its threads share them.
 _tokens: dict[tuple[str, str], _Token] = {}
 
 _A = TypeVar("_A", bound=_Response)
@@ -92,6 +92,7 @@ class Vendor:
     def __init__(self, settings: HandlerSettings, traceparent: str) -> None:
         self._settings = settings
         self._base = settings.robot_api_url.rstrip("/")
+        self._used: list[str] = []  # tokens of this attempt: another thread may have replaced them
         self._http = upstream.client(READ_TIMEOUT, headers={"traceparent": traceparent})
 
     def __enter__(self) -> Self:
@@ -152,11 +153,13 @@ class Vendor:
 
     def _call(self, method: str, path: str, **request: Any) -> upstream.Answer:
         url = f"{self._base}/openapi/v1/{path}"
-        answer = self._authorized(method, url, self._token(), **request)
+        token = self._token()
+        answer = self._authorized(method, url, token, **request)
         if answer.status != 401:
             return answer
-        # Revoked, or the clocks differ: retry once with a new token.
-        _tokens.pop(self._token_key, None)
+        # Revoked, or the clocks differ: retry once with a new token, which another thread may have by now.
+        if (known := _tokens.get(self._token_key)) and known.value == token:
+            _tokens.pop(self._token_key, None)
         return self._authorized(method, url, self._token(), **request)
 
     def _authorized(self, method: str, url: str, token: str, **request: Any) -> upstream.Answer:
@@ -171,6 +174,7 @@ class Vendor:
         token = _tokens.get(self._token_key)
         if token is None or token.expires <= time.monotonic():
             token = _tokens[self._token_key] = self._fetch_token()
+        self._used.append(token.value)
         return token.value
 
     def _fetch_token(self) -> _Token:
@@ -209,9 +213,7 @@ class Vendor:
         except pydantic.ValidationError:
             return ""
         text = f"{error.code} {error.message}".strip()
-        secrets = [self._settings.robot_client_secret.get_secret_value()]
-        if token := _tokens.get(self._token_key):
-            secrets.append(token.value)
+        secrets = [self._settings.robot_client_secret.get_secret_value(), *self._used]
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
         return text[:200]

@@ -31,7 +31,7 @@ def pause(ctx: Context, seconds: float) -> bool:
 
 
 def stopped(note: str = "") -> PermanentError:
-    """The error that a handler raises after a cancellation: the task ends as CANCELLED, not in the DLQ.
+    """The error that a handler raises when `pause` was cut short: no attempt follows.
 
     Args:
         note: additional text for the error message.

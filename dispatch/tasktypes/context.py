@@ -52,4 +52,4 @@ class Context(Protocol):
         """Record progress in percent (0-100) and a message; may be dropped while Redis is unavailable."""
 
     def cancelled(self) -> bool:
-        """Whether cancellation was requested; long handlers must poll it."""
+        """Whether the record asks the handler to stop. No verb of an operator or a client sets that: it is False."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
@@ -85,19 +83,9 @@ def secrets_of(model: type[Payload], payload: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for _, value in _secrets_in(model, payload) for text in _texts(value)))
 
 
-def veiled(model: type[Payload], payload: Any, replacement: str) -> Any:
-    """A copy of a payload with each secret replaced, of any length.
-
-    Args:
-        model: the payload's model.
-        payload: JSON-like, valid or not.
-        replacement: text in place of each secret.
-    """
-    result = copy.deepcopy(payload)
-    # The deepest first: another branch of the schema may declare a whole object secret that contains this secret.
-    for *parents, last in sorted((path for path, _ in _secrets_in(model, payload)), key=len, reverse=True):
-        functools.reduce(operator.getitem, parents, result)[last] = replacement
-    return result
+def secret_places(model: type[Payload], payload: Any) -> Iterator[tuple[Any, ...]]:
+    """The paths of a payload's secret fields, names of members and numbers of items; arguments as `secrets_of`."""
+    return (path for path, _ in _secrets_in(model, payload))
 
 
 def _secrets_in(model: type[Payload], payload: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -94,7 +94,7 @@ def test_every_method_works(app, url, method):
     assert app.seen[0][0] == method
 
 
-def test_a_long_answer_is_cut_and_says_so(url):
+def test_a_long_answer_is_cut_and_marked_as_truncated(url):
     result = call(f"{url}/big")
 
     assert result["body"] == "x" * upstream.MAX_BODY
@@ -115,7 +115,7 @@ def test_a_long_answer_is_cut_and_says_so(url):
         ("404", PermanentError, "upstream-rejected", None),
     ],
 )
-def test_a_status_says_what_to_do_next_and_the_message_tells_nothing_more(url, path, kind, type, wait):
+def test_a_status_decides_what_follows_and_the_message_has_only_url_and_status(url, path, kind, type, wait):
     with pytest.raises(kind) as caught:
         call(f"{url}/status/{path}", headers={"Authorization": "Bearer s3cret"})
 
@@ -197,7 +197,7 @@ def test_a_name_that_changes_its_address_between_check_and_connection_changes_no
     def getaddrinfo(host, *args, **options):
         if host == "rebinds.test":
             asked.append(host)
-            host = "192.0.2.1" if len(asked) == 1 else "127.0.0.1"  # TEST-NET: nobody answers
+            host = "192.0.2.1" if len(asked) == 1 else "127.0.0.1"  # TEST-NET: no host answers
         return real(host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -296,7 +296,7 @@ def test_a_server_that_does_not_listen_is_unavailable():
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"])
-def test_a_server_that_trickles_or_says_nothing_times_out(answer):
+def test_a_server_that_trickles_or_sends_nothing_times_out(answer):
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=_trickle, args=(server, answer, stop))

@@ -119,7 +119,7 @@ def _header(name):
 # --- tokens --------------------------------------------------------------------------------------
 def test_a_token_revoked_on_the_way_is_fetched_again(simulator, context):
     simulator.job(seconds=0.5)
-    context.cancel = _tell(lambda: simulator.control("DELETE", "tokens"))
+    context.cancel = _act(lambda: simulator.control("DELETE", "tokens"))
 
     assert clean(order(), context)["state"] == "SUCCEEDED"
 
@@ -131,7 +131,7 @@ def test_tokens_that_expire_in_the_middle_are_renewed():
         assert clean(order(), context)["state"] == "SUCCEEDED"
 
 
-def test_a_wrong_secret_fails_for_good_and_is_not_told(simulator, context):
+def test_a_wrong_secret_fails_for_good_and_is_not_shown(simulator, context):
     context.settings = load({}, robot_api_url=simulator.url, robot_client_secret="wr0ng-s3cret")
 
     with pytest.raises(PermanentError) as caught:
@@ -170,7 +170,7 @@ def test_a_fresh_token_that_is_refused_too_fails_for_good(simulator, context):
     ],
 )
 @pytest.mark.parametrize("endpoint", ["token", "orders"])
-def test_trouble_says_what_to_do_next_and_the_next_attempt_makes_one_order(
+def test_trouble_decides_what_follows_and_the_next_attempt_makes_one_order(
     simulator, context, endpoint, fault, kind, type, wait
 ):
     simulator.fault(match=endpoint, **fault)
@@ -330,7 +330,7 @@ def test_a_robot_that_fails_is_retried_with_a_fresh_order(simulator, context):
     assert simulator.orders["key-1"] == {"received": 2, "created": 2}
 
 
-def test_a_robot_that_somebody_stopped_is_left_alone(context):
+def test_a_robot_that_another_command_stopped_is_left_alone(context):
     with pytest.raises(PermanentError) as caught:
         clean(order("SN-ABORT"), context)
 
@@ -361,7 +361,7 @@ def test_cancelling_stops_the_robot(simulator, context):
 
 def test_cancelling_through_trouble_still_stops_the_robot(simulator, context):
     simulator.job(seconds=2)
-    context.cancel = _tell_and_cancel(lambda: simulator.fault(match="commands", status=503))
+    context.cancel = _act_and_cancel(lambda: simulator.fault(match="commands", status=503))
 
     with pytest.raises(PermanentError):
         clean(order(), context)
@@ -370,9 +370,9 @@ def test_cancelling_through_trouble_still_stops_the_robot(simulator, context):
     assert state_of(simulator) == "CANCELLED"
 
 
-def test_a_robot_that_could_not_be_stopped_is_told(simulator, context):
+def test_a_robot_that_could_not_be_stopped_is_reported(simulator, context):
     simulator.job(seconds=2)
-    context.cancel = _tell_and_cancel(lambda: simulator.fault(match="commands", status=503, times=None))
+    context.cancel = _act_and_cancel(lambda: simulator.fault(match="commands", status=503, times=None))
 
     with pytest.raises(PermanentError) as caught:
         clean(order(), context)
@@ -383,22 +383,22 @@ def test_a_robot_that_could_not_be_stopped_is_told(simulator, context):
 
 def test_cancelling_a_robot_that_has_just_finished_is_a_success(simulator, context):
     simulator.job(seconds=0.5)
-    context.cancel = _tell_and_cancel(lambda: eventually(lambda: state_of(simulator) == "SUCCEEDED"))
+    context.cancel = _act_and_cancel(lambda: eventually(lambda: state_of(simulator) == "SUCCEEDED"))
 
     assert clean(order(), context)["state"] == "SUCCEEDED"
 
 
-def _tell_and_cancel(tell):
-    return _tell(tell, cancel=True)
+def _act_and_cancel(action):
+    return _act(action, cancel=True)
 
 
-def _tell(tell, *, cancel=False):
+def _act(action, *, cancel=False):
     """Do something once, as soon as the robot works."""
-    told = []
+    done = []
 
     def cancelled(ctx):
-        if not told and running(ctx):
-            told.append(tell())
-        return cancel and bool(told)
+        if not done and running(ctx):
+            done.append(action())
+        return cancel and bool(done)
 
     return cancelled

@@ -25,7 +25,7 @@ def test_it_fails_the_first_attempts_and_then_succeeds():
     assert echo(order, FakeContext(attempt=3))["attempt"] == 3
 
 
-def test_it_fails_for_good_when_told():
+def test_it_fails_for_good_when_permanent_is_set():
     with pytest.raises(PermanentError) as caught:
         echo(Echo.model_validate({"message": "hi", "permanent": True}), FakeContext())
 

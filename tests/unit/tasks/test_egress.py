@@ -93,7 +93,7 @@ def dns(monkeypatch):
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(dns):
-    dns += [[PUBLIC], ["127.0.0.1"]]  # the second answer is for nobody
+    dns += [[PUBLIC], ["127.0.0.1"]]  # the second answer stays unused
     plain = Plain()
 
     assert connect(plain) == "a stream"

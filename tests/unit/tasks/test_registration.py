@@ -1,4 +1,4 @@
-"""Every file in tasks/ registers, and says what it needs to."""
+"""Every file in tasks/ registers, and declares what it must."""
 
 import pydantic
 import pytest

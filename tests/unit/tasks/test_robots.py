@@ -67,7 +67,7 @@ def test_a_robot_that_finished_is_a_success():
         ("CANCELLED", PermanentError, "robot-stopped"),
     ],
 )
-def test_any_other_end_is_an_error_that_says_why(state, kind, type):
+def test_any_other_end_is_an_error_with_the_reason(state, kind, type):
     ended = command(state, error=CommandError(code="STUCK", message="no way"))
 
     with pytest.raises(kind) as caught:

@@ -47,7 +47,7 @@ def test_success_is_no_failure(status):
         (999, RetryableError, "upstream-error"),
     ],
 )
-def test_each_status_says_what_to_do_next(status, kind, type):
+def test_each_status_decides_what_follows(status, kind, type):
     error = failure(answer(status), peer="it", detail="why")
 
     assert (kind, type) == (error.__class__, error.type)

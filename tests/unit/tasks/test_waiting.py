@@ -31,6 +31,6 @@ def test_a_task_cancelled_in_the_middle_wakes_up():
     assert not pause(FakeContext(cancel=lambda _: next(looks)), 60)
 
 
-def test_stopped_says_what_else_there_is_to_know():
+def test_stopped_has_the_detail_that_it_is_given():
     assert str(stopped()) == "cancelled on request"
     assert (str(stopped("but it goes on")), stopped().type) == ("cancelled on request, but it goes on", "cancelled")

@@ -36,7 +36,7 @@ def test_a_task_has_one_attempt_more_than_rungs(name, attempts):
 def test_a_record_that_is_rebuilt_allows_the_attempts_of_its_type(name, attempts):
     redis = FakeRedis(claim=["MISSING", ["RUN"]])
     Claims(redis, load({})).claim(task_message(task=name), Ticket("o", "f", "w"), LADDERS.of(name).attempts)
-    seed = json.loads(redis.trips[1][3][-1])
+    seed = json.loads(redis.trips[1][4][-1].partition("\n")[0])
 
     assert seed["maxAttempts"] == attempts
 
@@ -45,7 +45,7 @@ def test_a_subset_keeps_the_waits_of_the_whole_ladder():
     assert LADDERS.of("two") == Ladder((Rung("1m", 60), Rung("30m", 1_800)))
 
 
-def test_a_ladder_knows_its_rungs_by_name():
+def test_a_ladder_has_its_rungs_by_name():
     assert WHOLE.rung("5m") == Rung("5m", 300)
     assert WHOLE.rung("lease") is None
     assert WHOLE.rung(None) is None
