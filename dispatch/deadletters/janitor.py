@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
+import socket
+from collections.abc import Callable
 
 from dispatch.background import Background
 from dispatch.config.tls import Where
@@ -11,8 +14,10 @@ from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
 from dispatch.deadletters.walk import CHANNEL_SIZE, walk
 from dispatch.deadletters.walk_lock import WalkInProgress, WalkLock
 from dispatch.errors import StoreUnavailable
+from dispatch.protocol.audit import BULK_REDRIVE, END, INTERRUPTED, OK, AuditEntry, target_of
 from dispatch.protocol.dead_letters import is_stale, normalized, reason_of
 from dispatch.protocol.message import TOO_LARGE, Message
+from dispatch.protocol.signatures import NO_KEYS, MessageKeys
 from dispatch.store.dead_letters import ALL_RECORDED, DeadLetterAnswer, DeadLetterRecords
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.tasks import TaskStore
@@ -36,7 +41,9 @@ class Janitor(Background):
         tasks: reads records.
         records: of dead letters.
         ladders: of the task types, for records that have to be rebuilt.
+        audit: takes the audit entry of a bulk redrive; see `dispatch.store.audit.AuditLog.add`.
         interval: seconds between two checks.
+        keys: that a dead letter must be signed with, to have a record and to be sent again.
     """
 
     def __init__(
@@ -48,7 +55,9 @@ class Janitor(Background):
         tasks: TaskStore,
         records: DeadLetterRecords,
         ladders: Ladders,
+        audit: Callable[[AuditEntry], object],
         interval: float,
+        keys: MessageKeys = NO_KEYS,
     ) -> None:
         super().__init__("janitor", interval=interval)
         self._redis = redis
@@ -57,6 +66,8 @@ class Janitor(Background):
         self._tasks = tasks
         self._records = records
         self._ladders = ladders
+        self._audit = audit
+        self._keys = keys
         self._bulk = BulkRedrives(redis)
         self._missed: dict[str, int] = {}
 
@@ -73,8 +84,8 @@ class Janitor(Background):
             with WalkLock(self._redis).held() as lock:
                 # Read again: the janitor that held the lock before may have done it.
                 if self._records.recorded_marker() != ALL_RECORDED:
-                    record_missing(self._broker, lock, self._tasks, self._records, self._ladders)
-                clear_stale(self._broker, lock, self._tasks, self._records, self._missed)
+                    record_missing(self._broker, lock, self._tasks, self._records, self._ladders, keys=self._keys)
+                clear_stale(self._broker, lock, self._tasks, self._records, self._missed, keys=self._keys)
                 if (bulk := self._bulk.next()) is not None:
                     self._redrive(bulk, lock)
         except WalkInProgress:
@@ -84,19 +95,34 @@ class Janitor(Background):
         outcomes: list[RedriveOutcome] = []
         try:
             redrive_matching(
-                self._broker, self._service, lock, bulk, on_outcome=lambda _, outcome: outcomes.append(outcome)
+                self._broker,
+                self._service,
+                lock,
+                bulk,
+                keys=self._keys,
+                wanted=functools.partial(self._bulk.wanted, bulk),
+                on_outcome=lambda _, outcome: outcomes.append(outcome),
             )
         except Exception as exc:
             sent = outcomes.count(RedriveOutcome.SENT)
             log.warning("bulk redrive interrupted", reason=repr(exc), sent=sent, by=bulk.by)
             if sent:
+                self._report(bulk, outcomes, INTERRUPTED, type(exc).__name__)
                 self._bulk.shorten(bulk, sent)
             else:
                 self._bulk.postpone()
             raise
-        failed = outcomes.count(RedriveOutcome.FAILED)
-        log.info("bulk redrive done", sent=outcomes.count(RedriveOutcome.SENT), passed_over=failed, by=bulk.by)
-        self._bulk.finish(bulk)
+        failed = outcomes.count(RedriveOutcome.FAILED) + outcomes.count(RedriveOutcome.UNAUTHENTIC)
+        self._report(bulk, outcomes, END, OK)
+        ended = "bulk redrive done" if self._bulk.finish(bulk) else "bulk redrive was stopped"
+        log.info(ended, sent=outcomes.count(RedriveOutcome.SENT), passed_over=failed, by=bulk.by, job_id=bulk.id)
+
+    def _report(self, bulk: BulkRedrive, outcomes: list[RedriveOutcome], phase: str, result: str) -> None:
+        """To the audit log: what came of the request whose begin the gateway has recorded."""
+        counts = {outcome.value: outcomes.count(outcome) for outcome in RedriveOutcome if outcome in outcomes}
+        details = {RedriveOutcome.SENT.value: 0, **counts}
+        target, host = target_of(bulk.filter), socket.gethostname()
+        self._audit(AuditEntry(bulk.by, BULK_REDRIVE, target, result, phase, client=host, details=details))
 
 
 def clear_stale(
@@ -105,6 +131,8 @@ def clear_stale(
     tasks: TaskStore,
     records: DeadLetterRecords,
     missed: dict[str, int] | None = None,
+    *,
+    keys: MessageKeys = NO_KEYS,
 ) -> int:
     """Remove the dead letters of tasks that were redriven or discarded, and second copies of the same death.
 
@@ -114,6 +142,7 @@ def clear_stale(
         tasks: the records.
         records: which tasks are flagged.
         missed: how many walks before this one did not find a task's dead letter; updated. Without it, one is enough.
+        keys: a dead letter that is not signed with them is no task's.
 
     Returns:
         How many messages were removed.
@@ -127,7 +156,7 @@ def clear_stale(
 
     def visit(dead_letter: Message) -> bool:
         task_id = dead_letter.dead_letter_id
-        if task_id not in flagged:
+        if task_id not in flagged or keys.fault(dead_letter):
             return False
         not_found.discard(task_id)
         record = tasks.get(task_id)
@@ -165,7 +194,13 @@ def _still_missed(not_found: set[str], missed: dict[str, int]) -> set[str]:
 
 
 def record_missing(
-    broker: Where, lock: WalkLock, tasks: TaskStore, records: DeadLetterRecords, ladders: Ladders
+    broker: Where,
+    lock: WalkLock,
+    tasks: TaskStore,
+    records: DeadLetterRecords,
+    ladders: Ladders,
+    *,
+    keys: MessageKeys = NO_KEYS,
 ) -> int:
     """Record the dead letters that have no record: Redis lost its data, and the recorder's copies are long gone.
 
@@ -175,6 +210,7 @@ def record_missing(
         tasks: the records.
         records: of dead letters.
         ladders: of the task types, for the new records.
+        keys: a dead letter that is not signed with them gets no record.
 
     Returns:
         How many were recorded.
@@ -184,6 +220,8 @@ def record_missing(
 
     def visit(dead_letter: Message) -> bool:
         nonlocal recorded
+        if keys.fault(dead_letter):
+            return False
         dead_letter = normalized(dead_letter)
         try:
             if tasks.get(dead_letter.task_id) is None:

@@ -20,13 +20,17 @@ from dispatch.config.tls import Where
 from dispatch.crashpoints import reach
 from dispatch.errors import StoreUnavailable
 from dispatch.protocol import names
-from dispatch.protocol.dead_letters import normalized, reason_of
-from dispatch.protocol.message import TRACEPARENT, Message
+from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason, normalized, reason_of
+from dispatch.protocol.message import DEAD_REASON, TRACEPARENT, Message
+from dispatch.protocol.signatures import NO_KEYS, MessageKeys
 from dispatch.store.dead_letters import DeadLetterAnswer, DeadLetterRecords
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logger, metrics, task_log, tracing
 
 log = logger(__name__)
+
+#: Answers about the first copy of a death.
+_FIRST = (DeadLetterAnswer.OK, DeadLetterAnswer.DONE)
 
 #: Dead letters in hand at most; of these, those of tasks that a worker still runs.
 PREFETCH, MAX_WAITING = 100, 50
@@ -45,20 +49,25 @@ class DeadLetterRecorder(Background):
         broker: the worker's.
         records: of dead letters.
         ladders: of the task types, for records that have to be rebuilt.
+        keys: that a dead letter must be signed with.
     """
 
-    def __init__(self, broker: Where, records: DeadLetterRecords, ladders: Ladders) -> None:
+    def __init__(
+        self, broker: Where, records: DeadLetterRecords, ladders: Ladders, keys: MessageKeys = NO_KEYS
+    ) -> None:
         super().__init__("recorder", interval=RECONNECT)
         self._broker = broker
         self._records = records
         self._ladders = ladders
+        self._keys = keys
         self._waiting: list[tuple[float, Any]] = []
+        self._failure = ""  #: why the latest dead letter could not be recorded
 
     def step(self) -> None:
         """Consume until the connection breaks; what was in hand is unacked and delivered again."""
         self._waiting.clear()
         with connections.connection(self._broker, heartbeat=20, connect_timeout=4) as connection:
-            provision.connect(connection)
+            provision.connect(connection, self._broker)
             self._consume(connection)
 
     def _consume(self, connection: Connection) -> None:
@@ -87,25 +96,43 @@ class DeadLetterRecorder(Background):
 
     def _record(self, message: Any) -> bool:
         """Record a death and ack; False when it has to be tried again."""
-        dead_letter = normalized(decode(message))
+        arrived = decode(message)
+        if fault := self._keys.fault(arrived):
+            self._pass_over(arrived, fault)
+            message.ack()
+            return True
+        dead_letter = normalized(arrived)
         reason = reason_of(dead_letter)
         try:
             answer = self._transition(dead_letter, reason)
         except StoreUnavailable as exc:
-            task_log(dead_letter).warning("dead letter not recorded yet", reason=str(exc))
+            if self._failure != str(exc):  # not for each dead letter, at each of its tries
+                task_log(dead_letter).warning("dead letter not recorded yet", reason=str(exc))
+            self._failure = str(exc)
             return False
         except Exception:  # one dead letter must not keep the recorder from all that come after it
             log.exception("dead letter can't be recorded; it stays in the DLQ", task_id=dead_letter.task_id)
             message.ack()
             return True
+        self._failure = ""
         if answer is DeadLetterAnswer.BUSY:
             return False
-        if answer in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
+        if answer is DeadLetterAnswer.FOREIGN:
+            self._pass_over(dead_letter, CLAIMS_TOO_MUCH)
+        elif answer in _FIRST:
             metrics.DEAD_LETTERS.inc(metrics.one_of(reason, metrics.DEAD_REASONS))
         reach("recorder.recorded")
-        task_log(dead_letter).info("dead letter recorded", reason=reason, record=answer.value)
+        # Of one that the router sent, the line about its attempt has the reason; the broker's have only this one.
+        known = answer in _FIRST and dead_letter.text(DEAD_REASON)
+        write = task_log(dead_letter).debug if known else task_log(dead_letter).info
+        write("dead letter recorded", reason=reason, record=answer.value)
         message.ack()
         return True
+
+    def _pass_over(self, dead_letter: Message, fault: str) -> None:
+        """It stays in the DLQ until an operator discards it; it has no record."""
+        metrics.DEAD_LETTERS.inc(Reason.UNAUTHENTIC)
+        log.error("unauthentic dead letter not recorded", task_id=dead_letter.dead_letter_id, reason=fault)
 
     def _transition(self, dead_letter: Message, reason: str) -> DeadLetterAnswer:
         attributes = tracing.messaging("process", dead_letter, names.RECORDER_QUEUE, reason=reason)

@@ -31,7 +31,7 @@ from dispatch.store.handovers import DecisionAnswer
 from dispatch.store.index import Page
 from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.ladders import Ladders
-from dispatch.tasktypes.payload import secrets_of, veiled
+from dispatch.tasktypes.masking import masked
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logs, tracing
 
@@ -63,7 +63,16 @@ class RedriveOutcome(enum.StrEnum):
     STALE = "stale"  #: its task has since succeeded, was discarded or redriven: it is of no use any more
     LIVE = "live"  #: a worker runs its task: it stays until that is over
     TOO_LARGE = "too-large"  #: only the broker has its body: it stays until it is discarded
+    UNAUTHENTIC = "unauthentic"  #: no gateway or worker of ours wrote it: it stays until it is discarded
     FAILED = "failed"  #: it can't be published; a bulk redrive passes it over, and it stays
+
+
+#: The outcome of a redrive for which nothing is published.
+_WITHOUT_COPY = {
+    DecisionAnswer.BUSY: RedriveOutcome.LIVE,
+    DecisionAnswer.FOREIGN: RedriveOutcome.UNAUTHENTIC,
+    DecisionAnswer.REFUSED: RedriveOutcome.STALE,
+}
 
 
 class DeadLetterService:
@@ -83,13 +92,13 @@ class DeadLetterService:
         self._ladders = ladders
 
     def find(self, task_id: str) -> Record:
-        """A dead letter's record.
+        """A dead letter's whole record.
 
         Raises:
             NoSuchDeadLetter: the task isn't known or isn't dead.
             StoreUnavailable: Redis did not answer.
         """
-        record = self._tasks.get(task_id)
+        record = self._tasks.whole(task_id)
         if record is None or not record.is_dead_letter:
             raise NoSuchDeadLetter(f"there is no dead letter of task {task_id}")
         return record
@@ -104,9 +113,9 @@ class DeadLetterService:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        if wanted.task_id is not None:
-            record = self._tasks.get(wanted.task_id)
-            yield from [record] if record is not None and record.is_dead_letter else []
+        if wanted.ids is not None:
+            found = (self._tasks.get(task_id) for task_id in wanted.ids)
+            yield from (record for record in found if record is not None and record.is_dead_letter)
             return
         cursor: str | None = None
         while True:
@@ -123,6 +132,10 @@ class DeadLetterService:
             StoreUnavailable: Redis did not answer.
         """
         return sum(1 for _ in itertools.islice(self.matching(wanted), most))
+
+    def knows(self, number: int) -> bool:
+        """Whether at least as many dead letters have a record; see `DeadLetterRecords.has`."""
+        return self._records.has(number)
 
     def redrive(self, task_id: str, *, by: str) -> Record:
         """Start a dead letter's next cycle from its record: same task id, same trace.
@@ -141,11 +154,11 @@ class DeadLetterService:
             PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
             StoreUnavailable: unknown; redrive again.
         """
-        record = self._tasks.get(task_id)
+        record = self._tasks.whole(task_id)
+        if record is not None and not record.state.dead and record.before_redrive is None:
+            raise NotDead(record)
         if record is None or record.message is None or record.discarded:
             raise NoSuchDeadLetter(f"there is no dead letter of task {task_id}")
-        if not record.is_dead_letter and record.before_redrive is None:
-            raise NotDead(record)
         match self.redrive_message(self._dead_copy(record, record.message), by=by):
             case RedriveOutcome.SENT:
                 return self._tasks.get(task_id) or record
@@ -193,7 +206,7 @@ class DeadLetterService:
         max_attempts = self._ladders.of(dead_letter.type).attempts
         decided = self._records.redrive(dead_letter, fresh, by=by, max_attempts=max_attempts)
         if decided.copy is None:
-            return RedriveOutcome.LIVE if decided.answer is DecisionAnswer.BUSY else RedriveOutcome.STALE
+            return _WITHOUT_COPY[decided.answer]
         copy = decided.copy
         reach("redrive.recorded")
         try:
@@ -231,7 +244,7 @@ def without_secrets(body: Any, known: TaskType | None) -> Any:
 
     Args:
         body: decoded, ``[args, kwargs, embed]`` (Celery protocol 2).
-        known: its task type; the secrets of an unknown type's payload are not known.
+        known: its task type; what an unknown type declares secret is not known, only what has a secret's name is.
 
     Returns:
         The same object when it has no secrets.
@@ -240,7 +253,5 @@ def without_secrets(body: Any, known: TaskType | None) -> Any:
         ValueError, TypeError: it is no such body.
     """
     (payload, *more), *rest = body
-    texts = secrets_of(known.payload, payload) if known else ()
-    if known is None or not texts:
-        return body
-    return logs.hidden([[veiled(known.payload, payload, logs.REDACTED), *more], *rest], texts)
+    shown = masked(known.payload if known else None, payload)
+    return logs.hidden([[shown.value, *more], *rest], shown.texts) if shown.changed else body

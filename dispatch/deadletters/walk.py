@@ -18,6 +18,7 @@ from kombu import Connection
 
 from dispatch.broker import connections, provision
 from dispatch.broker.decoding import decode
+from dispatch.broker.depth import depth
 from dispatch.config.tls import Where
 from dispatch.deadletters.walk_lock import WalkLock
 from dispatch.protocol import names
@@ -29,6 +30,9 @@ CHANNEL_SIZE = 500
 
 #: Seconds to wait for the next message before the queue's length is asked for, and until a silent broker is given up.
 DELIVERY_WAIT, SILENCE = 0.1, 30.0
+
+#: Seconds to wait for what a walk returns to be in the queue again; less comes when another client takes it at once.
+RETURN_WAIT = 2.0
 
 
 class StopWalk(Exception):
@@ -51,8 +55,22 @@ def walk(broker: Where, lock: WalkLock, visit: Callable[[Message], bool], *, rat
         Exception: what the visitor or the connection raised; what was not taken out is back in the queue.
     """
     with connections.connection(broker, heartbeat=30, connect_timeout=4) as connection:
-        provision.connect(connection)
+        provision.connect(connection, broker)
         return _Walk(connection, lock).through(visit, 1 / rate if rate > 0 else 0.0)
+
+
+def waiting(broker: Where) -> int:
+    """Messages in the DLQ now, without those that a walk holds.
+
+    Args:
+        broker: the ``replay`` role's.
+
+    Raises:
+        BrokerUnreachable: RabbitMQ can't be asked.
+    """
+    with connections.connection(broker, connect_timeout=4) as connection:
+        provision.connect(connection, broker)
+        return depth(connection.default_channel, names.DEAD_QUEUE).ready
 
 
 class _Channel:
@@ -88,11 +106,19 @@ class _Channel:
             self._channel.basic_cancel(self._consumer)
             self._consumer = None
 
-    def give_back(self) -> None:
-        """Return what is held; with 32 or more under way a quorum queue changes their order (measured on 3.10)."""
+    def give_back(self) -> int:
+        """Return what is held; with 32 or more under way a quorum queue changes their order (measured on 3.10).
+
+        Returns:
+            How many they are.
+        """
         for tag in self._held:
             self._channel.basic_reject(tag, True)
-        self._count()  # its answer follows the rejects
+        return len(self._held)
+
+    def close(self) -> None:
+        """Return also what is still on its way to this channel."""
+        self._channel.close()
 
 
 class _Walk:
@@ -100,6 +126,7 @@ class _Walk:
         self._connection = connection
         self._lock = lock
         self._channels: list[_Channel] = []
+        self._left = 0  # messages that are in the queue when the walk has ended, unless others take some
 
     def through(self, visit: Callable[[Message], bool], pause: float) -> int:
         taken = 0
@@ -111,6 +138,7 @@ class _Walk:
                     continue
                 channel.ack(message)
                 taken += 1
+                self._left -= 1
                 self._drain_until(began + pause)
         except StopWalk:
             pass
@@ -121,7 +149,7 @@ class _Walk:
     def _messages(self) -> Iterator[tuple[_Channel, Any]]:
         """At most as many as waited at the start: new ones are for the next walk."""
         queue = self._connection.default_channel.queue_declare(names.DEAD_QUEUE, passive=True)
-        left = queue.message_count
+        self._left = left = queue.message_count
         while left > 0:
             channel = _Channel(self._connection)
             self._channels.append(channel)
@@ -159,5 +187,15 @@ class _Walk:
         with contextlib.suppress(OSError, AMQPError):
             for channel in self._channels:
                 channel.cancel()
+            held = sum(channel.give_back() for channel in self._channels)
             for channel in self._channels:
-                channel.give_back()
+                channel.close()
+            self._wait_until_back(max(held, self._left))
+
+    def _wait_until_back(self, messages: int) -> None:
+        """A quorum queue takes returns later than it answers questions: a walk that begins before would miss them."""
+        deadline = time.monotonic() + RETURN_WAIT
+        while depth(self._connection.default_channel, names.DEAD_QUEUE).ready < messages:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.005)

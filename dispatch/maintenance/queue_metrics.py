@@ -1,10 +1,11 @@
-"""Metrics of the queues: messages, consumers, the age of the oldest task, drift from the broker map."""
+"""Metrics of the servers: messages, consumers, the age of the oldest task, drift from the broker map, Redis's memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from prometheus_client.core import Metric
 
@@ -14,9 +15,7 @@ from dispatch.broker.model import BrokerMap
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
 from dispatch.errors import DispatchError
-from dispatch.protocol import names
-from dispatch.protocol.record import Brief, State
-from dispatch.store import index
+from dispatch.store.oldest import Oldest
 from dispatch.store.scripts import RedisHandle
 from dispatch.telemetry import logger, metrics
 
@@ -27,11 +26,6 @@ READ_INTERVAL, COMPARE_INTERVAL = 5.0, 60.0
 
 #: Seconds after which a figure is not exported any more: no figure is better than an old one.
 OLD = 30.0
-
-#: Entries of the waiting list that are tried for a task that really waits.
-_TRIES = 50
-
-_WAITING = frozenset({State.SCHEDULED, State.QUEUED, State.RETRY_WAIT})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,6 +48,7 @@ class QueueMetrics(Background):
     def __init__(self, redis: RedisHandle, wanted: BrokerMap, settings: Settings) -> None:
         super().__init__("queue-metrics", interval=READ_INTERVAL)
         self._redis = redis
+        self._oldest = Oldest(redis)
         self._wanted = wanted
         self._settings = settings
         self._seen: dict[str, tuple[tuple[str, str, tuple[str, ...]], Seen]] = {}
@@ -71,6 +66,7 @@ class QueueMetrics(Background):
         """Read once; what can't be read is left out."""
         self._try("queues", self._read_queues)
         self._try("ages", self._read_ages)
+        self._try("memory", self._read_memory)
         if time.monotonic() - self._compared_at >= COMPARE_INTERVAL:
             self._compared_at = time.monotonic()
             self._try("topology", self._compare)
@@ -95,11 +91,10 @@ class QueueMetrics(Background):
         )
 
     def _read_ages(self) -> None:
-        now = time.time() * 1_000
-        ages = {names.WORK_QUEUE: self._oldest_waiting(now), names.DEAD_QUEUE: self._oldest_dead()}
-        self._keep(
-            metrics.OLDEST, {(queue,): max(0.0, now - since) / 1_000 if since else 0.0 for queue, since in ages.items()}
-        )
+        self._keep(metrics.OLDEST, {(queue,): age for queue, age in self._oldest.ages().items()})
+
+    def _read_memory(self) -> None:
+        self._keep(metrics.REDIS_MEMORY, {(): max(map(_share_used, self._redis.memory()))})
 
     def _compare(self) -> None:
         self._keep(metrics.DRIFT, {(): float(provision.verify(self._wanted, self._settings).drift)})
@@ -107,24 +102,10 @@ class QueueMetrics(Background):
     def _keep(self, described: tuple[str, str, tuple[str, ...]], samples: dict[tuple[str, ...], float]) -> None:
         self._seen[described[0]] = described, Seen(time.monotonic(), samples)
 
-    def _oldest_waiting(self, now: float) -> float | None:
-        """Since when the oldest task waits, epoch milliseconds; entries that a crash left behind are dropped."""
-        key = self._redis.keys.waiting
-        entries = self._entries("ZRANGEBYSCORE", key, "-inf", now, "WITHSCORES", "LIMIT", 0, _TRIES)
-        index.unlist(
-            self._redis, key, [entry for entry, record in entries if record is None or record.state not in _WAITING]
-        )
-        return next((since for (_, since), record in entries if record and record.state in _WAITING), None)
 
-    def _oldest_dead(self) -> float | None:
-        """Since when the oldest dead letter lies there, epoch ms; a crash may leave entries of living tasks."""
-        entries = self._entries("ZRANGE", self._redis.keys.dead, 0, _TRIES - 1, "WITHSCORES")
-        return next((since for (_, since), record in entries if record and record.is_dead_letter), None)
-
-    def _entries(self, *command: str | float) -> list[tuple[index.Entry, Brief | None]]:
-        """The entries that a command returns, with their records' briefs."""
-        entries = index.pairs(self._redis.run(command)[0])
-        return list(zip(entries, index.briefs(self._redis, [task_id for task_id, _ in entries]), strict=True))
+def _share_used(memory: Mapping[str, Any]) -> float:
+    """Of maxmemory; without one, of the machine's memory, at whose end the kernel kills Redis."""
+    return int(memory["used_memory"]) / (int(memory["maxmemory"]) or int(memory["total_system_memory"]))
 
 
 def messages(views: Iterable[QueueView]) -> dict[tuple[str, ...], float]:

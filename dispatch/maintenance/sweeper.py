@@ -67,7 +67,7 @@ def next_step(record: Record | None, *, leased: bool, now: float, settings: Sett
     """What to do about a task. Pure.
 
     Args:
-        record: as it was read.
+        record: as it was read; its messages are not asked for.
         leased: whether a worker holds its lease.
         now: epoch seconds.
         settings: grace, lease, queue TTL and margin.
@@ -80,15 +80,20 @@ def next_step(record: Record | None, *, leased: bool, now: float, settings: Sett
     if leased:
         return CheckAt(now + settings.lease)
     changed = record.updated_at / 1_000
-    if record.decision is not None:
+    if record.decided_seq is not None:
         at = changed + settings.lease + settings.unpublished_grace
         return Publish() if now >= at else CheckAt(at)
     if record.state is State.SCHEDULED and not record.published:
         at = changed + settings.unpublished_grace
         return Reject() if now >= at else CheckAt(at)
-    waits_until = (record.next_attempt_at or 0) / 1_000 if record.state is State.RETRY_WAIT else changed
-    at = max(changed, waits_until) + settings.lease + settings.queue_ttl + settings.sweep_margin
+    at = max(changed, _waits_until(record)) + settings.lease + settings.queue_ttl + settings.sweep_margin
     return Resend() if now >= at else CheckAt(at)
+
+
+def _waits_until(record: Record) -> float:
+    """Epoch seconds until which its copy waits on a rung or in the delay levels; 0 where it does not."""
+    waits = {State.RETRY_WAIT: record.next_attempt_at, State.DELAYED: record.wakes_at}
+    return (waits.get(record.state) or 0) / 1_000
 
 
 class Sweeper(Background):
@@ -156,15 +161,26 @@ class Sweeper(Background):
         leased = record is not None and not record.state.terminal and self._claims.leased(task_id)
         match next_step(record, leased=leased, now=now, settings=self._settings):
             case Drop():
+                if record is not None:  # its end may have been recorded and not counted
+                    self._tasks.usage.settle(record)
                 self._reminders.drop(task_id, now)
             case CheckAt(at):
                 self._reminders.set(task_id, max(at, now + self._settings.sweep_interval))
+            case step:
+                self._mend(task_id, step, now)
+
+    def _mend(self, task_id: str, step: Reject | Publish | Resend, now: float) -> None:
+        """Do what needs the task's messages: few tasks come here, so only theirs are read."""
+        record = self._tasks.whole(task_id)
+        match step:
             case Reject() if record is not None:
                 self._reject(record, now)
             case Publish() if record is not None and record.decision is not None:
                 self._publish(record, Copy.from_json(record.decision), now)
             case Resend() if record is not None:
                 self._resend(record, now)
+            case _:  # it has changed since
+                self._reminders.set(task_id, now + self._settings.sweep_interval)
 
     def _reject(self, record: Record, now: float) -> None:
         grace = self._settings.unpublished_grace

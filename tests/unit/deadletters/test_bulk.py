@@ -5,12 +5,21 @@ import dataclasses
 import pytest
 
 from dispatch.deadletters import bulk as module
-from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives, discard_matching, redrive_matching
+from dispatch.deadletters.bulk import (
+    MOST_JOBS,
+    BulkRedrive,
+    BulkRedrives,
+    discard_matching,
+    find_unauthentic,
+    redrive_matching,
+)
 from dispatch.deadletters.service import NoSuchDeadLetter, RedriveOutcome
 from dispatch.deadletters.walk import StopWalk
 from dispatch.errors import StoreUnavailable
-from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.copies import dead_copy
+from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, DeadLetterFilter, Reason
 from dispatch.protocol.message import Message
+from dispatch.protocol.signatures import MessageKeys
 from support.cases import each
 from support.unit_fakes import FakeRedis, task_message
 
@@ -27,14 +36,15 @@ def test_a_bulk_redrive_survives_redis(bulk):
 
 
 def test_the_oldest_one_is_next_and_stays_until_it_is_done():
-    redis = FakeRedis(LINDEX=[BULK.to_json(), None])
+    redis = FakeRedis(LRANGE=[[]], LINDEX=[BULK.to_json(), None])
     bulks = BulkRedrives(redis)
-    bulks.add(BULK)
+    assert bulks.add(BULK)
     found = [bulks.next(), bulks.next()]
     bulks.finish(BULK)
 
     assert found == [BULK, None]
     assert redis.commands == [
+        ("LRANGE", LIST, 0, MOST_JOBS),
         ("RPUSH", LIST, BULK.to_json()),
         ("LINDEX", LIST, 0),
         ("LINDEX", LIST, 0),
@@ -42,12 +52,32 @@ def test_the_oldest_one_is_next_and_stays_until_it_is_done():
     ]
 
 
+def test_no_more_jobs_wait_than_are_read_as_a_whole():
+    redis = FakeRedis(LRANGE=[["{}"] * MOST_JOBS])
+
+    assert not BulkRedrives(redis).add(BULK)
+    assert redis.commands == [("LRANGE", LIST, 0, MOST_JOBS)]
+
+
 def test_what_is_left_of_an_interrupted_one_comes_first_before_the_whole_goes():
     redis = FakeRedis()
     BulkRedrives(redis).shorten(BULK, 40)
     rest = dataclasses.replace(BULK, limit=60)
 
-    assert redis.trips == [(("LPUSH", LIST, rest.to_json()), ("LREM", LIST, -1, BULK.to_json()))]
+    assert redis.commands == [("replace_entry", (LIST,), BULK.to_json(), rest.to_json())]
+
+
+def test_one_that_a_former_release_stored_has_no_id():
+    text = '{"filter": {"type": "echo", "error_type": null, "task_id": null}, "limit": 100, "rate": 2.5, "by": "ada"}'
+
+    assert BulkRedrive.from_json(text) == BULK
+
+
+def test_a_stopped_one_ends_before_the_next_dead_letter(taken):
+    service, asked = FakeService(), iter([True, False])
+    sent = redrive_matching("amqp://", service, object(), BULK, wanted=lambda: next(asked))
+
+    assert (sent, taken) == (1, ["a"])
 
 
 class FakeService:
@@ -139,3 +169,36 @@ def test_nothing_leaves_while_its_record_cannot_be_written(taken):
         discard(service)
 
     assert taken == []
+
+
+KEYS = MessageKeys.parse(f"one:{'k' * 32}")
+
+
+def test_with_keys_only_what_they_signed_is_redriven(monkeypatch):
+    letters = [task_message(id="a"), KEYS.sign(task_message(id="b"))]
+    taken, outcomes, service = [], [], FakeService()
+    monkeypatch.setattr(
+        module, "walk", lambda _url, _lock, visit, **_: taken.extend(each.task_id for each in letters if visit(each))
+    )
+    redrive_matching(
+        "amqp://", service, object(), BULK, keys=KEYS, on_outcome=lambda _, outcome: outcomes.append(outcome)
+    )
+
+    assert outcomes == [RedriveOutcome.UNAUTHENTIC, RedriveOutcome.SENT]
+    assert (service.redriven, taken) == ([("b", "ada")], ["b"])
+
+
+def test_what_no_key_signed_is_discarded_without_the_task_whose_id_it_has(taken):
+    service = FakeService()
+    discard_matching("amqp://", service, object(), DeadLetterFilter(type="echo"), by="ada", keys=KEYS)
+
+    assert (taken, service.discarded) == (["a", "c", "d"], [])
+
+
+def test_what_nothing_of_ours_wrote_is_found_in_the_dlq_itself(monkeypatch):
+    told = dead_copy(KEYS.sign(task_message(id="c")), Reason.UNAUTHENTIC, CLAIMS_TOO_MUCH).message
+    letters = [task_message(id="a"), KEYS.sign(task_message(id="b")), told, task_message(id="d", task="other")]
+    monkeypatch.setattr(module, "walk", lambda _url, _lock, visit: [visit(each) for each in letters])
+    found = find_unauthentic("amqp://", object(), DeadLetterFilter(type="echo"), KEYS, limit=9)
+
+    assert [(letter.task_id, fault) for letter, fault in found] == [("a", "it is not signed"), ("c", CLAIMS_TOO_MUCH)]

@@ -14,6 +14,7 @@ from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import parse_ladder
+from dispatch.protocol.signatures import NO_KEYS
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.tasktypes.ladders import Ladders
 from support.unit_fakes import FakeRedis, task_message
@@ -187,12 +188,25 @@ class FakeLock:
 
 
 @pytest.fixture
-def janitor(monkeypatch):
+def audited():
+    """The audit entries of bulk redrives."""
+    return []
+
+
+@pytest.fixture
+def janitor(monkeypatch, audited):
     monkeypatch.setattr(FakeLock, "taken", False)
     monkeypatch.setattr(module, "WalkLock", FakeLock)
     redis = FakeRedis(LINDEX=None)
     made = Janitor(
-        redis, "amqp://", object(), tasks=FakeTasks(DEAD), records=FakeRecords(), ladders=LADDERS, interval=1.0
+        redis,
+        "amqp://",
+        object(),
+        tasks=FakeTasks(DEAD),
+        records=FakeRecords(),
+        ladders=LADDERS,
+        audit=audited.append,
+        interval=1.0,
     )
     return made, redis
 
@@ -202,7 +216,10 @@ def redriven(monkeypatch):
     """The outcomes of the next bulk redrive; the last may be an error."""
     outcomes = []
 
-    def redrive_matching(_url, _service, _lock, _bulk, *, on_outcome):
+    def redrive_matching(_url, _service, _lock, _bulk, *, keys, wanted, on_outcome):
+        assert keys == NO_KEYS
+        assert callable(wanted)
+
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -231,29 +248,37 @@ def test_another_walk_is_no_error(janitor, monkeypatch):
 
 
 @pytest.mark.usefixtures("dlq")
-def test_a_bulk_redrive_that_is_done_is_finished(janitor, redriven):
+def test_a_bulk_redrive_that_is_done_is_finished(janitor, redriven, audited):
     redriven[:] = [RedriveOutcome.SENT, RedriveOutcome.STALE]
     made, redis = janitor
     redis.answers["LINDEX"] = BULK.to_json()
     made.step()
 
     assert redis.commands[-1] == ("LREM", "robot:dead:jobs", 1, BULK.to_json())
+    assert [(one.principal, one.verb, one.phase, one.result, one.details) for one in audited] == [
+        (BULK.by, "redriveDeadLetters", "end", "ok", {"sent": 1, "stale": 1})
+    ]
 
 
 @pytest.mark.usefixtures("dlq")
-def test_what_was_sent_before_an_interruption_is_not_asked_for_again(janitor, redriven):
+def test_what_was_sent_before_an_interruption_is_not_asked_for_again(janitor, redriven, audited):
     redriven[:] = [RedriveOutcome.SENT, RedriveOutcome.LIVE, RedriveOutcome.SENT, OSError("gone")]
     made, redis = janitor
     redis.answers["LINDEX"] = BULK.to_json()
     with pytest.raises(OSError, match="gone"):
         made.step()
 
-    assert redis.commands[-2][:2] == ("LPUSH", "robot:dead:jobs")
-    assert BulkRedrive.from_json(redis.commands[-2][2]).limit == 8
+    name, keys, before, after = redis.commands[-1]
+
+    assert (name, keys) == ("replace_entry", ("robot:dead:jobs",))
+    assert (before, BulkRedrive.from_json(after).limit) == (BULK.to_json(), 8)
+    assert [(one.phase, one.result, one.details) for one in audited] == [
+        ("interrupted", "OSError", {"sent": 2, "live": 1})
+    ]
 
 
 @pytest.mark.usefixtures("dlq")
-def test_an_interruption_before_the_first_puts_it_behind_the_others_as_it_was(janitor, redriven):
+def test_an_interruption_before_the_first_puts_it_behind_the_others_as_it_was(janitor, redriven, audited):
     redriven[:] = [OSError("gone")]
     made, redis = janitor
     redis.answers["LINDEX"] = BULK.to_json()
@@ -261,3 +286,4 @@ def test_an_interruption_before_the_first_puts_it_behind_the_others_as_it_was(ja
         made.step()
 
     assert {name for trip in redis.names() for name in trip} == {"LINDEX", "LMOVE"}
+    assert audited == []

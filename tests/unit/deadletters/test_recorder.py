@@ -8,6 +8,7 @@ from dispatch.deadletters import recorder as module
 from dispatch.deadletters.recorder import MAX_WAITING, RECORD_AGAIN, DeadLetterRecorder
 from dispatch.errors import StoreUnavailable
 from dispatch.protocol.retry import parse_ladder
+from dispatch.protocol.signatures import NO_KEYS, MessageKeys
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.tasktypes.ladders import Ladders
 from support.cases import each
@@ -55,9 +56,9 @@ def clock(monkeypatch):
     return clock
 
 
-def made():
+def made(keys=NO_KEYS):
     records = FakeRecords()
-    return DeadLetterRecorder("amqp://", records, Ladders(WHOLE, {"short": WHOLE.subset(["5m"])})), records
+    return DeadLetterRecorder("amqp://", records, Ladders(WHOLE, {"short": WHOLE.subset(["5m"])}), keys), records
 
 
 @each("answer", [answer for answer in DeadLetterAnswer if answer is not DeadLetterAnswer.BUSY])
@@ -68,6 +69,15 @@ def test_a_dead_letter_that_is_recorded_is_acked(answer):
 
     assert message.ended == ["acked"]
     assert records.recorded == [("t-1", "permanent", 2)]
+
+
+def test_a_dead_letter_that_no_key_of_ours_signed_changes_no_record():
+    recorder, records = made(MessageKeys.parse(f"one:{'k' * 32}"))
+    message = FakeMessage()
+    recorder._on_message(message)
+
+    assert message.ended == ["acked"]
+    assert records.recorded == []
 
 
 @each("answer", [DeadLetterAnswer.BUSY, StoreUnavailable()])

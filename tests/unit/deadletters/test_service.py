@@ -41,8 +41,12 @@ class World:
         self.service = DeadLetterService(self, self, self, LADDERS)
 
     # the task store
-    def get(self, task_id):
+    def whole(self, task_id):
         return self.held.get(task_id)
+
+    def get(self, task_id):
+        record = self.held.get(task_id)
+        return record and dataclasses.replace(record, message=None)
 
     def hops(self, task_id):
         return [] if task_id in self.held else None
@@ -187,7 +191,7 @@ def test_a_count_ends_at_its_most():
 def test_a_filter_for_one_task_reads_its_record_alone():
     world = World(DEAD, dataclasses.replace(DEAD, task_id="t-2", state=State.QUEUED))
 
-    assert list(world.service.matching(DeadLetterFilter(task_id="t-1"))) == [DEAD]
+    assert list(world.service.matching(DeadLetterFilter(task_id="t-1"))) == [dataclasses.replace(DEAD, message=None)]
     assert world.service.count(DeadLetterFilter(task_id="t-2"), most=9) == 0
     assert world.cursors == []
 
@@ -227,9 +231,18 @@ def test_a_body_is_shown_without_its_secrets_wherever_they_stand():
     assert body[0][0]["token"] == "hush-hush"
 
 
-@each(("body", "known"), [([[{"name": "ada"}], {}, {}], ORDER), ([[{"token": "hush"}], {}, {}], None)])
-def test_a_body_without_known_secrets_is_shown_as_it_is(body, known):
+@each("known", [ORDER, None])
+def test_a_body_without_secrets_is_shown_as_it_is(known):
+    body = [[{"name": "ada"}], {}, {}]
+
     assert without_secrets(body, known) is body
+
+
+def test_of_a_type_that_is_not_known_what_has_a_name_that_secrets_have_is_not_shown():
+    body = [[{"name": "ada", "deep": [{"apiKey": "hush-hush"}]}], {}, {"chain": [{"args": ["hush-hush"]}]}]
+    shown = without_secrets(body, None)
+
+    assert shown == [[{"name": "ada", "deep": [{"apiKey": "[secret]"}]}], {}, {"chain": [{"args": ["[secret]"]}]}]
 
 
 @each("body", [None, 7, {}, [], [[], {}, {}]])

@@ -36,16 +36,20 @@ def record(**changes):
         ({"state": State.RUNNING}, False, SILENT, Resend()),
         ({"state": State.RETRY_WAIT, "next_attempt_at": 60_000}, False, SILENT, CheckAt(60 + SILENT)),
         ({"state": State.RETRY_WAIT, "next_attempt_at": 60_000}, False, 60 + SILENT, Resend()),
-        ({"state": State.RUNNING, "decision": "{}"}, False, LEASE + GRACE - 1, CheckAt(LEASE + GRACE)),
-        ({"state": State.RUNNING, "decision": "{}"}, False, LEASE + GRACE, Publish()),
-        ({"state": State.SCHEDULED, "published": False, "decision": "{}"}, False, 1e9, Publish()),
+        ({"state": State.DELAYED, "wakes_at": 86_400_000}, False, SILENT, CheckAt(86_400 + SILENT)),
+        ({"state": State.DELAYED, "wakes_at": 86_400_000}, False, 86_400 + SILENT, Resend()),
+        ({"state": State.QUEUED, "wakes_at": 86_400_000}, False, SILENT, Resend()),
+        ({"state": State.SCHEDULED, "published": False, "wakes_at": 86_400_000}, False, GRACE, Reject()),
+        ({"state": State.RUNNING, "decided_seq": 3}, False, LEASE + GRACE - 1, CheckAt(LEASE + GRACE)),
+        ({"state": State.RUNNING, "decided_seq": 3}, False, LEASE + GRACE, Publish()),
+        ({"state": State.SCHEDULED, "published": False, "decided_seq": 3}, False, 1e9, Publish()),
     ],
 )
 def test_the_sweeper_acts_only_on_what_is_certain(changes, leased, now, step):
     assert next_step(record(**changes), leased=leased, now=now, settings=SETTINGS) == step
 
 
-def test_the_sweeper_forgets_what_is_gone():
+def test_the_sweeper_drops_the_reminders_of_what_is_gone():
     assert next_step(None, leased=False, now=0, settings=SETTINGS) == Drop()
 
 
@@ -55,7 +59,9 @@ class World:
     def __init__(self, *records, leased=()):
         self.held = {record.task_id: record for record in records}
         self.leases, self.did, self.reminders = leased, [], []
+        self.usage = self
         self.rejects, self.resends, self.send = True, True, Failing()
+        self.changed = {}
         self.sweeper = Sweeper(
             tasks=self,
             claims=self,
@@ -65,6 +71,9 @@ class World:
             send=self.send,
             settings=SETTINGS,
         )
+
+    def settle(self, record):
+        self.did.append(("settled", record.task_id))
 
     def clock(self):
         return NOW
@@ -79,7 +88,13 @@ class World:
         self.did.append(("dropped", task_id, read_at))
 
     def get_many(self, task_ids):
-        return [self.held[task_id] if self.held[task_id].type else None for task_id in task_ids]
+        return [self._lean(self.held[task_id]) if self.held[task_id].type else None for task_id in task_ids]
+
+    def _lean(self, record):
+        return dataclasses.replace(record, message=None, decision=None)
+
+    def whole(self, task_id):
+        return self.changed.get(task_id, self.held[task_id])
 
     def leased(self, task_id):
         return task_id in self.leases
@@ -108,7 +123,7 @@ def log(monkeypatch):
 
 NOW = 1e9
 COPY = next_copy(task_message(), Failure(FailureKind.RETRYABLE, "boom", "x"), Retry(Rung("5m", 300)), 1)
-DECIDED = {"state": State.RETRY_WAIT, "decision": COPY.to_json(), "rung": "5m"}
+DECIDED = {"state": State.RETRY_WAIT, "decided_seq": 3, "decision": COPY.to_json(), "rung": "5m"}
 UNPUBLISHED = {"state": State.SCHEDULED, "published": False, "message": task_message(), "idempotency_key": "k"}
 
 
@@ -160,6 +175,15 @@ def test_a_task_that_changed_meanwhile_is_not_sent_again():
     assert world.reminders == [("t", SETTINGS.sweep_interval)]
 
 
+def test_a_decision_that_was_confirmed_meanwhile_is_not_published_again():
+    world = World(record(**DECIDED))
+    world.changed = {"t": record(state=State.RETRY_WAIT)}
+    world.sweeper.sweep()
+
+    assert world.send.calls == []
+    assert world.reminders == [("t", SETTINGS.sweep_interval)]
+
+
 def test_a_lost_task_without_its_message_is_kept_in_sight():
     world = World(record(message=None))
     world.sweeper.sweep()
@@ -171,7 +195,7 @@ def test_what_is_gone_or_over_is_dropped():
     world = World(record(type=""), record(task_id="over", state=State.SUCCEEDED), leased=("over",))
     world.sweeper.sweep()
 
-    assert world.did == [("dropped", "t", NOW), ("dropped", "over", NOW)]
+    assert world.did == [("dropped", "t", NOW), ("settled", "over"), ("dropped", "over", NOW)]
 
 
 def test_a_task_that_runs_is_checked_after_its_lease():
