@@ -18,19 +18,27 @@ import topology
 from dispatch import tasktypes
 from dispatch.broker import celery_client, provision, queue_stats
 from dispatch.broker.depth import DepthGauge, ack_rate
+from dispatch.broker.model import BrokerMap
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.deadletters.bulk import BulkRedrives
 from dispatch.deadletters.service import DeadLetterService
+from dispatch.gateway.admission.allowance import Allowances
 from dispatch.gateway.admission.depth import DepthReader
 from dispatch.gateway.admission.guard import Guard
+from dispatch.gateway.admission.key_watch import KeyWatch
 from dispatch.gateway.admission.quota import Quota
-from dispatch.gateway.admission.readiness import Readiness, broker_check, store_check
+from dispatch.gateway.admission.readiness import Readiness, broker_check, key_checks, store_check
 from dispatch.gateway.application import Parts, build
+from dispatch.gateway.http.key_source import KeySource
+from dispatch.gateway.server import pacing
 from dispatch.gateway.submission import Submitter
+from dispatch.store.audit import AuditLog
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.key_usage import KeyUsage
 from dispatch.store.scripts import RedisHandle
+from dispatch.store.task_counts import TaskCounter
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerRegistry
 from dispatch.tasktypes.ladders import Ladders
@@ -47,9 +55,12 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
         The WSGI application; ``app.extensions["close"]()`` ends its threads and connections.
 
     Raises:
-        ConfigurationError: every problem with the settings.
+        ConfigurationError: the settings that were given don't fit.
+        SystemExit: 2, those of the environment are wrong; every problem is on standard error.
     """
-    settings = settings or dispatch.config.settings.load()
+    if settings is None:
+        with dispatch.config.settings.problems_exit():
+            settings = dispatch.config.settings.load()
     types, wanted = tasktypes.load(tasks), topology.broker_map(settings)
     ladders = Ladders.of_types(settings.ladder, types.values())
     celery = celery_client.create(settings, types, wanted)
@@ -57,29 +68,34 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     if tracing.start("gateway") and (recording := tracing.backend()) is not None:
         celery.set_default()  # where the instrumentation looks a task up when its message is made
         recording.instrument_tasks()
-    redis = RedisHandle(settings, timeout=settings.store_timeout)
-    store, idempotency = TaskStore(redis, settings), IdempotencyKeys(redis, settings)
-    declare = functools.partial(provision.declare_at, wanted=wanted, settings=settings)
-    publisher = Publisher(
-        settings.address("gateway"),
-        timeout=settings.confirm_timeout,
-        on_open=declare if settings.apply_topology else None,
+    redis = RedisHandle(
+        settings, timeout=settings.store_timeout, connections=settings.http_threads, share=True, pace=pacing.wait
     )
+    keys = KeySource.from_settings(settings)
+    store, idempotency = TaskStore(redis, settings), IdempotencyKeys(redis, settings)
+    publisher, later = _publisher(settings, wanted), _later(settings)
     guard = Guard(settings.queue_depth_limit)
     reader = DepthReader(guard, DepthGauge(settings), functools.partial(ack_rate, settings))
-    readiness = Readiness({"broker": broker_check(reader, publisher), "store": store_check(store)})
+    checks = {"broker": broker_check(reader, publisher), "store": store_check(store), **key_checks(keys)}
+    readiness, watch = Readiness(checks), KeyWatch(keys, KeyUsage(redis))
     app = build(
         Parts(
             settings=settings,
+            keys=keys,
             types=types,
             ladders=ladders,
             tasks=store,
-            submitter=Submitter(store, idempotency, publisher, celery.tasks, ladders),
+            counts=TaskCounter(redis, settings).counts,
+            submitter=Submitter(
+                store, idempotency, publisher, celery.tasks, ladders, sealing=settings.sealing, later=later
+            ),
             idempotency=idempotency,
             dead_letters=DeadLetterService(store, DeadLetterRecords(redis, settings), publisher, ladders),
             bulk=BulkRedrives(redis),
+            audit=AuditLog(redis, settings),
             guard=guard,
-            spend=Quota(redis, settings).spend,
+            meter=Quota(redis, settings),
+            allowance=Allowances(store.usage, settings).of,
             readiness=readiness,
             queues=functools.partial(queue_stats.snapshot, wanted, settings, depth_limit=settings.queue_depth_limit),
             workers=WorkerRegistry(redis).present,
@@ -87,8 +103,27 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     )
     publisher.start()
     reader.start()
-    _close_with(app, readiness.close, reader.close, publisher.close, redis.close, tracing.stop)
+    app.extensions["wake"] = redis.wake
+    watch.start()
+    _close_with(app, readiness.close, watch.stop, reader.close, publisher.close, later.close, redis.close, tracing.stop)
     return app
+
+
+def _publisher(settings: Settings, wanted: BrokerMap) -> Publisher:
+    """The gateway's, which applies the topology before it uses a new connection."""
+    declare = functools.partial(provision.declare_at, wanted=wanted, settings=settings)
+    return Publisher(
+        settings.address("gateway"),
+        timeout=settings.confirm_timeout,
+        on_open=declare if settings.apply_topology else None,
+        keys=settings.signing,
+    )
+
+
+def _later(settings: Settings) -> Publisher:
+    """For delayed tasks; it connects at the first of them, which waits for that."""
+    seconds = settings.confirm_timeout
+    return Publisher(settings.address("gateway"), timeout=seconds, connect_timeout=2 * seconds, keys=settings.signing)
 
 
 def _close_with(app: flask.Flask, *closers: Callable[[], None]) -> None:
@@ -101,3 +136,8 @@ def _close_with(app: flask.Flask, *closers: Callable[[], None]) -> None:
 
     app.extensions["close"] = close
     atexit.register(close)
+
+
+if __name__ == "__main__":
+    command = "gunicorn -c python:dispatch.gateway.gunicorn_conf 'app:create_app()'"
+    raise SystemExit(f"start the gateway with `{command}`, or everything with `make up`")

@@ -4,34 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import flask
+from flask import Response
 
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
 from dispatch.deadletters.bulk import BulkRedrives
 from dispatch.deadletters.service import DeadLetterService
+from dispatch.gateway.admission.allowance import Allowance
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.admission.readiness import Readiness
 from dispatch.gateway.contract import openapi
 from dispatch.gateway.errors import ErrorHandlers
-from dispatch.gateway.http import access_log as access
-from dispatch.gateway.http import context, unread_body
+from dispatch.gateway.http import access_log, context
+from dispatch.gateway.http.audit_trail import AuditTrail
 from dispatch.gateway.http.auth import Keyring
-from dispatch.gateway.http.long_poll import Slots
-from dispatch.gateway.http.operations import Operation, Spend, contracts, register
+from dispatch.gateway.http.context import Site
+from dispatch.gateway.http.direct import DirectOperations
+from dispatch.gateway.http.key_source import KeySource
+from dispatch.gateway.http.long_poll import WaitingRoom
+from dispatch.gateway.http.operations import Meter, Operation, contracts, endpoints, register
+from dispatch.gateway.http.reply import Reply
+from dispatch.gateway.server import unread_body
 from dispatch.gateway.submission import Submitter
+from dispatch.gateway.views import pages
+from dispatch.gateway.views.audit import AuditViews
 from dispatch.gateway.views.dead_letters import DeadLetterViews
 from dispatch.gateway.views.docs import DocsViews, serve_static
 from dispatch.gateway.views.health import HealthViews
+from dispatch.gateway.views.jobs import JobViews
 from dispatch.gateway.views.metrics import MetricViews
+from dispatch.gateway.views.pages import PageViews
 from dispatch.gateway.views.queues import QueueViews
+from dispatch.gateway.views.task_search import TaskSearchViews
 from dispatch.gateway.views.task_types import TaskTypeViews
 from dispatch.gateway.views.tasks import TaskViews
 from dispatch.gateway.views.workers import WorkerViews
+from dispatch.protocol import delays
+from dispatch.store.audit import AuditLog
 from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.task_counts import TaskCounts
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo
 from dispatch.tasktypes.ladders import Ladders
@@ -44,15 +59,19 @@ class Parts:
     """What the application is made of."""
 
     settings: Settings
+    keys: KeySource
     types: Mapping[str, TaskType]
     ladders: Ladders
     tasks: TaskStore
+    counts: Callable[[str | None], TaskCounts]  #: of a principal's tasks, or of all
     submitter: Submitter
     idempotency: IdempotencyKeys
     dead_letters: DeadLetterService
     bulk: BulkRedrives
+    audit: AuditLog
     guard: Guard
-    spend: Spend
+    meter: Meter
+    allowance: Callable[[str], Allowance]  #: whether a principal may submit a task
     readiness: Readiness
     queues: Callable[[], Sequence[QueueView]]
     workers: Callable[[], Sequence[WorkerInfo]]
@@ -60,13 +79,37 @@ class Parts:
 
 def operations() -> list[Operation]:
     """Every operation's contract."""
-    groups = (TaskViews, TaskTypeViews, DeadLetterViews, QueueViews, WorkerViews, HealthViews, MetricViews, DocsViews)
+    operators = (DeadLetterViews, JobViews, QueueViews, WorkerViews, AuditViews)
+    groups = (TaskViews, TaskSearchViews, TaskTypeViews, *operators, HealthViews, MetricViews, PageViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
 
 
 def document(types: Mapping[str, TaskType], *, keyed: bool = True) -> dict[str, Any]:
     """The OpenAPI document of the whole API; arguments as `openapi.document`."""
     return openapi.document(operations(), types, keyed=keyed)
+
+
+class Gateway(flask.Flask):
+    """The Flask application; frequent operations pass it by, where they can."""
+
+    def __init__(self, direct: DirectOperations) -> None:
+        super().__init__("dispatch.gateway", static_folder=None)
+        self._direct = direct
+
+    def carry_out(self, environ: Any, start_response: Any) -> Iterable[bytes] | None:
+        """Respond to a request without Flask, or return None where that can't be."""
+        if tracing.enabled():  # Flask begins the request's span
+            return None
+        return self._direct.carry_out(environ, start_response)
+
+    def wsgi_app(self, environ: Any, start_response: Any) -> Any:
+        """Respond to a request."""
+        response = self.carry_out(environ, start_response)
+        return super().wsgi_app(environ, start_response) if response is None else response
+
+    def make_response(self, rv: Any) -> Response:
+        """As Flask's, also of a `Reply`."""
+        return super().make_response(rv.response() if isinstance(rv, Reply) else rv)
 
 
 def build(parts: Parts) -> flask.Flask:
@@ -77,27 +120,38 @@ def build(parts: Parts) -> flask.Flask:
 
     Returns:
         The WSGI application.
-
-    Raises:
-        ConfigurationError: ``DISPATCH_API_KEYS`` has entries that are not usable.
     """
-    keyring = Keyring.from_settings(parts.settings)
-    app = flask.Flask("dispatch.gateway", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_body + 1  # see `validation.read_object`
-    app.url_map.merge_slashes = False  # never a redirect; see `context.refuse_doubled_slash`
-    app.config["TRACE_URL"] = parts.settings.trace_url
+    settings, pepper = parts.settings, parts.settings.api_key_pepper
+    keyring = Keyring(parts.keys, pepper.get_secret_value() if pepper else "")
+    site = Site(settings.trace_url, settings.max_body, settings.http_hsts, keyring.stands)
+    errors = ErrorHandlers(parts.guard, settings.idempotency_retry)
+    steps = (AuditTrail(parts.audit.add).finish, access_log.finish, unread_body.settle)
+    app = Gateway(direct := DirectOperations(site, errors.reply, steps))
+    app.url_map.merge_slashes = False  # never a redirect; see `context.refuse_other_slashes`
     if (recording := tracing.backend()) is not None:
         recording.instrument_app(app)  # first of all, so that its span is there when the context begins
-    app.before_request(context.begin)
-    app.before_request(context.refuse_doubled_slash)
-    app.after_request(unread_body.settle)  # the last: they run in reverse
-    app.after_request(access.finish)
-    ErrorHandlers(parts.guard, parts.settings.idempotency_retry).install(app)
+    app.before_request(functools.partial(context.begin_in_flask, site))
+    app.before_request(context.refuse_other_slashes)
+    app.after_request(functools.partial(_finished, steps))
+    app.teardown_request(context.end)
+    errors.install(app)
     docs = DocsViews()
-    register(app, [*_views(parts), docs], keyring, parts.spend)
+    for group in [*_views(parts), docs]:
+        for contract, endpoint in endpoints(group, keyring, parts.meter):
+            argument = register(app, contract, endpoint)
+            if contract.direct:
+                direct.add(contract, argument, endpoint)
     serve_static(app)
-    docs.describe(functools.partial(document, parts.types, keyed=bool(parts.settings.api_keys)))
+    pages.install(app)
+    docs.describe(functools.partial(document, parts.types, keyed=parts.keys.keyed))
     return app
+
+
+def _finished(steps: Sequence[Callable[[Response | Reply], None]], response: Response) -> Response:
+    """Runs after every request that Flask has carried out, failures included."""
+    for step in steps:
+        step(response)
+    return response
 
 
 def _views(parts: Parts) -> list[object]:
@@ -109,14 +163,21 @@ def _views(parts: Parts) -> list[object]:
             types=parts.types,
             idempotency=parts.idempotency,
             guard=parts.guard,
-            slots=Slots(settings.http_threads),
-            stream_slots=Slots(settings.http_threads),
+            room=WaitingRoom(settings.http_waits, settings.http_waits_per_principal),
+            allowance=parts.allowance,
             result_ttl=settings.result_ttl,
+            longest_delay=delays.longest(settings.delay_levels),
+        ),
+        TaskSearchViews(
+            parts.tasks, parts.counts, parts.types, sealing=settings.sealing, result_ttl=settings.result_ttl
         ),
         TaskTypeViews(parts.types, parts.ladders),
-        DeadLetterViews(parts.dead_letters, parts.bulk, parts.types),
+        DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),
+        JobViews(parts.bulk),
         QueueViews(parts.queues, parts.guard),
         WorkerViews(parts.workers),
+        AuditViews(parts.audit),
         HealthViews(parts.readiness),
         MetricViews(parts.types),
+        PageViews(),
     ]

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flask
-from flask import Response
 from werkzeug.exceptions import HTTPException
 
 from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
-from dispatch.errors import Nacked, NotSent, PublishError, StoreUnavailable, Unroutable
+from dispatch.errors import Nacked, NotSent, PublishError, StoreFull, StoreUnavailable, Unroutable
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.http import context, problems
 from dispatch.gateway.http.problems import Problem
+from dispatch.gateway.http.reply import Reply
 from dispatch.store.idempotency import KeyInProgress, KeyReused
 from dispatch.telemetry import logger
 
 log = logger(__name__)
 
 #: Seconds after which a repeat may find the server back.
-_BROKER_RETRY, _STORE_RETRY, _TOPOLOGY_RETRY = 2, 2, 10
+_BROKER_RETRY, _STORE_RETRY, _TOPOLOGY_RETRY, _FULL_RETRY = 2, 2, 10, 10
+
+_FULL = "The store is full; accepted tasks go on, new ones are refused until there is room."
 
 #: What Flask and Werkzeug raise, by status.
 _HTTP = {
@@ -42,22 +46,34 @@ class ErrorHandlers:
     def __init__(self, guard: Guard, idempotency_retry: float) -> None:
         self._guard = guard
         self._adopt_after = math.ceil(idempotency_retry)
+        self._translations: dict[type[Exception], Callable[[Any], Problem]] = {
+            PublishError: self.publish_problem,
+            StoreUnavailable: _store,
+            KeyInProgress: _in_progress,
+            KeyReused: lambda _: Problem("idempotency-key-reused"),
+            NoSuchDeadLetter: lambda _: Problem("task-not-found", "There is no dead letter of that task."),
+            TooLarge: lambda _: Problem("letter-too-large"),
+            NotDead: lambda exc: Problem("task-not-dead", state=exc.record.state.value),
+            HTTPException: _http,
+        }
 
     def install(self, app: flask.Flask) -> None:
-        """Register the handlers."""
-        app.register_error_handler(Problem, context.problem_response)
-        app.register_error_handler(PublishError, self._publish)
-        app.register_error_handler(StoreUnavailable, self._store)
-        app.register_error_handler(KeyInProgress, self._in_progress)
-        app.register_error_handler(KeyReused, self._reused)
-        app.register_error_handler(NoSuchDeadLetter, self._no_dead_letter)
-        app.register_error_handler(NotDead, self._not_dead)
-        app.register_error_handler(TooLarge, self._too_large)
-        app.register_error_handler(HTTPException, _http)
-        app.register_error_handler(Exception, _unforeseen)
+        """Have Flask respond to errors with problems."""
+        for kind in (HTTPException, Exception):
+            app.register_error_handler(kind, lambda exc: self.reply(exc).response())
 
-    def _publish(self, exc: PublishError) -> Response:
-        return context.problem_response(self.publish_problem(exc))
+    def reply(self, exc: Exception) -> Reply:
+        """The response to an error."""
+        return context.problem_reply(self.problem(exc))
+
+    def problem(self, exc: Exception) -> Problem:
+        """The problem that an error is to the client; an unforeseen one is logged."""
+        if isinstance(exc, Problem):
+            return exc
+        for kind, translate in self._translations.items():
+            if isinstance(exc, kind):
+                return translate(exc)
+        return _unforeseen(exc)
 
     def publish_problem(self, exc: PublishError) -> Problem:
         """The problem for a verdict of the broker."""
@@ -78,41 +94,28 @@ class ErrorHandlers:
         members = {"taskId": task_id, "statusUrl": f"/v1/tasks/{task_id}"} if task_id else {}
         return Problem("publish-unconfirmed", detail, retry_after=self._adopt_after, **members)
 
-    def _store(self, exc: StoreUnavailable) -> Response:
-        del exc  # its text may name hosts
-        return context.problem_response(Problem("store-unavailable", retry_after=_STORE_RETRY))
 
-    def _in_progress(self, exc: KeyInProgress) -> Response:
-        wait = max(1, math.ceil(exc.retry_after))
-        return context.problem_response(Problem("idempotency-key-in-progress", retry_after=wait))
-
-    def _reused(self, exc: KeyReused) -> Response:
-        del exc
-        return context.problem_response(Problem("idempotency-key-reused"))
-
-    def _no_dead_letter(self, exc: NoSuchDeadLetter) -> Response:
-        del exc
-        return context.problem_response(Problem("task-not-found", "There is no dead letter of that task."))
-
-    def _too_large(self, exc: TooLarge) -> Response:
-        del exc
-        return context.problem_response(Problem("letter-too-large"))
-
-    def _not_dead(self, exc: NotDead) -> Response:
-        return context.problem_response(Problem("task-not-dead", state=exc.record.state.value))
+def _store(exc: StoreUnavailable) -> Problem:
+    if isinstance(exc, StoreFull):
+        return Problem("store-unavailable", _FULL, retry_after=_FULL_RETRY)
+    return Problem("store-unavailable", retry_after=_STORE_RETRY)  # the text of any other may name hosts
 
 
-def _http(exc: HTTPException) -> Response:
+def _in_progress(exc: KeyInProgress) -> Problem:
+    return Problem("idempotency-key-in-progress", retry_after=max(1, math.ceil(exc.retry_after)))
+
+
+def _http(exc: HTTPException) -> Problem:
     """A problem for what the framework refused; with the framework's own headers, such as Allow."""
     status = exc.code or 500
     kept = {name: value for name, value in exc.get_headers() if name.lower() != "content-type"}
     slug = _HTTP.get(status)
     if slug is not None:
-        return context.problem_response(Problem(slug, headers=kept))
-    return context.problem_response(Problem(problems.plain(status), headers=kept))
+        return Problem(slug, headers=kept)
+    return Problem(problems.plain(status), headers=kept)
 
 
-def _unforeseen(exc: Exception) -> Response:
+def _unforeseen(exc: Exception) -> Problem:
     """A bug: logged with its trace, answered without it."""
     log.error("unforeseen error", exc_info=exc)
-    return context.problem_response(Problem("internal-error"))
+    return Problem("internal-error")

@@ -2,8 +2,9 @@
 
 Crash windows: see `dispatch.store.tasks`. What each failure leaves behind:
 
-- before the publish was written: REJECTED, the key is free, the task never runs;
-- nacked or returned: the same, and a copy that got through all the same finds CANCELLED at its claim;
+- before the publish was written, or returned: REJECTED, in no list, the key is free, the task never runs;
+- nacked: the same, and a copy that got through all the same (an operator's binding leads to a second queue, which took it)
+  finds CANCELLED at its claim;
 - no verdict, or Redis gone after the publish began: unknown. The record stays unpublished; a worker's claim, a
   repeat of the key, or the sweeper decides.
 """
@@ -18,12 +19,28 @@ from typing import Any
 from dispatch.broker.celery_producer import dispatch
 from dispatch.broker.publisher import Publisher
 from dispatch.crashpoints import reach
-from dispatch.errors import InDoubt, NotSent, PublishError, StoreError
-from dispatch.protocol import names
-from dispatch.protocol.ids import new_task_id
-from dispatch.protocol.message import ACCEPTED_AT, ATTEMPT, CYCLE, PRINCIPAL, REQUEST_ID, SEQ, TRACEPARENT, Message
+from dispatch.errors import InDoubt, NotSent, PublishError, StoreError, Unroutable
+from dispatch.protocol import labels, names
+from dispatch.protocol.copies import delayed_copy
+from dispatch.protocol.delays import whole_seconds
+from dispatch.protocol.ids import new_task_id, timestamp
+from dispatch.protocol.message import (
+    ACCEPTED_AT,
+    ATTEMPT,
+    CYCLE,
+    LABELS,
+    PRINCIPAL,
+    QUEUED_AT,
+    REQUEST_ID,
+    SEQ,
+    TRACEPARENT,
+    WAKES_AT,
+    Message,
+)
 from dispatch.protocol.record import ErrorInfo, Record, State
+from dispatch.protocol.sealing import UNSEALED, Sealing
 from dispatch.store.idempotency import IdempotencyKeys, KeyState, Reservation
+from dispatch.store.scripts import Rider
 from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
@@ -39,10 +56,13 @@ class Submission:
     principal: str
     type: TaskType
     payload: dict[str, Any]  #: JSON-ready, as validated
-    fingerprint: str  #: of the request; the same Idempotency-Key must come with the same one
+    fingerprint: str  #: of the request; the same Idempotency-Key must come with the same one; empty without one
     idempotency_key: str | None
     request_id: str
     traceparent: str
+    rider: Rider | None = None  #: goes along with the first command to Redis
+    wakes_at: int = 0  #: epoch milliseconds before which it does not run; 0: at once
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: see `dispatch.protocol.labels`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +82,9 @@ class Submitter:
         publisher: with confirms.
         celery_tasks: Celery's tasks by name, whose messages are published.
         ladders: of the task types.
+        sealing: of the messages' bodies.
+        later: with confirms, for delayed tasks: a broker without delay levels, or a user without the right to them, ends the
+            connection, with whatever is in flight on it.
     """
 
     def __init__(
@@ -71,12 +94,17 @@ class Submitter:
         publisher: Publisher,
         celery_tasks: Mapping[str, Any],
         ladders: Ladders,
+        *,
+        sealing: Sealing = UNSEALED,
+        later: Publisher | None = None,
     ) -> None:
+        self._later = later or publisher
         self._tasks = tasks
         self._idempotency = idempotency
         self._publisher = publisher
         self._celery_tasks = celery_tasks
         self._ladders = ladders
+        self._sealing = sealing
 
     def submit(self, submission: Submission) -> Accepted:
         """Accept a task.
@@ -110,14 +138,21 @@ class Submitter:
                 self._idempotency.release(submission.principal, submission.idempotency_key, task_id)
                 return self.submit(submission)
             if reservation.state is KeyState.ADOPT:
-                cut_off = self._tasks.get(task_id) is not None
+                begun = self._tasks.get(task_id)
+                cut_off = begun is not None
+                if begun is not None and begun.wakes_at:
+                    # Its delay began with the first request, whose copy may be in the delay levels.
+                    submission = dataclasses.replace(submission, wakes_at=begun.wakes_at)
         attempt = _Attempt(self, submission, task_id, cut_off=cut_off)
         self._publish(attempt)
         record = self._tasks.get(task_id) if attempt.adopted else None
         return Accepted(record or self._accepted_record(attempt), replayed=attempt.adopted)
 
     def _reserve(self, submission: Submission, key: str, task_id: str) -> Reservation:
-        return self._idempotency.reserve(submission.principal, key, submission.fingerprint, task_id)
+        delay = max(0.0, submission.wakes_at / 1_000 - time.time()) if submission.wakes_at else 0.0
+        return self._idempotency.reserve(
+            submission.principal, key, submission.fingerprint, task_id, submission.rider, delay=delay
+        )
 
     def _publish(self, attempt: _Attempt) -> None:
         task = self._celery_tasks[attempt.submission.type.name]
@@ -128,6 +163,7 @@ class Submitter:
                 task_id=attempt.task_id,
                 headers=attempt.headers,
                 send=attempt.persist_and_publish,
+                sealing=self._sealing,
             )
         except InDoubt as exc:
             exc.task_id = attempt.task_id
@@ -135,10 +171,10 @@ class Submitter:
         except PublishError as exc:
             self._refuse(attempt, exc)
         except StoreError as exc:
-            if not attempt.written:
+            if not attempt.written and not attempt.cut_off:
                 raise
-            # The publish was confirmed and could not be recorded: the client must not read that it failed.
-            doubt = InDoubt("the task was published, but Redis did not answer afterwards")
+            # This publish, or that of an earlier request with the key, may stand: the client must not read that it failed.
+            doubt = InDoubt("the task may have been published, but Redis did not answer")
             doubt.task_id = attempt.task_id
             raise doubt from exc
 
@@ -146,15 +182,18 @@ class Submitter:
         """Reject the record, unless a worker has claimed a copy all the same: then it was accepted."""
         assert attempt.message is not None  # noqa: S101 - a publish error comes after the message
         error = ErrorInfo(_slug(exc), str(exc), retryable=True)
+        key = attempt.submission.idempotency_key
+        # With a key another request may have gone on with the task id meanwhile, and its copy be stored.
+        certain = isinstance(exc, NotSent | Unroutable)
         try:
-            rejected = self._tasks.reject(
-                attempt.message, error=error, idempotency_key=attempt.submission.idempotency_key
+            refused = self._tasks.refuse(
+                attempt.message, error=error, idempotency_key=key, stored_nowhere=certain and key is None
             )
         except StoreError as gone:
             # Provably not stored, so it never runs; the sweeper writes that into the record.
             log.warning("record not rejected yet", task_id=attempt.task_id, reason=str(gone))
             raise exc from gone
-        if rejected:
+        if refused:
             raise exc
 
     def _accepted_record(self, attempt: _Attempt) -> Record:
@@ -165,7 +204,7 @@ class Submitter:
             task_id=attempt.task_id,
             type=submission.type.name,
             principal=submission.principal,
-            state=State.QUEUED,
+            state=attempt.state,
             cycle=0,
             seq=0,
             attempt=0,
@@ -173,9 +212,11 @@ class Submitter:
             revision=2,
             created_at=now,
             updated_at=now,
-            queue=names.WORK_QUEUE,
+            wakes_at=submission.wakes_at or None,
+            queue=attempt.queue,
             request_id=submission.request_id,
             traceparent=submission.traceparent,
+            labels=submission.labels,
         )
 
     # --- used by the attempt -------------------------------------------------------------------------
@@ -185,11 +226,12 @@ class Submitter:
             message,
             max_attempts=self._ladders.of(submission.type.name).attempts,
             idempotency_key=submission.idempotency_key,
+            rider=submission.rider if submission.idempotency_key is None else None,
         )
 
-    def send(self, message: Message, exchange: str, routing_key: str) -> float:
+    def send(self, message: Message, exchange: str, routing_key: str, *, later: bool) -> float:
         """Publish it; seconds until the confirm."""
-        took = self._publisher.publish(message, exchange, routing_key)
+        took = (self._later if later else self._publisher).publish(message, exchange, routing_key)
         metrics.CONFIRM.observe(took)
         return took
 
@@ -197,7 +239,6 @@ class Submitter:
         """Record the confirm."""
         return self._tasks.mark_published(
             message,
-            queue=names.WORK_QUEUE,
             max_attempts=self._ladders.of(submission.type.name).attempts,
             idempotency_key=submission.idempotency_key,
             **details,
@@ -209,12 +250,13 @@ class _Attempt:
 
     def __init__(self, submitter: Submitter, submission: Submission, task_id: str, *, cut_off: bool) -> None:
         self._submitter = submitter
-        self._cut_off = cut_off  #: an earlier request with this key got as far as the record: its copy may be under way
+        self.cut_off = cut_off  #: an earlier request with this key got as far as the record: its copy may be under way
         self.submission = submission
         self.task_id = task_id
         self.message: Message | None = None
         self.written = False  #: the publish began
         self.adopted = False  #: the record was there, from a request that was cut off after its publish
+        self.state, self.queue = State.QUEUED, names.WORK_QUEUE  #: where its copy is, once it is confirmed
         self.accepted_at = int(time.time() * 1_000)
         self.headers = {
             CYCLE: 0,
@@ -228,6 +270,10 @@ class _Attempt:
 
     def persist_and_publish(self, message: Message, exchange: str, routing_key: str) -> None:
         """Called by `apply_async` with the finished message."""
+        if self.submission.wakes_at:
+            message = message.with_headers(**{WAKES_AT: self.submission.wakes_at, QUEUED_AT: self.submission.wakes_at})
+        if given := self.submission.labels:  # after the template, which fits messages without
+            message = dataclasses.replace(message, headers={**message.headers, LABELS: labels.written(given)})
         self.message = message
         state = self._submitter.accept(message, self.submission)
         reach("submit.recorded")
@@ -235,23 +281,38 @@ class _Attempt:
             # A repeated key came after the sweeper: its copies are fenced off for good.
             raise NotSent("an earlier attempt with this key was given up; send the request again")
         self.written = True
+        if self.submission.wakes_at and (left := self._left()):
+            copy = delayed_copy(message, left)
+            self.state, self.queue = State.DELAYED, copy.queue
+            message, exchange, routing_key = copy.message, copy.exchange, copy.routing_key
         if state is State.SCHEDULED:
             confirm = round(self._send(message, exchange, routing_key) * 1_000, 3)
         else:  # a repeated key, and a worker has the task already
             self.adopted, confirm = True, None
         reach("submit.published")
         marked = self._submitter.mark(
-            message, self.submission, exchange=exchange, routingKey=routing_key, confirmMs=confirm
+            message,
+            self.submission,
+            queue=self.queue,
+            state=self.state,
+            exchange=exchange,
+            routingKey=routing_key,
+            confirmMs=confirm,
+            until=timestamp(self.submission.wakes_at) if self.state is State.DELAYED else None,
         )
         reach("submit.marked")
         if not marked:
             raise NotSent("it took too long: the sweeper had given the task up, it will not run")
 
+    def _left(self) -> int:
+        """Whole seconds of its delay that are left now: a repeated Idempotency-Key may come long after the first request."""
+        return whole_seconds(self.submission.wakes_at / 1_000 - time.time())
+
     def _send(self, message: Message, exchange: str, routing_key: str) -> float:
         try:
-            return self._submitter.send(message, exchange, routing_key)
+            return self._submitter.send(message, exchange, routing_key, later=self.state is State.DELAYED)
         except PublishError as exc:
-            if self._cut_off and not isinstance(exc, InDoubt):
+            if self.cut_off and not isinstance(exc, InDoubt):
                 # This copy was not stored; whether the earlier one was is as unknown as before.
                 raise InDoubt(str(exc)) from exc
             raise

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dispatch.background import Background
+from dispatch.errors import Trouble
 from dispatch.gateway.admission.guard import FRESH, Guard
 from dispatch.telemetry import logger, metrics
 
@@ -26,8 +27,8 @@ class Gauge(Protocol):
     def close(self) -> None:
         """Drop the connection; never raises."""
 
-    def reason(self, exc: Exception) -> str:
-        """What to log about an exception of `read`."""
+    def trouble(self, exc: Exception) -> Trouble:
+        """Why `read` failed."""
 
 
 class DepthReader(Background):
@@ -48,7 +49,7 @@ class DepthReader(Background):
         self._changed = threading.Condition()
         self._read_at: float | None = None
         self._failed_at: float | None = None
-        self.failure = ""  #: why the latest read failed, without a secret; empty when it did not
+        self.trouble: Trouble | None = None  #: why the latest read failed; None when it did not
 
     def close(self) -> None:
         """Stop reading."""
@@ -82,7 +83,7 @@ class DepthReader(Background):
         except Exception as exc:  # noqa: BLE001 - whatever it is, the guard opens
             self._gauge.close()
             metrics.REFUSING.set(self._guard.full())
-            self._log_turn(self._gauge.reason(exc))
+            self._log_turn(self._gauge.trouble(exc))
             with self._changed:
                 self._failed_at = started
                 self._changed.notify_all()
@@ -93,7 +94,7 @@ class DepthReader(Background):
         with self._changed:
             self._read_at = started
             self._changed.notify_all()
-        self._log_turn("")
+        self._log_turn(None)
         if self._guard.busy and started >= self._rate_due:
             self._rate_due = started + _RATE_EVERY
             self._guard.measured(self._rate())
@@ -102,13 +103,18 @@ class DepthReader(Background):
         """Drop the connection."""
         self._gauge.close()
 
-    def _log_turn(self, error: str) -> None:
+    def _log_turn(self, trouble: Trouble | None) -> None:
         """Log when an outage begins, has another reason, and ends, not every second of it."""
-        if error and error != self.failure:
-            log.warning("reading the work queue depth failed: the 429 guard admits all tasks", reason=error)
-        elif self.failure and not error:
+        if trouble is not None and trouble != self.trouble:
+            log.warning(
+                "reading the work queue depth failed: the 429 guard admits all tasks",
+                reason=trouble.reason,
+                where=trouble.where,
+                detail=trouble.detail or None,
+            )
+        elif self.trouble is not None and trouble is None:
             log.info("reading the work queue depth works again")
-        self.failure = error
+        self.trouble = trouble
 
 
 def _since(asked: float, at: float | None) -> bool:

@@ -3,16 +3,17 @@
 The request path only reads the latest `Reading`; `dispatch.gateway.admission.depth` takes one a second. With a stale
 reading the guard admits requests: while the broker is unreachable, the publish itself fails.
 
-The drain rate is the acknowledgement rate measured by RabbitMQ, if the management API returned it recently. Otherwise it
-is a lower bound from this process's counts: tasks accepted minus growth of the queue. (Messages that other gateways and
-retries added are not counted, so Retry-After is too long rather than too short; once every gateway rejects, the estimate
-is exact.)
+The drain rate is what this process saw leave the queue: tasks accepted minus growth of the queue, over the time in which there
+was something to leave. While the queue is over its limit every gateway rejects, so that is exact (but for what retries add);
+before, others add tasks, so it is a lower bound, and the acknowledgement rate of RabbitMQ comes first. A rate of 0 is none:
+RabbitMQ's may be of the idle time before a burst. Without any, Retry-After is as long as the queue has not been seen to drain.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import math
 import threading
 import time
@@ -24,7 +25,7 @@ FRESH = 5.0  #: seconds for which a reading is valid
 WINDOW = 15.0  #: seconds of readings used for the drain rate
 RATE_FRESH = 15.0  #: seconds for which a rate from RabbitMQ is valid; it measures every five
 SHORTEST, LONGEST = 1, 300  #: seconds: bounds of Retry-After
-UNMEASURED = 5  #: seconds: Retry-After while the drain rate is unknown
+UNMEASURED = 5  #: seconds: Retry-After while the drain rate is unknown, at first
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,34 +37,41 @@ class Reading:
     accepted: int = 0  #: tasks accepted by this process until then
 
 
-def drain_rate(readings: Sequence[Reading]) -> float | None:
-    """A lower bound of the messages a second that left the queue.
+def drain_rate(readings: Sequence[Reading], over: int = 0) -> float | None:
+    """A lower bound of the messages a second that left the queue while it was deep.
 
     Args:
         readings: oldest first.
+        over: ready messages; only what began with more is counted, since a queue that is empty shows no rate.
 
     Returns:
-        Accepted tasks minus growth, over the time between first and last; None when that is under a second.
+        Accepted tasks minus growth, over their time; None when that is under a second.
     """
-    if not readings or readings[-1].at - readings[0].at < 1:
+    deep = [(first, then) for first, then in itertools.pairwise(readings) if first.ready > over]
+    seconds = sum(then.at - first.at for first, then in deep)
+    if seconds < 1:
         return None
-    first, last = readings[0], readings[-1]
-    left = (last.accepted - first.accepted) - (last.ready - first.ready)
-    return max(0.0, left / (last.at - first.at))
+    return max(0.0, sum(_left(first, then) for first, then in deep) / seconds)
 
 
-def retry_after(excess: int, rate: float | None) -> int:
+def _left(first: Reading, then: Reading) -> int:
+    """How many messages left the queue between two readings, at least; negative when others filled it."""
+    return (then.accepted - first.accepted) - (then.ready - first.ready)
+
+
+def retry_after(excess: int, rate: float | None, stalled: float = 0.0) -> int:
     """Seconds until the excess has drained.
 
     Args:
         excess: messages over the limit.
-        rate: messages a second; None when it is not known.
+        rate: messages a second; 0 and None when it is not known.
+        stalled: seconds for which the queue has not been seen to drain.
 
     Returns:
         Whole seconds between `SHORTEST` and `LONGEST`.
     """
-    if rate is None:
-        return UNMEASURED
+    if not rate:
+        return min(max(math.ceil(stalled), UNMEASURED), LONGEST)
     excess = max(1, excess)
     if rate * LONGEST <= excess:
         return LONGEST
@@ -82,6 +90,7 @@ class Guard:
         self._lock = threading.Lock()
         self._readings: collections.deque[Reading] = collections.deque()
         self._accepted = 0
+        self._drained_at = 0.0  # `time.monotonic` seconds: something left the queue, or it was not over the limit
         self._measured: tuple[float, float] | None = None  # `time.monotonic` seconds, messages a second
 
     @property
@@ -103,7 +112,10 @@ class Guard:
         """
         at = time.monotonic() if at is None else at
         with self._lock:
-            self._readings.append(Reading(at, ready, self._accepted))
+            reading = Reading(at, ready, self._accepted)
+            if ready <= self._limit or not self._readings or _left(self._readings[-1], reading) > 0:
+                self._drained_at = at
+            self._readings.append(reading)
             while self._readings[0].at < at - WINDOW:
                 self._readings.popleft()
 
@@ -121,7 +133,7 @@ class Guard:
         """The 429 problem, for a reading over the limit or a rejection by the broker."""
         now = time.monotonic() if now is None else now
         reading = self._latest(now)
-        wait = retry_after(reading.ready - self._limit, self._rate(now)) if reading else UNMEASURED
+        wait = retry_after(reading.ready - self._limit, *self._drain(now)) if reading else UNMEASURED
         return Problem("queue-depth-exceeded", retry_after=wait)
 
     def _latest(self, now: float | None) -> Reading | None:
@@ -130,9 +142,10 @@ class Guard:
             reading = self._readings[-1] if self._readings else None
         return reading if reading is not None and now - reading.at <= FRESH else None
 
-    def _rate(self, now: float) -> float | None:
-        measured = self._measured
-        if measured is not None and now - measured[0] <= RATE_FRESH:
-            return measured[1]
+    def _drain(self, now: float) -> tuple[float | None, float]:
+        """Messages a second that leave the queue, if known; seconds since it was seen to drain."""
+        measured_at, measured = self._measured or (now, 0.0)
         with self._lock:
-            return drain_rate(list(self._readings))
+            readings, stalled = list(self._readings), now - self._drained_at
+        fresh = measured if now - measured_at <= RATE_FRESH else 0.0
+        return drain_rate(readings, over=self._limit) or fresh or drain_rate(readings), stalled

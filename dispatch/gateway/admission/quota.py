@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
+from collections.abc import Mapping
+from typing import Any
 
 from dispatch.config.groups import GatewaySettings
 from dispatch.errors import StoreError
+from dispatch.gateway.admission.allowance import FAR, REQUESTS
 from dispatch.gateway.http.problems import Problem
+from dispatch.store.client import RedisCommand
 from dispatch.store.scripts import RedisHandle
+from dispatch.store.usage import LATELY
+from dispatch.telemetry import metrics
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +49,32 @@ class Share:
         }
 
 
+class Counting:
+    """A request that is counted with another wait of its operation: `dispatch.gateway.http.context.Charge`.
+
+    Args:
+        quota: takes the answer.
+        principal: whose request it is.
+        command: counts it.
+        reads: it may still be refused.
+    """
+
+    __slots__ = ("_principal", "_quota", "_reads", "command", "headers", "sent")
+
+    def __init__(self, quota: Quota, principal: str, command: RedisCommand, *, reads: bool) -> None:
+        self._quota, self._principal, self._reads = quota, principal, reads
+        self.command = command
+        self.headers: Mapping[str, str] = {}
+        self.sent = False
+
+    def answered(self, answer: Any) -> None:
+        """Take the answer; raises `Problem` where the request is refused."""
+        share = self._quota.share(self._principal, answer)
+        self.headers = share.headers()
+        if self._reads:
+            refuse(share)
+
+
 class Quota:
     """Counts requests. Thread-safe.
 
@@ -53,8 +86,11 @@ class Quota:
     def __init__(self, redis: RedisHandle, settings: GatewaySettings) -> None:
         self._redis = redis
         self._limit, self._window = settings.rate_limit, settings.rate_window
+        self._noted: dict[
+            str, tuple[float, int]
+        ] = {}  # what was left, by principal; the time is that of `time.monotonic`
 
-    def spend(self, principal: str) -> dict[str, str]:
+    def spend(self, principal: str) -> Mapping[str, str]:
         """Count a request.
 
         Args:
@@ -66,17 +102,54 @@ class Quota:
         Raises:
             Problem: ``quota-exceeded``.
         """
-        share = self._share(principal) if self._limit else None
-        if share is None:
+        if not self._limit:
             return {}
-        if not share.taken:
-            raise Problem("quota-exceeded", retry_after=share.retry_after, headers=share.headers())
+        try:
+            (answer,) = self._redis.run(self._command(principal))
+        except StoreError:
+            return {}
+        share = self.share(principal, answer)
+        refuse(share)
         return share.headers()
 
-    def _share(self, principal: str) -> Share | None:
-        key, window = self._redis.keys.rate(principal), int(self._window * 1_000)
-        try:
-            (answer,) = self._redis.run(self._redis.script("spend_quota", [key], self._limit, window))
-        except StoreError:
+    def charge(self, principal: str, *, reads: bool) -> Counting | None:
+        """Count a request with another wait of its operation, where that can be.
+
+        Far from the quota, by what this process knows and all processes together can use up within a second, a request is carried
+        out whatever the answer is.
+
+        Args:
+            principal: of the request.
+            reads: it changes nothing, and may be refused after it was carried out.
+
+        Returns:
+            What counts it; None where it has to be counted first.
+        """
+        if not self._limit or not (reads or self._far(principal)):
             return None
-        return Share(self._limit, self._window, int(answer[1]) / 1_000, bool(answer[0]))
+        return Counting(self, principal, self._command(principal), reads=reads)
+
+    def share(self, principal: str, answer: Any) -> Share:
+        """The state of a quota by the answer of the script."""
+        share = Share(self._limit, self._window, int(answer[1]) / 1_000, bool(answer[0]))
+        self._noted[principal] = (time.monotonic(), share.left)
+        return share
+
+    def _far(self, principal: str) -> bool:
+        at, left = self._noted.get(principal, (-LATELY, 0))
+        return time.monotonic() - at < LATELY and left > max(self._limit // 4, FAR)
+
+    def _command(self, principal: str) -> RedisCommand:
+        key, window = self._redis.keys.rate(principal), int(self._window * 1_000)
+        return self._redis.script("spend_quota", [key], self._limit, window)
+
+
+def refuse(share: Share) -> None:
+    """Refuse a request that was beyond the quota.
+
+    Raises:
+        Problem: ``quota-exceeded``.
+    """
+    if not share.taken:
+        metrics.QUOTA_REFUSALS.inc(REQUESTS)
+        raise Problem("quota-exceeded", retry_after=share.retry_after, headers=share.headers(), quota=REQUESTS)

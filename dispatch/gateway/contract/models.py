@@ -6,12 +6,17 @@ these models, from which the OpenAPI document is generated. The suffix `Model` i
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import contextlib
+import datetime as dt
+import re
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
+from dispatch.protocol import labels, moments, request_ids
 from dispatch.protocol.record import State, Status
 
 MAX_NAME = 128  #: characters of a task type's or an error type's name
@@ -26,6 +31,47 @@ Moment = Annotated[
         pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
         json_schema_extra={"format": "date-time"},
         examples=["2026-11-24T02:36:00.000Z"],
+    ),
+]
+
+
+def _moment(value: Any) -> int:
+    return moments.millis(str(value))
+
+
+def _labels(value: dict[str, str]) -> dict[str, str]:
+    if not all(re.fullmatch(labels.KEY, key) and re.fullmatch(labels.VALUE, text) for key, text in value.items()):
+        text = (
+            "A label has a key of 1 to 63 of a-z, 0-9, '.', '_', '-', and a value of 1 to 63 visible ASCII characters"
+        )
+        raise PydanticCustomError("invalid_label", text)
+    return value
+
+
+#: A time in a query, as epoch milliseconds.
+SearchTime = Annotated[
+    int,
+    pydantic.BeforeValidator(_moment),
+    pydantic.WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-24T02:36:00Z"]}),
+]
+LabelPair = Annotated[str, Field(pattern=f"^{labels.KEY}={labels.VALUE}$")]
+Labels = Annotated[
+    dict[str, str],
+    pydantic.AfterValidator(_labels),
+    Field(
+        max_length=labels.MAX_LABELS,
+        json_schema_extra={
+            "propertyNames": {"pattern": f"^{labels.KEY}$"},
+            "additionalProperties": {"type": "string", "pattern": f"^{labels.VALUE}$"},
+        },
+        examples=[{"customer": "acme"}],
+    ),
+]
+Whose = Annotated[
+    Name | None,
+    Field(
+        description="Another principal's tasks, or `*` for those of all: needs the scope `tasks:read-all`. "
+        "Your own by default."
     ),
 ]
 
@@ -56,12 +102,47 @@ class NoBody(Body):
     """An empty object."""
 
 
+#: RFC 3339 (5.6); pydantic alone would also take a number, or a date without a time.
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+
+def _rfc_3339(value: Any) -> dt.datetime | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and _RFC_3339.fullmatch(value):
+        with contextlib.suppress(ValueError):  # no such day, hour or zone
+            return dt.datetime.fromisoformat(value.upper())
+    raise PydanticCustomError("rfc_3339", "Input should be a time with its zone, as in 2026-11-24T02:36:00Z")
+
+
+class SubmitOptions(Body):
+    """How to run a task (at most one of `delaySeconds` and `runAt`), and how to find it."""
+
+    delay_seconds: int | None = Field(
+        None,
+        ge=0,
+        description="Run it so many seconds after its acceptance at the earliest; up to 48 days, or less by `DISPATCH_DELAY_LEVELS`.",
+    )
+    run_at: Annotated[pydantic.AwareDatetime | None, pydantic.BeforeValidator(_rfc_3339)] = Field(
+        None, description="Run it at this time at the earliest: RFC 3339 with a zone, in the future."
+    )
+    labels: Labels = Field(
+        {}, description="By which the task is found: `GET /v1/tasks?label=customer=acme`. Not secret."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _one_time(self) -> Self:
+        if self.delay_seconds is not None and self.run_at is not None:
+            raise PydanticCustomError("two_times", "Only one of delaySeconds and runAt can be given")
+        return self
+
+
 class SubmitBody(Body):
     """A task to run."""
 
     type: Name
     payload: dict[str, Any]
-    options: NoBody = Field(NoBody(), description="How to run the task; there are no options yet.")
+    options: SubmitOptions = Field(SubmitOptions(), description="How to run the task, and how to find it.")
 
 
 class TaskQuery(Query):
@@ -70,8 +151,30 @@ class TaskQuery(Query):
     status: Status | None = None
     state: State | None = None
     type: Name | None = None
+    error_type: Name | None = Field(None, description="Of the last attempt that failed.")
+    request_id: Annotated[str, Field(pattern=f"^{request_ids.PATTERN}$")] | None = Field(
+        None, description="`X-Request-Id` of the submission."
+    )
+    label: list[LabelPair] = Field(
+        [],
+        max_length=labels.MAX_LABELS,
+        description="`key=value`; may be repeated: a task must have all of them.",
+        examples=[["customer=acme"]],
+    )
+    since: SearchTime | None = Field(
+        None,
+        description="Accepted at this time or later (a task for later: submitted for such a time): RFC 3339 with an offset.",
+    )
+    until: SearchTime | None = Field(None, description="Accepted before this time.")
+    principal: Whose = None
     limit: Limit = 50
     cursor: Cursor | None = None
+
+
+class StatsQuery(Query):
+    """Whose tasks to count."""
+
+    principal: Whose = None
 
 
 class DeadLetterQuery(Query):
@@ -79,6 +182,15 @@ class DeadLetterQuery(Query):
 
     type: Name | None = None
     error_type: Name | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class AuditQuery(Query):
+    """Which entries of the audit log to list."""
+
+    verb: Name | None = Field(None, description="An operationId, e.g. `redriveDeadLetter`.")
+    principal: Name | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
 
@@ -131,12 +243,17 @@ class TaskModel(_Base):
     max_attempts: int = Field(ge=0)
     cycle: int = Field(ge=0, description="Redrives so far.")
     next_attempt_at: Moment | None
-    queue: str | None = Field(description="The queue that holds its message.")
+    wakes_at: Moment | None = Field(description="In the state DELAYED: it does not run before.")
+    queue: str | None = Field(
+        description="The queue that holds its message; of a delayed task, the first one that does."
+    )
     progress: ProgressModel | None
     result: Any = Field(description="What the handler returned; null until SUCCESS.")
     error: TaskErrorModel | None = Field(description="Error of the last failed attempt.")
+    labels: dict[str, str] = Field(description="Given by `options.labels`.")
     request_id: str | None
     trace_id: str | None = Field(description="32 hex digits; the same through every hop.")
+    principal: str = Field("", description="Owner; only where the task is another principal's.")
     trace_url: str = Field("", description="Link to the trace; only where `DISPATCH_TRACE_URL` is set.")
     created_at: Moment
     updated_at: Moment
@@ -150,6 +267,44 @@ class TaskListModel(_Base):
 
     items: list[TaskModel]
     next: str | None = Field(description="`cursor` of the next page; null on the last.")
+
+
+class PayloadModel(_Base):
+    """The payload of a task, without its secrets."""
+
+    task_id: str
+    type: str
+    payload: Any = Field(
+        description="As submitted, with `[secret]` in place of secrets; null when the message cannot be decoded."
+    )
+    masked: list[str] = Field(description="JSON Pointers into `payload`: what is masked, wholly or in part.")
+
+
+class TypeCountsModel(_Base):
+    """The tasks of one type."""
+
+    type: str = Field(description="`(others)`: types with fewer tasks than 200 others.")
+    total: int
+    states: dict[str, int] = Field(description="Tasks by state.", examples=[{"QUEUED": 2, "SUCCEEDED": 40}])
+
+
+class ErrorCountModel(_Base):
+    """The dead letters of one error type."""
+
+    error_type: str
+    count: int
+
+
+class StatsModel(_Base):
+    """How many tasks there are."""
+
+    as_of: Moment = Field(description="When they were counted; half a minute ago at most.")
+    complete: bool = Field(description="False: there are too many to count; the newest ones were.")
+    counted: int = Field(description="Tasks that were counted.")
+    principal: str | None = Field(description="Whose; null: of all principals.")
+    states: dict[str, int] = Field(description="Tasks by state.", examples=[{"QUEUED": 2, "SUCCEEDED": 40}])
+    types: list[TypeCountsModel] = Field(description="The most tasks first.")
+    dead_letters: list[ErrorCountModel] = Field(description="What lies in the dead-letter queue, the most first.")
 
 
 class EventModel(_Base):
@@ -191,7 +346,7 @@ class DeadLetterModel(TaskModel):
     """A task whose message is in the dead-letter queue."""
 
     principal: str = Field(description="Owner of the task.")
-    dead_reason: str | None = Field(examples=["permanent", "retries-exhausted", "expired", "delivery_limit"])
+    dead_reason: str | None = Field(examples=["permanent", "retries-exhausted", "expired", "delivery-limit"])
 
 
 class DeadLetterDetailModel(DeadLetterModel):
@@ -210,10 +365,61 @@ class DeadLetterListModel(_Base):
 class BulkAnswerModel(_Base):
     """A bulk redrive."""
 
+    job_id: str | None = Field(description="By which it is stopped; null when nothing was requested.")
     matched: int = Field(description="Dead letters that match now, at most `limit`.")
     limit: int
     rate_per_second: float
     dry_run: bool
+
+
+class AuditEntryModel(_Base):
+    """What an operator did, or was refused."""
+
+    id: str = Field(examples=["1795487760000-0"])
+    at: Moment
+    principal: str = Field(
+        description="Id of the API key, `local`, or `cli:<OS user>`, with `/<name>` as given by `--as`."
+    )
+    key_id: str | None = Field(description="Which secret of the id: KEY of `dispatch keys list`.")
+    client: str | None = Field(description="Address of the peer, a proxy's included; the host name of a command.")
+    verb: str = Field(description="An operationId; commands use the same names.", examples=["redriveDeadLetter"])
+    target: str = Field(description="A task id, or what a filter matches.")
+    phase: Literal["begin", "end", "interrupted"] | None = Field(description="Of work on many dead letters.")
+    result: str = Field(description="`ok`, or why not: the slug of a problem, or the name of an error.")
+    request_id: str | None
+    details: dict[str, Any] = Field(description="Counts, e.g. `matched`, `sent`, `discarded`, `refused`.")
+
+
+class AuditListModel(_Base):
+    """One page of the audit log, newest first."""
+
+    items: list[AuditEntryModel]
+    next: str | None
+
+
+class JobFilterModel(_Base):
+    """Which dead letters a job redrives; null matches any."""
+
+    type: str | None
+    error_type: str | None
+
+
+class JobModel(_Base):
+    """A bulk redrive that is not done."""
+
+    job_id: str
+    verb: str = Field(description="`redrive`.")
+    filter: JobFilterModel
+    limit: int = Field(description="Dead letters at most; lower after an interruption.")
+    rate_per_second: float
+    requested_by: str = Field(description="The principal.")
+    created_at: Moment | None
+
+
+class JobListModel(_Base):
+    """The bulk redrives that are not done."""
+
+    items: list[JobModel]
 
 
 class QueueBindingModel(_Base):
@@ -232,10 +438,10 @@ class QueueGuardModel(_Base):
 
 
 class QueueModel(_Base):
-    """A queue as in RabbitMQ's management API. A number is null while RabbitMQ has no statistics."""
+    """A queue as in RabbitMQ's management API. A number is null of a queue that is not there, a rate until it is measured."""
 
     name: str
-    role: str = Field(description="`work`, `rung`, `lease`, `dead-tap`, `dead-letters` or `extra`.")
+    role: str = Field(description="`work`, `rung`, `lease`, `delay`, `dead-tap`, `dead-letters` or `extra`.")
     ready: int | None
     unacked: int | None
     total: int | None
@@ -268,7 +474,7 @@ class WorkerModel(_Base):
     host: str
     pid: int = Field(description="Process id of its main process.")
     version: str
-    processes: int = Field(description="Current number of child processes: tasks that can run at once.")
+    processes: int = Field(description="Current number of child processes, or of threads: tasks that can run at once.")
     active: int = Field(description="Tasks that are running.")
     reserved: int = Field(description="Unacknowledged deliveries, running ones included.")
     done: dict[str, int] = Field(description="Deliveries received since its start, by task type.")
@@ -310,6 +516,27 @@ class ProblemPageModel(_Base):
     status: int
     meaning: str
     remedy: str
+
+
+class ProblemPagesModel(_Base):
+    """Every problem type."""
+
+    items: list[ProblemPageModel]
+
+
+class LinkModel(_Base):
+    """A link to a part of the gateway."""
+
+    href: str
+    title: str
+
+
+class HomeModel(_Base):
+    """What answers here."""
+
+    name: str
+    version: str
+    links: list[LinkModel]
 
 
 class FieldErrorModel(_Base):

@@ -9,9 +9,10 @@ import pydantic
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 
 from dispatch import __version__
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import examples, models
 from dispatch.gateway.http import headers, problems
 from dispatch.gateway.http.operations import Operation, ResponseSpec
+from dispatch.protocol.record import State
 from dispatch.tasktypes.registry import TaskType
 
 _REF = "#/components/schemas/{model}"
@@ -60,12 +61,30 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
     "Cache-Control": {"description": "Always `private, no-cache`.", "required": True, "schema": _TEXT},
     "Preference-Applied": {"description": "`wait=N` when the preference was applied.", "schema": _TEXT},
     "RateLimit-Policy": {
-        "description": "With `DISPATCH_RATE_LIMIT`: requests (`q`) within seconds (`w`), as in the IETF's draft 10.",
+        "description": "The principal's quotas: `principal`, requests (`q`) within seconds (`w`); for a submission also `open-tasks`, `stored-bytes` and `dead-letters`. As in the IETF's draft 10.",
         "schema": _TEXT,
     },
-    "RateLimit": {"description": "Requests left (`r`); the quota is full again in `t` seconds.", "schema": _TEXT},
+    "RateLimit": {
+        "description": "What is left of each quota (`r`); that of requests is full again in `t` seconds.",
+        "schema": _TEXT,
+    },
     "WWW-Authenticate": {"description": "A Bearer challenge (RFC 6750).", "required": True, "schema": _TEXT},
 }
+
+#: Groups of operations.
+TAGS: Mapping[str, str] = {
+    "Tasks": "Submit tasks and follow them.",
+    "Task types": "What may be submitted.",
+    "Dead letters": "What failed for good: look at it, run it again, or discard it.",
+    "Queues": "What waits where.",
+    "Workers": "Which workers run.",
+    "Audit": "What operators did, and what was refused.",
+    "Health": "For probes and for monitoring; without an API key.",
+    "About": "Pages about the gateway and its API; without an API key.",
+}
+
+#: The component of what any operation may answer.
+_REFUSED = "refused"
 
 _QUOTA = ("RateLimit-Policy", "RateLimit")
 
@@ -88,6 +107,13 @@ class _Schemas(GenerateJsonSchema):
     def normalize_name(self, name: str) -> str:
         return super().normalize_name(name.removesuffix("Model"))
 
+    def enum_schema(self, schema: Any) -> JsonSchemaValue:
+        """Without the state that no task of this version reaches; workers know it, since a later version's may."""
+        described = super().enum_schema(schema)
+        if schema["cls"] is State:
+            described["enum"] = [state for state in described["enum"] if state != State.CANCELLED]
+        return described
+
     def field_title_should_be_set(self, schema: Any) -> bool:
         del schema
         return False
@@ -109,8 +135,9 @@ def document(operations: Iterable[Operation], types: Mapping[str, TaskType], *, 
     paths: dict[str, Any] = {}
     for contract in contracts:
         described = _operation(contract, refs)
-        if contract.scope:
-            described["security"] = [{"apiKey": []}] if keyed else [{"apiKey": []}, {}]
+        described["security"] = _security(contract, keyed=keyed)
+        if contract.body is models.SubmitBody:
+            described["requestBody"]["content"]["application/json"]["examples"] = examples.submissions(types)
         paths.setdefault(contract.path, {})[contract.method.lower()] = described
     return {
         "openapi": "3.1.0",
@@ -118,16 +145,22 @@ def document(operations: Iterable[Operation], types: Mapping[str, TaskType], *, 
             "title": "Robot Dispatch",
             "version": __version__,
             "description": _DESCRIPTION,
+            "contact": {"name": "The operators of this gateway"},
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(contract.tag for contract in contracts)],
+        "tags": [
+            {"name": tag, "description": TAGS[tag]} for tag in dict.fromkeys(contract.tag for contract in contracts)
+        ],
         "paths": paths,
         "components": {
             "schemas": schemas,
             "headers": dict(RESPONSE_HEADERS),
             "parameters": {name: {"name": name, "in": "header", **spec} for name, spec in REQUEST_HEADERS.items()},
-            "responses": {slug: _problem(kind, refs) for slug, kind in problems.KINDS.items()},
+            "responses": _used(
+                {_REFUSED: _refused(refs)} | {slug: _problem(kind, refs) for slug, kind in problems.KINDS.items()},
+                paths,
+            ),
             "securitySchemes": {
                 "apiKey": {
                     "type": "http",
@@ -141,6 +174,24 @@ def document(operations: Iterable[Operation], types: Mapping[str, TaskType], *, 
     }
 
 
+def _security(contract: Operation, *, keyed: bool) -> list[dict[str, list[str]]]:
+    """Empty where no key is needed: an absent member would mean the document's default."""
+    if contract.scope is None:
+        return []
+    return [{"apiKey": []}] if keyed else [{"apiKey": []}, {}]
+
+
+def _used(responses: dict[str, Any], paths: dict[str, Any]) -> dict[str, Any]:
+    """The components that an operation refers to; the others share a status, and are in its description."""
+    found = {
+        response.get("$ref", "").rpartition("/")[2]
+        for methods in paths.values()
+        for described in methods.values()
+        for response in described["responses"].values()
+    }
+    return {slug: response for slug, response in responses.items() if slug in found}
+
+
 def slugs(contract: Operation) -> list[str]:
     """Every problem of an operation: its own, and those implied by its scope, body and query.
 
@@ -152,7 +203,7 @@ def slugs(contract: Operation) -> list[str]:
     """
     result = [*contract.problems, "internal-error"]
     if contract.scope:
-        result += ["unauthenticated", "insufficient-scope", "quota-exceeded"]
+        result += ["unauthenticated", "insufficient-scope", "quota-exceeded", "keys-unavailable"]
     if contract.scope and not contract.path.startswith(("/v1/task-types", "/v1/queues")):
         result.append("store-unavailable")
     if contract.body:
@@ -186,15 +237,17 @@ def _schemas(contracts: Sequence[Operation], types: Mapping[str, TaskType]) -> t
 
 def _variants(envelope: dict[str, Any], name: str, types: Mapping[str, TaskType], refs: Refs) -> dict[str, Any]:
     """One submit body for each task type; `type` is the discriminator."""
+    components = examples.component_names(name, types)
     variants = {
-        f"{name}.{kind.name}": {
+        components[kind.name]: {
             **envelope,
+            "title": components[kind.name],
             "description": kind.summary,
             "properties": {**envelope["properties"], "type": {"const": kind.name}, "payload": refs[kind.payload]},
         }
         for kind in types.values()
     }
-    mapping = {kind.name: _REF.format(model=f"{name}.{kind.name}") for kind in types.values()}
+    mapping = {kind: _REF.format(model=component) for kind, component in components.items()}
     union = {
         "description": envelope.get("description", ""),
         "oneOf": [{"$ref": ref} for ref in mapping.values()],
@@ -208,15 +261,15 @@ def _operation(contract: Operation, refs: Refs) -> dict[str, Any]:
     result: dict[str, Any] = {"operationId": contract.id, "tags": [contract.tag], "summary": contract.summary}
     scope = f"Requires the scope `{contract.scope}`." if contract.scope else ""
     description = " ".join(filter(None, [contract.description, scope]))
-    if description:
-        result["description"] = description
+    result["description"] = description or f"{contract.summary}."
     result["parameters"] = _parameters(contract)
     if contract.body:
         content = {"application/json": {"schema": refs[contract.body]}}
         result["requestBody"] = {"required": contract.body_required, "content": content}
     always = ("X-Request-Id", *(_QUOTA if contract.scope else ()))
     success = {str(response.status): _response(response, refs, always) for response in contract.responses}
-    result["responses"] = success | _problems(contract, refs)
+    anywhere = {"4XX": {"$ref": f"#/components/responses/{_REFUSED}"}}
+    result["responses"] = success | _problems(contract, refs) | anywhere
     return result
 
 
@@ -294,6 +347,15 @@ def _several(shared: Sequence[str], refs: Refs) -> dict[str, Any]:
         "description": "\n".join(f"- `{kind.slug}`: {kind.title}." for kind in kinds),
         "headers": response_headers,
         "content": _content([kind.type for kind in kinds], refs),
+    }
+
+
+def _refused(refs: Refs) -> dict[str, Any]:
+    return {
+        "description": "The request was refused before its operation: its head or its framing is no valid HTTP (400), came "
+        "too slowly (408), or is too long (414, 431). The `type` is `about:blank`.",
+        "headers": {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}},
+        "content": {problems.MEDIA_TYPE: {"schema": refs[models.ProblemModel]}},
     }
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-import flask
-
-from dispatch.config import api_keys
-from dispatch.config.settings import PREFIX, Settings, is_loopback
-from dispatch.errors import ConfigurationError
-from dispatch.gateway.http.context import Principal
+from dispatch.config import api_keys, type_scopes
+from dispatch.config.settings import PREFIX, is_loopback
+from dispatch.gateway.http import context
+from dispatch.gateway.http.context import Principal, RequestContext
+from dispatch.gateway.http.key_source import KeySource
 from dispatch.gateway.http.problems import Problem
 from dispatch.telemetry import metrics
 
 _LOCAL_PRINCIPAL = Principal(api_keys.LOCAL, frozenset(api_keys.SCOPES))
 _NO_KEY = api_keys.ApiKey("unknown", "0" * 64, frozenset())
 _CHALLENGE = 'Bearer realm="robot-dispatch"'
+_INVALID = f'{_CHALLENGE}, error="invalid_token"'
 
 #: Why a request is refused with 401, as in metrics.
-MISSING, MALFORMED, UNKNOWN, PEER, HOST, ORIGIN, FORWARDED = REASONS = (
-    "missing", "malformed", "unknown", "peer", "host", "origin", "forwarded",
+MISSING, MALFORMED, UNKNOWN, EXPIRED, PEER, HOST, ORIGIN, FORWARDED = REASONS = (
+    "missing", "malformed", "unknown", "expired", "peer", "host", "origin", "forwarded",
 )  # fmt: skip
+
+#: Seconds after which a gateway that could not read its API keys may have read them.
+_KEYS_RETRY = 2
 
 #: Headers by which a proxy names the client that it serves, as names of the WSGI environment.
 _FORWARDING = frozenset({"HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP"})
@@ -38,37 +42,16 @@ _REFUSALS = {
 
 
 class Keyring:
-    """The configured API api_keys.
+    """Authenticates by the API keys of a source.
 
     Args:
-        entries: the API keys; without any, only loopback clients are authorised.
+        source: the API keys; without any, only loopback clients are authorised.
         pepper: key of their HMAC.
     """
 
-    def __init__(self, entries: tuple[api_keys.ApiKey, ...], pepper: str) -> None:
+    def __init__(self, source: KeySource, pepper: str) -> None:
+        self._source = source
         self._pepper = pepper
-        self._entries: dict[str, list[api_keys.ApiKey]] = {}
-        for entry in entries:
-            self._entries.setdefault(entry.id, []).append(entry)
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Keyring:
-        """Read ``DISPATCH_API_KEYS``.
-
-        Raises:
-            ConfigurationError: names each invalid entry by its position, never by its text.
-        """
-        entries: list[api_keys.ApiKey] = []
-        problems: list[str] = []
-        for number, text in enumerate(settings.api_keys, 1):
-            try:
-                entries.append(api_keys.parse(text))
-            except ValueError as exc:
-                problems.append(f"{PREFIX}API_KEYS: entry {number}: {exc}")
-        if problems:
-            raise ConfigurationError("\n".join(problems))
-        pepper = settings.api_key_pepper
-        return cls(tuple(entries), pepper.get_secret_value() if pepper else "")
 
     def authorise(self, scope: str) -> Principal:
         """Authenticate the current request and check its scope.
@@ -80,32 +63,82 @@ class Keyring:
             The principal.
 
         Raises:
-            Problem: 401 without a valid API key, 403 without the scope.
+            Problem: 401 without a valid API key, 403 without the scope, 503 while no API key is known.
         """
-        principal = self._authenticate() if self._entries else _local(flask.request.environ)
-        if scope not in principal.scopes:
-            challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
-            detail = f"The operation needs the scope {scope}."
-            raise Problem("insufficient-scope", detail, headers={"WWW-Authenticate": challenge})
+        request = context.current()
+        principal = self._authenticate(request) if self._source.keyed else _local(request.environ)
+        request.principal = principal  # of a refused request, too
+        if not type_scopes.permits(principal.scopes, scope):
+            raise insufficient(scope)
         return principal
 
-    def _authenticate(self) -> Principal:
-        header = flask.request.headers.get("Authorization")
+    def stands(self, principal: Principal, scope: str) -> bool:
+        """Whether a principal that `authorise` has returned for a scope would be authorised now."""
+        if not principal.key:
+            return not self._source.keyed
+        entry = self._source.stands(principal.key)
+        return entry is not None and type_scopes.permits(entry.scopes, scope)
+
+    def _authenticate(self, request: RequestContext) -> Principal:
+        header = request.header("HTTP_AUTHORIZATION")
         if header is None:
             raise _unauthenticated(MISSING)
         scheme, _, token = header.partition(" ")
         bearer = scheme.lower() == "bearer"
         entry = self._find(token.strip()) if bearer else None
+        if entry is None and not self._source.ready:
+            raise Problem("keys-unavailable", retry_after=_KEYS_RETRY)
         if entry is None:
-            raise _unauthenticated(UNKNOWN if bearer else MALFORMED, challenge=f'{_CHALLENGE}, error="invalid_token"')
-        return Principal(entry.id, entry.scopes)
+            raise _unauthenticated(UNKNOWN if bearer else MALFORMED, challenge=_INVALID)
+        if self._source.lapsed(entry):
+            raise _unauthenticated(EXPIRED, "The API key has expired.", challenge=_INVALID)
+        self._source.use(entry)
+        return Principal(entry.id, entry.scopes, entry.fingerprint)
 
     def _find(self, token: str) -> api_keys.ApiKey | None:
-        """The entry of an API key. An unknown id takes as long as a wrong secret, so timing reveals nothing."""
-        candidates = self._entries.get(api_keys.key_id(token) or "", [_NO_KEY])
+        """The entry of an API key.
+
+        One HMAC and one comparison for every token, whether its id exists, how many secrets it has, or whether it is an
+        API key at all: timing reveals nothing.
+        """
         digest = api_keys.digest(self._pepper, token)
-        matches = [entry for entry in candidates if hmac.compare_digest(entry.digest, digest)]
-        return matches[0] if matches else None
+        entry = self._source.find(digest) or _NO_KEY
+        right = hmac.compare_digest(entry.digest, digest)
+        return entry if right and entry.id == api_keys.key_id(token) else None
+
+
+def lapse() -> Callable[[], bool]:
+    """A check for the current request: whether its API key has been revoked, or lost the scope; call it repeatedly."""
+    request, principal = context.current(), context.principal()
+    stands, scope = request.site.stands, request.scope
+    return lambda: not stands(principal, scope)
+
+
+def still_authorised() -> None:
+    """After a wait.
+
+    Raises:
+        Problem: 401: the request's API key was revoked meanwhile, or lost the scope.
+    """
+    if lapse()():
+        raise _unauthenticated(UNKNOWN, challenge=_INVALID)
+
+
+def insufficient(scope: str) -> Problem:
+    """The 403 for a principal without a scope."""
+    challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+    detail = f"The operation needs the scope {scope}."
+    return Problem("insufficient-scope", detail, headers={"WWW-Authenticate": challenge})
+
+
+@functools.lru_cache(256)
+def _forwards(name: str) -> bool:
+    """Whether a name of the WSGI environment is a header of proxies."""
+    return name in _FORWARDING or name.startswith(_X_FORWARDED)
+
+
+#: Of the same few peers, request after request.
+_is_loopback = functools.lru_cache(256)(is_loopback)
 
 
 def _local(environ: Mapping[str, object]) -> Principal:
@@ -118,10 +151,10 @@ def _local(environ: Mapping[str, object]) -> Principal:
     host = str(environ.get("HTTP_HOST") or "localhost")
     own = f"{environ.get('wsgi.url_scheme')}://{host}"
     checks = {
-        PEER: is_loopback(peer),
-        HOST: is_loopback(_hostname(f"//{host}")),
+        PEER: _is_loopback(peer),
+        HOST: _is_loopback(_hostname(f"//{host}")),
         ORIGIN: str(environ.get("HTTP_ORIGIN", own)).lower() == own.lower(),
-        FORWARDED: not any(name in _FORWARDING or name.startswith(_X_FORWARDED) for name in environ),
+        FORWARDED: not any(map(_forwards, environ)),
     }
     for reason, passed in checks.items():
         if not passed:
@@ -135,6 +168,7 @@ def _unauthenticated(reason: str, detail: str | None = None, *, challenge: str =
     return Problem("unauthenticated", detail, headers={"WWW-Authenticate": challenge})
 
 
+@functools.lru_cache(256)
 def _hostname(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import secrets
+from collections.abc import Mapping
+
+from dispatch.protocol import request_ids
 
 #: Seconds: longest wait of a long poll (`Prefer: wait=N`).
 MAX_WAIT = 20
 
 MAX_IDEMPOTENCY_KEY = 255  #: characters
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _WAIT = re.compile(r'wait\s*=\s*(?:"(\d{1,9})"|(\d{1,9}))', re.IGNORECASE)
@@ -26,7 +27,7 @@ class InvalidIdempotencyKey(ValueError):
 
 def request_id(value: str | None) -> str:
     """The client's X-Request-Id if valid, a new id otherwise."""
-    return value if value is not None and _REQUEST_ID.fullmatch(value) else secrets.token_hex(16)
+    return value if value is not None and request_ids.is_valid(value) else request_ids.new()
 
 
 def idempotency_key(value: str | None) -> str | None:
@@ -69,6 +70,14 @@ def preferred_wait(value: str | None) -> int:
         if match:
             return min(int(match[1] or match[2]), MAX_WAIT)
     return 0
+
+
+def joined(first: Mapping[str, str], second: Mapping[str, str]) -> Mapping[str, str]:
+    """Headers whose values are lists, from two sources."""
+    if not second:
+        return first
+    names = dict.fromkeys([*first, *second])
+    return {name: ", ".join(each[name] for each in (first, second) if name in each) for name in names}
 
 
 def etag_matches(value: str | None, etag: str) -> bool:

@@ -1,6 +1,6 @@
 """An operation of the API: its contract beside its code.
 
-A view method carries an `Operation`. `register` makes a Flask route of it that checks the scope first, and
+A view method carries an `Operation`. `register` makes a Flask route of it, after the check of the scope, and
 `dispatch.gateway.contract.openapi` makes the document from the same data, so the two cannot differ.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 import flask
 import pydantic
@@ -18,11 +18,26 @@ from flask import Response
 
 from dispatch.gateway.http import context
 from dispatch.gateway.http.auth import Keyring
+from dispatch.gateway.http.context import Charge
+from dispatch.gateway.http.reply import Reply
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
-#: Counts a request of a principal; returns response headers or raises `Problem`: `dispatch.gateway.admission.quota.Quota.spend`.
-Spend = Callable[[str], Mapping[str, str]]
+
+class Meter(Protocol):
+    """Counts requests of principals; implemented by `dispatch.gateway.admission.quota`."""
+
+    def spend(self, principal: str) -> Mapping[str, str]:
+        """Count a request; returns response headers, or raises `Problem`."""
+
+    def charge(self, principal: str, *, reads: bool) -> Charge | None:
+        """What counts a request later, as a part of another wait; None where it has to be counted first.
+
+        Args:
+            principal: whose it is.
+            reads: the request changes nothing: it may be refused after it was carried out.
+        """
+
 
 _templates: dict[str, str] = {}
 
@@ -56,9 +71,11 @@ class Operation:
     query: type[pydantic.BaseModel] | None = None
     headers: tuple[str, ...] = ()  #: names in `dispatch.gateway.contract.openapi.REQUEST_HEADERS`
     problems: tuple[str, ...] = ()  #: slugs besides those that `openapi.slugs` adds
+    audited: bool = False  #: an operator's verb: each request has an entry in the audit log
+    direct: bool = False  #: frequent: carried out without Flask, where nothing of the request needs it
 
 
-View = TypeVar("View", bound=Callable[..., Response])
+View = TypeVar("View", bound=Callable[..., Response | Reply])
 
 
 def operation(contract: Operation) -> Callable[[View], View]:
@@ -79,22 +96,26 @@ def contracts(group: type) -> Iterator[tuple[str, Operation]]:
             yield name, contract
 
 
-def register(app: flask.Flask, views: Sequence[object], keyring: Keyring, spend: Spend) -> None:
-    """Add the routes to the application.
+def endpoints(group: object, keyring: Keyring, meter: Meter) -> Iterator[tuple[Operation, Callable[..., Any]]]:
+    """The operations of an object, each with what carries it out: the checks of its scope and of the quota, then the view.
 
     Args:
-        app: the application.
-        views: objects whose methods are decorated with `operation`.
+        group: its methods are decorated with `operation`.
         keyring: authorises requests to operations that have a scope.
-        spend: counts an authorised request; its headers are added to every response.
+        meter: counts an authorised request; its headers are added to every response.
     """
-    for group in views:
-        for name, contract in contracts(type(group)):
-            view = getattr(group, name)
-            rule = _PARAMETER.sub(lambda match: f"<{_snake(match[1])}>", contract.path)
-            endpoint = view if contract.scope is None else _authorised(view, contract.scope, keyring, spend)
-            _templates[contract.id] = contract.path
-            app.add_url_rule(rule, contract.id, endpoint, methods=[contract.method])
+    for name, contract in contracts(type(group)):
+        view = getattr(group, name)
+        yield contract, view if contract.scope is None else _authorised(view, contract, keyring, meter)
+
+
+def register(app: flask.Flask, contract: Operation, endpoint: Callable[..., Any]) -> str:
+    """Add the route of an operation to the application; returns the name of the endpoint's last argument, or an empty one."""
+    rule = _PARAMETER.sub(lambda match: f"<{_snake(match[1])}>", contract.path)
+    _templates[contract.id] = contract.path
+    app.add_url_rule(rule, contract.id, endpoint, methods=[contract.method])
+    names = _PARAMETER.findall(contract.path)
+    return _snake(names[-1]) if names else ""
 
 
 def template(endpoint: str) -> str | None:
@@ -102,15 +123,35 @@ def template(endpoint: str) -> str | None:
     return _templates.get(endpoint)
 
 
-def _authorised(view: Callable[..., Response], scope: str, keyring: Keyring, spend: Spend) -> Callable[..., Response]:
+def _authorised(view: Callable[..., Any], contract: Operation, keyring: Keyring, meter: Meter) -> Callable[..., Any]:
+    scope = contract.scope or ""
+
     @functools.wraps(view)
-    def endpoint(**arguments: Any) -> Response:
+    def endpoint(**arguments: Any) -> Any:
         request_context = context.current()
+        request_context.operation, request_context.scope = contract.id, scope
+        request_context.audited = contract.audited
         request_context.principal = keyring.authorise(scope)
-        request_context.quota = spend(request_context.principal.id)
-        return view(**arguments)
+        who = request_context.principal.id
+        charge = meter.charge(who, reads=contract.method == "GET") if contract.direct else None
+        if charge is None:
+            request_context.quota = meter.spend(who)
+            return view(**arguments)
+        request_context.charge = charge
+        try:
+            reply = view(**arguments)
+        except Exception:
+            request_context.quota = _counted(charge, meter, who)
+            raise
+        request_context.quota = _counted(charge, meter, who)
+        return reply
 
     return endpoint
+
+
+def _counted(charge: Charge, meter: Meter, principal: str) -> Mapping[str, str]:
+    """The headers of a request's quota. One that never came to Redis is counted here; a quota that is used up comes before all else."""
+    return charge.headers if charge.sent else meter.spend(principal)
 
 
 def _snake(name: str) -> str:

@@ -89,8 +89,9 @@ KINDS: Mapping[str, ProblemKind] = {
         ),
         ProblemKind(
             "quota-exceeded", 429, "Too many requests",
-            "The principal has used up its request quota.",
-            "Repeat after `Retry-After` seconds.",
+            "The principal has used up a quota, which `quota` names: `requests` within a time, `open-tasks` that have not ended, "
+            "`stored-bytes` of their messages and of those of dead letters, or `dead-letters`.",
+            "Repeat after `Retry-After` seconds; of dead letters, once an operator has redriven or discarded some.",
         ),
         ProblemKind(
             "queue-depth-exceeded", 429, "The work queue is full",
@@ -111,9 +112,9 @@ KINDS: Mapping[str, ProblemKind] = {
             "Read results within the retention time.",
         ),
         ProblemKind(
-            "task-terminal", 409, "The task has already ended",
-            "The operation requires a task that has not ended.",
-            "Read the task; no further action is needed.",
+            "payload-gone", 410, "The task's payload is gone",
+            "The task has ended for good, so nothing sends it again, and its payload has left the record.",
+            "Read the task: its result and its hops are kept for the time of the record.",
         ),
         ProblemKind(
             "task-not-dead", 409, "The task is not in the dead-letter queue",
@@ -124,6 +125,11 @@ KINDS: Mapping[str, ProblemKind] = {
             "letter-too-large", 409, "The dead letter is too large for workers",
             "The message was not published by this gateway; its body exists in RabbitMQ only and exceeds the workers' limit.",
             "Discard the dead letter.",
+        ),
+        ProblemKind(
+            "job-not-found", 404, "No such job",
+            "There is no bulk redrive with that id: it is done, was stopped, or never was.",
+            "Read `GET /v1/jobs`.",
         ),
         ProblemKind(
             "broker-unavailable", 503, "The message broker is not available",
@@ -143,14 +149,31 @@ KINDS: Mapping[str, ProblemKind] = {
         ),
         ProblemKind(
             "store-unavailable", 503, "The task store is not available",
-            "Redis is unreachable or did not respond in time. A task submitted with this request was not "
+            "Redis is unreachable, full, or did not respond in time. A task submitted with this request was not "
             "accepted and never runs.",
             "Repeat after `Retry-After` seconds, with the same Idempotency-Key.",
         ),
         ProblemKind(
             "stream-capacity", 503, "Too many event streams",
-            "The gateway serves its maximum number of event streams.",
+            "The gateway serves its maximum number of long polls and event streams, or the principal has its share of them.",
             "Poll the task with `Prefer: wait=20` instead, or repeat after `Retry-After` seconds.",
+        ),
+        ProblemKind(
+            "gateway-busy", 503, "Too many large bodies at the same time",
+            "The gateway process reads large bodies one at a time, and the request's turn did not come. The task was not accepted "
+            "and never runs.",
+            "Repeat after `Retry-After` seconds.",
+        ),
+        ProblemKind(
+            "too-many-jobs", 429, "Too many bulk redrives",
+            "As many bulk redrives wait for the workers as are stored at most.",
+            "Repeat when some are done, or stop some: `GET /v1/jobs`.",
+        ),
+        ProblemKind(
+            "keys-unavailable", 503, "The API keys are not available",
+            "The gateway process has not been able to read its file of API keys since it started, so it does not know whether "
+            "the request's API key is valid.",
+            "Repeat after `Retry-After` seconds; an operator must correct `DISPATCH_API_KEYS_FILE` (`/readyz` has the reason).",
         ),
         ProblemKind("not-found", 404, "No such resource", "No operation has this path.", "See `/docs`."),
         ProblemKind(

@@ -14,14 +14,17 @@ from dispatch.deadletters.service import DeadLetterService, NoSuchDeadLetter, wi
 from dispatch.errors import InDoubt
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import context, validation
-from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
+from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.protocol import ids
+from dispatch.protocol.audit import BEGIN, target_of
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.record import Record
+from dispatch.protocol.sealing import UNSEALED, SealError, Sealing
 from dispatch.tasktypes.registry import TaskType
 
+_JOBS_RETRY = 60  #: seconds after which a bulk redrive may be done
 _REPEAT = 2  #: seconds after which a redrive in doubt may be repeated
 
 
@@ -32,22 +35,30 @@ class DeadLetterViews:
         service: the operator's verbs.
         bulk: the bulk redrives that wait for a worker.
         types: the task types, whose models declare what is secret in a payload.
+        sealing: opens a sealed payload.
     """
 
-    def __init__(self, service: DeadLetterService, bulk: BulkRedrives, types: Mapping[str, TaskType]) -> None:
+    def __init__(
+        self,
+        service: DeadLetterService,
+        bulk: BulkRedrives,
+        types: Mapping[str, TaskType],
+        sealing: Sealing = UNSEALED,
+    ) -> None:
         self._service = service
         self._bulk = bulk
         self._types = types
+        self._sealing = sealing
 
     @operation(
         Operation(
-            "GET", "/v1/dead-letters", "listDeadLetters", "Dead letters", "List everybody's dead letters, newest first",
+            "GET", "/v1/dead-letters", "listDeadLetters", "Dead letters", "List all principals' dead letters, newest first",
             (ResponseSpec(200, "A page.", models.DeadLetterListModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             query=models.DeadLetterQuery,
         )
     )  # fmt: skip
-    def index(self) -> Response:
+    def index(self) -> Reply:
         """A page of dead letters."""
         query = validation.read_query(models.DeadLetterQuery)
         page = validation.page(
@@ -55,7 +66,7 @@ class DeadLetterViews:
                 DeadLetterFilter(query.type, query.error_type), limit=query.limit, cursor=query.cursor
             )
         )
-        return json_response({"items": [show(record) for record in page.items], "next": page.next})
+        return json_reply({"items": [show(record) for record in page.items], "next": page.next})
 
     @operation(
         Operation(
@@ -65,16 +76,17 @@ class DeadLetterViews:
             problems=("task-not-found",),
         )
     )  # fmt: skip
-    def get(self, task_id: str) -> Response:
+    def get(self, task_id: str) -> Reply:
         """One dead letter."""
         record = self._service.find(_checked(task_id))
-        return json_response({**show(record), "payload": payload_of(record, self._types)})
+        return json_reply({**show(record), "payload": payload_of(record, self._types, self._sealing)})
 
     @operation(
         Operation(
             "POST", "/v1/dead-letters/{taskId}/redrive", "redriveDeadLetter", "Dead letters", "Send a dead letter again",
             (ResponseSpec(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.TaskModel, ("Location",)),),
             scope=keys.DEADLETTERS_WRITE,
+            audited=True,
             body=models.NoBody, body_required=False,
             problems=(
                 "task-not-found", "task-not-dead", "letter-too-large", "broker-unavailable", "publish-unroutable", "publish-unconfirmed",
@@ -82,7 +94,7 @@ class DeadLetterViews:
             ),
         )
     )  # fmt: skip
-    def redrive(self, task_id: str) -> Response:
+    def redrive(self, task_id: str) -> Reply:
         """Send one again."""
         validation.parse(models.NoBody, validation.read_optional_object())
         try:
@@ -90,7 +102,7 @@ class DeadLetterViews:
         except InDoubt as exc:
             detail = "It is unknown whether the letter was sent. Repeating this is safe: one cycle runs once at most."
             raise Problem("publish-unconfirmed", detail, retry_after=_REPEAT, taskId=task_id) from exc
-        return json_response(body, 202, {"Location": body["statusUrl"]})
+        return json_reply(body, 202, {"Location": body["statusUrl"]})
 
     @operation(
         Operation(
@@ -100,28 +112,44 @@ class DeadLetterViews:
                 ResponseSpec(200, "A dry run: only counted.", models.BulkAnswerModel),
             ),
             scope=keys.DEADLETTERS_WRITE,
-            description="The request is stored, so that it goes on when a worker dies on the way.",
+            audited=True,
+            description="The request is stored, so that it goes on when a worker dies on the way, until it is done or stopped (`jobId`).",
             body=models.BulkRedriveBody,
+            problems=("too-many-jobs",),
         )
     )  # fmt: skip
-    def redrive_many(self) -> Response:
+    def redrive_many(self) -> Reply:
         """Count, or have the workers send many again."""
         order = validation.parse(models.BulkRedriveBody, validation.read_object())
         limit, rate = order.limit, order.rate_per_second
         bulk = BulkRedrive(
             DeadLetterFilter(order.filter.type, order.filter.error_type), limit, rate, context.principal().id
         )
+        audit = context.current()
+        audit.target = target_of(bulk.filter)
         matched = self._service.count(bulk.filter, most=limit)
-        if matched and not order.dry_run:
-            self._bulk.add(bulk)
-        answer = models.BulkAnswerModel(matched=matched, limit=limit, rate_per_second=rate, dry_run=order.dry_run)
-        return json_response(answer.model_dump(by_alias=True), 200 if order.dry_run else 202)
+        audit.details = {"matched": matched, "limit": limit, "ratePerSecond": rate, "dryRun": order.dry_run}
+        requested = bool(matched) and not order.dry_run
+        audit.idle = "" if requested else "dry-run" if order.dry_run else "no-match"
+        if requested:
+            if not self._bulk.add(bulk):
+                raise Problem("too-many-jobs", retry_after=_JOBS_RETRY)
+            audit.phase = BEGIN
+        answer = models.BulkAnswerModel(
+            job_id=bulk.id if requested else None,
+            matched=matched,
+            limit=limit,
+            rate_per_second=rate,
+            dry_run=order.dry_run,
+        )
+        return json_reply(answer.model_dump(by_alias=True), 200 if order.dry_run else 202)
 
     @operation(
         Operation(
             "DELETE", "/v1/dead-letters/{taskId}", "discardDeadLetter", "Dead letters", "Drop a dead letter",
             (ResponseSpec(204, "It is gone; the task's record stays for its time."),),
             scope=keys.DEADLETTERS_WRITE,
+            audited=True,
             problems=("task-not-found",),
         )
     )  # fmt: skip
@@ -136,18 +164,20 @@ def show(record: Record) -> dict[str, Any]:
     return {**context.task_json(record), "principal": record.principal, "deadReason": record.dead_reason}
 
 
-def payload_of(record: Record, types: Mapping[str, TaskType]) -> Any:
-    """What the client sent, from the recorded message, without its secrets; None when it can't be read (poison).
+def payload_of(record: Record, types: Mapping[str, TaskType], sealing: Sealing = UNSEALED) -> Any:
+    """What the client sent, from the recorded message, without its secrets; None when it can't be read (poison, no key).
 
     Args:
         record: a dead letter's.
         types: the task types; the secrets of an unknown type's payload are not known.
+        sealing: opens a sealed payload.
     """
     if record.message is None:
         return None
     try:
-        return without_secrets(json.loads(record.message.body), types.get(record.type))[0][0]
-    except (ValueError, LookupError, TypeError):
+        body = json.loads(sealing.open(record.message).body)
+        return without_secrets(body, types.get(record.type))[0][0]
+    except (ValueError, LookupError, TypeError, SealError):
         return None
 
 

@@ -1,9 +1,8 @@
-"""``/openapi.json``, ``/docs`` (offline: Swagger UI is part of this package) and ``/problems/{slug}``."""
+"""``/openapi.json`` and ``/docs`` (offline: Swagger UI is part of this package)."""
 
 from __future__ import annotations
 
 import functools
-import html
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -12,11 +11,7 @@ from typing import Any
 import flask
 from flask import Response
 
-from dispatch.gateway.contract import models
-from dispatch.gateway.http import problems
-from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
-from dispatch.gateway.http.problems import Problem, ProblemKind
 
 STATIC = pathlib.Path(__file__).parents[1] / "static"
 
@@ -34,18 +29,6 @@ _DOCS = """\
 <div id="ui"></div>
 <script src="/docs/swagger-ui/swagger-ui-bundle.js"></script>
 <script src="/docs/docs.js"></script>
-</html>
-"""
-
-_PROBLEM = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8"><title>{title}</title>
-<h1>{title}</h1>
-<p><code>{slug}</code>, HTTP status {status}</p>
-<h2>What happened</h2><p>{meaning}</p>
-<h2>What to do</h2><p>{remedy}</p>
-<p>All problems: {others}</p>
 </html>
 """
 
@@ -84,27 +67,6 @@ class DocsViews:
         """Swagger UI."""
         return Response(_DOCS, headers={**_CACHED, "Content-Security-Policy": _POLICY}, mimetype="text/html")
 
-    @operation(
-        Operation(
-            "GET", "/problems/{slug}", "getProblem", "About", "Explain a problem type",
-            (ResponseSpec(200, "The explanation; HTML for browsers.", models.ProblemPageModel),),
-            problems=("not-found",),
-        )
-    )  # fmt: skip
-    def problem(self, slug: str) -> Response:
-        """One problem type, explained."""
-        kind = problems.KINDS.get(slug)
-        if kind is None:
-            raise Problem("not-found", "There is no problem type with that slug.")
-        best = flask.request.accept_mimetypes.best_match(["application/json", "text/html"], "application/json")
-        more = {**_CACHED, "Vary": "Accept"}
-        if best == "text/html":
-            return Response(_page(kind), headers={**more, "Content-Security-Policy": _POLICY}, mimetype="text/html")
-        page = models.ProblemPageModel(
-            type=kind.type, title=kind.title, status=kind.status, meaning=kind.meaning, remedy=kind.remedy
-        )
-        return json_response(page.model_dump(by_alias=True), headers=more)
-
 
 def serve_static(app: flask.Flask) -> None:
     """Serve the vendored files under ``/docs/``."""
@@ -115,9 +77,3 @@ def serve_static(app: flask.Flask) -> None:
         return response
 
     app.add_url_rule("/docs/<path:name>", "static", static, methods=["GET"])
-
-
-def _page(kind: ProblemKind) -> str:
-    others = ", ".join(f'<a href="{other.type}">{other.slug}</a>' for other in problems.KINDS.values())
-    text = {name: html.escape(getattr(kind, name)) for name in ("slug", "title", "meaning", "remedy")}
-    return _PROBLEM.format(status=kind.status, others=others, **text)

@@ -58,9 +58,9 @@ def follow(tasks: TaskStore, record: Record, after: int, over: Callable[[], bool
             if record.state.terminal or time.monotonic() > end or over():
                 return
             changed = tasks.wait(record.task_id, record.revision, HEARTBEAT, over)
-            if changed is None:
+            if changed is None or over():
                 return
-            if changed.revision == record.revision and not over():
+            if changed.revision == record.revision:
                 yield ": keep-alive\n\n"
             record = changed
     except StoreError as exc:

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 import flask
 from flask import Response
 
-from dispatch.gateway.http import auth, protocol_errors, unread_body
+from dispatch.gateway.admission import allowance
+from dispatch.gateway.http import auth, long_poll
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
+from dispatch.gateway.server import connections, protocol_errors, unread_body
 from dispatch.telemetry import metrics
 
 
@@ -21,13 +23,22 @@ class MetricViews:
 
     def __init__(self, types: Iterable[str]) -> None:
         metrics.register_types(types)
-        metrics.CONFIRM.initialise()
+        for instrument in (metrics.CONFIRM, metrics.KEY_FILE_FAILING, metrics.AUDIT_LOST):
+            instrument.initialise()
         for reason in auth.REASONS:
             metrics.HTTP_UNAUTHENTICATED.initialise(reason)
         for status in protocol_errors.STATUSES:
             metrics.HTTP_REJECTED.initialise(status)
+        for reason in connections.REASONS:
+            metrics.HTTP_CUT.initialise(reason)
+        for kind in long_poll.KINDS:
+            metrics.HTTP_WAITING.set(0, kind)  # of the process that had this slot before
+        for place in (long_poll.Place.ROOM, long_poll.Place.SHARE):
+            metrics.HTTP_WAITS_REFUSED.initialise(place)
         for outcome in unread_body.OUTCOMES:
             metrics.HTTP_UNREAD_BODIES.initialise(outcome)
+        for quota in allowance.QUOTAS:
+            metrics.QUOTA_REFUSALS.initialise(quota)
         for name in types:
             metrics.ACCEPTED.initialise(name)
 

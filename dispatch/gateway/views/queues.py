@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flask import Response
-
 from dispatch.broker.management import ManagementUnavailable
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys as keys
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.contract import models
-from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
+from dispatch.gateway.http.reply import Reply, json_reply
 
 
 class QueueViews:
@@ -37,9 +35,9 @@ class QueueViews:
             problems=("broker-unavailable",),
         )
     )  # fmt: skip
-    def index(self) -> Response:
+    def index(self) -> Reply:
         """Every queue, in the map's order."""
-        return json_response({"items": [self._shown(queue) for queue in self._read()]})
+        return json_reply({"items": [self._shown(queue) for queue in self._read()]})
 
     @operation(
         Operation(
@@ -49,11 +47,11 @@ class QueueViews:
             problems=("not-found", "broker-unavailable"),
         )
     )  # fmt: skip
-    def get(self, name: str) -> Response:
+    def get(self, name: str) -> Reply:
         """One queue."""
         for queue in self._read():
             if queue.name == name:
-                return json_response(self._shown(queue))
+                return json_reply(self._shown(queue))
         raise Problem("not-found", "There is no queue of that name. See /v1/queues.")
 
     def _shown(self, queue: QueueView) -> dict[str, Any]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Response
-
 from dispatch.config import api_keys as keys
 from dispatch.gateway.contract import models
-from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
+from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.protocol import names
 from dispatch.protocol.retry import Ladder
 from dispatch.tasktypes.ladders import Ladders
@@ -38,9 +36,9 @@ class TaskTypeViews:
             scope=keys.TASKS_READ,
         )
     )  # fmt: skip
-    def index(self) -> Response:
+    def index(self) -> Reply:
         """Every task type, by name."""
-        return json_response({"items": list(self._shown.values())})
+        return json_reply({"items": list(self._shown.values())})
 
     @operation(
         Operation(
@@ -50,11 +48,11 @@ class TaskTypeViews:
             problems=("not-found",),
         )
     )  # fmt: skip
-    def get(self, name: str) -> Response:
+    def get(self, name: str) -> Reply:
         """One task type."""
         if name not in self._shown:
             raise Problem("not-found", "There is no task type of that name. See /v1/task-types.")
-        return json_response(self._shown[name])
+        return json_reply(self._shown[name])
 
 
 def describe(task_type: TaskType, ladder: Ladder) -> dict[str, Any]:

@@ -1,26 +1,29 @@
-"""``/v1/tasks``: submit, get, list, follow."""
+"""``/v1/tasks``: submit, get, follow."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import flask
+import orjson
 from flask import Response
 
-from dispatch.config import api_keys
+from dispatch.config import api_keys, type_scopes
 from dispatch.errors import InDoubt, PublishError, StoreError
+from dispatch.gateway.admission.allowance import Allowance
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.contract import models
-from dispatch.gateway.http import context, headers, jsonbody, long_poll, validation
-from dispatch.gateway.http.context import json_response
+from dispatch.gateway.http import auth, context, headers, heavy, jsonbody, long_poll, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
+from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.gateway.submission import Accepted, Submission, Submitter
-from dispatch.gateway.views import event_stream
-from dispatch.protocol import ids
-from dispatch.protocol.record import Record
+from dispatch.gateway.views import event_stream, later, task_access
+from dispatch.protocol.record import Record, State
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.registry import TaskType
@@ -28,8 +31,13 @@ from dispatch.telemetry import logger, metrics
 
 log = logger(__name__)
 
-#: Seconds after which a stream slot may be free.
+#: Seconds after which a place for a stream may be free.
 _STREAM_RETRY = 5
+
+_FULL = {
+    long_poll.Place.ROOM: "This process of the gateway serves its maximum number of long polls and event streams.",
+    long_poll.Place.SHARE: "This principal has its share of the long polls and event streams that a process of the gateway serves.",
+}
 
 
 class TaskViews:
@@ -41,9 +49,10 @@ class TaskViews:
         types: the task types by name.
         idempotency: looks Idempotency-Keys up, to recognise repeated requests.
         guard: the limit of the queue depth.
-        slots: limit of long polls.
-        stream_slots: limit of event streams.
+        room: places of long polls and event streams.
+        allowance: whether a principal may submit a task.
         result_ttl: seconds for which a record is retained after its end.
+        longest_delay: seconds for which a task can be delayed.
     """
 
     def __init__(
@@ -54,18 +63,20 @@ class TaskViews:
         types: Mapping[str, TaskType],
         idempotency: IdempotencyKeys,
         guard: Guard,
-        slots: long_poll.Slots,
-        stream_slots: long_poll.Slots,
+        room: long_poll.WaitingRoom,
+        allowance: Callable[[str], Allowance],
         result_ttl: float,
+        longest_delay: int,
     ) -> None:
         self._tasks = tasks
         self._submitter = submitter
         self._types = types
         self._idempotency = idempotency
         self._guard = guard
-        self._slots = slots
-        self._streams = stream_slots
+        self._room = room
+        self._allowance = allowance
         self._result_ttl = result_ttl
+        self._longest_delay = longest_delay
 
     @operation(
         Operation(
@@ -81,27 +92,29 @@ class TaskViews:
             "An `Idempotency-Key` makes a repeated request safe.",
             body=models.SubmitBody,
             headers=("Idempotency-Key",),
+            direct=True,
             problems=(
                 "invalid-idempotency-key", "idempotency-key-in-progress", "idempotency-key-reused", "unknown-task-type",
-                "queue-depth-exceeded", "broker-unavailable", "publish-unroutable", "publish-unconfirmed",
+                "queue-depth-exceeded", "gateway-busy", "broker-unavailable", "publish-unroutable", "publish-unconfirmed",
             ),
         )
     )  # fmt: skip
-    def submit(self) -> Response:
+    def submit(self) -> Reply:
         """Validate, admit and accept a task."""
         submission = self._read()
         self._admit(submission)
         accepted = self._accept(submission)
         record = accepted.record
         if not accepted.replayed:
-            self._guard.accepted()
+            if record.state is not State.DELAYED:
+                self._guard.accepted()
             metrics.ACCEPTED.inc(metrics.type_label(record.type))
         context.current().task_id = record.task_id
         body = context.task_json(record)
         more = {"Location": body["statusUrl"], "Retry-After": str(long_poll.retry_after(record) or 1)}
         if accepted.replayed:
             more["Idempotent-Replayed"] = "true"
-        return json_response(body, 202, more)
+        return json_reply(body, 202, more)
 
     @operation(
         Operation(
@@ -117,15 +130,16 @@ class TaskViews:
             description="`Prefer: wait=N` waits up to 20 s for the next change. A response without `Preference-Applied` did "
             "not wait, because too many requests do: poll again after `Retry-After` seconds.",
             headers=("Prefer", "If-None-Match"),
+            direct=True,
             problems=("task-not-found", "task-expired"),
         )
     )  # fmt: skip
-    def get(self, task_id: str) -> Response:
+    def get(self, task_id: str) -> Reply:
         """A task of the principal, now or at its next change."""
-        record = self._own(task_id)
-        known = flask.request.headers.get("If-None-Match")
+        request, record = context.current(), self._readable(task_id)
+        known = request.header("HTTP_IF_NONE_MATCH")
         more = {}
-        seconds = headers.preferred_wait(flask.request.headers.get("Prefer"))
+        seconds = headers.preferred_wait(request.header("HTTP_PREFER"))
         if seconds:
             record, applied = self._wait(record, known, seconds)
             more = {"Preference-Applied": f"wait={seconds}"} if applied else {}
@@ -135,33 +149,8 @@ class TaskViews:
         if delay is not None:
             more["Retry-After"] = str(delay)
         if headers.etag_matches(known, etag):
-            return Response(status=304, headers=more)
-        return json_response(context.task_json(record), headers=more)
-
-    @operation(
-        Operation(
-            "GET", "/v1/tasks", "listTasks", "Tasks", "List the principal's tasks, newest first",
-            (ResponseSpec(200, "A page.", models.TaskListModel, ("Cache-Control",)),),
-            scope=api_keys.TASKS_READ,
-            description="A page may have fewer items than `limit` although `next` is not null: with a filter, or when results are "
-            "large; a page ends after 1 MiB of them.",
-            query=models.TaskQuery,
-        )
-    )  # fmt: skip
-    def index(self) -> Response:
-        """A page of the principal's tasks."""
-        query = validation.read_query(models.TaskQuery)
-        page = validation.page(
-            lambda: self._tasks.list(
-                principal=context.principal().id,
-                status=query.status,
-                state=query.state,
-                type=query.type,
-                limit=query.limit,
-                cursor=query.cursor,
-            )
-        )
-        return json_response({"items": [context.task_json(record) for record in page.items], "next": page.next})
+            return Reply(status=304, headers=more)
+        return json_reply(task_access.shown(record), headers=more)
 
     @operation(
         Operation(
@@ -180,35 +169,56 @@ class TaskViews:
             problems=("task-not-found", "task-expired", "stream-capacity"),
         )
     )  # fmt: skip
-    def events(self, task_id: str) -> Response:
+    def events(self, task_id: str) -> Response | Reply:
         """The hops of a task of the principal."""
-        record = self._own(task_id)
+        record = self._readable(task_id)
         media_type = flask.request.accept_mimetypes.best_match(["application/json", event_stream.MEDIA_TYPE])
         return (
             self._stream(record)
             if media_type == event_stream.MEDIA_TYPE
-            else json_response(self._tasks.hops(record.task_id))
+            else json_reply(self._tasks.hops(record.task_id))
         )
 
     # --- the steps -------------------------------------------------------------------------------
     def _read(self) -> Submission:
         """Parse and validate the request; raises Problem."""
-        document = validation.read_object()
-        body = validation.parse(models.SubmitBody, document)
-        task_type = self._types.get(body.type) or self._unknown(body.type)
-        payload = validation.parse(task_type.payload, body.payload, "/payload")
+        raw = validation.read_body()
+        given = context.current().header("HTTP_IDEMPOTENCY_KEY")
+        task_type, payload, options, fingerprint = heavy.run(
+            len(raw), functools.partial(self._validate, raw, context.principal().scopes, keyed=given is not None)
+        )
         try:
-            key = headers.idempotency_key(flask.request.headers.get("Idempotency-Key"))
+            key = headers.idempotency_key(given)
         except headers.InvalidIdempotencyKey as exc:
             raise Problem("invalid-idempotency-key", str(exc)) from exc
         return Submission(
             principal=context.principal().id,
             type=task_type,
-            payload=payload.model_dump(mode="json", by_alias=True, exclude_unset=True),  # no defaults for absent fields
-            fingerprint=jsonbody.fingerprint("POST", {"type": body.type, "payload": body.payload}),
+            payload=payload,
+            fingerprint=fingerprint,
             idempotency_key=key,
             request_id=context.current().request_id,
             traceparent=context.current().traceparent,
+            rider=context.current().charge,
+            wakes_at=later.wakes_at(options, time.time(), self._longest_delay) if options else 0,
+            labels=options.labels if options else {},
+        )
+
+    def _validate(
+        self, raw: bytes, scopes: Collection[str], *, keyed: bool
+    ) -> tuple[TaskType, dict[str, Any], models.SubmitOptions | None, str]:
+        """A body's task type, payload, options if any, and with an Idempotency-Key its fingerprint; raises Problem. Pure."""
+        body = validation.parse(models.SubmitBody, validation.parse_object(raw), text=raw)
+        task_type = self._types.get(body.type) or self._unknown(body.type)
+        if not type_scopes.permits_type(scopes, api_keys.TASKS_WRITE, task_type.name):
+            raise auth.insufficient(f"{api_keys.TASKS_WRITE}:{task_type.name}")
+        payload = validation.parse(task_type.payload, body.payload, "/payload", text=orjson.dumps(body.payload))
+        options = body.options if body.options.model_fields_set else None
+        return (
+            task_type,
+            payload.model_dump(mode="json", by_alias=True, exclude_unset=True),  # no defaults for absent fields
+            options,
+            _fingerprint(body, options) if keyed else "",
         )
 
     def _unknown(self, name: str) -> TaskType:
@@ -218,13 +228,25 @@ class TaskViews:
         raise Problem("unknown-task-type", error.detail, errors=[error], nearest=nearest)
 
     def _admit(self, submission: Submission) -> None:
-        # "It never runs" would be a lie about a repeat of an accepted task: it is answered from its record.
-        if self._guard.full():
-            repeat = submission.idempotency_key is not None and self._idempotency.known(
-                submission.principal, submission.idempotency_key
-            )
-            if not repeat:
-                raise self._guard.refusal()
+        allowance = self._allowance(submission.principal)
+        context.current().allowance = allowance.headers
+        refusal = self._guard.refusal() if self._guard.full() else allowance.refusal
+        if submission.wakes_at and submission.wakes_at <= time.time() * 1_000:
+            refusal = later.past()
+        # "It never runs" would be a lie about a repeat of an accepted task: it is answered from its record, also when the time that
+        # it was submitted for has come meanwhile.
+        if refusal is not None and not self._repeats(submission):
+            raise refusal
+
+    def _repeats(self, submission: Submission) -> bool:
+        key = submission.idempotency_key
+        holder = None if key is None else self._idempotency.find(submission.principal, key)
+        if (
+            holder is None or not holder.confirmed
+        ):  # unconfirmed: in progress, or cut off after it may have been published
+            return holder is not None
+        record = self._tasks.get(holder.task_id)
+        return record is not None and record.state is not State.REJECTED  # otherwise this request makes a new task
 
     def _accept(self, submission: Submission) -> Accepted:
         try:
@@ -237,39 +259,49 @@ class TaskViews:
             raise InDoubt from exc
 
     def _wait(self, record: Record, known: str | None, seconds: int) -> tuple[Record, bool]:
-        """Wait for a change that the client has not seen; without a free slot return the record unchanged."""
+        """Wait for a change that the client has not seen; without a place to wait return the record unchanged."""
         changed_already = known is not None and not headers.etag_matches(known, long_poll.etag(record))
         if changed_already or record.state.terminal:
             return record, True
-        if not self._slots.acquire():
+        who = context.principal().id
+        if self._room.enter(who, long_poll.POLL) is not long_poll.Place.TAKEN:
             return record, False
         started = time.monotonic()
         try:
-            changed = self._tasks.wait(record.task_id, record.revision, seconds, long_poll.cancellation())
+            changed = self._tasks.wait(record.task_id, record.revision, seconds, self._cancellation())
         finally:
-            self._slots.release()
+            self._room.leave(who, long_poll.POLL)
             context.current().waited = time.monotonic() - started
+        auth.still_authorised()
         return changed or record, True
 
     def _stream(self, record: Record) -> Response:
         seen = event_stream.last_event(flask.request.headers.get("Last-Event-ID"))
         if record.state.terminal and seen and all(hop["seq"] <= seen for hop in self._tasks.hops(record.task_id)):
             return Response(status=204)
-        if not self._streams.acquire():
-            raise Problem("stream-capacity", retry_after=_STREAM_RETRY)
-        events = event_stream.follow(self._tasks, record, seen, long_poll.cancellation())
+        who = context.principal().id
+        place = self._room.enter(who, long_poll.STREAM)
+        if place is not long_poll.Place.TAKEN:
+            raise Problem("stream-capacity", _FULL[place], retry_after=_STREAM_RETRY)
+        events = event_stream.follow(self._tasks, record, seen, self._cancellation())
         response = Response(events, mimetype=event_stream.MEDIA_TYPE)
         response.headers["X-Accel-Buffering"] = "no"  # nginx would buffer events
-        response.call_on_close(self._streams.release)
+        response.call_on_close(functools.partial(self._room.leave, who, long_poll.STREAM))
         return response
 
-    def _own(self, task_id: str) -> Record:
-        """The principal's own task; a task of another principal is not found."""
-        context.current().task_id = task_id if ids.is_task_id(task_id) else None
-        record = self._tasks.get(task_id) if ids.is_task_id(task_id) else None
-        if record is not None and record.principal == context.principal().id:
-            return record
-        issued_at = ids.issued_at(task_id)
-        if record is None and issued_at is not None and issued_at < time.time() - self._result_ttl:
-            raise Problem("task-expired")
-        raise Problem("task-not-found")
+    def _cancellation(self) -> Callable[[], bool]:
+        """Whether the response is no longer needed, or its client may no longer have it."""
+        unneeded, lapsed = long_poll.cancellation(), auth.lapse()
+        return lambda: unneeded() or lapsed()
+
+    def _readable(self, task_id: str) -> Record:
+        """A task that the principal may read."""
+        read = functools.partial(self._tasks.get, rider=context.current().charge)
+        return task_access.find(read, task_id, self._result_ttl)
+
+
+def _fingerprint(body: models.SubmitBody, options: models.SubmitOptions | None) -> str:
+    """Without options as before there were any: a repeat that a newer gateway gets is the same request."""
+    given = options.model_dump(mode="json", by_alias=True, exclude_defaults=True) if options else {}
+    more = {"options": given} if given else {}
+    return jsonbody.fingerprint("POST", {"type": body.type, "payload": body.payload, **more})

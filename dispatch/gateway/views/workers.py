@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flask import Response
-
 from dispatch.config import api_keys as keys
 from dispatch.gateway.contract import models
-from dispatch.gateway.http.context import json_response
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
+from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.store.workers import WorkerInfo
 
 
@@ -31,6 +29,6 @@ class WorkerViews:
             description="A worker writes a heartbeat every 3 s; after 15 s of silence it is not listed any more.",
         )
     )  # fmt: skip
-    def index(self) -> Response:
+    def index(self) -> Reply:
         """Every worker."""
-        return json_response({"items": [worker.to_json() for worker in self._present()]})
+        return json_reply({"items": [worker.to_json() for worker in self._present()]})

@@ -1,5 +1,6 @@
 """The HTTP layer on a real RabbitMQ and a real Redis."""
 
+import contextlib
 import threading
 import time
 
@@ -8,6 +9,7 @@ from kombu import Connection
 
 import topology
 from dispatch.broker import provision
+from dispatch.broker.depth import ack_rate
 from dispatch.broker.management import Management
 from dispatch.gateway.admission.depth import DepthReader
 from dispatch.gateway.contract import models
@@ -117,7 +119,7 @@ def test_a_long_poll_without_a_change_ends_on_time(client):
     answer = client.get(task["statusUrl"], headers={"Prefer": "wait=1", "If-None-Match": f'"{task["revision"]}"'})
 
     assert answer.status_code == 304
-    assert 0.9 < time.monotonic() - began < 2.5
+    assert 0.9 < time.monotonic() - began < 5
 
 
 def test_a_dead_letter_is_shown_redriven_and_discarded(client, settings):
@@ -165,12 +167,19 @@ def test_a_bulk_redrive_is_done_by_the_workers(client, settings):
         again = eventually(
             lambda: [one for one in client.get("/v1/dead-letters").json["items"] if one["cycle"] == 1][2:], 30
         )
+        end, begin = eventually(lambda: client.get("/v1/audit").json["items"][1:] and _audit(client), 10)
 
+    assert (begin["phase"], begin["client"], begin["details"]["matched"]) == ("begin", "127.0.0.1", 3)
+    assert (end["phase"], end["result"], end["details"]) == ("end", "ok", {"sent": 3})
     assert (answer.status_code, answer.json["matched"]) == (202, 3)
     assert again[0]["taskId"] in ids
 
 
-def test_the_guard_shuts_over_the_limit_and_says_when_to_come_back(settings):
+def _audit(client):
+    return models.AuditListModel.model_validate(client.get("/v1/audit").json).model_dump()["items"]
+
+
+def test_the_guard_shuts_over_the_limit_and_answers_when_to_come_back(settings):
     with gateway(settings.model_copy(update={"queue_depth_limit": 2})) as client:
         for number in range(3):
             assert client.post("/v1/tasks", json=BODY, headers={"Idempotency-Key": str(number)}).status_code == 202
@@ -190,16 +199,92 @@ def _refused(client):
     return answer if answer.status_code == 429 and problem(answer, 429, "queue-depth-exceeded") else None
 
 
+def test_after_an_idle_time_a_burst_is_not_kept_away_for_the_longest_time(settings):
+    small = settings.model_copy(update={"queue_depth_limit": 100})
+    waits = []
+
+    def admitted():
+        answer = client.post("/v1/tasks", json=BODY)
+        waits.extend([int(answer.headers["Retry-After"])] if answer.status_code == 429 else [])
+        return answer.status_code == 202
+
+    with gateway(small) as client, _consumer(small) as taking:
+        assert admitted()
+        # RabbitMQ's statistics know an acknowledgement and have forgotten its rate: it is 0, and stays so in a burst.
+        eventually(lambda: ack_rate(small) == 0.0, 30, "the rate of an idle queue is 0")
+        taking.clear()
+        eventually(lambda: not all(admitted() for _ in range(200)), 30, "the queue is full")
+        taking.set()
+        eventually(admitted, 60, "it is not full any more")
+
+    assert max(waits) < 60
+
+
+@contextlib.contextmanager
+def _consumer(settings):
+    """Takes ten messages a second while the event that it returns is set."""
+    taking, over = threading.Event(), threading.Event()
+    taking.set()
+
+    def consume():
+        with channel(settings) as connection:
+            while not over.wait(0.1):
+                message = taking.is_set() and connection.default_channel.basic_get(names.WORK_QUEUE)
+                if message:
+                    connection.default_channel.basic_ack(message.delivery_tag)
+
+    thread = threading.Thread(target=consume)
+    thread.start()
+    try:
+        yield taking
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_the_brokers_own_limit_is_the_same_429(settings, monkeypatch):
     monkeypatch.setattr(DepthReader, "start", lambda _: None)  # the guard never learns the depth
     small = settings.model_copy(update={"queue_depth_limit": 2})
-    with gateway(small, ready=False) as client:
-        eventually(lambda: client.post("/v1/tasks", json=BODY).status_code == 202, 10)
-        refused = eventually(lambda: _refused(client), 10)
-        problem(refused, 429, "queue-depth-exceeded")
+    accepted = []
 
-        assert int(refused.headers["Retry-After"]) >= 1
-        assert [item["state"] for item in client.get("/v1/tasks?limit=1").json["items"]] == ["REJECTED"]
+    def post(key=None):
+        answer = client.post("/v1/tasks", json=BODY, headers={"Idempotency-Key": key} if key else {})
+        accepted.extend([answer.json["taskId"]] if answer.status_code == 202 else [])
+        return answer
+
+    def refused():
+        answer = post()
+        return answer if answer.status_code == 429 else None
+
+    with gateway(small, ready=False) as client:
+        eventually(lambda: post().status_code == 202, 10)
+        first, keyed = eventually(refused, 10), post("k")
+        with channel(settings) as connection:
+            connection.default_channel.queue_purge(names.WORK_QUEUE)
+        again = eventually(lambda: post("k").status_code == 202, 10, "the key of what was refused is free")
+        listed = [item["taskId"] for item in client.get("/v1/tasks?limit=200").json["items"]]
+
+        problem(first, 429, "queue-depth-exceeded")
+        problem(keyed, 429, "queue-depth-exceeded")
+        assert int(first.headers["Retry-After"]) >= 1
+        assert again
+        assert sorted(listed) == sorted(accepted)  # what was refused is no failed task
+
+
+def test_an_integer_may_be_written_as_every_json_number_that_is_one(client):
+    def failing(text):
+        body = f'{{"type": "echo", "payload": {{"message": "x", "failTimes": {text}}}}}'
+        return client.post("/v1/tasks", data=body, headers={"Content-Type": "application/json"})
+
+    accepted = [failing(text).status_code for text in ("1.0", "1e1", "-0.0", "0.0")]
+    refused = [failing(text).json["errors"][0]["pointer"] for text in ("1.5", "1e300", "9007199254740994.0")]
+
+    assert accepted == [202] * 4
+    assert refused == ["/payload/failTimes"] * 3
+    answer = client.post(
+        "/v1/dead-letters/redrive", data='{"dryRun": true, "limit": 5.0}', headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status_code, answer.json["limit"]) == (200, 5)
 
 
 def test_without_a_binding_the_task_is_refused_and_its_key_is_free(client, settings):

@@ -1,13 +1,17 @@
 """A principal's share of requests, counted in Redis for all gateway processes."""
 
+import contextlib
 import time
 
 import pytest
 
 from dispatch.gateway.admission.quota import Quota
 from dispatch.gateway.http.problems import Problem
+from dispatch.protocol.dead_letters import Reason
 from dispatch.store.scripts import RedisHandle
+from support.gateway_live import gateway
 from support.proxy import DOWN, Proxy
+from support.stores import Stores
 from support.waiting import eventually
 
 
@@ -43,10 +47,12 @@ def _spent(quota, principal):
 
 
 def test_without_a_limit_nothing_is_counted(settings):
-    assert Quota(RedisHandle(settings, timeout=1.0), settings).spend("ada") == {}
+    unlimited = settings.model_copy(update={"rate_limit": 0})
+
+    assert Quota(RedisHandle(unlimited, timeout=1.0), unlimited).spend("ada") == {}
 
 
-def test_without_redis_nobody_is_refused(limited):
+def test_without_redis_no_request_is_refused(limited):
     with Proxy.to(limited.redis_url.get_secret_value()) as proxy:
         silent = limited.model_copy(update={"redis_url": type(limited.redis_url)(proxy.url)})
         redis = RedisHandle(silent, timeout=silent.store_timeout)
@@ -60,3 +66,87 @@ def test_without_redis_nobody_is_refused(limited):
 
     assert answers == [{}] * 30
     assert took < 4  # the breaker fails the others at once
+
+
+def test_what_a_principal_holds_is_bounded_and_named_and_a_repeat_is_still_answered(settings):
+    few = settings.model_copy(update={"quota_open_tasks": 2, "quota_stored_bytes": 6_000, "quota_dead_letters": 1})
+    task = {"type": "echo", "payload": {"message": "x"}}
+    large = {"type": "echo", "payload": {"message": "x" * 6_000}}
+    with gateway(few) as http, contextlib.closing(Stores(few)) as stores:
+
+        def submit(body, key):
+            return http.post("/v1/tasks", json=body, headers={"Idempotency-Key": key})
+
+        first, second, third, repeat = (submit(task, key) for key in ("a", "b", "c", "b"))
+        for answer in (first, second):
+            message = stores.tasks.whole(answer.json["taskId"]).message
+            assert stores.tasks.usage.read("local").open
+            stores.dead_letters.record(message, reason=Reason.PERMANENT, max_attempts=4)
+        dead = submit(task, "d")
+        for answer in (first, second):
+            stores.dead_letters.discard(answer.json["taskId"], by="op")
+        accepted, heavy = submit(large, "e"), submit(task, "f")
+
+    assert [answer.status_code for answer in (first, second, third, repeat)] == [202, 202, 429, 202]
+    assert repeat.json["taskId"] == second.json["taskId"]
+    assert [answer.json["quota"] for answer in (third, dead, heavy)] == ["open-tasks", "dead-letters", "stored-bytes"]
+    assert (third.json["type"], third.json["limit"], third.json["used"]) == ("/problems/quota-exceeded", 2, 2)
+    assert accepted.status_code == 202
+    assert '"open-tasks";q=2' in first.headers["RateLimit-Policy"]
+    assert '"principal";q=30000;w=60' in first.headers["RateLimit-Policy"]
+    assert '"open-tasks";r=0' in third.headers["RateLimit"]
+
+
+TASK = {"type": "echo", "payload": {"message": "x"}}
+
+
+def left(answer):
+    """Requests that are left by the header."""
+    return int(answer.headers["RateLimit"].split(";r=")[1].split(";")[0])
+
+
+def test_every_request_counts_once_whether_it_is_carried_out_or_refused(settings):
+    """Far from the quota, and near it; a submission, a read, and what is refused before it comes to Redis."""
+    for most in (100_000, 100):
+        with gateway(settings.model_copy(update={"rate_limit": most, "rate_window": 86_400.0})) as http:
+            first = http.post("/v1/tasks", json=TASK)
+            path = first.json["statusUrl"]
+            answers = [
+                http.post("/v1/tasks", json=TASK),
+                http.post("/v1/tasks", json=TASK, headers={"Idempotency-Key": f"a{most}"}),
+                http.post("/v1/tasks", json=TASK, headers={"Idempotency-Key": f"a{most}"}),
+                http.post("/v1/tasks", json={}),
+                http.post("/v1/tasks", data="{"),
+                http.get(path),
+                http.get(path, headers={"If-None-Match": "*"}),
+                http.get(path, headers={"Prefer": "wait=0"}),
+                http.get("/v1/tasks/none"),
+                http.get("/v1/tasks/~"),
+            ]
+
+        assert [answer.status_code for answer in answers] == [202, 202, 202, 422, 415, 200, 304, 200, 404, 404]
+        assert [left(first) - left(answer) for answer in answers] == list(range(1, len(answers) + 1))
+
+
+def test_a_read_beyond_the_quota_is_refused_like_any_other_request(settings):
+    with gateway(settings.model_copy(update={"rate_limit": 2, "rate_window": 86_400.0})) as http:
+        path = http.post("/v1/tasks", json=TASK).json["statusUrl"]
+        answers = [http.get(path), http.get(path), http.get("/v1/tasks/~"), http.post("/v1/tasks", json={})]
+
+    assert [answer.status_code for answer in answers] == [200, 429, 429, 429]
+    assert [answer.json.get("quota") for answer in answers[1:]] == ["requests"] * 3
+    assert answers[1].headers["RateLimit"].startswith('"principal";r=0')
+
+
+def test_a_right_that_redis_lacks_for_counting_refuses_nothing(settings):
+    """As when the quota is read by itself: it protects other clients, not the system."""
+    limited = settings.model_copy(update={"rate_limit": 100_000, "rate_window": 60.0})
+    with gateway(limited) as http, contextlib.closing(Stores(limited)) as stores:
+        path = http.post("/v1/tasks", json=TASK).json["statusUrl"]
+        stores.redis.run(("SET", stores.redis.keys.rate("local"), "no number"))
+        answers = [http.get(path), http.post("/v1/tasks", json=TASK), http.get(path)]
+
+    assert [answer.status_code for answer in answers] == [200, 202, 200]
+    assert all(
+        "RateLimit" not in answer.headers or "principal" not in answer.headers["RateLimit"] for answer in answers
+    )

@@ -148,7 +148,7 @@ def test_a_body_that_does_not_come_is_answered_with_a_close(port):
     assert scraped(port, "robot_http_unread_bodies_total", outcome="closed") == closed + 1
 
 
-def test_connections_that_clients_keep_open_after_a_close_delay_nobody(port):
+def test_connections_that_clients_keep_open_after_a_close_delay_no_other_client(port):
     with contextlib.ExitStack() as stack:
         for _ in range(20):
             connection = stack.enter_context(connected(port))
@@ -229,7 +229,7 @@ def test_half_a_head_is_408_after_its_time(port, data):
     assert HEAD - 0.1 <= time.monotonic() - began < HEAD + 3
 
 
-def test_a_hundred_half_heads_stop_nobody_for_longer_than_their_time(port):
+def test_a_hundred_half_heads_stop_other_clients_no_longer_than_their_time(port):
     with contextlib.ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(connected(port)).sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n")

@@ -1,4 +1,4 @@
-"""A principal's share of requests: what its answers say. How it is counted: `integration/gateway/test_quota.py`."""
+"""A principal's share of requests: what its answers have. How it is counted: `integration/gateway/test_quota.py`."""
 
 import pytest
 
@@ -24,9 +24,9 @@ def test_the_headers_are_the_drafts():
     }
 
 
-def test_each_answer_of_the_api_says_what_is_left_and_the_open_ones_count_nothing():
+def test_each_answer_of_the_api_has_what_is_left_and_the_open_ones_count_nothing():
     asked = []
-    client = World(spend=lambda who: asked.append(who) or {"RateLimit": '"principal";r=1;t=1'}).client()
+    client = World(spend=lambda principal: asked.append(principal) or {"RateLimit": '"principal";r=1;t=1'}).client()
 
     assert client.get("/v1/task-types").headers["RateLimit"] == '"principal";r=1;t=1'
     assert client.get("/v1/tasks/nonsense").headers["RateLimit"] == '"principal";r=1;t=1'

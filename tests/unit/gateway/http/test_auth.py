@@ -8,7 +8,7 @@ from dispatch.config import api_keys as keys
 from dispatch.config import settings
 from dispatch.errors import ConfigurationError
 from dispatch.gateway.http import auth
-from dispatch.gateway.http.auth import Keyring
+from dispatch.gateway.http.key_source import KeySource
 from dispatch.telemetry import metrics
 from support.cases import each
 from support.gateway_fakes import FakeTasks, World, problem, record
@@ -38,7 +38,7 @@ def test_an_entry_survives_the_configuration():
 
 
 @each("name", ["", "a_b", "A", "-a", "a-", "x" * 33, "a b"])
-def test_an_id_that_could_not_be_told_from_the_secret_is_refused(name):
+def test_an_id_that_could_not_be_separated_from_the_secret_is_refused(name):
     with pytest.raises(ValueError, match="id"):
         keys.token(name, keys.new_secret())
 
@@ -65,7 +65,7 @@ def test_every_malformed_entry_is_reported_at_once_without_its_text():
     entries = ("hunter2", made("a", keys.TASKS_READ)[1], f"b:{'a' * 64}:tasks:fly")
 
     with pytest.raises(ConfigurationError) as caught:
-        Keyring.from_settings(settings.load({}, api_keys=entries, api_key_pepper=PEPPER))
+        KeySource.from_settings(settings.load({}, api_keys=entries, api_key_pepper=PEPPER))
 
     lines = str(caught.value).splitlines()
     assert [line.split(": ")[1] for line in lines] == ["entry 1", "entry 3"]
@@ -92,6 +92,22 @@ def test_a_key_opens_what_its_scopes_allow():
         refused.headers["WWW-Authenticate"]
         == 'Bearer realm="robot-dispatch", error="insufficient_scope", scope="tasks:write"'
     )
+
+
+def test_a_key_whose_scope_names_types_submits_those_and_no_other():
+    key, entry = made("shop", keys.TASKS_READ, "tasks:write:robot.*")
+    client = world(entry).client()
+
+    def submit(type):
+        return client.post("/v1/tasks", json={"type": type, "payload": {}}, headers=bearer(key))
+
+    refused = submit("greet")
+
+    assert "insufficient" not in submit("robot.tidy").text
+    assert "scope tasks:write:greet" in problem(refused, 403, "insufficient-scope")["detail"]
+    assert refused.headers["WWW-Authenticate"].endswith('scope="tasks:write:greet"')
+    problem(submit("nope"), 422, "unknown-task-type")
+    assert keys.parse(entry).scopes == {keys.TASKS_READ, "tasks:write:robot.*"}
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

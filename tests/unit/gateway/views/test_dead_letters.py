@@ -155,7 +155,10 @@ def test_a_bulk_redrive_is_handed_to_the_workers(client, world):
         "/v1/dead-letters/redrive", json={"filter": {"errorType": "x"}, "limit": 5, "ratePerSecond": 2}
     )
 
-    assert (answer.status_code, answer.json) == (202, {"matched": 5, "limit": 5, "ratePerSecond": 2.0, "dryRun": False})
+    (job,) = world.dead_letters.jobs
+
+    assert answer.status_code == 202
+    assert answer.json == {"jobId": job.id, "matched": 5, "limit": 5, "ratePerSecond": 2.0, "dryRun": False}
     assert world.dead_letters.asked == [
         (DeadLetterFilter(error_type="x"), 5),
         BulkRedrive(DeadLetterFilter(error_type="x"), 5, 2.0, "local"),
@@ -166,6 +169,7 @@ def test_a_dry_run_only_counts(client, world):
     answer = client.post("/v1/dead-letters/redrive", json={"dryRun": True})
 
     assert (answer.status_code, answer.json["matched"], answer.json["dryRun"]) == (200, 7, True)
+    assert answer.json["jobId"] is None
     assert world.dead_letters.asked == [(DeadLetterFilter(), 100)]
 
 

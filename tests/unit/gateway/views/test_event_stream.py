@@ -114,7 +114,7 @@ def test_streams_are_few_and_leave_their_place():
             go.wait(5)
             return super().wait(task_id, revision, seconds, over)
 
-    app = World(tasks=Slow(one, "succeeded", "x"), options={"http_threads": "4"}).app()
+    app = World(tasks=Slow(one, "succeeded", "x"), options={"http_waits": "1"}).app()
     path = f"/v1/tasks/{one.task_id}/events"
     first = threading.Thread(target=lambda: app.test_client().get(path, headers=STREAM, buffered=True))
     first.start()
@@ -130,7 +130,7 @@ def test_streams_are_few_and_leave_their_place():
 
 def test_a_head_request_keeps_no_place():
     one = record(state=State.QUEUED)
-    client = World(tasks=Tasks(one, "succeeded"), options={"http_threads": "4"}).client()
+    client = World(tasks=Tasks(one, "succeeded"), options={"http_waits": "1"}).client()
     path = f"/v1/tasks/{one.task_id}/events"
 
     assert {client.head(path, headers=STREAM, buffered=True).status_code for _ in range(3)} == {200}

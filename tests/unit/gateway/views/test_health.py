@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from dispatch.errors import StoreUnavailable
+from dispatch.errors import StoreUnavailable, Trouble
 from dispatch.gateway.admission import readiness
 from dispatch.gateway.admission import readiness as health
 from dispatch.gateway.contract import models
@@ -86,11 +86,11 @@ def test_the_verdict_is_remembered_for_a_moment():
 
 
 class Asked:
-    """Answers whatever it is told to."""
+    """Gives the answer that it was made with."""
 
     def __init__(self, answer):
         self.answer = answer
-        self.failure = self.refusal = ""
+        self.trouble = None
 
     def probe(self, timeout):
         assert timeout <= 0.5
@@ -107,7 +107,7 @@ class Asked:
 
 @pytest.mark.parametrize(
     ("probe", "ready", "wrong"),
-    [(True, True, None), (False, True, "depth"), (True, False, "accepts no messages"), (False, False, "depth")],
+    [(True, True, None), (False, True, "depth"), (True, False, "RabbitMQ: it accepts no"), (False, False, "depth")],
 )
 def test_the_broker_must_answer_and_take_messages(probe, ready, wrong):
     found = readiness.broker_check(Asked(probe), Asked(ready))()
@@ -116,23 +116,19 @@ def test_the_broker_must_answer_and_take_messages(probe, ready, wrong):
     assert wrong is None or wrong in found
 
 
-def test_the_reason_is_added_where_it_is_known_without_the_host():
-    refused = Asked(answer=False)
-    refused.failure = refused.refusal = (
-        "its certificate was refused: Hostname mismatch, certificate is not valid for 'h1'"
-    )
-    half = Asked(answer=True)
-    half.refusal = refused.refusal
-    half.ready = lambda: False
-    store = StoreUnavailable()
-    store.refusal = "its certificate was refused: certificate has expired"
+def test_anyone_reads_the_kind_of_trouble_and_neither_address_nor_user_nor_the_servers_words():
+    def asked(server):
+        answer = Asked(answer=False)
+        answer.trouble = Trouble(server, "it does not accept this user and password", "ada@h1:5672/v", "hunter2")
+        return answer
 
-    assert readiness.broker_check(refused, refused)().endswith(
-        "in time: its certificate was refused: Hostname mismatch"
-    )
-    assert readiness.broker_check(half, half)().endswith("alarm): its certificate was refused: Hostname mismatch")
-    assert readiness.store_check(Asked(store))().endswith(
-        "in time: its certificate was refused: certificate has expired"
+    half = asked("RabbitMQ")
+    half.probe = lambda _: True
+
+    assert readiness.broker_check(asked("RabbitMQ"), asked("RabbitMQ"))() == readiness.broker_check(half, half)()
+    assert readiness.broker_check(half, half)() == "RabbitMQ: it does not accept this user and password"
+    assert readiness.store_check(Asked(StoreUnavailable(trouble=asked("Redis").trouble)))() == (
+        "Redis: it does not accept this user and password"
     )
 
 
@@ -141,7 +137,8 @@ def test_the_reason_is_added_where_it_is_known_without_the_host():
     [
         (StoreHealth(noeviction=True), None),
         (StoreHealth(noeviction=False), "noeviction"),
-        (StoreUnavailable("hunter2"), "did not respond"),
+        (StoreHealth(noeviction=True, full=True), "Redis is full"),
+        (StoreUnavailable("hunter2"), "did not answer"),
     ],
 )
 def test_redis_must_answer_and_evict_nothing(answer, wrong):

@@ -12,6 +12,8 @@ import time
 
 from gunicorn import util
 
+from dispatch.gateway.server import pacing
+
 #: Seconds and bytes for which a client may go on sending after its response.
 LONGEST, MOST = 2.0, 16_777_216
 
@@ -39,6 +41,7 @@ def linger(connection: socket.socket) -> None:
             if not data:
                 return
             left -= len(data)
+            pacing.give_way()  # a fast client's bytes are always there, and reading them never waits
 
 
 def close(connection: socket.socket) -> None:

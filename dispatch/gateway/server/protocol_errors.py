@@ -12,8 +12,8 @@ from typing import Any
 
 from gunicorn import util
 
-from dispatch.gateway.http import closing
 from dispatch.gateway.http.problems import MEDIA_TYPE, Problem, plain
+from dispatch.gateway.server import closing
 from dispatch.telemetry import metrics
 
 #: `detail` by status.
@@ -22,10 +22,15 @@ _DETAILS = {
     408: "The request line and the header fields did not arrive in time.",
     414: "The request line is too long: 8,190 bytes are read.",
     417: "Only `Expect: 100-continue` is understood.",
+    429: "Too many connections from this address.",
     431: "The header fields are too many or too long.",
     501: "The transfer coding is not supported.",
+    503: "The gateway has as many connections as it can hold.",
 }
 
+
+#: Seconds after which a client whose connection was refused may try again.
+_RETRY_AFTER = 5
 
 #: Statuses with a label value of their own in metrics.
 STATUSES = tuple(str(status) for status in sorted({*_DETAILS, 403, 500}))
@@ -48,6 +53,7 @@ def response(status: int) -> bytes:
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
         f"X-Request-Id: {request_id}",
+        *([f"Retry-After: {_RETRY_AFTER}"] if status in {429, 503} else []),
     ]
     return "\r\n".join([*head, "", body]).encode("latin-1")
 
@@ -57,16 +63,18 @@ def install() -> None:
     util.write_error = _write
 
 
-def refuse(sock: Any, status: int) -> None:
+def refuse(sock: Any, status: int, *, linger: bool = True) -> None:
     """Respond and end the gateway's half of the connection.
 
     Args:
         sock: of the client.
         status: HTTP status.
+        linger: whether to wait until the client has read it.
     """
     metrics.HTTP_REJECTED.inc(metrics.one_of(str(status), STATUSES))
     util.write_nonblock(sock, response(status))
-    closing.linger(sock)
+    if linger:
+        closing.linger(sock)
 
 
 def _write(sock: Any, status: int, reason: str, message: str) -> None:

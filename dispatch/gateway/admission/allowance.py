@@ -1,0 +1,153 @@
+"""The quotas of what a principal's tasks hold: open tasks, bytes of stored messages, dead letters.
+
+They bound what one client can take of the Redis that all share. Checked before a task is accepted, and counted with its
+record, so requests in flight at the same time may go beyond a quota by as many tasks. Far from a quota, what the principal's
+last acceptance has counted is good for a second: a quota that leaves no such room is read each time. While Redis does not respond, nothing
+is refused here: the acceptance fails by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from dispatch.config.groups import GatewaySettings
+from dispatch.errors import StoreError
+from dispatch.gateway.http.problems import Problem
+from dispatch.store.usage import Held
+from dispatch.telemetry import metrics
+
+#: The quotas by name, that of requests included.
+REQUESTS, OPEN_TASKS, STORED_BYTES, DEAD_LETTERS = QUOTAS = ("requests", "open-tasks", "stored-bytes", "dead-letters")
+
+#: Seconds between two comparisons of a principal's counts with its records.
+MEND_INTERVAL = 10.0
+
+#: Seconds after which tasks may have ended, and after which an operator may have dealt with dead letters.
+_TASKS_RETRY, _DEAD_LETTERS_RETRY = 5, 60
+
+
+#: Room for this many tasks, or bytes, and for a quarter of the quota: all processes together accept less in a second.
+FAR, FAR_BYTES = 1_000, 8_388_608
+
+
+class Limit(NamedTuple):
+    """One quota and how much of it is used."""
+
+    name: str  #: in problems, headers and metrics
+    most: int
+    used: int
+    retry_after: int  #: seconds
+    unit: str = ""  #: of the header's policy; tasks otherwise
+
+    @property
+    def far(self) -> bool:
+        """Whether it can't be used up within a second."""
+        return self.most - self.used > max(self.most // 4, FAR_BYTES if self.unit else FAR)
+
+    @property
+    def policy(self) -> str:
+        """Its item of ``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-10)."""
+        return f'"{self.name}";q={self.most}' + (f';qu="{self.unit}"' if self.unit else "")
+
+    @property
+    def left(self) -> str:
+        """Its item of ``RateLimit``."""
+        return f'"{self.name}";r={max(0, self.most - self.used)}'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Allowance:
+    """Whether a principal may submit a task."""
+
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: of the response
+    refusal: Problem | None = None
+
+
+class Counts(Protocol):
+    """Implemented by `dispatch.store.usage.Usage`."""
+
+    def read(self, principal: str) -> Held:
+        """What a principal's tasks hold."""
+
+    def lately(self, principal: str) -> Held | None:
+        """What they held within the last second, if that is known."""
+
+    def mend(self, principal: str) -> None:
+        """Compare the counts with the records."""
+
+
+def limits(held: Held, settings: GatewaySettings) -> list[Limit]:
+    """The quotas that are set. Pure."""
+    every = (
+        Limit(OPEN_TASKS, settings.quota_open_tasks, held.open, _TASKS_RETRY),
+        Limit(STORED_BYTES, settings.quota_stored_bytes, held.bytes, _TASKS_RETRY, "content-bytes"),
+        Limit(DEAD_LETTERS, settings.quota_dead_letters, held.dead, _DEAD_LETTERS_RETRY),
+    )
+    return [limit for limit in every if limit.most]
+
+
+def used_up(quotas: Iterable[Limit]) -> Limit | None:
+    """The first quota without room for another task. Pure."""
+    return next((limit for limit in quotas if limit.used >= limit.most), None)
+
+
+class Allowances:
+    """Decides by the counts in Redis. Thread-safe.
+
+    Args:
+        counts: of all principals.
+        settings: the quotas; 0 is no limit.
+    """
+
+    def __init__(self, counts: Counts, settings: GatewaySettings) -> None:
+        self._counts = counts
+        self._settings = settings
+        self._mended: dict[str, float] = {}
+        self._policy = ", ".join(limit.policy for limit in limits(Held(0, 0, 0), settings))
+
+    def of(self, principal: str) -> Allowance:
+        """Whether a principal may submit a task now."""
+        if not self._policy:
+            return Allowance()
+        try:
+            quotas = self._quotas(principal)
+            if used_up(quotas) is not None and self._mend(principal):
+                quotas = limits(self._counts.read(principal), self._settings)
+        except StoreError:
+            return Allowance()
+        shown = {
+            "RateLimit-Policy": self._policy,
+            "RateLimit": ", ".join([limit.left for limit in quotas]),
+        }
+        over = used_up(quotas)
+        return Allowance(shown, _refusal(over) if over is not None else None)
+
+    def _quotas(self, principal: str) -> list[Limit]:
+        lately = self._counts.lately(principal)
+        quotas = [] if lately is None else limits(lately, self._settings)
+        return (
+            quotas
+            if quotas and all(limit.far for limit in quotas)
+            else limits(self._counts.read(principal), self._settings)
+        )
+
+    def _mend(self, principal: str) -> bool:
+        """Before a refusal, but not before each: a client that goes on sending must not cost more than one that stops."""
+        now = time.monotonic()
+        if now - self._mended.get(principal, -MEND_INTERVAL) < MEND_INTERVAL:
+            return False
+        self._mended[principal] = now
+        self._counts.mend(principal)
+        return True
+
+
+def _refusal(over: Limit) -> Problem:
+    metrics.QUOTA_REFUSALS.inc(over.name)
+    setting = f"DISPATCH_QUOTA_{over.name.upper().replace('-', '_')}"
+    detail = f"The principal's quota of {over.name.replace('-', ' ')} is used up ({setting})."
+    return Problem(
+        "quota-exceeded", detail, retry_after=over.retry_after, quota=over.name, limit=over.most, used=over.used
+    )
