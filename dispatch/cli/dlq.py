@@ -1,42 +1,80 @@
-"""``celery -A celery_app dlq list | show | redrive | discard``: the operator's verbs on dead letters."""
+"""``celery -A celery_app dlq list | show | redrive | discard | jobs | stop``: the operator's verbs on dead letters.
+
+A redrive and a discard have their entries in the audit log: of a dead letter that is named when it is over, of what a filter
+matches at begin and end.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import itertools
-import json
+import re
+import socket
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
 from dispatch.broker.publisher import Publisher
-from dispatch.cli.output import as_json_option, echo_json, environment, reported, table
+from dispatch.cli import acts, letters
+from dispatch.cli.output import (
+    NOT_DONE,
+    UNANSWERED,
+    as_json_option,
+    asks,
+    confirm,
+    counted,
+    echo_json,
+    echo_line,
+    environment,
+    operator,
+    reported,
+)
+from dispatch.cli.tables import plain, table, terminal_width
 from dispatch.config.settings import Settings
-from dispatch.deadletters.bulk import BulkRedrive, discard_matching, redrive_matching
-from dispatch.deadletters.service import DeadLetterService, RedriveOutcome, without_secrets
+from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives, discard_matching, find_unauthentic, redrive_matching
+from dispatch.deadletters.service import DeadLetterService, NoSuchDeadLetter, RedriveOutcome
+from dispatch.deadletters.survey import counts_by_reason, find_letter
 from dispatch.deadletters.walk_lock import WalkLock
-from dispatch.protocol.dead_letters import DeadLetterFilter
-from dispatch.protocol.ids import timestamp
+from dispatch.errors import DispatchError
+from dispatch.protocol import audit
+from dispatch.protocol.audit import AuditEntry
+from dispatch.protocol.dead_letters import DeadLetterFilter, NamedDeadLetters
 from dispatch.protocol.message import LAST_ERROR_TYPE, Message
 from dispatch.protocol.record import Record
+from dispatch.store.audit import AuditLog
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 
-#: Seconds to wait for another walk through the DLQ: the workers' janitors take short ones.
-PATIENCE = 60.0
+#: Seconds to wait for another walk through the DLQ: the workers' janitors take short ones. To show a letter: a while.
+PATIENCE, SHORT_PATIENCE = 60.0, 10.0
 
 #: Seconds for each Redis answer.
 _REDIS_TIMEOUT = 2.0
 
+#: Dead letters whose messages are read at once: each may have 256 KiB and more.
+_CHUNK = 20
+
+#: Dead letters of one redrive or discard at most, if no limit is given.
+_MOST = 1_000_000
+
+#: The keys of the group's options in click's context, and what `--as` may be.
+_AS, _LINES = "dispatch.as", "dispatch.audit-line"
+_NAME = re.compile(r"[A-Za-z0-9@._-]{1,64}")
+
+_ids = click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
 _type = click.option("--type", "type_", metavar="NAME", help="Only dead letters of this task type.")
 _error_type = click.option("--error-type", metavar="TYPE", help="Only dead letters that died of this error.")
 _all = click.option("--all", "everything", is_flag=True, help="Every dead letter in the DLQ.")
-_yes = click.option("--yes", is_flag=True, help="Don't ask.")
+_yes = click.option("--yes", is_flag=True, help="Don't ask before acting on what a filter matches.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only count them, by reason.")
+
+#: What one dead letter that could not be shown lacks is no failure of the command's.
+_reported = reported("dlq", code=lambda exc: NOT_DONE if isinstance(exc, NoSuchDeadLetter) else UNANSWERED)
 
 
 class _Dlq(NamedTuple):
@@ -45,167 +83,320 @@ class _Dlq(NamedTuple):
     tasks: TaskStore
     service: DeadLetterService
     lock: WalkLock
+    audit: AuditLog
+    bulk: BulkRedrives
 
 
 @contextlib.contextmanager
 def _connected() -> Iterator[_Dlq]:
     settings, types, _ = environment()
     redis = RedisHandle(settings, timeout=_REDIS_TIMEOUT)
-    publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout)
+    publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
     tasks, records = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
-    ladders = Ladders.of_types(settings.ladder, types.values())
+    log = AuditLog(redis, settings, lines=bool(click.get_current_context().meta.get(_LINES)))
     try:
-        service = DeadLetterService(tasks, records, publisher, ladders)
-        yield _Dlq(settings, types, tasks, service, WalkLock(redis))
+        service = DeadLetterService(tasks, records, publisher, Ladders.of_types(settings.ladder, types.values()))
+        yield _Dlq(settings, types, tasks, service, WalkLock(redis), log, BulkRedrives(redis))
     finally:
         publisher.close()
         redis.close()
 
 
 @click.group()
-def dlq() -> None:
+@click.option(
+    "--as", "name", metavar="NAME", help="Who you are, for the audit log, where several people share an OS user."
+)
+@click.option("--audit-line", is_flag=True, help="Print each audit entry's log line on stderr, too.")
+@click.pass_context
+def dlq(context: click.Context, name: str | None, audit_line: bool) -> None:
     """Dead letters: what could not be done, and why."""
+    if name is not None and not _NAME.fullmatch(name):
+        raise click.BadParameter("a name has up to 64 letters, digits, and @ . _ -", param_hint="--as")
+    context.meta[_AS] = name
+    context.meta[_LINES] = audit_line
 
 
 @dlq.command("list")
 @_type
 @_error_type
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Dead letters at most.")
+@click.option("--unauthentic", is_flag=True, help="What no gateway or worker of ours wrote: it has no record.")
 @as_json_option
-@reported("dlq")
-def list_dead_letters(type_: str | None, error_type: str | None, limit: int, as_json: bool) -> None:
+@_reported
+def list_dead_letters(type_: str | None, error_type: str | None, limit: int, unauthentic: bool, as_json: bool) -> None:
     """Dead letters, newest first; with --json one object a line."""
+    wanted = DeadLetterFilter(type_, error_type)
     with _connected() as dlq:
-        found = itertools.islice(dlq.service.matching(DeadLetterFilter(type_, error_type)), limit)
+        if unauthentic:
+            _list_unauthentic(dlq, wanted, limit, as_json)
+            return
+        matching = dlq.service.matching(wanted)
+        found = _whole(dlq.tasks, itertools.islice(matching, limit))
         if as_json:
             for record in found:  # one by one: there may be very many
-                click.echo(json.dumps(_summary(record)))
+                echo_line(letters.summary(record, dlq.types, dlq.settings.sealing))
             return
-        rows = [_row(record) for record in found]
-    heads = ("TASK", "TYPE", "CYCLE", "ATTEMPTS", "REASON", "ERROR", "DIED")
-    click.echo(table(heads, rows) if rows else "no dead letters")
+        records = list(found)
+        more = next(matching, None) is not None
+        filtered = " that match" if type_ or error_type else ""
+        if not records:
+            click.echo(f"no dead letters{filtered}")
+            return
+        click.echo(letters.listed(records, dlq.types, dlq.settings.sealing))
+    if more:
+        click.echo(f"the newest {len(records):,} of more{filtered}: --limit shows them", err=True)
+
+
+def _whole(tasks: TaskStore, records: Iterator[Record]) -> Iterator[Record]:
+    """With their messages, which name the robots; one whose record has gone meanwhile is listed without."""
+    while chunk := list(itertools.islice(records, _CHUNK)):
+        found = tasks.wholes([record.task_id for record in chunk])
+        yield from (new or old for new, old in zip(found, chunk, strict=True))
+
+
+def _list_unauthentic(dlq: _Dlq, wanted: DeadLetterFilter, limit: int, as_json: bool) -> None:
+    """From the DLQ itself, by a walk through it."""
+    with dlq.lock.held(PATIENCE) as lock:
+        found = find_unauthentic(dlq.settings.address("replay"), lock, wanted, dlq.settings.signing, limit=limit)
+    entries = [
+        {"deadLetterId": each.dead_letter_id, "type": each.type, "cycle": each.cycle, "seq": each.seq, "fault": fault}
+        for each, fault in found
+    ]
+    for entry in entries if as_json else []:
+        echo_line(entry)
+    if not as_json:
+        heads = ("DEAD LETTER", "TYPE", "CYCLE", "SEQ", "FAULT")
+        rows = [tuple(str(value) or "-" for value in entry.values()) for entry in entries]
+        shown = table(heads, rows, right={"CYCLE", "SEQ"}, cut="FAULT", width=terminal_width())
+        click.echo(shown if rows else "no unauthentic dead letters")
 
 
 @dlq.command("show")
 @click.argument("task_id")
-@reported("dlq")
-def show(task_id: str) -> None:
-    """One dead letter with its message and its hops, as JSON."""
+@as_json_option
+@_reported
+def show(task_id: str, as_json: bool) -> None:
+    """One dead letter: its task, its hops, and the letter as it lies in the DLQ; as JSON where the output is no terminal."""
     with _connected() as dlq:
-        record = dlq.service.find(task_id)
-        hops = dlq.tasks.hops(task_id)
-        body = _shown_body(record.message, dlq.types) if record.message else None
-    message = {"headers": dict(record.message.headers) if record.message else {}, "body": body}
-    echo_json({**_summary(record), "message": message, "hops": hops})
-
-
-def _shown_body(message: Message, types: Mapping[str, TaskType]) -> str:
-    """The body as text, without the secrets of its payload."""
-    text = message.body.decode(errors="replace")
-    try:
-        whole = json.loads(text)
-        shown = without_secrets(whole, types.get(message.type))
-    except (ValueError, LookupError, TypeError):
-        return text
-    return text if shown is whole else json.dumps(shown)
+        record = dlq.tasks.whole(task_id)
+        if record is not None and not record.is_dead_letter:
+            record = dlq.service.find(task_id)  # raises, but for one that has just died
+        letter, fault = None, ""
+        try:
+            with dlq.lock.held(SHORT_PATIENCE) as lock:
+                letter = find_letter(dlq.settings.address("replay"), lock, task_id, record)
+        except (DispatchError, OSError) as exc:
+            fault = f"the letter itself can't be read now: {exc}"
+        if record is None and letter is None:
+            record = dlq.service.find(task_id)
+        shown = letters.whole(task_id, record, letter, dlq.tasks.hops(task_id), dlq.types, dlq.settings.sealing)
+    if fault:
+        click.echo(f"dlq: {fault}", err=True)
+    if as_json or not sys.stdout.isatty():
+        echo_json(shown)
+    else:
+        click.echo(letters.page(record, shown))
 
 
 @dlq.command("redrive")
-@click.argument("task_id", required=False)
+@_ids
 @_type
 @_error_type
 @_all
-@click.option("--limit", type=click.IntRange(1), default=1_000_000, help="Dead letters at most.")
+@click.option("--limit", type=click.IntRange(1), default=_MOST, help="Dead letters at most.")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Dead letters a second; 0 is no limit.")
-@click.option("--dry-run", is_flag=True, help="Only count them.")
-@reported("dlq")
+@_dry_run
+@_yes
+@as_json_option
+@_reported
 def redrive(
-    task_id: str | None,
+    task_ids: tuple[str, ...],
     type_: str | None,
     error_type: str | None,
     everything: bool,
     limit: int,
     rate: float,
     dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
-    """Redrive one TASK_ID, or all that match. Same task id, next cycle; works also with Redis wiped."""
-    wanted = _wanted(task_id, type_, error_type, everything)
+    """Redrive those that are named, or all that match. Same task id, next cycle; works also with Redis wiped."""
+    wanted = _wanted(task_ids, type_, error_type, everything)
     with _connected() as dlq:
-        if dry_run:
-            click.echo(f"{dlq.service.count(wanted, most=limit)} dead letters would be redriven")
+        if not _agreed(dlq, "redrive", wanted, limit, dry_run=dry_run, yes=yes, as_json=as_json):
             return
         bulk = BulkRedrive(wanted, limit, rate, _me())
-        failed = 0
 
         def on_outcome(dead_letter: Message, outcome: RedriveOutcome) -> None:
-            nonlocal failed
-            failed += outcome is RedriveOutcome.FAILED
-            _echo_redriven(dead_letter, outcome)
+            outcomes.add(dead_letter.dead_letter_id, outcome.value)
+            _echo_redriven(dead_letter, outcome, as_json)
 
-        with dlq.lock.held(PATIENCE) as lock:
-            sent = redrive_matching(dlq.settings.address("replay"), dlq.service, lock, bulk, on_outcome=on_outcome)
-    click.echo(f"{sent} redriven")
-    if failed or (not sent and task_id):
-        raise SystemExit(1)
+        with acts.audited(dlq.audit, _me(), acts.REDRIVE, wanted) as outcomes, dlq.lock.held(PATIENCE) as lock:
+            broker, keys = dlq.settings.address("replay"), dlq.settings.signing
+            sent = redrive_matching(broker, dlq.service, lock, bulk, keys=keys, on_outcome=on_outcome)
+    _conclude(f"{sent:,} redriven", outcomes, as_json)
 
 
 @dlq.command("discard")
-@click.argument("task_id", required=False)
+@_ids
 @_type
 @_error_type
 @_all
+@_dry_run
 @_yes
-@reported("dlq")
-def discard(task_id: str | None, type_: str | None, error_type: str | None, everything: bool, yes: bool) -> None:
-    """Discard dead letters for good: their tasks stay FAIL."""
-    wanted = _wanted(task_id, type_, error_type, everything)
-    if not yes and not task_id:
-        click.confirm("Discard every dead letter that matches?", abort=True)
-    with _connected() as dlq, dlq.lock.held(PATIENCE) as lock:
-        broker = dlq.settings.address("replay")
-        gone = discard_matching(broker, dlq.service, lock, wanted, by=_me(), on_discard=_echo_discarded)
-    click.echo(f"{gone} discarded")
-    if not gone and task_id:
-        raise SystemExit(1)
+@as_json_option
+@_reported
+def discard(
+    task_ids: tuple[str, ...],
+    type_: str | None,
+    error_type: str | None,
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Discard dead letters for good, those that are named or all that match: their tasks stay FAIL."""
+    wanted = _wanted(task_ids, type_, error_type, everything)
+
+    def on_discard(dead_letter: Message) -> None:
+        outcomes.add(dead_letter.dead_letter_id, acts.DISCARDED)
+        _echo_discarded(dead_letter, as_json)
+
+    with _connected() as dlq:
+        if not _agreed(dlq, "discard", wanted, _MOST, dry_run=dry_run, yes=yes, as_json=as_json):
+            return
+        with acts.audited(dlq.audit, _me(), acts.DISCARD, wanted) as outcomes, dlq.lock.held(PATIENCE) as lock:
+            broker, keys = dlq.settings.address("replay"), dlq.settings.signing
+            gone = discard_matching(broker, dlq.service, lock, wanted, by=_me(), keys=keys, on_discard=on_discard)
+    _conclude(f"{gone:,} discarded", outcomes, as_json)
 
 
-def _wanted(task_id: str | None, type_: str | None, error_type: str | None, everything: bool) -> DeadLetterFilter:
-    given = [name for name, value in (("TASK_ID", task_id), ("--type/--error-type", type_ or error_type)) if value]
+@dlq.command("jobs")
+@as_json_option
+@_reported
+def jobs(as_json: bool) -> None:
+    """The bulk redrives that were requested over HTTP and are not done; a redrive by this command ends with Ctrl-C."""
+    with _connected() as dlq:
+        found = dlq.bulk.all()
+    for bulk in found if as_json else []:
+        click.echo(bulk.to_json())
+    if not as_json:
+        rows = [
+            (
+                each.id,
+                each.filter.type or "-",
+                each.filter.error_type or "-",
+                str(each.limit),
+                f"{each.rate:g}",
+                each.by,
+            )
+            for each in found
+        ]
+        heads = ("JOB", "TYPE", "ERROR", "LIMIT", "RATE", "BY")
+        click.echo(table(heads, rows, right={"LIMIT", "RATE"}) if rows else "no jobs")
+
+
+@dlq.command("stop")
+@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
+@click.option("--all", "everything", is_flag=True, help="Every job.")
+@as_json_option
+@_reported
+def stop(job_ids: tuple[str, ...], everything: bool, as_json: bool) -> None:
+    """Stop bulk redrives: at most the dead letter in hand is still sent."""
+    if bool(job_ids) == everything:
+        raise click.UsageError("name the jobs: JOB_ID, or --all")
+    with _connected() as dlq:
+        wanted = [bulk.id for bulk in dlq.bulk.all()] if everything else list(dict.fromkeys(job_ids))
+        stopped = [bulk.id for bulk in map(dlq.bulk.stop, wanted) if bulk is not None]
+        for each in stopped:
+            acts.record(dlq.audit, AuditEntry(_me(), audit.STOP_JOB, each, audit.OK, client=socket.gethostname()))
+    for each in wanted:
+        outcome = "stopped" if each in stopped else "no such job"
+        if as_json:
+            echo_line({"jobId": each, "outcome": outcome.replace(" ", "-")})
+        else:
+            click.echo(f"{each}  {outcome}")
+    if not as_json:
+        click.echo(f"{len(stopped)} stopped")
+    if job_ids and len(stopped) < len(wanted):
+        raise SystemExit(NOT_DONE)
+
+
+def _wanted(task_ids: tuple[str, ...], type_: str | None, error_type: str | None, everything: bool) -> DeadLetterFilter:
+    given = [name for name, value in (("TASK_ID", task_ids), ("--type/--error-type", type_ or error_type)) if value]
     if everything:
         given.append("--all")
     if len(given) != 1:
         raise click.UsageError("name the dead letters: one of TASK_ID, --type/--error-type, --all")
-    return DeadLetterFilter(type_, error_type, task_id)
+    if task_ids:
+        return NamedDeadLetters(task_ids=tuple(dict.fromkeys(task_ids)))
+    return DeadLetterFilter(type_, error_type)
+
+
+def _agreed(
+    dlq: _Dlq, verb: str, wanted: DeadLetterFilter, limit: int, *, dry_run: bool, yes: bool, as_json: bool
+) -> bool:
+    """Whether to go on: what is named is meant, what a filter matches is counted and asked for."""
+    if not dry_run and (yes or wanted.ids is not None):
+        return True
+    if not dry_run and not asks():
+        raise click.UsageError(
+            f"there is no terminal to confirm on: give --yes to {verb} all that match, or --dry-run to count them"
+        )
+    address, keys = dlq.settings.address("replay"), dlq.settings.signing
+    counts = counts_by_reason(address, dlq.service, dlq.lock, wanted, keys, patience=PATIENCE, most=limit)
+    total, reasons = counts.total(), ", ".join(f"{number:,} {reason}" for reason, number in counts.most_common())
+    if dry_run and as_json:
+        echo_line({"verb": verb, "dryRun": True, "deadLetters": total, "reasons": dict(counts.most_common())})
+    elif dry_run:
+        many = f"{counted(total, 'dead letter')} would be {'redriven' if verb == 'redrive' else 'discarded'}"
+        click.echo(f"{many}: {reasons}" if reasons else many)
+    elif not total:
+        click.echo("no dead letters match")
+    else:
+        confirm(f"{counted(total, 'dead letter')}: {reasons}. {verb.capitalize()}?")
+        return True
+    return False
+
+
+def _conclude(text: str, outcomes: acts.Outcomes, as_json: bool) -> None:
+    missing = [each for each, counts in outcomes.of.items() if not counts]
+    for each in missing:
+        if as_json:
+            echo_line({"taskId": each, "outcome": "nothing-found"})
+        else:
+            click.echo(f"{each}  no such dead letter")
+    if not as_json:
+        click.echo(text)
+    if outcomes.undone:
+        raise SystemExit(NOT_DONE)
 
 
 def _me() -> str:
-    return f"cli:{getpass.getuser()}"
-
-
-def _row(record: Record) -> tuple[str, ...]:
-    error = record.error.type if record.error else "-"
-    died = timestamp(record.finished_at) or "-"
-    attempts = f"{record.attempt}/{record.max_attempts}"
-    return record.task_id, record.type or "-", str(record.cycle), attempts, record.dead_reason or "-", error, died
-
-
-def _summary(record: Record) -> dict[str, Any]:
-    return {**record.to_json(), "deadReason": record.dead_reason}
+    return operator(click.get_current_context().meta.get(_AS))
 
 
 _KEPT = {
     RedriveOutcome.STALE: "stale, removed",
     RedriveOutcome.LIVE: "kept: a worker runs it",
     RedriveOutcome.TOO_LARGE: "kept: too large, discard it",
+    RedriveOutcome.UNAUTHENTIC: "kept: unauthentic, no gateway or worker of ours wrote it; discard it",
     RedriveOutcome.FAILED: "kept: it can't be published",
 }
 
 
-def _echo_redriven(dead_letter: Message, outcome: RedriveOutcome) -> None:
-    text = _KEPT.get(outcome, f"sent, cycle {dead_letter.cycle + 1}")
-    click.echo(f"{dead_letter.dead_letter_id}  {text}")
+def _echo_redriven(dead_letter: Message, outcome: RedriveOutcome, as_json: bool) -> None:
+    cycle = dead_letter.cycle + 1 if outcome is RedriveOutcome.SENT else dead_letter.cycle
+    if as_json:
+        named = {"taskId": dead_letter.dead_letter_id, "type": dead_letter.type or None}
+        echo_line({**named, "outcome": outcome.value, "cycle": cycle})
+    else:
+        click.echo(f"{dead_letter.dead_letter_id}  {_KEPT.get(outcome, f'sent, cycle {cycle}')}")
 
 
-def _echo_discarded(dead_letter: Message) -> None:
-    error = dead_letter.text(LAST_ERROR_TYPE) or "-"
-    click.echo(f"{dead_letter.dead_letter_id}  {dead_letter.type or '-'}  {error}")
+def _echo_discarded(dead_letter: Message, as_json: bool) -> None:
+    error, type_ = dead_letter.text(LAST_ERROR_TYPE), dead_letter.type or None
+    if as_json:
+        echo_line({"taskId": dead_letter.dead_letter_id, "type": type_, "outcome": acts.DISCARDED, "errorType": error})
+    else:
+        click.echo(f"{dead_letter.dead_letter_id}  {plain(type_ or '-')}  {plain(error or '-')}")

@@ -1,4 +1,4 @@
-"""Our commands: ``celery -A celery_app dlq | queues | topology`` and ``dispatch keys``.
+"""Our commands: ``celery -A celery_app dlq | queues | tasks | topology`` and ``dispatch keys``.
 
 `celery` loads all of them at each start, so a command's module is imported when the command is used.
 """
@@ -30,8 +30,9 @@ class LazyCommand(click.Command):
         return command.make_context(info_name, args, parent=parent, **extra)
 
 
-dlq = LazyCommand("dlq", help="Dead letters: list, show, redrive, discard.")
+dlq = LazyCommand("dlq", help="Dead letters: list, show, redrive, discard, jobs, stop.")
 queues = LazyCommand("queues", help="Ready, unacked, consumers, rates, limits and drift of every queue.")
+tasks = LazyCommand("tasks", help="Tasks: list, show, events, stats, submit.")
 topology = LazyCommand("topology", help="The broker map: plan, apply, verify, show, definitions.")
 
 
@@ -40,4 +41,4 @@ def main() -> None:
     """Robot Dispatch: commands that need no running system."""
 
 
-main.add_command(LazyCommand("keys", help="Make API keys."))
+main.add_command(LazyCommand("keys", help="API keys: new, list, revoke."))

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import datetime as dt
+import functools
 import json
 import logging
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, TextIO
 
 import structlog
-from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, merge_contextvars
+from structlog.contextvars import clear_contextvars, merge_contextvars
 from structlog.types import Processor
 
 from dispatch.protocol.ids import trace_id
@@ -38,7 +41,15 @@ _CELERY_VALUES = ("args", "kwargs", "return_value")
 #: Libraries that log complete URLs or raw bytes at level INFO.
 _NOISY = ("amqp", "httpx", "httpcore", "urllib3", "opentelemetry")
 
+#: How Celery's line about a success begins; a runner writes ours.
+_SUCCEEDED = "Task %(name)s[%(id)s] succeeded"
+
+#: What turns colours on and off on a terminal.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 _process: dict[str, Any] = {}
+_identified = 0  # how often they were set
+_about: contextvars.ContextVar[Callable[[], Mapping[str, Any]] | None] = contextvars.ContextVar("about", default=None)
 _secrets: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("secrets", default=())
 
 
@@ -56,8 +67,8 @@ def configure(service: str = "", *, level: int = logging.INFO) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = _Stderr()
-    handler.setFormatter(_formatter(pretty=sys.stderr.isatty()))
+    handler = _Stderr(pretty=sys.stderr.isatty())
+    handler.setFormatter(_formatter(pretty=handler.pretty))
     root = logging.getLogger()
     for old in [existing for existing in root.handlers if isinstance(existing, _Stderr)]:
         root.removeHandler(old)
@@ -70,7 +81,9 @@ def configure(service: str = "", *, level: int = logging.INFO) -> None:
 
 def identify(**fields: Any) -> None:
     """Set fields of every line of this process: ``service``, ``worker``."""
+    global _identified  # noqa: PLW0603 - of the process, as `_process` is
     _process.update({name: value for name, value in fields.items() if value})
+    _identified += 1
 
 
 def logger(name: str) -> Any:
@@ -80,6 +93,57 @@ def logger(name: str) -> Any:
         name: ``dispatch.<module>``.
     """
     return structlog.stdlib.get_logger(name)
+
+
+class FrequentLine:
+    """An event that is logged at level INFO so often that each step counts: ``logger(name).info(event, **fields)``, the same line.
+
+    Args:
+        name: the logger's.
+        event: the event.
+    """
+
+    def __init__(self, name: str, event: str) -> None:
+        self._name, self._event = name, event
+        self._standard = logging.getLogger(name)
+        self._usual = logger(name)
+        self._encoded: tuple[tuple[int, int], str] = ((0, 0), "")
+
+    def write(self, fields: Mapping[str, Any]) -> None:
+        """Log it.
+
+        Args:
+            fields: of the line, in their order, those that are bound included; none is longer than `LONGEST`.
+        """
+        handler = self._handler()
+        if handler is None:
+            self._usual.info(self._event, **fields)
+            return
+        given = {name: value for name, value in fields.items() if value is not None}
+        time = dt.datetime.now(tz=dt.UTC).isoformat()[:-6]
+        line = (
+            f'{{"time": "{time}Z", {self._own()}, {_encode(given)[1:]}'
+            if given
+            else f'{{"time": "{time}Z", {self._own()}}}'
+        )
+        with contextlib.suppress(OSError, ValueError):  # standard error is closed
+            handler.write(line)
+
+    def _own(self) -> str:
+        """What all lines of this process have, encoded."""
+        pid = os.getpid()
+        if self._encoded[0] != (pid, _identified):
+            own = {"level": "info", "event": self._event, "logger": self._name, **_process, "process": pid}
+            self._encoded = (pid, _identified), _encode(own)[1:-1]
+        return self._encoded[1]
+
+    def _handler(self) -> _Stderr | None:
+        """Where the finished line goes; None where it takes the usual way: to another handler, for people, or not at all."""
+        handlers = logging.getLogger().handlers
+        handler = handlers[0] if len(handlers) == 1 else None
+        if not isinstance(handler, _Stderr) or handler.pretty or tracing.enabled() or hides():
+            return None
+        return handler if self._standard.isEnabledFor(logging.INFO) else None
 
 
 def task_fields(message: Message) -> dict[str, Any]:
@@ -104,20 +168,25 @@ def task_log(message: Message) -> Any:
     return logger("dispatch.task").bind(**task_fields(message))
 
 
-def about(message: Message) -> contextlib.AbstractContextManager[None]:
-    """Bind a delivery's fields to all lines of this thread, libraries' included, for the block."""
-    return bound_contextvars(**task_fields(message))
-
-
 def begin(message: Message) -> None:
     """Bind a delivery's fields to all lines of this thread until `clear`, including those of Celery after the run."""
-    clear_contextvars()
-    bind_contextvars(**task_fields(message))
+    clear()
+    about(functools.partial(task_fields, message))
+
+
+def about(fields: Callable[[], Mapping[str, Any]]) -> None:
+    """Have all lines of this thread, or greenlet, get fields, until `clear` or the next call.
+
+    Args:
+        fields: makes them, for each line: most requests and runs write one, and that one directly.
+    """
+    _about.set(fields)
 
 
 def clear() -> None:
     """Unbind all fields of this thread."""
     clear_contextvars()
+    _about.set(None)
 
 
 @contextlib.contextmanager
@@ -149,6 +218,12 @@ def redact(text: str, secrets: tuple[str, ...]) -> str:
 
 
 # --- processors ----------------------------------------------------------------------------------
+def _subject(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The fields of `about`."""
+    fields = _about.get()
+    return event if fields is None else {**fields(), **event}
+
+
 def _identity(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in _process.items():
         event.setdefault(name, value)
@@ -199,25 +274,35 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:half]} … {len(text) - 2 * half} characters … {text[-half:]}"
 
 
+def _plain(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Without the colours that werkzeug puts into its lines whatever they are written to."""
+    text = event.get("event")
+    return {**event, "event": _COLOUR.sub("", text)} if isinstance(text, str) and "\x1b" in text else event
+
+
 def _ordered(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     first = {name: event.pop(name) for name in _FIRST if name in event}
     return {**first, **{name: value for name, value in event.items() if value is not None}}
 
 
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+
+
 def _json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    return json.dumps(event, default=str, ensure_ascii=False)
+    return _encode(event)
 
 
 def _formatter(*, pretty: bool) -> logging.Formatter:
     render: Processor = structlog.dev.ConsoleRenderer(timestamp_key="time") if pretty else _json
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_COMMON, _celery, structlog.processors.format_exc_info],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _hide, _cut, _ordered, render],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _hide, _cut, _plain, _ordered, render],
     )
 
 
 _COMMON: list[Processor] = [
     merge_contextvars,
+    _subject,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
@@ -234,10 +319,15 @@ _OURS: list[Processor] = [
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to the current `sys.stderr`; one write a line, so that lines of several processes do not interleave."""
+    """Writes to the current `sys.stderr`; one write a line, so that lines of several processes do not interleave.
 
-    def __init__(self) -> None:
+    Args:
+        pretty: readable text instead of JSON.
+    """
+
+    def __init__(self, *, pretty: bool = False) -> None:
         logging.Handler.__init__(self)
+        self.pretty = pretty
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
@@ -245,10 +335,14 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.stream.write(f"{self.format(record)}\n")
-            self.flush()
+            self.write(self.format(record))
         except Exception:  # noqa: BLE001 - as in logging.StreamHandler
             self.handleError(record)
+
+    def write(self, line: str) -> None:
+        """Write a finished line."""
+        self.stream.write(f"{line}\n")
+        self.flush()
 
 
 class _NoValues(logging.Filter):
@@ -260,7 +354,19 @@ class _NoValues(logging.Filter):
         return True
 
 
+class _Details(logging.Filter):
+    """Celery's lines about what one line of ours has: an attempt that failed, and one that succeeded."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        expected = isinstance(record.args, Mapping) and record.args.get("description") == "raised expected"
+        if record.levelno != logging.INFO or not (expected or str(record.msg).startswith(_SUCCEEDED)):
+            return True
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
 for _name in ("celery.app.trace", "celery.worker.strategy"):
+    logging.getLogger(_name).addFilter(_Details())
     logging.getLogger(_name).addFilter(_NoValues())
 
 #: For log calls before `configure`.

@@ -35,7 +35,7 @@ _WAIT = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 1_800, 3_600)
 #: Reasons of dead letters.
 DEAD_REASONS = frozenset({
     "permanent", "retries-exhausted", "deadline-exceeded", "undecodable", "malformed", "too-large", "unknown-type", "expired",
-    "delivery-limit", "queue-full", "rejected",
+    "delivery-limit", "queue-full", "rejected", "unauthentic", "undecryptable",
 })  # fmt: skip
 
 _files: tuple[str, str] | None = None  #: directory and identity, once `share` was called
@@ -154,11 +154,22 @@ ACCEPTED = _counter(
 REFUSED = _counter(
     "robot_tasks_refused_total", "Submissions refused, by the slug of the problem.", "reason", where="gateway"
 )
+QUOTA_REFUSALS = _counter(
+    "robot_quota_refusals_total",
+    "Requests refused because a quota of their principal is used up: requests, open-tasks, stored-bytes, dead-letters.",
+    "quota",
+    where="gateway",
+)
 HTTP_UNAUTHENTICATED = _counter(
     "robot_http_unauthenticated_total",
-    "Requests refused with 401. With API keys: missing, malformed (no bearer token), unknown; without: peer, host, origin, "
-    "forwarded (through a proxy).",
+    "Requests refused with 401. With API keys: missing, malformed (no bearer token), unknown, expired; without: peer, host, "
+    "origin, forwarded (through a proxy).",
     "reason",
+    where="gateway",
+)
+KEY_FILE_FAILING = _gauge(
+    "robot_api_keys_file_failing",
+    "1 while the file of API keys can't be used; what it held before stays in force.",
     where="gateway",
 )
 HTTP_REJECTED = _counter(
@@ -167,11 +178,32 @@ HTTP_REJECTED = _counter(
     "status",
     where="gateway",
 )
+HTTP_CUT = _counter(
+    "robot_http_connections_cut_total",
+    "Connections refused or ended: peer (too many of one address), full (as many as the process holds), idle (closed to make "
+    "room), head, body, write (the client sent or read too slowly), tls (the handshake failed).",
+    "reason",
+    where="gateway",
+)
+HTTP_WAITING = _gauge(
+    "robot_http_waiting", "Long polls and event streams that wait for a task.", "kind", where="gateway", across="sum"
+)
+HTTP_WAITS_REFUSED = _counter(
+    "robot_http_waits_refused_total",
+    "Long polls and event streams without a place: room (DISPATCH_HTTP_WAITS), share (DISPATCH_HTTP_WAITS_PER_PRINCIPAL).",
+    "reason",
+    where="gateway",
+)
 HTTP_UNREAD_BODIES = _counter(
     "robot_http_unread_bodies_total",
     "Responses that preceded the end of a request body: drained, or closed (the connection, beyond DISPATCH_HTTP_DRAIN_*).",
     "outcome",
     where="gateway",
+)
+AUDIT_LOST = _counter(
+    "robot_audit_entries_lost_total",
+    "Audit entries that Redis did not take: they are in the log only.",
+    where="both",
 )
 CONFIRM = _histogram(
     "robot_publish_confirm_seconds", "From the publish to RabbitMQ's confirm.", where="both", buckets=_CONFIRM
@@ -195,7 +227,7 @@ ATTEMPTS = _counter(
 DURATION = _histogram("robot_task_duration_seconds", "Duration of an attempt.", "type", where="worker", buckets=_RUN)
 QUEUE_TIME = _histogram(
     "robot_task_queue_seconds",
-    "Time in the work queue and prefetched by the worker: from acceptance, or the end of the rung's TTL, to the start.",
+    "Time in the work queue and prefetched by the worker: from acceptance, or the end of the rung's TTL or of the delay, to the start.",
     "type", where="worker", buckets=_WAIT,
 )  # fmt: skip
 RETRIES = _counter("robot_task_retries_total", "Copies published to a rung.", "type", "rung", where="worker")
@@ -209,7 +241,12 @@ CLAIMS = _counter("robot_claims_total", "Results of claims; UNKNOWN: Redis did n
 LEASES_LOST = _counter(
     "robot_leases_lost_total", "Leases that expired or were taken over while their task ran.", where="worker"
 )
-IN_FLIGHT = _gauge("robot_tasks_in_flight", "Deliveries running in children of this worker.", where="worker")
+IN_FLIGHT = _gauge("robot_tasks_in_flight", "Deliveries that this worker runs.", where="worker")
+RUNAWAYS = _gauge(
+    "robot_runaway_threads",
+    "Threads that run beyond their time limit, of a worker with --pool=threads; too many, and it ends.",
+    where="worker",
+)
 SWEEPS = _counter(
     "robot_sweeper_actions_total",
     "Tasks that the sweeper rejected, published, sent again, or recorded as lost.",
@@ -230,6 +267,11 @@ OLDEST = (
     ("queue",),
 )
 DRIFT = ("robot_topology_drift", "Differences between RabbitMQ and the broker map.", ())
+REDIS_MEMORY = (
+    "robot_redis_memory_ratio",
+    "Memory in use as a share of maxmemory (without one, of the machine's), of the fullest Redis node; at 1 no task is accepted.",
+    (),
+)
 BUILD = ("robot_build_info", "1; the version is in the label.", ("version",))
 
 
@@ -339,7 +381,7 @@ def reference() -> str:
         "",
         "| metric | kind | labels | meaning |",
         "| --- | --- | --- | --- |",
-        *(_row(name, "gauge", labels, text) for name, text, labels in (QUEUE_MESSAGES, QUEUE_CONSUMERS, OLDEST, DRIFT, BUILD)),
+        *(_row(name, "gauge", labels, text) for name, text, labels in (QUEUE_MESSAGES, QUEUE_CONSUMERS, OLDEST, DRIFT, REDIS_MEMORY, BUILD)),
         "",
     ])  # fmt: skip
 
@@ -353,7 +395,7 @@ Times are histograms in seconds. `type` is a task type, `other` for one that the
 values are from closed sets, too.
 
 **The oldest message.** RabbitMQ does not report it for quorum queues. `robot:waiting` in Redis holds the earliest time at
-which each task can be in the work queue (for a copy on a rung: the end of its TTL); the claim removes the entry. So the
+which each task can be in the work queue (for a copy on a rung: the end of its TTL; for a delayed task: its `wakesAt`); the claim removes the entry. So the
 age is that of a task which is queued and not claimed, wherever its copy is: it includes a copy stuck on a rung after its
 TTL, and excludes a message without a record (Redis was wiped). For the DLQ it is the age of the oldest dead letter.
 """
@@ -371,6 +413,8 @@ def _row(name: str, kind: str, labels: tuple[str, ...], text: str) -> str:
 
 
 if __name__ == "__main__":
+    import signal
     import sys
 
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `… | head` ends it as it ends any program
     sys.stdout.write(reference())

@@ -1,4 +1,4 @@
-"""What Prometheus is told: by a gateway of several processes, and by a worker whose children come and go."""
+"""What Prometheus scrapes: from a gateway of several processes, and from a worker whose children come and go."""
 
 import time
 from contextlib import ExitStack
@@ -28,17 +28,17 @@ def get(samples, name, **labels):
     return samples.get((name, *sorted(labels.items())))
 
 
-def test_whichever_process_answers_tells_of_all(settings):
+def test_whichever_process_answers_counts_for_all(settings):
     with open_bench(settings), running_gateway(settings, free_port()) as (client, _, _):
         for _ in range(20):  # new connections, so that both processes have their share
             with httpx.Client(base_url=client.base_url, trust_env=False) as fresh:
                 assert fresh.post("/v1/tasks", json={"type": "echo", "payload": {"message": "x"}}).status_code == 202
-        told = []
+        scrapes = []
         for _ in range(6):
             with httpx.Client(base_url=client.base_url, trust_env=False) as fresh:
-                told.append(scraped(fresh.get("/metrics").text))
+                scrapes.append(scraped(fresh.get("/metrics").text))
 
-    for samples in told:
+    for samples in scrapes:
         assert get(samples, "robot_tasks_accepted_total", type="echo") == 20
         assert get(samples, "robot_http_requests_total", method="POST", route="/v1/tasks", status="202") == 20
         measured = {"method": "POST", "route": "/v1/tasks", "status": "202"}
@@ -47,7 +47,7 @@ def test_whichever_process_answers_tells_of_all(settings):
         assert get(samples, "robot_queue_guard_refusing") == 0
 
 
-def test_a_worker_tells_how_its_tasks_went(settings):
+def test_a_worker_exports_how_its_tasks_went(settings):
     port = free_port()
     changed = settings.model_copy(update={"worker_metrics_port": port})
     with ExitStack() as stack:
@@ -64,9 +64,11 @@ def test_a_worker_tells_how_its_tasks_went(settings):
         def look():
             samples = scraped(httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text)
             ready = get(samples, "robot_queue_messages", queue="robot.task.dlq", state="ready") == 1
-            return samples if ready and get(samples, "robot_dead_letters_total", reason="permanent") else None
+            consumed = get(samples, "robot_queue_consumers", queue="robot.task.q") == 1  # of a later look at the queues
+            dead_letters = get(samples, "robot_dead_letters_total", reason="permanent")
+            return samples if ready and consumed and dead_letters else None
 
-        samples = eventually(look, 20, "the worker has told it all")
+        samples = eventually(look, 20, "the worker exports it all")
 
     assert get(samples, "robot_task_attempts_total", type="echo", outcome="succeeded") == 6
     assert get(samples, "robot_task_attempts_total", type="echo", outcome="retried") == 1
@@ -78,9 +80,29 @@ def test_a_worker_tells_how_its_tasks_went(settings):
     assert get(samples, "robot_task_queue_seconds_sum", type="echo") < 8 * took  # each of eight waits, in seconds
     assert get(samples, "robot_dead_letters_total", reason="permanent") == 1
     assert get(samples, "robot_tasks_in_flight") == 0
-    assert get(samples, "robot_queue_consumers", queue="robot.task.q") == 1
     assert get(samples, "robot_topology_drift") == 0
     assert 0 < get(samples, "robot_queue_oldest_message_age_seconds", queue="robot.task.dlq") < 60
+
+
+def test_redis_shows_how_full_its_fullest_node_is(settings):
+    redis = RedisHandle(settings, timeout=1.0)
+    nodes = [
+        {"maxmemory": 0, "used_memory": 9, "total_system_memory": 90},
+        {"maxmemory": 200, "used_memory": 100},
+        {"maxmemory": 100, "used_memory": 80},
+    ]
+    redis.memory = lambda: nodes
+    watch = QueueMetrics(redis, topology.broker_map(settings), settings)
+
+    def shown():
+        watch.step()
+        families = {family.name: family for family in watch.collect()}
+        return [sample.value for sample in families["robot_redis_memory_ratio"].samples]
+
+    fullest = shown()
+    del nodes[1:]
+
+    assert (fullest, shown()) == ([0.8], [0.1])
 
 
 def test_the_oldest_message_is_the_oldest_task_that_waits(settings):

@@ -5,8 +5,9 @@ import json
 import click
 from click.testing import CliRunner
 
-from dispatch.cli.output import echo_json, environment, reported, table
-from dispatch.errors import StoreUnavailable
+from dispatch.cli.output import echo_json, environment, reported
+from dispatch.cli.tables import table
+from dispatch.errors import NotSent, StoreUnavailable, Trouble
 from support.cases import each
 
 
@@ -62,7 +63,7 @@ def test_an_error_that_is_not_expected_keeps_its_traceback():
     assert isinstance(run(command).exception, ValueError)
 
 
-def test_a_command_without_its_app_tells_how_to_run_it():
+def test_a_command_without_its_app_shows_how_to_run_it():
     @click.command()
     def command():
         environment()
@@ -90,3 +91,32 @@ def test_a_reported_command_keeps_its_options(words):
         click.echo(as_json)
 
     assert CliRunner().invoke(command, words).stdout == f"{bool(words)}\n"
+
+
+def _unreachable(server):
+    exc = StoreUnavailable(trouble=Trouble("Redis", "connection refused", "h:1/0")) if server == "Redis" else NotSent()
+    exc.trouble = exc.trouble or Trouble("RabbitMQ", "its vhost does not exist", "u@h:1/v")
+    return exc
+
+
+@each(
+    ("server", "expected"),
+    [
+        ("Redis", "dlq: Redis at h:1/0: connection refused"),
+        ("RabbitMQ", f"dlq: {NotSent()} [RabbitMQ at u@h:1/v: its vhost does not exist]"),
+    ],
+)
+def test_what_is_not_reachable_is_named_with_its_address_and_where_no_server_is_named_with_what_to_source(
+    server, expected
+):
+    @click.command()
+    @reported("dlq")
+    def command():
+        raise _unreachable(server)
+
+    named = CliRunner().invoke(command, env={"DISPATCH_REDIS_URL": "redis://h:1/0"})
+    unnamed = CliRunner().invoke(command, env={"DISPATCH_REDIS_URL": None})
+
+    assert (named.exit_code, named.stderr) == (2, f"{expected}\n")
+    assert unnamed.stderr.startswith(f"{expected}\nNo DISPATCH_… names a server, and no stack runs here")
+    assert "set -a; . .run/env; set +a" in unnamed.stderr

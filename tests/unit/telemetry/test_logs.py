@@ -1,11 +1,13 @@
-"""Log lines: JSON with who, what and which task; what a payload's model calls secret is in none of them."""
+"""Log lines: JSON with component, event and task; what a payload's model calls secret is in none of them."""
 
 import json
 import logging
+import re
 import types
 
 import pytest
 import structlog
+from celery.app.trace import LOG_SUCCESS
 
 from dispatch.config import settings
 from dispatch.errors import RetryableError
@@ -19,6 +21,7 @@ from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logs, task_log
 from dispatch.worker.outcomes import FENCE, OWNER, WIRE
 from dispatch.worker.runner import Runner, call_handler
+from support.cases import each
 from support.context import FakeContext
 from support.gateway_fakes import World, problem
 
@@ -55,7 +58,7 @@ def lines(capsys):
     structlog.reset_defaults()
 
 
-def test_a_line_about_a_delivery_says_which_and_in_which_trace(lines):
+def test_a_line_about_a_delivery_names_it_and_its_trace(lines):
     task_log(MESSAGE).warning("attempt failed", error="e")
 
     (line,) = lines()
@@ -68,20 +71,73 @@ def test_a_line_about_a_delivery_says_which_and_in_which_trace(lines):
 
 
 def test_a_librarys_line_looks_the_same_and_belongs_to_the_delivery(lines):
-    with logs.about(MESSAGE):
-        logging.getLogger("some.library").info("it took %d ms", 3)
+    logs.begin(MESSAGE)
+    logging.getLogger("some.library").info("it took %d ms", 3)
+    logs.clear()
 
     (line,) = lines()
     assert (line["event"], line["logger"], line["task_id"]) == ("it took 3 ms", "some.library", "t-1")
 
 
-def test_celerys_lines_say_the_task_and_show_no_values(lines):
+def test_celerys_lines_name_the_task_and_show_no_values(lines):
     data = {"id": "t-1", "name": "greet", "return_value": SECRET, "args": SECRET}
     logging.getLogger("celery.app.trace").info("Task %(name)s: %(return_value)s", data, extra={"data": data})
 
     (line,) = lines()
     assert (line["task_id"], line["type"], line["event"]) == ("t-1", "greet", "Task greet: …")
     assert SECRET not in str(line)
+
+
+def test_a_frequent_line_is_the_one_that_the_logger_writes(lines):
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if isinstance(handler, logs._Stderr)]
+    logs.clear()  # what other tests have bound
+    fields = {"path": "/v1/täsks", "status": 202, "ms": 1.5, "task_id": None, "principal": "ada"}
+    logs.FrequentLine("dispatch.access", "request").write(fields)
+    logs.logger("dispatch.access").info("request", **fields)
+    frequent, usual = lines()
+    times = [line.pop("time") for line in (frequent, usual)]
+
+    assert list(frequent.items()) == list(usual.items())
+    assert [bool(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", time)) for time in times] == [True, True]
+
+
+def test_a_frequent_line_hides_secrets_and_keeps_to_the_level(lines):
+    line = logs.FrequentLine("dispatch.task", "task succeeded")
+    with logs.hiding(("rq-1",)):
+        line.write(logs.task_fields(MESSAGE))
+    logging.getLogger().setLevel(logging.WARNING)
+    line.write(logs.task_fields(MESSAGE))
+
+    (written,) = lines()
+    assert (written["type"], written["request_id"]) == ("greet", "[secret]")
+
+
+@each("level", [logging.INFO, logging.DEBUG])
+def test_celerys_lines_about_what_one_line_of_ours_has_are_details(lines, level):
+    logs.configure("test", level=level)
+    failed = {"id": "t-1", "name": "greet", "description": "raised expected"}
+    logging.getLogger("celery.app.trace").info("Task %(name)s %(description)s", failed)
+    data = {"id": "t-1", "name": "greet", "return_value": "x", "runtime": 0.1}
+    logging.getLogger("celery.app.trace").info(LOG_SUCCESS, data, extra={"data": data})
+    logging.getLogger("celery.app.trace").info("Task %(name)s was retried", {"name": "greet"})
+    logging.getLogger("celery.app.trace").warning("Task %(name)s is odd", {"name": "greet"})
+    details = ["Task greet raised expected", "Task greet[t-1] succeeded in 0.1s: …"]
+
+    shown = lines()
+    assert {line["event"] for line in shown if line["level"] == "debug"} == (
+        {*details} if level < logging.INFO else set()
+    )
+    assert [line["event"] for line in shown if line["level"] != "debug"] == [
+        "Task greet was retried",
+        "Task greet is odd",
+    ]
+
+
+def test_colours_stay_out_of_json(lines):
+    logging.getLogger("werkzeug").info("\x1b[31m\x1b[1mGET /x\x1b[0m 404 [0m")
+
+    assert lines()[0]["event"] == "GET /x 404 [0m"
 
 
 def test_a_traceback_stays_on_its_line(lines):
@@ -122,6 +178,7 @@ def test_no_line_and_no_failure_shows_a_secret(lines):
         logging.getLogger("some.library").warning("sent %s", SECRET)
         raise RetryableError(f"refused {SECRET}", type=SECRET)
 
+    logs.configure("test", level=logging.DEBUG)
     context = FakeContext()
     context.log = task_log(MESSAGE)
     kind = TaskType("greet", Order, handler, None, 1.0, "")
@@ -145,12 +202,12 @@ def test_celerys_event_about_a_success_shows_no_secret(monkeypatch):
     request = {WIRE: MESSAGE, OWNER: "o", FENCE: "f"}
     loaded = settings.load({})
     claims = Claims(RedisHandle(loaded, timeout=1.0), loaded)
-    runner = Runner(claims, Ladders(loaded.ladder), loaded.handlers(), lost_runs=3)
-    monkeypatch.setattr(runner, "_run", lambda *_: {"said": [f"key {SECRET}"], "count": 1})
+    runner = Runner(claims, Ladders(loaded.ladder), loaded.handlers())
+    monkeypatch.setattr(runner, "_run", lambda *_: {"texts": [f"key {SECRET}"], "count": 1})
     kind = TaskType("greet", Order, lambda *_: None, None, 1.0, "")
 
     result = runner.run(kind, types.SimpleNamespace(get=request.get, hostname="w"), {"name": "n", "apiKey": SECRET})
-    assert result == {"said": [f"key {logs.REDACTED}"], "count": 1}
+    assert result == {"texts": [f"key {logs.REDACTED}"], "count": 1}
 
 
 def test_a_problem_echoes_no_secret():

@@ -16,7 +16,14 @@ from support.cases import each
 from support.gateway_fakes import World
 
 ROOT = Path(__file__).parents[3]
-GATHERED = (metrics.QUEUE_MESSAGES, metrics.QUEUE_CONSUMERS, metrics.OLDEST, metrics.DRIFT, metrics.BUILD)
+GATHERED = (
+    metrics.QUEUE_MESSAGES,
+    metrics.QUEUE_CONSUMERS,
+    metrics.OLDEST,
+    metrics.DRIFT,
+    metrics.REDIS_MEMORY,
+    metrics.BUILD,
+)
 
 
 def value(name, **labels):
@@ -28,7 +35,7 @@ def test_the_committed_reference_is_the_current_one():
     assert (ROOT / "docs/reference/metrics.md").read_text() == metrics.reference()
 
 
-def test_rules_and_dashboards_know_the_same_metrics():
+def test_rules_and_dashboards_read_the_same_metrics():
     ours = {each.name: set(each.labels) for each in metrics.Instrument.every}
     ours |= {name: set(labels) for name, _, labels in GATHERED}
 
@@ -85,7 +92,7 @@ def test_what_is_in_no_closed_set_is_other():
         (MemoryError(), "RUN"),
     ],
 )
-def test_how_a_run_ended_says_what_its_claim_answered(error, answer):
+def test_how_a_run_ended_shows_what_its_claim_answered(error, answer):
     assert claim_answer(error) == answer
 
 
@@ -107,7 +114,7 @@ def test_an_attempt_is_counted_by_what_was_decided(decision, type_, outcome, run
     assert rung is None or value("robot_task_retries_total", type="other", rung=rung) == climbed + 1
 
 
-def test_only_the_first_word_about_a_run_counts():
+def test_only_the_first_outcome_of_a_run_counts():
     before = value("robot_task_attempts_total", type="other", outcome="succeeded")
     run = Run(Message(b"", {"id": "t", "task": "strange"}))
     run.failed(NothingToDo("DONE"), "f" * 16)
@@ -131,7 +138,7 @@ def test_a_histogram_carries_the_trace_as_an_exemplar():
 
 def test_threads_that_count_for_the_first_time_at_once_are_all_counted(monkeypatch):
     monkeypatch.setattr(metrics.Instrument, "every", [])
-    made = metrics.Instrument("counter", "test_at_once", "Made by many threads.", ("who",), where="gateway")
+    made = metrics.Instrument("counter", "test_at_once", "Made by many threads.", ("origin",), where="gateway")
     begin = threading.Barrier(16)
 
     def count():
@@ -143,7 +150,7 @@ def test_threads_that_count_for_the_first_time_at_once_are_all_counted(monkeypat
         thread.start()
     for thread in threads:
         thread.join()
-    counted = value("test_at_once_total", who="all")
+    counted = value("test_at_once_total", origin="all")
     made.reset()
 
     assert counted == 16

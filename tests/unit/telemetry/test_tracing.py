@@ -1,4 +1,4 @@
-"""Tracing while nobody records spans: nothing is instrumented, nothing changes."""
+"""Tracing while no spans are recorded: nothing is instrumented, nothing changes."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_an_unknown_exporter_is_refused_at_start(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not http/protobuf"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "'http/json' is not http/protobuf"),
@@ -37,15 +37,15 @@ def test_an_unknown_exporter_is_refused_at_start(monkeypatch):
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-3", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_at_start(monkeypatch, name, value, said):
+def test_a_setting_that_cannot_be_is_refused_at_start(monkeypatch, name, value, expected):
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setenv(name, value)
 
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=expected):
         tracing.start("gateway")
 
 
-def test_off_messages_keep_their_trace_and_spans_say_nothing():
+def test_off_messages_keep_their_trace_and_spans_record_nothing():
     message = Message(b"", {"id": "t", "traceparent": TRACEPARENT})
     with tracing.span("x") as span, tracing.publish(message, "e"), tracing.detail("redis", {}):
         span.set({"a": 1})
