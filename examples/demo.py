@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from dispatch.cli import pipes
+
 ROOT = Path(__file__).parents[1]
 
 #: The topology of production, with seconds instead of minutes.
@@ -45,7 +47,7 @@ def main() -> int:
     if started.returncode:
         return started.returncode
     addresses = dict(line.split("=", 1) for line in (_run_dir() / "env").read_text().splitlines() if "=" in line)
-    with httpx.Client(base_url=addresses["DISPATCH_HTTP_URL"], timeout=30) as client:
+    with httpx.Client(base_url=addresses["DISPATCH_HTTP_URL"], timeout=30, trust_env=False) as client:
         _show_ladder(client)
         ended = _watch(client, _submit(client))
         _show_queues(client)
@@ -158,4 +160,6 @@ stop        make down""")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with pipes.quiet():
+        code = main()
+    sys.exit(code)

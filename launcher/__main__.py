@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dispatch.cli import pipes
 from dispatch.config import settings as configuration
 from dispatch.errors import ConfigurationError
 from launcher import layout, procfs, status
@@ -45,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(args: argparse.Namespace, stack: Stack, environ: dict[str, str]) -> int:
     if args.verb == "status":
-        lines, code = status.report(stack)
+        lines, code = status.as_json(stack) if args.json else status.report(stack)
         print("\n".join(lines))
         return code
     if args.verb == "down":
         stack.down()
     elif args.verb == "restart":
-        stack.restart(_names(args.names))
+        stack.restart(_names(args.names), environ)
     else:
         stack.up(layout.SERVERS if args.verb == "servers" else _names(args.only), environ)
         print("\n".join(status.addresses(stack)))
@@ -70,7 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs.add_parser("servers", help="start RabbitMQ and Redis only")
     verbs.add_parser("down", help="stop all processes")
-    verbs.add_parser("status", help="processes, addresses, restarts; exit 0, 1 (not all ready) or 3 (nothing runs)")
+    shown = verbs.add_parser(
+        "status", help="processes, addresses, restarts; exit 0, 1 (not all ready) or 3 (nothing runs)"
+    )
+    shown.add_argument("--json", action="store_true", help="for programs: docs/reference/cli.md has the keys")
     restart = verbs.add_parser("restart", help="restart processes with the settings they were started with")
     restart.add_argument("names", nargs="?", default="apps", help="comma-separated (default: worker, gateway, flower)")
     return parser
@@ -92,4 +96,6 @@ def _print(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with pipes.quiet():
+        code = main()
+    sys.exit(code)

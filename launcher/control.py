@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from dispatch.config import settings as configuration
+from dispatch.config.settings import PREFIX
+from dispatch.errors import ConfigurationError
 from launcher import files, layout, procfs
 from launcher.errors import LaunchError
 from launcher.layout import ProcessState
@@ -75,11 +78,12 @@ class Stack:
             for path in (self.run.env, self.run.state, self.run.request):
                 path.unlink(missing_ok=True)
 
-    def restart(self, names: Iterable[str]) -> None:
+    def restart(self, names: Iterable[str], environ: Mapping[str, str] | None = None) -> None:
         """Stop processes gracefully, start them again, and wait until they are ready.
 
         Args:
             names: the processes; they keep the settings of the stack.
+            environ: of the command; settings of its own in it are named as without effect.
 
         Raises:
             LaunchError: no stack is running, or a process did not start.
@@ -87,6 +91,8 @@ class Stack:
         with self._exclusive():
             if not self.supervised():
                 raise LaunchError("nothing is running: make up")
+            if environ is not None:
+                self._warn_of_other_settings(self.state()["supervisor"], self._without_own(environ), given_only=True)
             running = {process["name"] for process in self.state()["processes"]}
             selected = [name for name in names if name in running]
             self._request(restart=selected)
@@ -108,6 +114,11 @@ class Stack:
         except FileNotFoundError:
             return {"processes": []}
         return state
+
+    def own(self) -> dict[str, str]:
+        """The settings that the launcher made: the URLs of the stack's own servers."""
+        own: dict[str, str] = json.loads(self.run.own.read_text()) if self.run.own.exists() else {}
+        return own
 
     def leftovers(self) -> list[int]:
         """Processes of this run directory without a supervisor."""
@@ -152,9 +163,11 @@ class Stack:
             self._request(start=list(names))
         return tuple(name for name in names if name not in running)
 
-    def _warn_of_other_settings(self, supervisor: int, environ: Mapping[str, str]) -> None:
+    def _warn_of_other_settings(self, supervisor: int, environ: Mapping[str, str], *, given_only: bool = False) -> None:
+        # As they are read, since a shell that sourced the `env` file spells out what the stack has by default.
         now, then = (_settings(variables) for variables in (environ, procfs.environ(supervisor)))
-        differing = sorted(name for name in {*now, *then} - {"DISPATCH_RUN_DIR"} if now.get(name) != then.get(name))
+        named = {*now, *then} & {*environ} if given_only else {*now, *then}
+        differing = sorted(name for name in named - {"DISPATCH_RUN_DIR"} if now.get(name) != then.get(name))
         if differing:
             self._report(
                 f"the stack was started with other settings ({', '.join(differing)}): "
@@ -163,7 +176,7 @@ class Stack:
 
     def _without_own(self, environ: Mapping[str, str]) -> dict[str, str]:
         """An environment without the URLs of this stack's own servers, which sourcing its ``env`` file sets."""
-        own = json.loads(self.run.own.read_text()) if self.run.own.exists() else {}
+        own = self.own()
         return {
             name: value for name, value in environ.items() if name not in layout.URL_KEYS and own.get(name) != value
         }
@@ -259,5 +272,9 @@ def _reason(processes: Mapping[str, Any], name: str) -> str:
     return str(process.get("reason") or process.get("ending") or process.get("state"))
 
 
-def _settings(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if name.startswith("DISPATCH_")}
+def _settings(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings by variable; as text where a stack was started with some that are no settings any more."""
+    given = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+    with contextlib.suppress(ConfigurationError):
+        return {f"{PREFIX}{name.upper()}": value for name, value in configuration.load(given)}
+    return given

@@ -1,10 +1,11 @@
-"""The ``env`` file: URLs and pids, one ``KEY=value`` a line."""
+"""The ``env`` file: settings, URLs and pids, one ``KEY=value`` a line, as a shell reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from dispatch.config import stack_env
 from launcher import files
 
 
@@ -15,7 +16,7 @@ def write(path: Path, values: Mapping[str, str]) -> None:
         path: the file.
         values: by key.
     """
-    files.write(path, "".join(f"{key}={value}\n" for key, value in values.items()))
+    files.write(path, "".join(stack_env.line(key, value) for key, value in values.items()))
 
 
 def read(path: Path) -> dict[str, str]:
@@ -25,7 +26,6 @@ def read(path: Path) -> dict[str, str]:
         path: the file.
     """
     try:
-        lines = path.read_text().splitlines()
+        return stack_env.parse(path.read_text())
     except FileNotFoundError:
         return {}
-    return {key: value for key, _, value in (line.partition("=") for line in lines)}

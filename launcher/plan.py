@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
 
 from dispatch.broker import connections, provision
+from dispatch.config.groups import (
+    AuditSettings,
+    BrokerSettings,
+    HandlerSettings,
+    RecordSettings,
+    RedisSettings,
+    WorkerSettings,
+)
 from dispatch.config.settings import PREFIX, Settings, load
 from dispatch.config.tls import BrokerAddress
-from launcher import applications, procfs, rabbitmq, redis
+from launcher import applications, datadir, environments, procfs, rabbitmq, redis
 from launcher.errors import LaunchError
 from launcher.layout import URL_KEYS
 from launcher.ports import Ports
 from launcher.processes import Spec
 from launcher.rundir import RunDir
 
-#: Settings of the broker map and the records: part of the ``env`` file, since commands in another shell must use the same.
-_SHARED = (
-    "LADDER",
-    "LEASE_PARK",
-    "QUEUE_TTL",
-    "QUEUE_DEPTH_LIMIT",
-    "DELIVERY_LIMIT",
-    "REDIS_PREFIX",
-)
+#: Settings that commands and workers in another shell must share with the stack: all of the ``env`` file, also those that have
+#: their default, or a value of an earlier stack would survive in a shell that sources the file of the next one.
+_SHARED = (BrokerSettings, RedisSettings, RecordSettings, AuditSettings, WorkerSettings, HandlerSettings)
 
-#: Settings of TLS: part of it, too, but for paths with blanks, in which these are significant.
-_TLS = (
-    "BROKER_TLS_CA",
-    "BROKER_TLS_CERT",
-    "BROKER_TLS_KEY",
-    "BROKER_TLS_SERVER_NAME",
-    "REDIS_TLS_CA",
-    "REDIS_TLS_CERT",
-    "REDIS_TLS_KEY",
-)
+#: One that a worker reads, of a group that is not shared; and one that each worker needs for itself.
+_ALSO, _OWN = frozenset({"max_body"}), frozenset({"worker_metrics_port", "worker_metrics_host"})
 
 _INSTALL = (
     "install them (apt-get install rabbitmq-server redis-server), "
@@ -99,9 +95,13 @@ class _Planner:
         specs = (
             *servers,
             *simulator,
-            applications.worker(settings, {**environ, f"{PREFIX}WORKER_METRICS_PORT": str(metrics_port)}, self._run),
-            applications.gateway(environ, host, http_port),
-            applications.flower(environ, settings.flower_host, flower_port),
+            applications.worker(
+                settings,
+                {**environments.only(environ, "worker"), f"{PREFIX}WORKER_METRICS_PORT": str(metrics_port)},
+                self._run,
+            ),
+            applications.gateway(settings, environments.only(environ, "gateway"), host, http_port),
+            applications.flower(environments.only(environ, "flower"), settings.flower_host, flower_port, self._run),
         )
         started = {spec.name for spec in specs}
         resolved = tuple(
@@ -110,18 +110,11 @@ class _Planner:
         return Plan(resolved, self._env(host, http_port, flower_port, metrics_port), self._own, tuple(self._notes))
 
     def _data(self) -> Path:
-        """The data directory of the private servers: one for each ladder and RabbitMQ release.
-
-        The TTL of a delay queue cannot change after its declaration, so a broker with one ladder rejects another under
-        the same names; and RabbitMQ cannot read the data of another major release, or not downgrade. RabbitMQ and Redis
-        share the directory: a record without its message would be lost.
-        """
+        """The data directory of the private servers; see `datadir`."""
         settings, home = self._settings, rabbitmq.home(self._base)
-        identity = repr((settings.ladder, settings.lease_park, home and home.name))
-        data = self._run.path / "data" / hashlib.sha256(identity.encode()).hexdigest()[:8]
-        if not data.exists() and data.parent.exists():
-            self._notes.append(f"new ladder or RabbitMQ release: its servers use a new data directory, {data}")
-        data.mkdir(parents=True, exist_ok=True)
+        wanted = datadir.DelayQueues.of(settings.ladder, settings.lease_park, home.name if home else "")
+        data, notes = datadir.choose(self._run.path / "data", wanted)
+        self._notes += notes
         return data
 
     def _check_installed(self) -> None:
@@ -145,7 +138,7 @@ class _Planner:
         specs = rabbitmq.specs(
             self._run,
             data,
-            self._base,
+            environments.only(self._base, "rabbitmq"),
             self._ports,
             consumer_timeout=settings.consumer_timeout,
             port=settings.rabbitmq_port,
@@ -160,10 +153,10 @@ class _Planner:
         if f"{PREFIX}REDIS_URL" in self._explicit:
             url = self._settings.redis_url.get_secret_value()
             if (reason := redis.ping_probe(url, self._settings.redis_tls)()) is not None:
-                raise LaunchError(f"{PREFIX}REDIS_URL {_redacted(url)}: {reason}")
+                raise LaunchError(f"{PREFIX}REDIS_URL: {reason}")
             self._notes.append(f"Redis: using {_redacted(url)}, none is started")
             return []
-        spec = redis.spec(data, self._base, self._ports, port=self._settings.redis_port)
+        spec = redis.spec(data, environments.only(self._base, "redis"), self._ports, port=self._settings.redis_port)
         self._set(redis_url=redis.redis_url(self._ports.claimed("redis")))
         return [spec]
 
@@ -175,7 +168,7 @@ class _Planner:
         # So that examples work; an operator's own list stays as it is, also an empty one.
         allowed = {} if f"{PREFIX}HTTP_ALLOWED_HOSTS" in self._base else {"http_allowed_hosts": f"127.0.0.1:{port}"}
         self._set(robot_api_url=f"http://127.0.0.1:{port}", **allowed)
-        return [applications.simulator(self._settings, self._base, port)]
+        return [applications.simulator(self._settings, environments.only(self._base, "simulator"), port)]
 
     def _gateway_port(self) -> int:
         settings, host = self._settings, self._settings.http_host
@@ -194,35 +187,47 @@ class _Planner:
     def _env(self, host: str, http_port: int, flower_port: int, metrics_port: int) -> dict[str, str]:
         settings = self._settings
         return {
-            **self._shared(),
-            "DISPATCH_HTTP_URL": applications.base_url(host, http_port),
-            "DISPATCH_BROKER_URL": settings.broker_url.get_secret_value(),
-            "DISPATCH_MANAGEMENT_URL": settings.management_url.get_secret_value(),
-            "DISPATCH_REDIS_URL": settings.redis_url.get_secret_value(),
+            **shared(settings),
+            "DISPATCH_HTTP_URL": applications.gateway_url(settings, host, http_port),
             "FLOWER_URL": applications.base_url(settings.flower_host, flower_port),
             "ROBOT_API_URL": settings.robot_api_url,
             "WORKER_METRICS_URL": f"{applications.base_url(settings.worker_metrics_host, metrics_port)}/metrics",
         }
 
-    def _shared(self) -> dict[str, str]:
-        """The explicit settings of `_SHARED` and `_TLS`, those of `_SHARED` without blanks, which are insignificant there, so that a shell can source them."""
-        names = [f"{PREFIX}{name}" for name in _SHARED if f"{PREFIX}{name}" in self._explicit]
-        files = [f"{PREFIX}{name}" for name in _TLS if f"{PREFIX}{name}" in self._explicit]
-        return {
-            **{name: "".join(self._base[name].split()) for name in names},
-            **{name: self._base[name] for name in files if not re.search(r"\s", self._base[name])},
-        }
+
+def shared(settings: Settings) -> dict[str, str]:
+    """The settings of the ``env`` file as variables; one that is unset is empty, which is the same to every process."""
+    names = {name for group in _SHARED for name in group.model_fields} | _ALSO
+    return {
+        f"{PREFIX}{name.upper()}": _text(getattr(settings, name))
+        for name in Settings.model_fields
+        if name in names and name not in _OWN
+    }
+
+
+def _text(value: Any) -> str:
+    """A setting as the environment spells it."""
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return value.get_secret_value()
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        case tuple():
+            return ",".join(value)
+    return str(value)
 
 
 def _check_broker(address: BrokerAddress) -> None:
     """An external broker must respond and have its vhost: the launcher creates vhosts in its own server only."""
     try:
         with connections.connection(address, connect_timeout=3) as connection:
-            provision.connect(connection)
+            provision.connect(connection, address)
     except provision.BrokerUnreachable as exc:
-        raise LaunchError(
-            f"{PREFIX}BROKER_URL {_redacted(address.urls)} does not respond, or has no such vhost: {exc}"
-        ) from exc
+        raise LaunchError(f"{PREFIX}BROKER_URL: {exc}") from exc
 
 
 def _redacted(url: str) -> str:

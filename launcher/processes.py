@@ -72,13 +72,13 @@ def http_probe(url: str, auth: tuple[str, str] | None = None) -> Probe:
     """Ready when a GET responds 2xx.
 
     Args:
-        url: the URL.
+        url: the URL. With ``https``, of a process of ours: its certificate need not be of an authority that this one trusts.
         auth: user and password.
     """
 
     def probe() -> str | None:
         try:
-            response = httpx.get(url, auth=auth, timeout=PROBE_TIMEOUT, trust_env=False)
+            response = httpx.get(url, auth=auth, timeout=PROBE_TIMEOUT, trust_env=False, verify=False)  # noqa: S501
         except httpx.HTTPError as exc:
             return f"{url} does not respond: {exc}"
         return None if response.is_success else f"{url} responds {response.status_code}: {response.text[:300]}"

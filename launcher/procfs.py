@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from dispatch.config import stack_env
 from launcher.errors import LaunchError
 
-MARKER = "ROBOT_DISPATCH_RUN"  #: its value is the run directory, absolute
+MARKER = stack_env.MARKER  #: its value is the run directory, absolute
 
 _PROC = Path("/proc")
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import redis
 
+from dispatch.config import network
 from dispatch.config.tls import Tls
 from dispatch.store import client as redisclient
+from dispatch.store import faults
 from launcher import accounts
 from launcher.errors import LaunchError
 from launcher.ports import Ports
@@ -39,7 +41,7 @@ def ping_probe(url: str, tls: Tls | None = None) -> Probe:
         try:
             client.run([("PING",)])
         except (redis.RedisError, OSError) as exc:
-            return f"Redis does not respond: {exc}"
+            return str(faults.trouble(exc, network.shown(url)) or exc)
         finally:
             client.close()
         return None

@@ -23,6 +23,7 @@ class RunDir:
         run = cls(Path(path).resolve())
         run.path.mkdir(parents=True, exist_ok=True)
         run.logs.mkdir(mode=0o700, exist_ok=True)
+        run.flower.parent.mkdir(mode=0o700, exist_ok=True)
         return run
 
     @property
@@ -34,6 +35,11 @@ class RunDir:
     def logs(self) -> Path:
         """The directory of the logs, one file a process."""
         return self.path / "log"
+
+    @property
+    def flower(self) -> Path:
+        """What Flower has seen, so that a restart does not forget it: a pickle, which only its owner may replace."""
+        return self.path / "flower" / "tasks"
 
     @property
     def env(self) -> Path:

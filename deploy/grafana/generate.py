@@ -75,6 +75,7 @@ ACCEPT = 'method="POST",route="/v1/tasks"'
 WORK = 'queue="robot.task.q"'
 DLQ = 'queue="robot.task.dlq"'
 RUNGS = 'queue=~"robot.retry.q..+"'
+LEVELS = 'queue=~"robot.delay.q..+"'
 
 FLOW = Dashboard(
     "robot-flow",
@@ -91,6 +92,8 @@ FLOW = Dashboard(
         (
             Panel("Accepted by type", "reqps", ((rate("robot_tasks_accepted_total", "type"), "{{type}}"),)),
             Panel("Refused by reason", "reqps", ((rate("robot_tasks_refused_total", "reason"), "{{reason}}"),)),
+            Panel("Quotas used up", "reqps", ((rate("robot_quota_refusals_total", "quota"), "{{quota}}"),),
+                  help="429 quota-exceeded: one principal has its share of requests, tasks, bytes or dead letters."),
         ),
         (
             Panel("Time to accept", "s", quantiles("robot_http_request_duration_seconds", ACCEPT), limits=(1,),
@@ -111,6 +114,14 @@ FLOW = Dashboard(
                   help="Drained, or the connection closed, after a response that preceded the end of the body."),
         ),
         (
+            Panel("Waiting for a task", "none", (("sum by (kind) (robot_http_waiting{" + GATEWAY + "})", "{{kind}}"),),
+                  help="Long polls and event streams; each process has DISPATCH_HTTP_WAITS places."),
+            Panel("Waits refused", "reqps", ((rate("robot_http_waits_refused_total", "reason"), "{{reason}}"),),
+                  help="room: as many wait as the process has places for; share: the principal has its own."),
+            Panel("Connections cut", "cps", ((rate("robot_http_connections_cut_total", "reason"), "{{reason}}"),),
+                  help="Refused (peer, full), closed to make room (idle), or too slow (head, body, write)."),
+        ),
+        (
             Panel("Attempts by outcome", "ops", ((rate("robot_task_attempts_total", "outcome"), "{{outcome}}"),)),
             Panel("Retries by rung", "ops", ((rate("robot_task_retries_total", "rung"), "{{rung}}"),)),
             Panel("Dead letters by reason", "ops", ((rate("robot_dead_letters_total", "reason"), "{{reason}}"),)),
@@ -126,6 +137,8 @@ QUEUES = Dashboard(
             Panel("Oldest task's wait", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{WORK}}}", ""),), "stat", limits=(600, 1800)),
             Panel("Consumers", "short", ((f"robot:queue_consumers:max{{{WORK}}}", ""),), "stat", limits=(1,), bad_below=True),
             Panel("On rungs", "short", ((f"sum(robot:queue_messages:max{{{RUNGS},state='ready'}})", ""),), "stat"),
+            Panel("Delayed", "short", ((f"sum(robot:queue_messages:max{{{LEVELS},state='ready'}})", ""),), "stat",
+                  help="Tasks that were submitted for later."),
             Panel("Dead letters", "short", ((f"max(robot:queue_messages:max{{{DLQ},state='ready'}})", ""),), "stat", limits=(1, 100)),
             Panel("Oldest dead letter", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{DLQ}}}", ""),), "stat", limits=(86_400, 604_800)),
             Panel("Drift", "short", (("max(robot_topology_drift)", ""),), "stat", limits=(1,),
@@ -135,6 +148,8 @@ QUEUES = Dashboard(
             Panel("Ready", "short", (("robot:queue_messages:max{state='ready'}", "{{queue}}"),)),
             Panel("Unacked", "short", (("robot:queue_messages:max{state='unacked'}", "{{queue}}"),),
                   help="Delivered to workers; in the work queue at most 40 a worker."),
+            Panel("Redis memory", "percentunit", (("max(robot_redis_memory_ratio)", "in use"),), limits=(0.8, 0.95),
+                  help="Share of maxmemory, of the fullest node; at 100 % every new task is refused."),
         ),
         (
             Panel("The ladder", "short", ((f"robot:queue_messages:max{{{RUNGS},state='ready'}}", "{{queue}}"),),
@@ -178,6 +193,7 @@ WORKERS = Dashboard(
             Panel("Claims by result", "ops", ((rate("robot_claims_total", "answer"), "{{answer}}"),),
                   help="RUN is the normal one. DONE and STALE are extra copies, BUSY a copy of a task that is running."),
             Panel("Leases lost", "ops", ((rate("robot_leases_lost_total"), "lost"),)),
+            Panel("Runaway threads", "short", (("robot_runaway_threads", "{{instance}}"),)),
             Panel("Sweeper actions", "ops", ((rate("robot_sweeper_actions_total", "action"), "{{action}}"),)),
         ),
         (

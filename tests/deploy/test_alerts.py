@@ -1,4 +1,4 @@
-"""Alert rules: each says what to do, is tested, and has the thresholds of the objectives and the settings."""
+"""Alert rules: each has an urgency and a runbook, is tested, and has the thresholds of the objectives and the settings."""
 
 import re
 
@@ -9,18 +9,19 @@ from support.cases import each
 ALERTS = {rule["alert"]: rule for rule in deploy.rules() if "alert" in rule}
 RECORDS = {rule["record"]: rule for rule in deploy.rules() if "record" in rule}
 PAGE = (deploy.ROOT / "docs" / "reference" / "alerts.md").read_text()
+RUNBOOK = (deploy.ROOT / "docs" / "how-to" / "night-runbook.md").read_text()
 
 #: Hours in the month that the objective is about.
 MONTH = 30 * 24
 
 
 @each("name", ALERTS)
-def test_an_alert_says_how_urgent_it_is_and_what_to_do(name):
+def test_an_alert_names_its_urgency_and_its_runbook(name):
     alert = ALERTS[name]
 
     assert alert["labels"]["severity"] in {"page", "ticket"}
     assert alert["annotations"].keys() == {"summary", "description", "runbook"}
-    assert alert["annotations"]["runbook"] == f"docs/reference/alerts.md#{name.lower()}"
+    assert alert["annotations"]["runbook"] == f"docs/how-to/night-runbook.md#{name.lower()}"
 
 
 def test_the_reference_has_a_section_for_each_alert_with_its_severity():
@@ -28,6 +29,14 @@ def test_the_reference_has_a_section_for_each_alert_with_its_severity():
     for name, alert in ALERTS.items():
         section = PAGE.partition(f"### {name}\n")[2].partition("\n### ")[0]
         assert section.lstrip().startswith(f"*{alert['labels']['severity']}*")
+
+
+def test_the_runbook_has_an_entry_for_each_alert_from_symptom_to_what_to_do():
+    entries = re.split(r"^### ", RUNBOOK.partition("## By alert")[2], flags=re.MULTILINE)[1:]
+
+    assert [entry.partition("\n")[0] for entry in entries] == list(ALERTS)
+    for entry in entries:
+        assert re.findall(r"^- \*\*(\w+)\*\* ", entry, re.MULTILINE) == ["Symptom", "Look", "Do"]
 
 
 def test_every_alert_is_tested():
@@ -60,7 +69,7 @@ def test_the_latency_objectives():
     ]
 
 
-def test_somebody_is_woken_when_work_has_waited_half_its_life():
+def test_an_alert_fires_when_work_has_waited_half_its_life():
     ttl = configuration.load({}).queue_ttl
 
     assert ALERTS["RobotWorkExpiresSoon"]["expr"].endswith(f"> {ttl / 2:g}")
@@ -68,7 +77,7 @@ def test_somebody_is_woken_when_work_has_waited_half_its_life():
 
 def test_metrics_are_kept_for_the_objectives_month():
     command = deploy.compose()["services"]["prometheus"]["command"]
-    (days,) = [re.findall(r"retention\.time=(\d+)d", word)[0] for word in command if "retention.time" in word]
+    (days,) = [re.findall(r"retention\.time=(\d+)d", option)[0] for option in command if "retention.time" in option]
 
     assert int(days) >= 30
 

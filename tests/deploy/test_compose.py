@@ -15,7 +15,7 @@ COMPOSE = deploy.compose(DISPATCH_API_KEYS=KEYS, FLOWER_BASIC_AUTH="operator:sec
 SERVICES = COMPOSE["services"]
 
 #: Services of our own image that read settings, and the broker's user that each gets.
-USERS = {"gateway": "gateway", "worker": "worker", "flower": "monitor", "admin": "admin"}
+USERS = {"gateway": "gateway", "worker": "worker", "flower": "control", "admin": "admin"}
 
 #: They run once, or their image has nothing to probe with.
 WITHOUT_HEALTH = {"definitions", "admin", "otel-collector"}
@@ -54,7 +54,15 @@ def test_the_definitions_have_every_role_and_no_more():
     assert made["queues"] == deploy.load("deploy/rabbitmq/definitions.json")["queues"]
 
 
-def test_nobody_but_the_admin_and_the_definitions_know_the_admins_password():
+def test_who_publishes_signs_and_encrypts_with_the_same_keys():
+    given = {"DISPATCH_MESSAGE_KEYS": f"2026a:{'k' * 32}", "DISPATCH_ENCRYPTION_KEYS": "A" * 43 + "="}
+    services = deploy.compose(DISPATCH_API_KEYS=KEYS, **given)["services"]
+    having = {keys: {name for name, service in services.items() if keys in str(service)} for keys in given.values()}
+
+    assert having == {keys: {"gateway", "worker"} for keys in given.values()}
+
+
+def test_only_the_admin_and_the_definitions_have_the_admins_password():
     knowing = {name for name, service in SERVICES.items() if "rabbitmq_admin_password" in str(service)}
 
     assert knowing == {"admin", "definitions"}
@@ -121,7 +129,7 @@ def test_a_service_is_confined(service):
     assert what["cap_drop"] == ["ALL"]
     assert set(limits) == {"cpus", "memory", "pids"}
     assert what["logging"]["options"]["max-size"]
-    assert what.get("read_only", False) is (service != "rabbitmq")
+    assert what["read_only"] is True
     assert what["restart"] == ("no" if service in {"definitions", "admin"} else "unless-stopped")
 
 
@@ -130,7 +138,7 @@ def test_a_service_has_a_health_check(service):
     assert {"test", "interval", "timeout", "retries"} <= SERVICES[service]["healthcheck"].keys()
 
 
-def test_nothing_waits_for_health_that_nobody_checks():
+def test_nothing_waits_for_the_health_of_a_service_without_a_check():
     waits = [
         (other, on["condition"]) for service in SERVICES.values() for other, on in service.get("depends_on", {}).items()
     ]
@@ -155,7 +163,7 @@ def test_every_mounted_file_is_there_and_read_only():
                 assert source in COMPOSE["volumes"]
 
 
-def test_services_that_talk_share_a_network():
+def test_services_that_connect_share_a_network():
     def networks(service):
         return set(SERVICES[service]["networks"])
 
@@ -217,7 +225,7 @@ def test_a_stop_leaves_time_to_finish():
     assert grace("gateway") > int(graceful)
 
 
-def test_rabbitmq_knows_its_memory():
+def test_rabbitmqs_configuration_has_its_containers_memory():
     (known,) = re.findall(
         r"^total_memory_available_override_value = (\d+)$",
         (deploy.DEPLOY / "rabbitmq" / "container.conf").read_text(),
@@ -257,6 +265,6 @@ def test_redis_keeps_records_below_its_containers_memory():
     assert int(conf["maxmemory"].removesuffix("mb")) * 2 <= int(limit.removesuffix("M"))
 
 
-def test_flower_shows_no_buttons_unless_told():
+def test_flower_shows_no_buttons_unless_configured():
     assert "--read_only=true" in SERVICES["flower"]["command"]
     assert "--read_only=false" in deploy.compose(FLOWER_READ_ONLY="false")["services"]["flower"]["command"]

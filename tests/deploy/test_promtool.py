@@ -12,7 +12,7 @@ PROMETHEUS = deploy.DEPLOY / "prometheus"
 
 
 def promtool(*words):
-    """What promtool says; it must be content."""
+    """The output of promtool, which must succeed."""
     tool = shutil.which("promtool")
     assert tool, "promtool is missing: scripts/setup-promtool.sh installs it"
     done = subprocess.run([tool, *map(str, words)], capture_output=True, text=True, timeout=100, check=False)
@@ -21,13 +21,13 @@ def promtool(*words):
 
 
 def test_configuration_and_rules_are_valid():
-    said = promtool("check", "config", PROMETHEUS / "prometheus.yml")
+    output = promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
-    assert said.count("SUCCESS") == 4
+    assert output.count("SUCCESS") == 4
 
 
 @pytest.mark.parametrize("file", sorted((PROMETHEUS / "tests").glob("*.yml")), ids=lambda path: path.stem)
-def test_the_rules_do_what_their_unit_tests_say(file):
+def test_the_rules_pass_their_unit_tests(file):
     assert "SUCCESS" in promtool("test", "rules", file)
 
 

@@ -20,7 +20,7 @@ QUIET = ("ALERTS",)
 #: The type of a task and its payload: one that succeeds, one that fails for good, one that is tried again, one refused.
 GOOD = ("echo", {"message": "hello"})
 DEAD = ("http.request", {"method": "GET", "url": "http://example.invalid/"})
-RETRIED = ("http.request", {"method": "GET", "url": f"http://{uncontained.NOBODY}/"})
+RETRIED = ("http.request", {"method": "GET", "url": f"http://{uncontained.UNREACHABLE}/"})
 REFUSED = ("no-such-type", {})
 
 
@@ -110,7 +110,7 @@ def test_the_objectives_are_limits_of_buckets(families, limit):
 
 
 @pytest.mark.parametrize("service", ["gateway", "worker"])
-def test_names_and_help_are_as_prometheus_wants_them(scraped, service):
+def test_names_and_help_are_as_prometheus_requires_them(scraped, service):
     tool = shutil.which("promtool")
     assert tool, "promtool is missing: scripts/setup-promtool.sh installs it"
 

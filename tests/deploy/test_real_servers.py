@@ -50,7 +50,7 @@ def test_what_cannot_be_done_is_written_to_the_dlq_and_is_seen_by_the_operator(s
     assert record["taskId"] in listed.stdout, listed.stderr
 
 
-def test_nobody_comes_in_without_a_key(system):
+def test_a_request_without_a_key_is_refused(system):
     answer = httpx.get(f"http://127.0.0.1:{system.port['gateway']}/v1/tasks", trust_env=False)
 
     assert answer.status_code == 401
@@ -97,7 +97,7 @@ def test_redis_asks_for_the_password_and_evicts_nothing(system):
     assert "NOAUTH" in stranger.stdout
 
 
-def test_flower_wants_its_password_and_shows_no_buttons(system):
+def test_flower_requires_its_password_and_shows_no_buttons(system):
     base_url = f"http://127.0.0.1:{system.port['flower']}"
 
     stranger = httpx.get(f"{base_url}/workers", trust_env=False)

@@ -50,11 +50,11 @@ def supervise(run):
 
 @pytest.fixture
 def spec(run):
-    """Specs of stubs, which are ready once they have said "here"."""
+    """Specs of stubs, which are ready once they have logged "here"."""
 
     def build(name, code=SLEEP, **changes):
-        said = lambda _: None if run.log(name).exists() and "here" in run.log(name).read_text() else "silent"  # noqa: E731
-        defaults = {"ready": said, "grace": 5.0, "pid_key": f"{name.upper()}_PID"}
+        ready = lambda _: None if run.log(name).exists() and "here" in run.log(name).read_text() else "silent"  # noqa: E731
+        defaults = {"ready": ready, "grace": 5.0, "pid_key": f"{name.upper()}_PID"}
         return Spec(
             name=name,
             command=(sys.executable, "-c", code, START),
@@ -233,7 +233,7 @@ def test_ports_are_remembered_and_two_stacks_never_get_the_same(tmp_path):
         assert again.claim("redis") == port
 
 
-def test_a_remembered_port_that_somebody_took_is_given_up(tmp_path):
+def test_a_remembered_port_that_another_process_took_is_given_up(tmp_path):
     with closing(Ports(tmp_path / "one")) as one:
         port = one.claim("redis")
     with socket.create_server(("127.0.0.1", port)), closing(Ports(tmp_path / "one")) as again:

@@ -156,12 +156,12 @@ def test_faults_are_used_up_in_order_and_can_begin_late():
     queue.add(Fault(match="token", status=401, times=None))
 
     def take(endpoint):
-        fault = queue.take(lambda told: told.match == endpoint)
-        return fault and fault.status
+        taken = queue.take(lambda fault: fault.match == endpoint)
+        return taken and taken.status
 
     assert [take("orders") for _ in range(4)] == [None, 503, 503, None]
     assert [take("token") for _ in range(3)] == [401] * 3
-    assert [told.match for told in queue.pending()] == ["token"]
+    assert [fault.match for fault in queue.pending()] == ["token"]
 
 
 @each(
@@ -185,7 +185,7 @@ def test_a_serial_number_can_ask_for_trouble(robot, nth, status):
     assert (fault.status if fault else None) == status
 
 
-def test_the_api_wants_a_token(client):
+def test_the_api_requires_a_token(client):
     assert client.get("/openapi/v1/robots").status_code == 401
     assert client.get("/openapi/v1/robots", headers={"Authorization": "Bearer x"}).status_code == 401
     assert client.post("/oauth/token", data={"grant_type": "client_credentials", "client_id": "x"}).status_code == 401
@@ -235,7 +235,7 @@ def test_orders_that_make_no_sense_are_refused(client, bearer, robot, body, stat
     assert answer.json["error"]["code"]
 
 
-def test_control_injects_faults_and_forgets_them(client, bearer):
+def test_control_injects_faults_and_clears_them(client, bearer):
     fault = {"match": "orders", "status": 503, "retryAfter": 2, "times": 2}
     assert client.post("/control/faults", json=fault).json[0]["times"] == 2
 
@@ -246,7 +246,7 @@ def test_control_injects_faults_and_forgets_them(client, bearer):
     assert client.post("/control/faults", json={"status": "503"}).status_code == 400
 
 
-def test_reset_forgets_everything(client, bearer):
+def test_reset_clears_everything(client, bearer):
     client.post("/control/faults", json={"status": 503})
     client.post("/control/jobs", json={"seconds": 1})
     client.post("/control/reset")

@@ -42,7 +42,7 @@ def test_a_log_too_long_is_emptied_under_its_writers_hands(tmp_path):
     assert (tmp_path / "log.1").read_bytes() == b"a" * 10 + b"b"
 
 
-def test_who_is_not_root_starts_servers_as_itself(monkeypatch, tmp_path):
+def test_an_account_that_is_not_root_starts_servers_as_itself(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "geteuid", lambda: 1_000)
 
     assert accounts.choose("nobody", tmp_path) is None
