@@ -1,12 +1,6 @@
 """The cost of many dead letters in the DLQ: time and memory of listing, recording, redriving and walking.
 
-::
-
-    DISPATCH_RUN_DIR=.run-bench python -m launcher servers
-    set -a; . .run-bench/env; set +a
-    python -m bench.many_letters 100000
-
-The last ten dead letters have another type than all others, so that a redrive by type walks past these.
+``python -m bench letters --count 100000`` (`bench.parts.letters`), in whose process the settings are those of the servers. The last ten dead letters have another type than all others, so that a redrive by type walks past these.
 """
 
 from __future__ import annotations
@@ -45,9 +39,12 @@ from dispatch.store.scripts import RedisHandle
 CHUNK, FEW = 1_000, 10
 
 
-def main() -> None:
-    """Publish the number of dead letters given on the command line, then measure each operation on them."""
-    many = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+def measure(many: int) -> None:
+    """Publish dead letters, then measure each operation on them, and print a line for each.
+
+    Args:
+        many: how many.
+    """
     settings = configuration.load(queue_depth_limit=10 * many)
     with Connection(settings.broker("admin")) as connection:
         provision.declare(connection, topology.broker_map(settings), settings)
@@ -68,7 +65,7 @@ def main() -> None:
         _run("list", "--limit", str(many), "--json")
         _run("show", ids[0])
         _run("redrive", ids[many // 3])
-        _run("redrive", "--type", "drill", "--limit", str(FEW // 2))
+        _run("redrive", "--type", "drill", "--limit", str(FEW // 2), "--yes")
         client = redis.Redis.from_url(settings.redis_url.get_secret_value())
         client.flushdb()
         again = _timed(lambda: _until(lambda: records.recorded_marker() == ALL_RECORDED))
@@ -125,9 +122,7 @@ def _recorded(settings: Settings) -> int:
 def _worker() -> Iterator[int]:
     command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--autoscale=8,2", "-n", "bench@bench"]
     with tempfile.TemporaryFile() as sink:
-        process = subprocess.Popen(  # noqa: S603 - the project's own program
-            command, stdout=sink, stderr=sink, env={**os.environ, "REMAP_SIGTERM": "SIGQUIT"}
-        )
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, env={**os.environ, "REMAP_SIGTERM": "SIGQUIT"})
         try:
             yield process.pid
         finally:
@@ -146,7 +141,7 @@ def _run(*arguments: str) -> None:
     command = [sys.executable, "-m", "celery", "-A", "celery_app", "dlq", *arguments]
     with tempfile.TemporaryFile("w+") as output:
         started = time.monotonic()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603 - the project's own program
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         peak = _peak(process)
         seconds = time.monotonic() - started
         output.seek(0)
@@ -179,7 +174,3 @@ def _until(condition: Callable[[], bool]) -> None:
 def _report(measurement: str, seconds: float, details: str = "") -> None:
     sys.stdout.write(f"{measurement:60} {seconds:8.2f} s  {details}\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

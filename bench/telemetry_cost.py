@@ -1,12 +1,6 @@
 """The cost of logs, metrics and traces: CPU time a request and a task, interleaved, on real servers.
 
-::
-
-    DISPATCH_RUN_DIR=.run-bench python -m launcher servers
-    set -a; . .run-bench/env; set +a
-    python -m bench.telemetry_cost
-
-Counts the CPU time of all threads and processes involved; a collector in a child process discards the spans. The variants
+``python -m bench telemetry`` (`bench.parts.telemetry`), in whose process the settings are those of the servers. Counts the CPU time of all threads and processes involved; a collector in a child process discards the spans. The variants
 run in turns, and each figure is the lower quartile of its rounds, since other load can only increase it.
 """
 
@@ -25,8 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -35,6 +28,7 @@ from pydantic import SecretStr
 
 import topology
 from app import create_app
+from bench.harness import procfs
 from celery_app import create_celery
 from dispatch.broker import provision
 from dispatch.broker.publisher import Publisher
@@ -77,10 +71,13 @@ _WITHOUT_METRICS = (
 )
 
 
-def main() -> None:
-    """Print the tables named on the command line: ``requests``, ``tasks``; both by default."""
+def measure(tables: Sequence[str]) -> None:
+    """Print tables.
+
+    Args:
+        tables: ``requests``, ``tasks``.
+    """
     base = configuration.load()
-    tables = sys.argv[1:] or ["requests", "tasks"]
     with _collector() as url:
         if "requests" in tables:
             _print("a POST /v1/tasks", REQUESTS, _requests(base, url))
@@ -184,7 +181,7 @@ def _worker(base: Settings, name: str, on: frozenset[str], url: str) -> Iterator
     celery = create_celery(settings)
     ladders = Ladders.of_types(settings.ladder, celery.dispatch_types.values())
     submitter = Submitter(store, IdempotencyKeys(redis, settings), publisher, celery.tasks, ladders)
-    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=quiet, stderr=quiet) as worker:  # noqa: S603
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=quiet, stderr=quiet) as worker:
         try:
             yield lambda flags: _run_batch(submitter, store, celery.dispatch_types["echo"], worker.pid, flags)
         finally:
@@ -205,7 +202,7 @@ def _vhost(base: Settings, name: str) -> str:
 
 def _run_batch(submitter: Submitter, store: TaskStore, task_type: TaskType, pid: int, flags: str) -> float:
     """Run a batch of tasks; the worker's CPU µs a task."""
-    started = _cpu(pid)
+    started = procfs.cpu(pid)
     ids = []
     for _ in range(TASKS[1]):
         traceparent = f"{child_traceparent(None)[:-2]}{flags}"
@@ -214,21 +211,7 @@ def _run_batch(submitter: Submitter, store: TaskStore, task_type: TaskType, pid:
     while any(record is None or not record.state.terminal for record in store.get_many(ids)):
         time.sleep(0.02)
     time.sleep(EXPORT + 0.3)  # for the last acks, log lines and spans
-    return (_cpu(pid) - started) / TASKS[1] * 1e6
-
-
-def _cpu(pid: int) -> float:
-    """CPU seconds of a process and its live children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return sum(_own_cpu(member) for member in (str(pid), *children))
-
-
-def _own_cpu(pid: str) -> float:
-    """CPU seconds from ``schedstat``, in nanoseconds there: the clock ticks of ``stat`` are too coarse."""
-    return (
-        sum(int(task.joinpath("schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
-        / 1e9
-    )
+    return (procfs.cpu(pid) - started) / TASKS[1] * 1e6
 
 
 # --- tracing ---------------------------------------------------------------------------------------
@@ -267,7 +250,3 @@ def _discard(ports: Any) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Collector)
     ports.put(server.server_port)
     server.serve_forever()
-
-
-if __name__ == "__main__":
-    main()
