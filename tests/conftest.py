@@ -16,6 +16,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """A developer's own DISPATCH_* must not leak into tests, nor into what they start."""
     for name in [name for name in os.environ if name.startswith(dispatch.config.settings.PREFIX)]:
         del os.environ[name]
+    os.environ.pop("COLUMNS", None)  # test processes have a width that a table would be cut to
     # A process that may not keep bytecode compiles every module again: three seconds of CPU at each start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
@@ -74,6 +75,7 @@ def _settings(servers: shared.Servers, vhost: str, redis_prefix: str, directory)
         redis_prefix=redis_prefix,
         ladder="1m=1,5m=2,30m=3",
         lease_park=1,
+        delay_levels=4,
         lease=2,
         soft_shutdown=2,
         sweep_interval=0.5,

@@ -72,6 +72,7 @@ def test_an_alarm_is_answered_in_time_and_workers_go_on_when_it_is_over(settings
         watermark("0.000001")
         answers = [_submit(bench) for _ in range(4)]
         quiet = bench.wait_for(before, State.SUCCEEDED)  # acks and Redis need no publishing
+        named = eventually(lambda: bench.publisher.trouble, 10, "the publisher has the reason")
         watermark("0.6")
         accepted = eventually(lambda: isinstance(outcome := _submit(bench)[0], str) and outcome, 30, "it is over")
         doubted = answers[0][0].task_id
@@ -79,6 +80,7 @@ def test_an_alarm_is_answered_in_time_and_workers_go_on_when_it_is_over(settings
         bench.drained()
 
         assert worker.process.poll() is None
+    assert named.public == "RabbitMQ: it has a resource alarm (memory or disk) and takes no messages"
     kinds = [type(outcome) for outcome, _ in answers]
 
     assert max(seconds for _, seconds in answers) < 5

@@ -43,7 +43,7 @@ def bench(cluster, settings):
 
 @dataclasses.dataclass
 class Load:
-    """Clients that submit until told to stop, and repeat what was refused with the same Idempotency-Key.
+    """Clients that submit until stopped, and repeat what was refused with the same Idempotency-Key.
 
     Beside them one that drops what was refused: a key whose first request was cut off has to wait, a new one has not.
     """

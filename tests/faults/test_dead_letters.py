@@ -3,20 +3,18 @@
 import dataclasses
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from kombu import Connection
 
+from dispatch.broker.depth import depth
 from dispatch.broker.publisher import Publisher
 from dispatch.deadletters.bulk import BulkRedrive, redrive_matching
 from dispatch.deadletters.janitor import MISSES, clear_stale
 from dispatch.deadletters.service import NotDead
-from dispatch.deadletters.walk import walk
+from dispatch.deadletters.walk import StopWalk, walk
 from dispatch.deadletters.walk_lock import WalkInProgress
 from dispatch.errors import InDoubt, NotSent, PublishError, StoreUnavailable, TaskError, Unroutable
 from dispatch.protocol import names
@@ -25,9 +23,10 @@ from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, normalized
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import ACCEPTED_AT, CYCLE, SEQ, Message
 from dispatch.protocol.record import State
+from support import processes
 from support.proxy import DOWN, UP, Proxy
 from support.waiting import eventually
-from support.worker import ROOT, environment, running_worker
+from support.worker import environment, running_worker
 
 PAYLOAD = {"message": "x"}
 
@@ -60,18 +59,15 @@ def _record(bench, dead_letters):
         bench.stores.dead_letters.record(dead_letter, reason="permanent", max_attempts=4)
 
 
-def _celery(bench, *arguments, **options):
-    command = [sys.executable, "-m", "celery", "-A", "celery_app", "dlq", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment(bench.settings), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )  # fmt: skip
+def _celery(bench, *arguments):
+    words = ["-A", "celery_app", "dlq", *arguments]
+    return processes.run("celery", words, environ=environment(bench.settings), timeout=100)
 
 
 def _dlq(bench, *arguments, code=0):
-    process = _celery(bench, *arguments)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == code, (output, errors)
-    return output + errors
+    done = _celery(bench, *arguments)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return done.stdout + done.stderr
 
 
 def test_a_redriven_dead_letter_runs_in_its_next_cycle_with_the_same_id_and_trace(bench, dead_letters):
@@ -84,15 +80,12 @@ def test_a_redriven_dead_letter_runs_in_its_next_cycle_with_the_same_id_and_trac
             lambda: (found := bench.store.get(task_id)).state is State.DEAD_LETTERED and found.cycle == 1 and found, 20
         )
         # The first cycle's dead letter goes, the second one's comes.
-        eventually(
-            lambda: [dead_letter.cycle for dead_letter in bench.dead_letters()] == [1],
-            20,
-            "the janitor took the old dead letter out",
-        )
+        left = bench.settled_dead_letters(1)
         bench.drained()
 
     assert record.cycle == 1
     assert again.trace_id == dead.trace_id
+    assert [dead_letter.cycle for dead_letter in left] == [1]
     assert bench.hops(task_id).count("started") == 2
     assert bench.hops(task_id).count("redriven") == 1
 
@@ -137,21 +130,18 @@ def test_a_broker_that_refuses_a_redrive_leaves_the_dead_letter_and_one_that_is_
         record = bench.store.get(refused.task_id)
         publisher.close()
 
-    assert (record.state, record.cycle, record.decision) == (State.DEAD_LETTERED, 0, None)
+    assert (record.state, record.cycle, record.decided_seq) == (State.DEAD_LETTERED, 0, None)
     assert (doubt.state, doubt.cycle) == (State.SCHEDULED, 1)
     assert len(bench.dead_letters()) == 2
     with running_worker(bench.settings, abrupt=True):
         # The doubtful copy was stored: it runs; if the sweeper sends another one, that one is fenced off.
         finished = bench.finished(silent.task_id)
-        eventually(
-            lambda: [dead_letter.task_id for dead_letter in bench.dead_letters()] == [refused.task_id],
-            20,
-            "one dead letter stays",
-        )
+        left = bench.settled_dead_letters(1)
         eventually(lambda: bench.store.get(silent.task_id).before_redrive is None, 20, "settled")
         bench.drained()
 
     assert finished.state is State.SUCCEEDED
+    assert [dead_letter.task_id for dead_letter in left] == [refused.task_id]
     assert bench.hops(silent.task_id).count("started") == 1
 
 
@@ -184,7 +174,7 @@ def test_a_redrive_that_died_in_the_middle_is_finished_by_the_workers(bench):
     for dead_letter in (unpublished, published):
         records.redrive(dead_letter, redriven_copy(dead_letter), by="me", max_attempts=4)
     copy = redriven_copy(published)
-    bench.publisher.publish(copy.message, copy.exchange, copy.routing_key)  # killed before it could say so
+    bench.publisher.publish(copy.message, copy.exchange, copy.routing_key)  # killed before it could record that
     with running_worker(bench.settings, abrupt=True):
         records = [bench.finished(dead_letter.task_id, 30) for dead_letter in (unpublished, published)]
         eventually(lambda: bench.depth(names.DEAD_QUEUE) == 0, 20, "the dead letters are gone")
@@ -196,9 +186,9 @@ def test_a_redrive_that_died_in_the_middle_is_finished_by_the_workers(bench):
 
 def test_the_command_lists_shows_redrives_and_discards(bench):
     good, bad = _dead_letter(error="first"), _dead_letter(error="second")
-    nobody = dead_copy(Message(b"{", {}, routing_key="robot.task.dispatch.x"), Reason.UNDECODABLE, "no").message
-    nobody = nobody.with_headers(**{"x-dead-id": new_task_id()})
-    every = [good, bad, nobody]
+    undecodable = dead_copy(Message(b"{", {}, routing_key="robot.task.dispatch.x"), Reason.UNDECODABLE, "no").message
+    undecodable = undecodable.with_headers(**{"x-dead-id": new_task_id()})
+    every = [good, bad, undecodable]
     _post(bench, every)
     _record(bench, every)
     with ThreadPoolExecutor() as pool:
@@ -213,7 +203,7 @@ def test_the_command_lists_shows_redrives_and_discards(bench):
         ]
     lines, table, text, dry = (each.result() for each in asked)
     listed, shown = [json.loads(line) for line in lines.splitlines()], json.loads(text)
-    sent = _dlq(bench, "redrive", "--error-type", "first")
+    sent = _dlq(bench, "redrive", "--error-type", "first", "--yes")
     gone = _dlq(bench, "discard", bad.task_id)
 
     assert {line["taskId"] for line in listed} == {dead_letter.task_id for dead_letter in every}
@@ -224,9 +214,9 @@ def test_the_command_lists_shows_redrives_and_discards(bench):
     assert "2 dead letters would be redriven" in dry
     assert f"{good.task_id}  sent, cycle 1\n1 redriven" in sent
     assert "1 discarded" in gone
-    assert [dead_letter.task_id for dead_letter in bench.dead_letters()] == [nobody.task_id]
+    assert [dead_letter.task_id for dead_letter in bench.dead_letters()] == [undecodable.task_id]
     assert bench.state(bad.task_id) is State.DEAD_LETTERED
-    assert "no dead letter of task" in _dlq(bench, "show", bad.task_id, code=2)
+    assert "no dead letter of task" in _dlq(bench, "show", bad.task_id, code=1)
     assert bench.depth(names.WORK_QUEUE) == 1
 
 
@@ -247,7 +237,7 @@ def test_dead_letters_whose_records_are_gone_or_late_are_redriven_all_the_same(b
     assert bench.depth(names.WORK_QUEUE) == 2
 
 
-def test_a_dead_letter_that_is_not_the_last_word_on_a_task_that_runs_stays(bench, dead_letters):
+def test_a_dead_letter_of_a_task_that_still_runs_stays(bench, dead_letters):
     with running_worker(bench.settings, abrupt=True):
         task_id = bench.submit("echo", {"message": "x", "sleepSeconds": 3})
         bench.wait_for(task_id, State.RUNNING)
@@ -336,13 +326,14 @@ def test_a_redrive_by_type_walks_past_all_others_and_leaves_them(bench):
     meant = [_dead_letter("echo") for _ in range(100)]
     _post_many(bench, [*others, *meant])
     began = time.monotonic()
-    process = _celery(bench, "redrive", "--type", "echo")
-    output, errors = process.communicate(timeout=100)
+    output = _celery(bench, "redrive", "--type", "echo", "--yes")
     seconds = time.monotonic() - began
 
-    assert process.returncode == 0, errors
-    assert output.endswith("100 redriven\n")
-    assert [line.split()[0] for line in output.splitlines()[:-1]] == [dead_letter.task_id for dead_letter in meant]
+    assert output.returncode == 0, output.stderr
+    assert output.stdout.endswith("100 redriven\n")
+    assert [line.split()[0] for line in output.stdout.splitlines()[:-1]] == [
+        dead_letter.task_id for dead_letter in meant
+    ]
     assert sorted(dead_letter.task_id for dead_letter in bench.dead_letters()) == sorted(
         dead_letter.task_id for dead_letter in others
     )
@@ -350,16 +341,20 @@ def test_a_redrive_by_type_walks_past_all_others_and_leaves_them(bench):
     assert seconds < 60, f"{MANY} dead letters walked, 100 redriven in {seconds:.1f} s"
 
 
-def test_a_redrive_that_is_killed_in_the_middle_loses_and_doubles_nothing(bench):
+def test_a_redrive_that_is_killed_in_the_middle_loses_and_doubles_nothing(bench, tmp_path):
     many = [_dead_letter() for _ in range(300)]
     _post_many(bench, many)
-    process = _celery(bench, "redrive", "--all", start_new_session=True)
+    words, output = (
+        ["-A", "celery_app", "dlq", "redrive", "--all", "--yes"],
+        processes.Output(tmp_path / "out", tmp_path / "err"),
+    )
+    process = processes.start("celery", words, environ=environment(bench.settings), output=output)
     eventually(lambda: bench.depth(names.WORK_QUEUE) > 50, 30, "it is in the middle", interval=0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait(10)
     done = bench.depth(names.WORK_QUEUE)
     eventually(lambda: bench.depth(names.DEAD_QUEUE) >= len(many) - done - 1, 10, "its dead letters are back")
-    _dlq(bench, "redrive", "--all")
+    _dlq(bench, "redrive", "--all", "--yes")
     with running_worker(bench.settings, abrupt=True):
         states = {bench.finished(dead_letter.task_id, 60).state for dead_letter in many}
         eventually(lambda: bench.depth(names.DEAD_QUEUE) == 0, 20, "every dead letter is gone")
@@ -501,6 +496,24 @@ def test_a_job_that_gets_nowhere_waits_behind_the_others(bench, error):
     assert bench.store.get(stuck.task_id).cycle == 1
 
 
+@pytest.mark.parametrize("ends", [False, StopWalk], ids=["through", "ended early"])
+def test_what_a_walk_gives_back_is_there_when_it_returns(bench, ends):
+    _post(bench, [_dead_letter() for _ in range(3)])
+
+    def visit(_dead_letter):
+        if ends:
+            raise ends
+        return False
+
+    with bench.stores.lock().held() as turn, Connection(bench.settings.broker("admin")) as connection:
+        channel, found = connection.default_channel, []
+        for _ in range(10):
+            walk(bench.settings.broker("replay"), turn, visit)
+            found.append(depth(channel, names.DEAD_QUEUE).ready)
+
+    assert found == [3] * 10
+
+
 def test_a_dead_letter_with_a_cycle_out_of_range_is_redriven_into_one_that_workers_take(bench, dead_letters):
     odd = _dead_letter(**{CYCLE: 2**62})
     _post(bench, [odd])
@@ -513,3 +526,45 @@ def test_a_dead_letter_with_a_cycle_out_of_range_is_redriven_into_one_that_worke
     assert sent == 1
     assert bench.depth(names.WORK_QUEUE) == 1
     assert bench.store.get(odd.task_id).cycle == 1
+
+
+def test_a_bulk_redrive_is_stopped_while_it_waits_and_while_it_runs(bench):
+    letters = [_dead_letter() for _ in range(4)]
+    _post(bench, letters)
+    _record(bench, letters)
+    running, waiting = (BulkRedrive(DeadLetterFilter(type="echo"), 10, 0, "me") for _ in range(2))
+    bench.stores.bulk.add(running)
+    bench.stores.bulk.add(waiting)
+    _dlq(bench, "stop", waiting.id)
+    listed = _dlq(bench, "jobs")
+
+    class Stopping(_Picky):
+        """Whose second publish finds the job stopped."""
+
+        def publish(self, *arguments):
+            if len(self.sent) == 1:
+                assert bench.stores.bulk.stop(running.id) == running
+            self.sent.append(arguments)
+            return super().publish(*arguments)
+
+    publisher = Stopping(bench.publisher, {})
+    publisher.sent = []
+    bench.stores.janitor(publisher).step()
+
+    assert running.id in listed
+    assert waiting.id not in listed
+    assert bench.depth(names.WORK_QUEUE) == len(publisher.sent) == 2
+    assert bench.stores.bulk.all() == []
+    assert "0 stopped" in _dlq(bench, "stop", running.id, code=1)
+
+
+def test_an_interrupted_one_that_was_stopped_does_not_come_back(bench):
+    job = BulkRedrive(DeadLetterFilter(), 10, 0, "me")
+    bench.stores.bulk.add(job)
+    bench.stores.bulk.shorten(job, 4)
+    (rest,) = bench.stores.bulk.all()
+    stopped = bench.stores.bulk.stop(job.id)
+    bench.stores.bulk.shorten(rest, 1)
+
+    assert (rest.limit, rest.id, stopped) == (6, job.id, rest)
+    assert bench.stores.bulk.all() == []

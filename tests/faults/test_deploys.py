@@ -67,8 +67,8 @@ def test_a_gateways_deploy_under_load_answers_whom_it_serves_and_loses_nothing(b
         process.wait(60)
         seconds = time.monotonic() - began
     known = {record.task_id for record in _every(bench)}
-    untold = eventually(
-        lambda: len(left := known - _told(clients)) <= 1 and left, 10, "accepted, and its client not told"
+    unanswered = eventually(
+        lambda: len(left := known - _answered(clients)) <= 1 and left, 10, "accepted, and its client has no answer"
     )
     with running_gateway(bench.settings, port), running_worker(bench.settings, abrupt=True):
         for each in [*clients, poller]:
@@ -79,13 +79,13 @@ def test_a_gateways_deploy_under_load_answers_whom_it_serves_and_loses_nothing(b
     assert process.returncode == 0
     assert seconds < 30 + 15
     assert waiting == [200]
-    assert untold == {url.path.rpartition("/")[2]}
+    assert unanswered == {url.path.rpartition("/")[2]}
     assert len(ids) == CLIENTS * EACH == len(_every(bench)) - 1
     assert states == {State.SUCCEEDED}
     assert {bench.hops(task_id).count("started") for task_id in ids} == {1}
 
 
-def _told(clients):
+def _answered(clients):
     return {task_id for each in clients for task_id in list(each.accepted.values())}
 
 

@@ -6,7 +6,7 @@ import signal
 from dispatch.protocol import names
 from dispatch.protocol.record import State
 from support.waiting import eventually
-from support.worker import running_worker
+from support.worker import each_pool, running_worker
 
 
 def test_extra_copies_wait_while_the_task_runs_and_run_nothing_after_it(bench):
@@ -32,14 +32,15 @@ def test_extra_copies_wait_while_the_task_runs_and_run_nothing_after_it(bench):
     assert [dead_letter.task_id for dead_letter in bench.dead_letters()] == [bad]
 
 
-def test_a_zombie_worker_is_refused_when_it_wakes_up(bench):
-    with running_worker(bench.settings, abrupt=True) as first:
+@each_pool
+def test_a_zombie_worker_is_refused_when_it_wakes_up(bench, pool):
+    with running_worker(bench.settings, abrupt=True, pool=pool) as first:
         task_id = bench.submit("echo", {"message": "x", "sleepSeconds": 1})
         bench.wait_for(task_id, State.RUNNING)
         asleep = [first.process.pid, *first.children()]
         for pid in asleep:
             os.kill(pid, signal.SIGSTOP)
-        with running_worker(bench.settings, abrupt=True):
+        with running_worker(bench.settings, abrupt=True, pool=pool):
             eventually(lambda: not _leased(bench, task_id), 10, "the lease has lapsed")
             # The broker still takes the sleeper for alive and gives it every second copy; the others run elsewhere.
             for _ in range(4):

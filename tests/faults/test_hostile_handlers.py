@@ -1,4 +1,4 @@
-"""P1, P3, P4, P7: what a handler can do to the process that runs it costs its own attempts, and nobody else's."""
+"""P1, P3, P4, P7: what a handler can do to the process that runs it costs its own attempts, and no other task's."""
 
 import json
 import os
@@ -16,7 +16,7 @@ APP = "support.drills"
 
 
 def _drill(bench, name, **payload):
-    """A task of a type that only the worker knows; its record comes from its message."""
+    """A task of a type that only the worker has; its record comes from its message."""
     task_id = str(uuid.uuid4())
     bench.send(json.dumps([[payload], {}, None]).encode(), {"task": f"drill.{name}", "id": task_id, "retries": 0})
     return task_id
@@ -36,7 +36,7 @@ ENDS = {
 }
 
 
-def test_a_process_without_memory_or_that_dies_costs_one_attempt_and_nobody_elses(bench):
+def test_a_process_without_memory_or_that_dies_costs_one_attempt_of_its_own_task(bench):
     with running_worker(bench.settings, app=APP, abrupt=True) as worker:
         bad = {_drill(bench, drill, times=1): errors for drill, errors in ENDS.items()}
         good = [bench.submit("echo", {"message": "x"}) for _ in range(40)]
@@ -53,7 +53,7 @@ def test_a_process_without_memory_or_that_dies_costs_one_attempt_and_nobody_else
     assert bench.depth(names.DEAD_QUEUE) == 0
 
 
-def test_children_that_die_again_and_again_stop_nobody_else_and_their_tasks_climb_to_the_dlq(bench):
+def test_children_that_die_again_and_again_stop_no_other_task_and_theirs_climb_to_the_dlq(bench):
     with running_worker(bench.settings, app=APP, abrupt=True) as worker:
         bad = [_drill(bench, drill) for drill in ("die", "leave") * 6]
         good = [bench.submit("echo", {"message": "x"}) for _ in range(20)]
@@ -99,7 +99,7 @@ def _lives(pid):
     return True
 
 
-def test_a_handler_that_comes_back_twice_is_heard_once(bench):
+def test_a_handler_that_returns_twice_has_one_outcome(bench):
     with running_worker(bench.settings, app=APP, abrupt=True) as worker:
         ids = [_drill(bench, "fork") for _ in range(4)]
         results = [bench.finished(task_id).result for task_id in ids]
@@ -112,7 +112,7 @@ def test_a_handler_that_comes_back_twice_is_heard_once(bench):
     assert {record.state for record in good} == {State.SUCCEEDED}
 
 
-def test_a_failure_with_very_much_to_say_is_cut_short_everywhere(bench):
+def test_a_failure_with_a_very_long_message_is_cut_short_everywhere(bench):
     with running_worker(bench.settings, app=APP) as worker:
         ids = [_drill(bench, drill) for drill in ("rant", "rave")]
         records = [bench.finished(task_id, 60) for task_id in ids]

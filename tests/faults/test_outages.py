@@ -11,7 +11,7 @@ from dispatch.protocol import names
 from dispatch.protocol.record import State
 from support.proxy import DOWN, Proxy
 from support.waiting import eventually
-from support.worker import running_worker
+from support.worker import each_pool, running_worker
 
 PAYLOAD = {"message": "x"}
 
@@ -46,11 +46,12 @@ def _wipe(bench):
             client.delete(key)
 
 
-def test_without_redis_nothing_runs_unclaimed_and_no_attempt_is_used_up(bench):
-    with _redis_proxy(bench) as (proxy, settings), running_worker(settings, abrupt=True) as worker:
+@each_pool
+def test_without_redis_nothing_runs_unclaimed_and_no_attempt_is_used_up(bench, pool):
+    with _redis_proxy(bench) as (proxy, settings), running_worker(settings, abrupt=True, pool=pool) as worker:
         _away(proxy)
         ids = [bench.submit("echo", PAYLOAD) for _ in range(5)]
-        eventually(lambda: worker.text().count("held: Redis did not answer the claim") >= 5, 20, "all are held")
+        eventually(lambda: worker.text().count("held: Redis did not take the claim") >= 5, 20, "all are held")
         held = {bench.state(task_id) for task_id in ids}
         proxy.admit()
         records = [bench.finished(task_id, 30) for task_id in ids]
@@ -60,8 +61,9 @@ def test_without_redis_nothing_runs_unclaimed_and_no_attempt_is_used_up(bench):
     assert {bench.hops(task_id).count("started") for task_id in ids} == {1}
 
 
-def test_a_result_waits_for_redis_and_the_handler_is_not_run_again(bench):
-    with _redis_proxy(bench) as (proxy, settings), running_worker(settings, abrupt=True):
+@each_pool
+def test_a_result_waits_for_redis_and_the_handler_is_not_run_again(bench, pool):
+    with _redis_proxy(bench) as (proxy, settings), running_worker(settings, abrupt=True, pool=pool):
         task_id = bench.submit("echo", _slow(1))
         bench.wait_for(task_id, State.RUNNING)
         _away(proxy)
@@ -76,8 +78,9 @@ def test_a_result_waits_for_redis_and_the_handler_is_not_run_again(bench):
     assert bench.hops(task_id).count("started") == 1
 
 
-def test_a_failure_waits_in_hand_until_redis_can_record_it(bench):
-    with _redis_proxy(bench) as (proxy, settings), running_worker(settings, abrupt=True) as worker:
+@each_pool
+def test_a_failure_waits_in_hand_until_redis_can_record_it(bench, pool):
+    with _redis_proxy(bench) as (proxy, settings), running_worker(settings, abrupt=True, pool=pool) as worker:
         task_id = bench.submit("echo", _slow(1, failTimes=1))
         bench.wait_for(task_id, State.RUNNING)
         proxy.hold(DOWN)
@@ -108,9 +111,9 @@ def test_a_wiped_redis_costs_no_task(bench):
 
     assert {waiting, *running} <= living.keys()
     assert State.QUEUED in {record.state for record in living.values()}
-    for said in ("trace_id", "principal", "request_id", "type", "created_at"):
-        assert _each(records, said) == _each(living, said)
-    assert all(record.result["message"] == "x" and record.message is not None for record in records.values())
+    for field in ("trace_id", "principal", "request_id", "type", "created_at"):
+        assert _each(records, field) == _each(living, field)
+    assert all(record.result["message"] == "x" for record in records.values())
     assert records[waiting].attempt == 4
     assert listed == set(queued) & living.keys()
     assert bench.depth(names.DEAD_QUEUE) == 0
@@ -125,8 +128,9 @@ def _succeeded(bench, task_id):
     return record if record is not None and record.state is State.SUCCEEDED else None
 
 
-def test_a_cut_connection_loses_nothing_and_counts_nothing(bench):
-    with _broker_proxy(bench) as (proxy, settings), running_worker(settings) as worker:
+@each_pool
+def test_a_cut_connection_loses_nothing_and_counts_nothing(bench, pool):
+    with _broker_proxy(bench) as (proxy, settings), running_worker(settings, pool=pool) as worker:
         running = [bench.submit("echo", _slow(2)) for _ in range(4)]
         for task_id in running:
             bench.wait_for(task_id, State.RUNNING)
@@ -145,7 +149,7 @@ def test_a_cut_connection_loses_nothing_and_counts_nothing(bench):
     assert {dead_letter.task_id for dead_letter in bench.dead_letters()} == set(hopeless)
 
 
-def test_after_a_cut_the_loop_reads_from_nobodys_connection_that_has_the_number_of_a_dead_childs_pipe(
+def test_after_a_cut_the_loop_reads_from_no_other_connection_that_has_the_number_of_a_dead_childs_pipe(
     bench, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("BYSTANDER", str(tmp_path))
@@ -184,7 +188,7 @@ def test_a_broker_that_refuses_for_a_while_gets_the_retry_later_and_the_handler_
         bench.wait_for(task_id, State.RUNNING)
         proxy.hold()
         eventually(lambda: "hand-over waits" in worker.text(), 30, "the retry can't be published")
-        decided = bench.store.get(task_id)
+        decided = bench.store.whole(task_id)
         proxy.release()
         record = bench.finished(task_id, 40)
         bench.drained()
@@ -206,3 +210,13 @@ def test_one_worker_holds_exactly_forty_of_a_full_backlog(bench):
 
     assert bench.settings.prefetch == 40
     assert held == ids[:40]
+
+
+@each_pool
+def test_after_a_lost_connection_a_worker_holds_as_many_as_before(bench, pool):
+    with _broker_proxy(bench) as (proxy, settings), running_worker(settings, abrupt=True, pool=pool) as worker:
+        proxy.cut()
+        eventually(lambda: "Connection to broker lost" in worker.text(), 20, "it has lost its connection")
+        for _ in range(60):
+            bench.submit("echo", _slow(60))
+        eventually(lambda: bench.depth(names.WORK_QUEUE) == 20, 20, lambda: f"{bench.depth(names.WORK_QUEUE)} ready")

@@ -38,6 +38,7 @@ POISON = {
     "a body that is no JSON": (b"{", _headers(), {}, "undecodable"),
     "a body that is not UTF-8": (b'["\xff\xfe"]', _headers(), {}, "undecodable"),
     "an unknown encoding": (_body(), _headers(), {"content_encoding": "no-such"}, "undecodable"),
+    "an encoding that computes for minutes": (b"a-" + b"9" * 500_000, _headers(), {"content_encoding": "punycode"}, "undecodable"),
     "a pickle": (b"\x80\x04N.", _headers(), {"content_type": "application/x-python-serialize"}, "undecodable"),
     "no content type": (_body(), _headers(), {"content_type": None}, "undecodable"),
     "no headers at all": (_body(), None, {}, "malformed"),
@@ -46,7 +47,7 @@ POISON = {
     "no id": (_body(), _headers(id=...), {}, "malformed"),
     "an id that is no text": (_body(), _headers(id=17), {}, "malformed"),
     "an id that is no key": (_body(), _headers(id="a b{c}"), {}, "malformed"),
-    "an id of nobody's and a dead letter id that is no key": (_body(), _headers(id=..., **{"x-dead-id": "{}"}), {}, "malformed"),
+    "no id and a dead letter id that is no key": (_body(), _headers(id=..., **{"x-dead-id": "{}"}), {}, "malformed"),
     "a body that is no triple": (json.dumps([[PAYLOAD], {}]).encode(), _headers(), {}, "malformed"),
     "a body that is an object": (b"{}", _headers(), {}, "malformed"),
     "keyword arguments": (_body(kwargs={"message": "x"}), _headers(), {}, "malformed"),
@@ -76,7 +77,7 @@ POISON = {
         _body(),
         _headers(
             id=...,
-            moment=dt.datetime(2026, 1, 1),  # noqa: DTZ001 - as py-amqp wants it
+            moment=dt.datetime(2026, 1, 1),  # noqa: DTZ001 - as py-amqp requires it
             price=decimal.Decimal("1.25"),
             table={"a": {"b": [1, True, None, 2.5]}},
             raw=b"\xff\x00",

@@ -1,4 +1,4 @@
-"""P2, P7: what the gateway hears of RabbitMQ and Redis is true, comes within 5 s, and what was refused never runs."""
+"""P2, P7: what the gateway learns of RabbitMQ and Redis is true, comes within 5 s, and what was refused never runs."""
 
 import contextlib
 import threading
@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from kombu import Connection
 from pydantic import SecretStr
+from redis import Redis
 
 import topology
 from dispatch.broker import provision
@@ -63,7 +64,16 @@ def _refused(bench, error, **options):
 
 
 def _rejected(bench):
-    return {record.task_id for record in bench.store.list(state="REJECTED", limit=200).items}
+    """Ids of the records that refused tasks leave; no list has them."""
+    redis, head = bench.stores.redis, bench.stores.redis.keys.prefix + "task:"
+    client = Redis.from_url(bench.settings.redis_url.get_secret_value(), decode_responses=True)
+    with contextlib.closing(client):
+        ids = [key.removeprefix(head).strip("{}") for key in client.scan_iter(f"{head}*")]
+        listed = client.zrange(redis.keys.index(None), 0, -1) + client.zrange(redis.keys.index("local"), 0, -1)
+    rejected = {task_id for task_id in ids if bench.state(task_id) is State.REJECTED}
+
+    assert rejected.isdisjoint(listed)
+    return rejected
 
 
 @contextlib.contextmanager
@@ -113,7 +123,7 @@ def test_a_silent_broker_leaves_one_task_in_doubt_and_then_is_left_alone(bench):
         later = [_refused(bench, NotSent, submitter=submitter)[0] for _ in range(5)]
         proxy.release()
         # A repeat before that would be refused, which settles the doubt: then the key is another task's.
-        eventually(submitter._publisher.ready, 20, "the broker is heard again")
+        eventually(submitter._publisher.ready, 20, "the broker's confirms arrive again")
         task_id = eventually(lambda: _accepted(bench, submitter, key="k"), 15, "the key is accepted")
         replay = bench.submit("echo", PAYLOAD, key="k", submitter=submitter)
         with running_worker(bench.settings, abrupt=True):
@@ -139,7 +149,7 @@ def test_a_refusal_of_the_repeated_key_leaves_the_doubt_and_its_task_runs_once(b
         with running_worker(patient, abrupt=True):
             finished = bench.finished(doubt.task_id)
             bench.drained()
-        repeated = bench.submit("echo", PAYLOAD, key="k")
+        repeated = eventually(lambda: _accepted(bench, bench.submitter, key="k"), 10, "the key may be repeated")
 
     assert {again.task_id, finished.task_id, repeated} == {doubt.task_id}
     assert bench.hops(doubt.task_id).count("started") == 1
@@ -188,24 +198,24 @@ def _published(publisher, message):
         return 0
 
 
-def test_many_threads_hear_each_its_own_verdict(bench):
+def test_many_threads_each_get_their_own_verdict(bench):
     message = bench.message(bench.submit("echo", PAYLOAD))
     bench.purge(names.WORK_QUEUE)
     ways = [(names.TASK_EXCHANGE, message.routing_key), (names.TASK_EXCHANGE, "nowhere")]
 
     def publish(thread):
-        said = []
+        seen = []
         for number in range(200):
             exchange, key = ways[(thread + number) % 3 == 0]
             try:
                 bench.publisher.publish(message, exchange, key, timeout=20)
-                said.append((key, "confirmed"))
+                seen.append((key, "confirmed"))
             except PublishError as exc:
-                said.append((key, type(exc).__name__))
-        return said
+                seen.append((key, type(exc).__name__))
+        return seen
 
     with ThreadPoolExecutor(8) as pool:
-        verdicts = [verdict for said in pool.map(publish, range(8)) for verdict in said]
+        verdicts = [verdict for seen in pool.map(publish, range(8)) for verdict in seen]
     confirmed = verdicts.count((message.routing_key, "confirmed"))
 
     assert confirmed + verdicts.count(("nowhere", "Unroutable")) == 1_600
@@ -220,8 +230,8 @@ def _refuse(proxy):
 
 FAULTS = {
     "is refused": _refuse,
-    "does not hear": lambda proxy: proxy.hold(UP),
-    "is not heard": lambda proxy: proxy.hold(DOWN),
+    "receives nothing": lambda proxy: proxy.hold(UP),
+    "sends nothing": lambda proxy: proxy.hold(DOWN),
 }
 STEPS = ("reserve_idempotency_key", "accept", "mark_published")
 
@@ -245,7 +255,8 @@ def test_redis_may_fail_at_every_step_and_every_error_is_true(bench):
     assert max(seconds for seconds, _ in outcomes.values()) < 5
     assert doubted <= {State.SUCCEEDED, State.REJECTED}  # unless a worker was in time, the sweeper gave it up
     assert refused == {State.REJECTED}
-    assert len(never) == 2  # at "accept", what was held came through late; what was cut never did
+    # At "accept": an answer that was held is of a record; a command that was held, or cut, may have come through.
+    assert 1 <= len(never) <= 3
     rejected = {*never, *(task_id for task_id in in_doubt if bench.state(task_id) is State.REJECTED)}
     assert not any("started" in bench.hops(task_id) for task_id in rejected)
 
@@ -273,8 +284,8 @@ def _submit_through_a_fault(bench, step, fault):
 def test_a_key_whose_submission_was_cut_off_goes_on_with_the_same_task(bench):
     ids = []
     for step, what in (
-        ("accept", "is not heard"),
-        ("mark_published", "is not heard"),
+        ("accept", "sends nothing"),
+        ("mark_published", "sends nothing"),
         ("mark_published", "is refused"),
     ):
         trigger = scripts()[step].sha.encode()

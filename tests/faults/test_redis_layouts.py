@@ -13,8 +13,10 @@ from dispatch.config.settings import ANSWER_WITHIN
 from dispatch.errors import DispatchError, StoreUnavailable
 from dispatch.gateway.admission.readiness import store_check
 from dispatch.protocol import names
+from dispatch.protocol.audit import AuditEntry
 from dispatch.protocol.record import State
 from dispatch.store.idempotency import KeyState
+from dispatch.store.key_usage import KeyUsage
 from support import redises
 from support.waiting import eventually
 from support.worker import open_bench, running_worker
@@ -47,10 +49,23 @@ def _one_of_each(bench):
         is KeyState.REPLAY
     )
     assert bench.hops(climbs).count("succeeded") == 1
+    _audited(bench.stores)
     return climbs
 
 
-def _hears(bench, task_id, settle):
+def _audited(stores):
+    """Entries of the audit log, and last uses of API keys, are written and read."""
+    for number in range(3):
+        assert stores.audit.add(AuditEntry("me", "redriveDeadLetter", str(number), "ok"))
+    first = stores.audit.page(limit=2)
+    usage = KeyUsage(stores.redis)
+    usage.record({"0123456789ab": 1.0, "ba9876543210": 2.0})
+
+    assert [one.entry.target for one in (*first.items, *stores.audit.page(cursor=first.next).items)] == ["2", "1", "0"]
+    assert usage.last(["ba9876543210", "absent", "0123456789ab"]) == [2, None, 1]
+
+
+def _notified(bench, task_id, settle):
     """Whether a long poll returns with a change and not with the end of its time."""
     revision = bench.store.get(task_id).revision
     timer = threading.Timer(0.3, settle)
@@ -69,11 +84,11 @@ def test_a_task_goes_every_way_with_a_master_that_sentinels_name(settings):
         with running_worker(bench.settings, abrupt=True):
             _one_of_each(bench)
             slow = bench.submit("echo", {"message": "x", "sleepSeconds": 1})
-            assert _hears(bench, slow, lambda: None)
+            assert _notified(bench, slow, lambda: None)
 
 
 class _Clients:
-    """Submits until told to stop; how long each answer took."""
+    """Submits until stopped; how long each answer took."""
 
     def __init__(self, bench):
         self.accepted, self.refused, self.slowest, self.gap = [], 0, 0.0, 0.0
@@ -157,7 +172,7 @@ def test_a_task_goes_every_way_with_its_keys_on_three_masters(settings, masters)
         with running_worker(bench.settings, abrupt=True):
             _one_of_each(bench)
             slow = bench.submit("echo", {"message": "x", "sleepSeconds": 1})
-            assert _hears(bench, slow, lambda: None)
+            assert _notified(bench, slow, lambda: None)
             tasks = [bench.submit("echo", {"message": "x"}) for _ in range(30)]
             states = {bench.finished(task_id).state for task_id in tasks}
             page = bench.store.list(principal="local", limit=20)

@@ -51,7 +51,7 @@ def test_every_task_goes_on_and_new_ones_are_accepted(own, server, lose):
         bench.drained(names.RECORDER_QUEUE)
         waiting = bench.submit("echo", {"message": "x", "failTimes": 2})
         bench.wait_for(waiting, State.RETRY_WAIT)
-        # Every child has one: so none of them ends, and is forgotten, in the moment before the loss.
+        # Every child has one: so none of them ends, and is dropped, in the moment before the loss.
         running = [bench.submit("echo", {"message": "x", "sleepSeconds": 6}) for _ in range(8)]
         queued = [bench.submit("echo", PAYLOAD, principal="ada") for _ in range(50)]
         bench.wait_for(running[0], State.RUNNING)

@@ -1,4 +1,4 @@
-"""A connection that is refused from its first message on is replaced, and nobody is in doubt about it."""
+"""A connection that is refused from its first message on is replaced, and no submission is in doubt about it."""
 
 import contextlib
 import time

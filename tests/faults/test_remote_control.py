@@ -1,10 +1,13 @@
 """P4: whatever is broadcast to the control queue, workers go on working and nothing leaves the DLQ."""
 
 import json
+import subprocess
+import sys
 import time
 
 import amqp
 import pytest
+from celery.app.control import Control
 from celery.worker.control import Panel
 from kombu import Connection
 from pydantic import SecretStr
@@ -13,7 +16,7 @@ from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.worker.remote_control import READ_ONLY
 from support.waiting import eventually
-from support.worker import running_worker
+from support.worker import ROOT, environment, running_worker
 
 #: The commands that change something, with what does the most harm.
 HARM = {
@@ -39,7 +42,20 @@ HARM = {
 
 
 def _broadcast(bench, command, arguments, timeout=5):
-    return bench.celery.control.broadcast(command, arguments=arguments, reply=True, timeout=timeout, limit=1)
+    return _send(bench, command, arguments, reply=True, timeout=timeout, limit=1)
+
+
+def _send(bench, command, arguments, **options):
+    """As Celery's own client does; ours refuses some before they are sent."""
+    return Control.broadcast(bench.celery.control, command, arguments=arguments, **options)
+
+
+def _celery(bench, *words):
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "celery_app", *words],
+        cwd=ROOT, env=environment(bench.settings), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
 
 
 def test_a_command_that_changes_something_is_refused_and_changes_nothing(bench):
@@ -55,12 +71,14 @@ def test_a_command_that_changes_something_is_refused_and_changes_nothing(bench):
         for command, arguments in HARM.items():
             meant = json.loads(json.dumps(arguments).replace("TASK", task_id))
             (answers[command],) = _broadcast(bench, command, meant)
-            bench.celery.control.broadcast(command, arguments=meant)  # and without a reply
+            _send(bench, command, meant)  # and without a reply
         record = bench.finished(task_id)
         later = bench.finished(bench.submit("echo", {"message": "x"}))
         dead_letters = bench.depth(names.DEAD_QUEUE)
         kept = set(children) <= set(worker.children())
         log = worker.text()
+        refused, text = _celery(bench, "control", "autoscale", "4", "2")
+        asked, _ = _celery(bench, "inspect", "ping")
 
     for command, answer in answers.items():
         ((reply,),) = [answer.values()]
@@ -72,6 +90,7 @@ def test_a_command_that_changes_something_is_refused_and_changes_nothing(bench):
     assert bench.hops(task_id).count("started") == 1
     assert dead_letters == 1
     assert kept
+    assert (refused, "autoscale is refused" in text, asked) == (1, True, 0), text
 
 
 def test_commands_that_read_are_answered_without_passwords_and_payloads(bench):

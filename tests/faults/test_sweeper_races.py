@@ -1,10 +1,8 @@
 """P1, P2: sweepers race a gateway that was stopped and goes on, clients that repeat their key, and late copies."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -13,6 +11,7 @@ from dispatch.errors import NotSent
 from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.store.idempotency import KeyInProgress
+from support.processes import CONTEXT, Forked, is_stopped
 from support.sweeping import sweeping
 from support.waiting import eventually
 from support.worker import open_bench, running_worker
@@ -30,19 +29,17 @@ def _gateway(settings, answer):
 
 @pytest.fixture
 def stopped(bench, monkeypatch, tmp_path):
-    """A gateway that stops at a point; a function that lets it go on and says what it answered."""
+    """A gateway that stops at a point; a function that lets it go on and returns its answer."""
     with contextlib.ExitStack() as stack:
 
         def start(point):
             marker = tmp_path / "stopped-here"
             monkeypatch.setenv(crashpoints.VARIABLE, f"{point}@STOP={marker}")
-            context = multiprocessing.get_context("spawn")
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_gateway, args=(bench.settings, theirs))
-            process.start()
-            stack.callback(process.join, 10)
+            ours, theirs = CONTEXT.Pipe()
+            process = Forked(_gateway, bench.settings, theirs)
+            stack.callback(process.wait, 10)
             stack.callback(process.kill)
-            eventually(lambda: marker.exists() and _stops(process.pid), 60, "it stops there")
+            eventually(lambda: marker.exists() and is_stopped(process.pid), 60, "it stops there")
             monkeypatch.delenv(crashpoints.VARIABLE)
 
             def go_on():
@@ -53,10 +50,6 @@ def stopped(bench, monkeypatch, tmp_path):
             return go_on
 
         yield start
-
-
-def _stops(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _repeat(bench):
@@ -72,14 +65,15 @@ def _only_record(bench):
 
 
 @pytest.mark.parametrize("point", ["submit.recorded", "submit.published"])
-def test_a_gateway_that_goes_on_after_its_task_was_rejected_says_so_and_nothing_runs(bench, stopped, point):
+def test_a_gateway_that_goes_on_after_its_task_was_rejected_refuses_and_nothing_runs(bench, stopped, point):
     go_on = stopped(point)
     task_id = _only_record(bench).task_id
+    message = bench.message(task_id)
     with sweeping(bench, 4, unpublished_grace=0.1) as sweep:
         eventually(lambda: sweep(task_id) or bench.state(task_id) is State.REJECTED, 20, "it is rejected")
         repeated = _repeat(bench)  # its key is free again: this is another task
         answer = go_on()
-        bench.send_again(bench.message(task_id))
+        bench.send_again(message)
         sweep(task_id)
     with running_worker(bench.settings, abrupt=True):
         record = bench.finished(repeated)
@@ -111,7 +105,7 @@ def test_a_gateway_that_goes_on_after_its_client_came_back_is_one_task(bench, st
     assert (record.state, bench.hops(task_id).count("started")) == (State.SUCCEEDED, 1)
 
 
-def test_a_gateway_that_goes_on_after_a_worker_was_done_says_accepted(bench, stopped):
+def test_a_gateway_that_goes_on_after_a_worker_was_done_answers_accepted(bench, stopped):
     go_on = stopped("submit.published")
     task_id = _only_record(bench).task_id
     patient = bench.settings.model_copy(update={"unpublished_grace": 60.0})  # or its own sweeper might be the first

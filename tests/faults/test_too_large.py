@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -16,8 +14,9 @@ from dispatch.protocol import names
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.message import MAX_MESSAGE, TOO_LARGE
 from dispatch.protocol.record import State
+from support import processes
 from support.waiting import eventually
-from support.worker import ROOT, environment, running_worker
+from support.worker import environment, running_worker
 
 MIB = 1_048_576
 
@@ -59,13 +58,10 @@ def _reported(dead_letter):
 
 
 def _celery(bench, *words):
-    command = [sys.executable, "-m", "celery", "-A", "celery_app", "dlq", *words]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(bench.settings), text=True, capture_output=True, timeout=60, check=False
-    )
+    return processes.run("celery", ["-A", "celery_app", "dlq", *words], environ=environment(bench.settings))
 
 
-def test_forty_large_messages_fill_no_memory_and_stop_nobody(bench):
+def test_forty_large_messages_fill_no_memory_and_stop_no_other_task(bench):
     with running_worker(bench.settings) as worker:
         bench.finished(bench.submit("echo", {"message": "warm"}))
         before = _peak(worker.process.pid)

@@ -9,6 +9,6 @@ from support.case import Case
 
 @pytest.fixture
 def case(settings):
-    """A task that nobody has heard of yet."""
+    """A task without a record yet."""
     with contextlib.closing(Case(settings)) as made:
         yield made

@@ -43,7 +43,7 @@ def test_the_how_to_shows_code_that_registers_and_tests_that_pass():
         [
             f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})",
             handler,
-            test.replace("from tasks.doors import MoveDoor, move", ""),
+            test.replace("from tasks.doors import MoveDoor\n", ""),
             "test_a_door_is_open_or_closed()",
             "from dispatch.tasktypes.registry import registry; print(registry['door.move'])",
         ]
@@ -67,12 +67,12 @@ print(json.dumps({sample.name: sample.value for family in metrics.registry().col
 """
 
 
-def test_processes_that_share_tell_all_of_them_and_a_successor_goes_on(tmp_path):
+def test_processes_that_share_export_all_of_them_and_a_successor_goes_on(tmp_path):
     for slot, count in (("slot0", 3), ("slot1", 4), ("slot0", 5)):
         command = [sys.executable, "-c", _PROCESS, str(tmp_path), slot, str(count)]
-        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    samples = json.loads(told)
+    samples = json.loads(output)
     assert samples["robot_tasks_refused_total"] == 12
     assert samples["robot_publish_confirm_seconds_count"] == 12
     assert samples["robot_queue_depth"] == 5

@@ -1,8 +1,5 @@
 """The whole system over TLS, with RabbitMQ's and Redis's own, and certificates on both sides."""
 
-import subprocess
-import sys
-
 import httpx
 import pytest
 
@@ -10,18 +7,18 @@ import topology
 from dispatch.broker import provision
 from dispatch.broker.management import Management, ManagementUnavailable
 from dispatch.config.settings import load
-from support import redises, tls_rabbitmq
+from support import processes, redises, tls_rabbitmq
 from support.certificates import Authority
 from support.gateway_live import gateway
 from support.ports import free_port
 from support.redises import ServerTls
 from support.waiting import eventually
-from support.worker import ROOT, environment, running_worker
+from support.worker import environment, running_worker
 
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory):
-    """Settings of a system whose servers speak TLS only to clients with a certificate."""
+    """Settings of a system whose servers accept TLS only, from clients with a certificate."""
     directory = tmp_path_factory.mktemp("tls")
     ours = Authority(directory, "ours")
     server, client = ours.issue("127.0.0.1"), ours.issue("dispatch")
@@ -67,12 +64,10 @@ def test_a_task_climbs_the_ladder_dies_and_is_redriven_over_tls(secured):
 
 def test_flower_reads_events_and_queues_over_tls(secured, tmp_path):
     port, log = free_port(), tmp_path / "flower.log"
-    command = [sys.executable, "-m", "celery", "-A", "celery_app", "flower", f"--conf={ROOT / 'flowerconfig.py'}"]
-    names = sorted(queue.name for queue in topology.broker_map(secured).queues)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, f"--port={port}"], cwd=ROOT, env=environment(secured), stdout=output, stderr=output
-        )
+    words = ["-A", "celery_app", "flower", f"--conf={processes.ROOT / 'flowerconfig.py'}", f"--port={port}"]
+    names = sorted(queue.name for queue in topology.broker_map(secured).queues if ".delay." not in queue.name)
+    log.touch()
+    process = processes.start("celery", words, environ=environment(secured), output=processes.Output(log, log))
 
     def lengths():
         try:
@@ -111,7 +106,4 @@ def _task(client, task_id):
 
 
 def _run(settings, *words):
-    command = [sys.executable, "-m", *words]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(settings), capture_output=True, text=True, check=False, timeout=60
-    )
+    return processes.run(words[0], words[1:], environ=environment(settings))

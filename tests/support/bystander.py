@@ -48,10 +48,10 @@ def _serve(folder):
     for step in (vacate, settle, look):
         eventually((folder / step.__name__).exists, 120, step.__name__)
         try:
-            said = step()
+            result = step()
         except OSError as exc:
-            said = repr(exc)
-        (folder / f"{step.__name__}.part").write_text(said)
+            result = repr(exc)
+        (folder / f"{step.__name__}.part").write_text(result)
         (folder / f"{step.__name__}.part").rename(folder / f"{step.__name__}.done")
 
 

@@ -1,4 +1,4 @@
-"""One task and everything that may be said about it, against a real Redis."""
+"""One task and every transition of it, against a real Redis."""
 
 import redis
 
@@ -14,7 +14,7 @@ FAILURE = Failure(FailureKind.RETRYABLE, "boom", "it broke")
 
 
 class Case:
-    """One task and everything that may be said about it."""
+    """One task and every transition of it."""
 
     def __init__(self, settings):
         self.settings = settings

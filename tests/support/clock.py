@@ -5,6 +5,8 @@ Only the time of day is false; the monotonic clock, which no step changes, is th
 
 from pathlib import Path
 
+from support import processes
+
 #: Python runs this before anything else; children of the process inherit it.
 _SITE = """
 import time
@@ -38,4 +40,4 @@ class Clock:
 
     def environ(self) -> dict[str, str]:
         """Variables for a process that goes by it."""
-        return {"PYTHONPATH": str(self._site)}
+        return {"PYTHONPATH": str(self._site), processes.FRESH: "1"}

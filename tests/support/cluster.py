@@ -72,7 +72,7 @@ class Cluster:
         return ";".join(member.management_url for member in self.members)
 
     def get(self, path: str) -> Any:
-        """What the management API of a live node says."""
+        """What the management API of a live node answers."""
         alive = next(member for member in self.members if member.alive)
         with httpx.Client(base_url=alive.management_url, timeout=10, trust_env=False) as api:
             answer = api.get(f"/api/{path}")
@@ -85,7 +85,7 @@ class Cluster:
         return next(member for member in self.members if member.node.name == name)
 
     def whole(self) -> bool:
-        """Whether every node is up and knows the others."""
+        """Whether every node is up and connected to the others."""
         with contextlib.suppress(httpx.HTTPError):
             nodes = self.get("nodes")
             ready = all(member.spec.ready("") is None for member in self.members)

@@ -18,7 +18,7 @@ class RecordingLog:
     def info(self, event: str, **fields: Any) -> None:
         self.lines.append((event, fields))
 
-    warning = info
+    warning = debug = info
 
     @property
     def events(self) -> list[str]:
@@ -27,7 +27,7 @@ class RecordingLog:
 
 @dataclasses.dataclass
 class FakeContext:
-    """What a handler is given; `reports` holds its progress, `cancel` says when somebody wants it to stop."""
+    """What a handler is given; `reports` holds its progress, `cancel` decides when it is asked to stop."""
 
     settings: Settings = dataclasses.field(default_factory=lambda: load({}))
     task_id: str = "0198c1a2-0000-7000-8000-000000000001"

@@ -29,6 +29,7 @@ METRICS = {
             metrics.QUEUE_CONSUMERS,
             metrics.OLDEST,
             metrics.DRIFT,
+            metrics.REDIS_MEMORY,
             metrics.BUILD,
         )
     },

@@ -3,13 +3,17 @@
 Only a worker imports this: its types are in no other process's registry.
 """
 
+import builtins
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+
+import celery.exceptions
 
 import celery_app
 from dispatch.errors import RetryableError
@@ -25,10 +29,31 @@ class Times(Payload):
     times: int = 1_000
 
 
+class Stubborn(Payload):
+    """How long an attempt takes that should not, whether it asks its context meanwhile, and in how many attempts."""
+
+    seconds: float
+    asks: bool = False
+    times: int = 1
+
+
+class Raised(Payload):
+    """What the first attempt raises."""
+
+    error: str
+
+
 class Seconds(Payload):
     """How long what is left behind lives."""
 
     seconds: float
+
+
+class Whim(Payload):
+    """What a run of a type that is short as a rule does for once, in its first attempt."""
+
+    seconds: float = 0.0
+    dies: bool = False
 
 
 def _pages() -> int:
@@ -64,9 +89,18 @@ def die(order, ctx):
     return {"attempt": ctx.attempt}
 
 
+@task("drill.short", payload=Whim)
+def short(order, ctx):
+    """Short as a rule, so that several come in one write."""
+    if order.dies and ctx.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(order.seconds)
+    return {"attempt": ctx.attempt}
+
+
 @task("drill.leave", payload=Times)
 def leave(order, ctx):
-    """Leave without a word."""
+    """End the process without an outcome."""
     if ctx.attempt <= order.times:
         os._exit(3)
     return {"attempt": ctx.attempt}
@@ -77,6 +111,28 @@ def quit_(order, ctx):
     """End the interpreter."""
     if ctx.attempt <= order.times:
         sys.exit(3)
+    return {"attempt": ctx.attempt}
+
+
+@task("drill.stubborn", payload=Stubborn, time_limit=1)
+def stubborn(order, ctx):
+    """Take longer than the limit, whatever is raised; what the context raises ends the wait, and nothing else does."""
+    until = time.monotonic() + (order.seconds if ctx.attempt <= order.times else 0)
+    while time.monotonic() < until:
+        try:
+            if order.asks:
+                ctx.cancelled()
+            time.sleep(0.05)
+        except Exception:  # noqa: BLE001 - as handlers have it that poll
+            continue
+    return {"attempt": ctx.attempt}
+
+
+@task("drill.raise", payload=Raised)
+def raise_(order, ctx):
+    """Raise anything in the first attempt."""
+    if ctx.attempt == 1:
+        raise {**vars(builtins), **vars(celery.exceptions)}[order.error]("on purpose")
     return {"attempt": ctx.attempt}
 
 
@@ -91,6 +147,13 @@ def litter(order, _ctx):
     return {"pids": [program.pid, copy]}
 
 
+@task("drill.linger", payload=Seconds)
+def linger(order, _ctx):
+    """Leave a thread behind that Python would wait for at its end."""
+    threading.Thread(target=time.sleep, args=[order.seconds]).start()
+    return {}
+
+
 @task("drill.fork", payload=Payload)
 def fork(_order, _ctx):
     """Come back twice, in two processes."""
@@ -99,13 +162,13 @@ def fork(_order, _ctx):
 
 @task("drill.rant", payload=Payload)
 def rant(_order, _ctx):
-    """Fail with very much to say."""
+    """Fail with a very long message."""
     raise RetryableError("x" * 32 * MIB, type="t" * MIB)
 
 
 @task("drill.rave", payload=Payload)
 def rave(_order, _ctx):
-    """Fail with very much to say, in an exception of its own."""
+    """Fail with a very long message, in an exception of its own."""
     raise type("E" * MIB, (Exception,), {})("x" * 32 * MIB)
 
 

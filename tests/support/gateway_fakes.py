@@ -1,7 +1,9 @@
 """Hand-written stand-ins for what the gateway needs, and an application made of them."""
 
 import dataclasses
+import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,14 +14,20 @@ from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys, settings
 from dispatch.deadletters.bulk import BulkRedrive
 from dispatch.deadletters.service import NoSuchDeadLetter
+from dispatch.gateway.admission.allowance import Allowance
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.admission.readiness import Readiness
 from dispatch.gateway.application import Parts, build
+from dispatch.gateway.http.key_source import KeySource
 from dispatch.gateway.submission import Accepted, Submission
 from dispatch.protocol import ids
+from dispatch.protocol.audit import Audited, AuditEntry
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.record import Record, State
+from dispatch.store.audit import AuditPage
+from dispatch.store.idempotency import Holder
 from dispatch.store.index import Page
+from dispatch.store.task_counts import TaskCounts
 from dispatch.store.workers import WorkerInfo
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import Payload
@@ -27,7 +35,7 @@ from dispatch.tasktypes.registry import TaskType
 
 
 class Greeting(Payload):
-    """What to say."""
+    """What to send."""
 
     message: str = pydantic.Field(max_length=10_000)
     times: int = 1
@@ -40,7 +48,7 @@ def _never(order: Greeting, ctx: Any) -> dict[str, Any]:
     raise AssertionError((order, ctx))
 
 
-GREET = TaskType("greet", Greeting, _never, None, 300.0, "Say something.")
+GREET = TaskType("greet", Greeting, _never, None, 300.0, "Send a greeting.")
 TIDY = TaskType("robot.tidy", Greeting, _never, ("5m",), 60.0, "Tidy up.")
 
 
@@ -65,6 +73,37 @@ def record(**changes: Any) -> Record:
     return dataclasses.replace(plain, **changes)
 
 
+class FakeMeter:
+    """Counts each request by a function, with its operation where that is frequent."""
+
+    def __init__(self, spend: Callable[[str], Mapping[str, str]]) -> None:
+        self.spend = spend
+
+    def charge(self, principal: str, *, reads: bool) -> Any:
+        return FakeCharge(functools.partial(self.spend, principal)) if reads else None
+
+
+class FakeCharge:
+    """Asks the function when the operation comes to Redis."""
+
+    def __init__(self, spend: Callable[[], Mapping[str, str]]) -> None:
+        self._spend = spend
+        self.command: Any = ()
+        self.headers: Mapping[str, str] = {}
+        self.sent = False
+
+    def answered(self, answer: Any) -> None:
+        del answer
+        self.headers = self._spend()
+
+
+def ride(rider: Any) -> None:
+    """What a store does with a command that goes along."""
+    if rider is not None:
+        rider.sent = True
+        rider.answered(None)
+
+
 class FakeTasks:
     """Records in a dict."""
 
@@ -75,16 +114,26 @@ class FakeTasks:
         self.on_wait: Callable[[], None] = lambda: None
         self.listed: dict[str, Any] = {}
 
-    def get(self, task_id: str) -> Record | None:
+    def get(self, task_id: str, rider: Any = None) -> Record | None:
+        ride(rider)
         if self.failure:
             raise self.failure
         return self.held.get(task_id)
+
+    whole = get
+
+    def counts(self, principal: str | None) -> TaskCounts:
+        mine = [one for one in self.held.values() if principal in (None, one.principal)]
+        by_type: dict[str, Counter[str]] = {}
+        for one in mine:
+            by_type.setdefault(one.type, Counter())[one.state] += 1
+        return TaskCounts(1_795_487_760_000, True, len(mine), by_type, {})
 
     def list(self, **wanted: Any) -> Page:
         self.listed = wanted
         if wanted["cursor"] == "bad":
             raise ValueError(wanted["cursor"])
-        mine = [one for one in self.held.values() if one.principal == wanted["principal"]]
+        mine = [one for one in self.held.values() if wanted["principal"] in (None, one.principal)]
         return Page(mine, "more" if len(mine) > wanted["limit"] else None)
 
     def wait(self, task_id: str, revision: int, seconds: float, _over: Callable[[], bool]) -> Record | None:
@@ -97,18 +146,20 @@ class FakeTasks:
 
 
 class FakeSubmitter:
-    """Accepts everything, or raises what it is told to."""
+    """Accepts everything, or raises its `failure`."""
 
     def __init__(self) -> None:
         self.submitted: list[Submission] = []
         self.failure: Exception | None = None
         self.replayed: Record | None = None
-        self.keys: set[str] = set()
+        self.keys: dict[str, str] = {}  # task ids; empty while it is not confirmed
 
-    def known(self, principal: str, key: str) -> bool:
-        return f"{principal}:{key}" in self.keys
+    def find(self, principal: str, key: str) -> Holder | None:
+        task_id = self.keys.get(f"{principal}:{key}")
+        return None if task_id is None else Holder(task_id, confirmed=bool(task_id))
 
     def submit(self, submission: Submission) -> Accepted:
+        ride(submission.rider)
         self.submitted.append(submission)
         if self.failure:
             raise self.failure
@@ -119,6 +170,9 @@ class FakeSubmitter:
             type=submission.type.name,
             request_id=submission.request_id,
             traceparent=submission.traceparent,
+            wakes_at=submission.wakes_at or None,
+            state=State.DELAYED if submission.wakes_at else State.QUEUED,
+            labels=submission.labels,
         )
         return Accepted(made, replayed=False)
 
@@ -130,7 +184,9 @@ class FakeDeadLetters:
         self.held = {one.task_id: one for one in held}
         self.failure: Exception | None = None
         self.asked: list[Any] = []
+        self.jobs: list[BulkRedrive] = []
         self.matching = 7
+        self.most_jobs = 2
 
     def find(self, task_id: str) -> Record:
         if task_id not in self.held:
@@ -160,8 +216,35 @@ class FakeDeadLetters:
         self.asked.append((wanted, most))
         return min(self.matching, most)
 
-    def add(self, bulk: BulkRedrive) -> None:
+    def add(self, bulk: BulkRedrive) -> bool:
         self.asked.append(bulk)
+        if len(self.jobs) >= self.most_jobs:
+            return False
+        self.jobs.append(bulk)
+        return True
+
+    def all(self) -> list[BulkRedrive]:
+        return self.jobs
+
+    def stop(self, job_id: str) -> BulkRedrive | None:
+        return next((bulk for bulk in self.jobs if bulk.id == job_id), None)
+
+
+class FakeAudit:
+    """The audit log in a list."""
+
+    def __init__(self) -> None:
+        self.entries: list[AuditEntry] = []
+
+    def add(self, entry: AuditEntry) -> bool:
+        self.entries.append(entry)
+        return True
+
+    def page(self, *, principal: str | None, verb: str | None, limit: int, cursor: str | None) -> AuditPage:
+        if cursor == "bad":
+            raise ValueError(cursor)
+        chosen = [one for one in self.entries if principal in (None, one.principal) and verb in (None, one.verb)]
+        return AuditPage([Audited(f"{at}-0", one) for at, one in enumerate(chosen[:limit], 1_795_487_760_000)], None)
 
 
 @dataclasses.dataclass
@@ -171,15 +254,18 @@ class World:
     tasks: FakeTasks = dataclasses.field(default_factory=FakeTasks)
     submitter: FakeSubmitter = dataclasses.field(default_factory=FakeSubmitter)
     dead_letters: FakeDeadLetters = dataclasses.field(default_factory=FakeDeadLetters)
+    audit: FakeAudit = dataclasses.field(default_factory=FakeAudit)
     guard: Guard = dataclasses.field(default_factory=lambda: Guard(100))
     checks: dict[str, Callable[[], str | None]] = dataclasses.field(
         default_factory=lambda: {"broker": lambda: None, "store": lambda: None}
     )
     spend: Callable[[str], Mapping[str, str]] = lambda _: {}
+    allowance: Callable[[str], Allowance] = lambda _: Allowance()
     queues: Callable[[], list[QueueView]] = list
     workers: Callable[[], list[WorkerInfo]] = list
     types: Mapping[str, TaskType] = dataclasses.field(default_factory=lambda: {"greet": GREET, "robot.tidy": TIDY})
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    keys: KeySource | None = None
 
     def app(self) -> flask.Flask:
         """The application."""
@@ -187,15 +273,19 @@ class World:
         return build(
             Parts(
                 settings=chosen,
+                keys=self.keys or KeySource.from_settings(chosen),
                 types=self.types,
                 tasks=self.tasks,
+                counts=self.tasks.counts,
                 submitter=self.submitter,
                 ladders=Ladders.of_types(chosen.ladder, self.types.values()),
                 idempotency=self.submitter,
                 dead_letters=self.dead_letters,
                 bulk=self.dead_letters,
+                audit=self.audit,
                 guard=self.guard,
-                spend=self.spend,
+                meter=FakeMeter(self.spend),
+                allowance=self.allowance,
                 readiness=Readiness(self.checks),
                 queues=self.queues,
                 workers=self.workers,

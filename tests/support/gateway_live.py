@@ -1,9 +1,9 @@
 """The real application on real servers, in this process or under gunicorn."""
 
 import contextlib
+import ssl
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import httpx
 
 from app import create_app
 from dispatch.config.settings import Settings
+from support import processes
+from support.certificates import Certificate
 from support.waiting import eventually
-from support.worker import ROOT, environment
+from support.worker import environment
 
 
 @contextlib.contextmanager
@@ -29,16 +31,36 @@ def gateway(settings: Settings, *, ready: bool = True) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def running_gateway(settings: Settings, port: int) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes], Path]]:
-    """gunicorn as it is deployed: a client of it, its process, its log."""
+def running_gateway(
+    settings: Settings,
+    port: int,
+    *,
+    ca: str = "",
+    certificate: Certificate | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[tuple[httpx.Client, processes.Forked | subprocess.Popen[bytes], Path]]:
+    """gunicorn as it is deployed: a client of it, its process, its log.
+
+    Args:
+        settings: the gateway's.
+        port: its port.
+        ca: it speaks HTTPS; the authority of its certificate.
+        certificate: what the client presents.
+        environ: further variables.
+    """
     log = Path(settings.run_dir) / "gateway.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:dispatch.gateway.gunicorn_conf", "app:create_app()"]
-    variables = {**environment(settings), "DISPATCH_HTTP_PORT": str(port)}
-    with log.open("wb") as sink:
-        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=sink, stderr=subprocess.STDOUT)
+    words = ["-c", "python:dispatch.gateway.gunicorn_conf", "app:create_app()"]
+    # What is imported before gunicorn's worker patches the standard library keeps locks that block all greenlets.
+    variables = {**environment(settings), "DISPATCH_HTTP_PORT": str(port), processes.FRESH: "1", **(environ or {})}
+    log.touch()
+    process = processes.start("gunicorn", words, environ=variables, output=processes.Output(log, log))
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        verify = ssl.create_default_context(cafile=ca) if ca else False
+        if certificate is not None:
+            verify.load_cert_chain(certificate.cert, certificate.key)
+        url = f"http{'s' if ca else ''}://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, timeout=30, trust_env=False, verify=verify) as client:
             eventually(lambda: _ready(client), 60, lambda: log.read_text()[-3_000:])
             yield client, process, log
     finally:

@@ -98,7 +98,7 @@ class Masters:
         return f"{_scheme(self.servers[0])}+cluster://{','.join(f'127.0.0.1:{each.port}' for each in self.servers)}"
 
     def whole(self) -> bool:
-        """Whether every node knows every slot."""
+        """Whether every node has the owner of every slot."""
         return all(map(_covers, self.servers))
 
     def keys(self, pattern: str) -> list[set[str]]:
@@ -181,7 +181,7 @@ def single(tls: ServerTls | None = None) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def sentinels(tls: ServerTls | None = None) -> Iterator[Watched]:
-    """A master and its replica, watched by three Sentinels that know each other."""
+    """A master and its replica, watched by three Sentinels that have found each other."""
     durable = "appendonly yes\nrepl-diskless-sync-delay 0\n"
     with _servers(tls) as make:
         master = make("server", durable)
@@ -192,7 +192,7 @@ def sentinels(tls: ServerTls | None = None) -> Iterator[Watched]:
             f"sentinel failover-timeout {SERVICE} 5000\n"
         )
         watched = Watched([master, replica], [make("sentinel", watch, ("--sentinel",)) for _ in range(3)])
-        eventually(lambda: all(map(_settled, watched.sentinels)), 30, "the Sentinels know each other and the replica")
+        eventually(lambda: all(map(_settled, watched.sentinels)), 30, "each Sentinel has the others and the replica")
         yield watched
 
 
@@ -216,7 +216,7 @@ def cluster(tls: ServerTls | None = None) -> Iterator[Masters]:
                 for other in servers[:number]:
                     client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, _bus(other))
         masters = Masters(servers)
-        eventually(masters.whole, 30, "every node knows every slot")
+        eventually(masters.whole, 30, "every node has the owner of every slot")
         yield masters
 
 

@@ -27,7 +27,7 @@ from launcher.control import Stack
 from launcher.rundir import RunDir
 from support.waiting import eventually
 
-#: Tells the workers of one test run where its servers are.
+#: Names the directory of one test run's servers to its processes.
 DIRECTORY = "ROBOT_TEST_SERVERS"
 
 #: Seconds. Deleting at-least-once queues within a second of a node's start breaks RabbitMQ 3.10.8.

@@ -1,6 +1,6 @@
 """A worker that takes a second over the first process by which its pool grows: ``celery -A support.slow_fork worker``.
 
-It says so in the file ``$SLOW_FORK``, so that a test can do something just then.
+It creates the file ``$SLOW_FORK``, so that a test can do something just then.
 """
 
 import os

@@ -30,7 +30,7 @@ class Stack:
     environ: dict[str, str]
 
     def command(self, *words: str, expect: int = 0, **environ: str) -> str:
-        """Run a command of the launcher; what it says (both streams)."""
+        """Run a command of the launcher; its output (both streams)."""
         done = subprocess.run(
             [sys.executable, "-m", "launcher", *words],
             env={**self.environ, **environ},
@@ -75,7 +75,7 @@ class Stack:
         eventually(lambda: ready.search(self.status()), wait - time.monotonic(), self.status)
 
     def status(self) -> str:
-        """What ``status`` says, whatever its exit status."""
+        """The output of ``status``, whatever its exit status."""
         command = [sys.executable, "-m", "launcher", "status"]
         return subprocess.run(
             command, env=self.environ, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False

@@ -6,6 +6,7 @@ from dispatch.deadletters.janitor import Janitor
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.deadletters.walk_lock import WalkLock
 from dispatch.maintenance.sweeper import Sweeper
+from dispatch.store.audit import AuditLog
 from dispatch.store.claims import Claims
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
@@ -36,6 +37,7 @@ class Stores:
         self.dead_letters = DeadLetterRecords(self.redis, settings)
         self.reminders = Reminders(self.redis)
         self.bulk = BulkRedrives(self.redis)
+        self.audit = AuditLog(self.redis, settings)
 
     def lock(self) -> WalkLock:
         """A walker's lock on the DLQ."""
@@ -66,7 +68,9 @@ class Stores:
             tasks=self.tasks,
             records=self.dead_letters,
             ladders=self.ladders,
+            audit=self.audit.add,
             interval=1.0,
+            keys=self.settings.signing,
         )
 
     def close(self) -> None:

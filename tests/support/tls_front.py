@@ -1,6 +1,6 @@
 """A TLS server before a plain one: what an impostor with a certificate sees, and what a client sees of it.
 
-What it decrypts is kept in `heard` and forwarded to the real server, so that a client that does not verify succeeds.
+What it decrypts is kept in `received` and forwarded to the real server, so that a client that does not verify succeeds.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class TlsFront:
         if clients:
             self._context.verify_mode = ssl.CERT_REQUIRED
             self._context.load_verify_locations(clients)
-        self.heard = bytearray()  #: every byte of clients, decrypted
+        self.received = bytearray()  #: every byte of clients, decrypted
         self.versions: set[str] = set()
         self.refused: list[str] = []  #: reasons of handshakes that failed
         self._lock = threading.Lock()
@@ -92,7 +92,7 @@ class TlsFront:
                         data = client.recv(65_536)
                         while client.pending():
                             data += client.recv(65_536)
-                        self.heard += data
+                        self.received += data
                         server.sendall(data)
                     else:
                         data = server.recv(65_536)

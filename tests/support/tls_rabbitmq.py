@@ -1,4 +1,4 @@
-"""A private RabbitMQ whose AMQP port and management API speak TLS and ask clients for a certificate."""
+"""A private RabbitMQ whose AMQP port and management API accept TLS only and ask clients for a certificate."""
 
 import contextlib
 import dataclasses

@@ -24,7 +24,7 @@ from support.waiting import eventually
 PEPPER = "a-pepper"
 
 #: What an http.request may call: nothing listens there.
-NOBODY = "127.0.0.1:1"
+UNREACHABLE = "127.0.0.1:1"
 
 
 class Uncontained:
@@ -38,7 +38,7 @@ class Uncontained:
         self.services = deploy.compose(
             DISPATCH_API_KEYS=str(entry),
             DISPATCH_API_KEY_PEPPER=PEPPER,
-            DISPATCH_HTTP_ALLOWED_HOSTS=NOBODY,
+            DISPATCH_HTTP_ALLOWED_HOSTS=UNREACHABLE,
             FLOWER_BASIC_AUTH="operator:secret",
         )["services"]
         self._ports = Ports(base / "ports.json")
@@ -59,7 +59,7 @@ class Uncontained:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def place(self, text: object) -> str:
-        """A command's word or a variable, as it is outside a container."""
+        """A command's argument or a variable, as it is outside a container."""
         for there, here in self._moved.items():
             text = re.sub(rf"(?<![\w.]){re.escape(there)}(?!\d)", here, str(text))
         return str(text)
@@ -117,7 +117,7 @@ class Uncontained:
         self._spawn("rabbitmq", spec.command, spec.environ, spec.account)
 
     def log(self, service: str) -> str:
-        """What a service has said."""
+        """What a service has written to its log."""
         return (self.base / f"{service}.log").read_text(errors="replace")
 
     def alive(self, service: str) -> bool:
@@ -163,6 +163,7 @@ def running() -> Iterator[Uncontained]:
         (base / "redis.conf").write_text(
             f"{shipped}\nbind 127.0.0.1\nport {system.port['redis']}\n".replace("/data", str(base))
         )
+        shutil.copy(deploy.DEPLOY / "redis" / "users.conf", base)
         system.start("redis")
         system.start_rabbitmq()
         listening = f"127.0.0.1:{system.port['amqp']}"

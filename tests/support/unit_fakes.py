@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dispatch.protocol.message import Message
+from dispatch.protocol.sealing import UNSEALED
 from dispatch.store.client import RedisCommand
 from dispatch.store.keys import RedisKeys
 
@@ -28,12 +29,16 @@ class FakeRedis:
 
     def __init__(self, **answers: Any) -> None:
         self.keys = RedisKeys("robot:")
+        self.sealing = UNSEALED
         self.answers = answers
         self.trips: list[tuple[RedisCommand, ...]] = []
         self.failure: Exception | None = None
 
     def script(self, name: str, keys: Any, *args: str | float) -> RedisCommand:
         return (name, tuple(keys), *args)
+
+    def vital(self, name: str, key: str, *words: str | float) -> RedisCommand:
+        return (name, key, *words)
 
     def run(self, *commands: RedisCommand) -> list[Any]:
         if self.failure:
@@ -42,6 +47,13 @@ class FakeRedis:
         return [self._answer(command[0]) for command in commands]
 
     gather = run
+
+    def run_along(self, rider: Any, *commands: RedisCommand) -> list[Any]:
+        assert rider is None
+        return self.run(*commands)
+
+    def in_turn(self, first: Sequence[RedisCommand], then: Sequence[RedisCommand]) -> list[Any]:
+        return self.run(*first, *then)[: len(first)]
 
     @property
     def commands(self) -> list[RedisCommand]:

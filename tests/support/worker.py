@@ -7,7 +7,7 @@ import dataclasses
 import os
 import signal
 import subprocess
-import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import amqp
 import psutil
+import pytest
 from kombu import Connection
 from pydantic import SecretStr
 
@@ -29,10 +30,13 @@ from dispatch.protocol.ids import child_traceparent
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import Record, State
 from dispatch.tasktypes.ladders import Ladders
+from support import processes
+from support.processes import ROOT
 from support.stores import Stores
 from support.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
+#: For tests whose outcome is the same with both pools.
+each_pool = pytest.mark.parametrize("pool", ["prefork", "threads"])
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -52,7 +56,7 @@ def environment(settings: Settings) -> dict[str, str]:
 class Worker:
     """A running worker."""
 
-    process: subprocess.Popen[bytes]
+    process: processes.Forked | subprocess.Popen[bytes]
     log: Path
 
     def text(self) -> str:
@@ -74,13 +78,16 @@ class Worker:
 
         The main process is stopped first: one that runs could fork a child after its children have been listed.
         """
+        self.process.send_signal(signal.SIGSTOP)
+        eventually(self._is_still, 10, interval=0.002)
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             for pid in (*self.children(), self.process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+    def _is_still(self) -> bool:
+        return self.process.poll() is not None or processes.is_stopped(self.process.pid)
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -92,7 +99,12 @@ def _lives(process: psutil.Process) -> bool:
 
 @contextlib.contextmanager
 def running_worker(
-    settings: Settings, *options: str, app: str = "celery_app", term: str = "SIGQUIT", abrupt: bool = False
+    settings: Settings,
+    *options: str,
+    app: str = "celery_app",
+    term: str = "SIGQUIT",
+    abrupt: bool = False,
+    pool: str = "prefork",
 ) -> Iterator[Worker]:
     """A worker on these settings, ready; ended at the end.
 
@@ -103,20 +115,25 @@ def running_worker(
         term: what SIGTERM means to it; ``SIGTERM`` is Celery's own, warm shutdown, which waits for what runs.
         abrupt: it is killed at the end, in a test that has seen everything by then: Celery waits two seconds and more
             for the threads and children of an idle worker. What it held comes back; so not before a look at dead letters.
+        pool: ``prefork`` or ``threads``.
     """
     log = Path(settings.run_dir) / f"worker-{uuid.uuid4().hex[:6]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO"]
-    command += [f"--autoscale={settings.concurrency_max},{settings.concurrency_min}"]
-    command += ["-n", f"w-{uuid.uuid4().hex[:8]}@test", *options]
+    size = (
+        ["--pool=threads"]
+        if pool == "threads"
+        else [f"--autoscale={settings.concurrency_max},{settings.concurrency_min}"]
+    )
+    words = ["-A", app, "worker", "-l", "INFO", *size]
+    words += ["-n", f"w-{uuid.uuid4().hex[:8]}@test", *options]
     variables = {
         **environment(settings),
         "REMAP_SIGTERM": term,
         "PYTHONWARNINGS": "default",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    with log.open("wb") as sink:
-        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=sink, stderr=subprocess.STDOUT)
+    log.touch()
+    process = processes.start("celery", words, environ=variables, output=processes.Output(log, log))
     worker = Worker(process, log)
     try:
         eventually(lambda: " ready." in worker.text() or process.poll() is not None, 30, "the worker is ready")
@@ -133,6 +150,21 @@ def running_worker(
                 worker.kill()
 
 
+class _NotingPublisher:
+    """Notes what is published: of a task that has ended, Redis has the message no longer."""
+
+    def __init__(self, publisher: Publisher, sent: dict[str, Message]) -> None:
+        self._publisher = publisher
+        self._sent = sent
+
+    def publish(self, message: Message, exchange: str, routing_key: str) -> float:
+        self._sent[message.task_id] = message
+        return self._publisher.publish(message, exchange, routing_key)
+
+    def ready(self) -> bool:
+        return self._publisher.ready()
+
+
 class Bench:
     """TaskStore, publisher and submitter on a test's settings."""
 
@@ -144,12 +176,16 @@ class Bench:
         ladders = Ladders.of_types(settings.ladder, self.celery.dispatch_types.values())
         self.stores = Stores(settings, timeout=settings.store_timeout, ladders=ladders)
         self.store = self.stores.tasks
-        self.publisher = Publisher(settings.broker("gateway"), timeout=settings.confirm_timeout)
+        self._sent: dict[str, Message] = {}
+        self.publisher = Publisher(settings.broker("gateway"), timeout=settings.confirm_timeout, keys=settings.signing)
         self.submitter = self.submitter_of(self.stores, self.publisher)
+        eventually(self.publisher.ready, 10, "the publisher is connected")
 
     def submitter_of(self, stores: Stores, publisher: Publisher) -> Submitter:
         """A gateway's submitter on other connections."""
-        return Submitter(stores.tasks, stores.idempotency, publisher, self.celery.tasks, stores.ladders)
+        noting = _NotingPublisher(publisher, self._sent)
+        sealing = self.settings.sealing
+        return Submitter(stores.tasks, stores.idempotency, noting, self.celery.tasks, stores.ladders, sealing=sealing)
 
     def submit(
         self,
@@ -159,8 +195,9 @@ class Bench:
         key: str | None = None,
         principal: str = "local",
         submitter: Submitter | None = None,
+        delay: float = 0.0,
     ) -> str:
-        """Accept a task, by another gateway's submitter if one is given; its id."""
+        """Accept a task, by another gateway's submitter if one is given, and for some seconds later; its id."""
         submission = Submission(
             principal=principal,
             type=self.celery.dispatch_types[type],
@@ -169,6 +206,7 @@ class Bench:
             idempotency_key=key,
             request_id="rq-test",
             traceparent=child_traceparent(None),
+            wakes_at=int((time.time() + delay) * 1_000) if delay else 0,
         )
         return (submitter or self.submitter).submit(submission).record.task_id
 
@@ -205,8 +243,8 @@ class Bench:
             channel.basic_publish_confirm(message, names.TASK_EXCHANGE, routing_key)
 
     def message(self, task_id: str, **headers: Any) -> Message:
-        """A task's first message, with other headers."""
-        message = self.store.get(task_id).message
+        """A task's first message, with other headers: as it was submitted here, or as it is stored."""
+        message = self._sent.get(task_id) or self.store.whole(task_id).message
         return message.with_headers(**headers)
 
     def send_again(self, message: Message) -> None:
@@ -221,7 +259,18 @@ class Bench:
             while (message := channel.basic_get(queue)) is not None:
                 found.append(decode(channel.message_to_python(message)))
             channel.basic_recover(requeue=True)
+        with contextlib.suppress(AssertionError):  # a worker may take some out at once
+            eventually(lambda: self.depth(queue) >= len(found), 1, "a quorum queue takes returns later")
         return found
+
+    def settled_dead_letters(self, count: int, timeout: float = 20) -> list[Message]:
+        """As `dead_letters`, once there are so many and the janitor looks for none: what is read is hidden from it."""
+
+        def settled() -> bool:
+            return not self.stores.dead_letters.flagged() and self.depth(names.DEAD_QUEUE) == count
+
+        eventually(settled, timeout, lambda: f"{self.depth(names.DEAD_QUEUE)} dead letters instead of {count}")
+        return self.dead_letters()
 
     def consumers(self, queue: str) -> int:
         """Consumers of a queue, exactly."""

@@ -59,7 +59,7 @@ class System:
         return eventually(terminal, timeout, lambda: f"{task_id} is terminal; it is {self.look(task_id)}")
 
     def look(self, task_id: str) -> dict:
-        """The task as far as the gateway can tell at the moment."""
+        """The task as the gateway shows it at the moment; empty without an answer."""
         try:
             answer = self.http.get(f"/v1/tasks/{task_id}")
         except httpx.TransportError:
@@ -67,7 +67,7 @@ class System:
         return answer.json() if answer.status_code == 200 else {}
 
     def ready(self) -> bool:
-        """Whether the gateway says so."""
+        """Whether the gateway answers that it is."""
         try:
             return self.http.get("/readyz").status_code == 200
         except httpx.TransportError:

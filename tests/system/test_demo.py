@@ -23,7 +23,7 @@ def test_the_demo_ends_well_and_shows_every_step():
         )
 
         assert done.returncode == 0, done.stdout + done.stderr
-        for word in (
+        for part in (
             "compressed ladder",
             "202 in",
             "RETRY_WAIT",
@@ -32,6 +32,6 @@ def test_the_demo_ends_well_and_shows_every_step():
             "robot.task.dlq",
             "make down",
         ):
-            assert word in done.stdout
+            assert part in done.stdout
     finally:
         stack.destroy()

@@ -6,14 +6,12 @@ import os
 import secrets
 import signal
 import statistics
-import subprocess
-import sys
 import time
 
 import httpx
 import pytest
 
-from support.stack import ROOT
+from support import processes
 from support.waiting import eventually
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -144,7 +142,7 @@ def test_every_answer_comes_within_five_seconds_while_a_server_is_silent(system,
     assert [answer.status_code for answer in answers[6:8]] == [200, 200]
 
 
-def test_a_full_system_says_429_with_an_honest_retry_after(system):
+def test_a_full_system_answers_429_with_an_honest_retry_after(system):
     def refused():
         answers = (system.submit("echo", {"message": "x"}) for _ in range(20))
         return next((answer for answer in answers if answer.status_code == 429), None)
@@ -168,16 +166,16 @@ def test_flower_shows_every_queue_and_the_true_state_of_retries_and_failures(sys
             answer = flower.get(f"/api/task/info/{task_id}")
             return answer.json()["state"] if answer.status_code == 200 else None
 
-        eventually(lambda: state() == "RETRY", 20, lambda: f"Flower says {state()}")
+        eventually(lambda: state() == "RETRY", 20, lambda: f"Flower has {state()}")
         system.ended(task_id)
-        eventually(lambda: state() == "FAILURE", 20, lambda: f"Flower says {state()}")
+        eventually(lambda: state() == "FAILURE", 20, lambda: f"Flower has {state()}")
         queues = {queue["name"] for queue in flower.get("/api/queues/length").json()["active_queues"]}
 
     assert queues >= {"robot.task.q", "robot.retry.q.1m", "robot.retry.q.5m", "robot.retry.q.30m", "robot.task.dlq"}
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         ("inspect ping", "pong"),
         ("inspect active", "OK"),
@@ -193,14 +191,13 @@ def test_flower_shows_every_queue_and_the_true_state_of_retries_and_failures(sys
         ("dlq list", ""),
     ],
 )
-def test_the_celery_command_line_works(system, words, said):
+def test_the_celery_command_line_works(system, words, expected):
     exported = {name: value for name, value in system.stack.env.items() if name.startswith("DISPATCH_")}
     environ = {**system.stack.environ, **exported}
-    command = [sys.executable, "-m", "celery", "-A", "celery_app", *words.split()]
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = processes.run("celery", ["-A", "celery_app", *words.split()], environ=environ)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert said in done.stdout
+    assert expected in done.stdout
 
 
 def test_a_task_is_done_soon_after_it_was_accepted(system):

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import signal
 import stat
 import time
 from urllib.parse import urlsplit
@@ -62,14 +64,16 @@ def urls(stack):
 
 
 def test_the_env_file_names_urls_and_real_pids_for_its_owner_only(stack):
-    assert set(stack.env) == {
-        "DISPATCH_BROKER_URL",
-        "DISPATCH_MANAGEMENT_URL",
-        "DISPATCH_REDIS_URL",
+    servers = {"DISPATCH_BROKER_URL", "DISPATCH_MANAGEMENT_URL", "DISPATCH_REDIS_URL"}
+
+    assert {name for name in stack.env if not name.startswith("DISPATCH_")} == {
         "RABBITMQ_PID",
         "REDIS_PID",
         "SUPERVISOR_PID",
     }
+    assert all(stack.env[name] for name in servers)
+    assert stack.env["DISPATCH_LADDER"] == "1m=60,5m=300,30m=1800"  # what has its default, too
+    assert stack.env["DISPATCH_MESSAGE_KEYS"] == ""
     assert psutil.Process(stack.pid("RABBITMQ")).name() == "beam.smp"
     assert psutil.Process(stack.pid("REDIS")).name() == "redis-server"
     assert stat.S_IMODE((stack.run_dir / "env").stat().st_mode) == 0o600
@@ -93,26 +97,26 @@ def test_servers_started_by_root_run_as_their_own_users(stack):
     assert psutil.Process(stack.pid("REDIS")).username() == "redis"
 
 
-def test_up_on_a_running_stack_says_so_and_changes_nothing(stack):
+def test_up_on_a_running_stack_reports_it_and_changes_nothing(stack):
     before, start = stack.env, time.monotonic()
-    said = stack.command("servers")
+    output = stack.command("servers")
 
-    assert "already running: epmd, rabbitmq, redis" in said
+    assert "already running: epmd, rabbitmq, redis" in output
     assert stack.env == before
     assert time.monotonic() - start < 5
 
 
 def test_up_with_the_env_file_sourced_still_means_its_own_servers(stack):
-    said = stack.command("servers", **stack.env)
+    output = stack.command("servers", **stack.env)
 
-    assert said.startswith("already running: epmd, rabbitmq, redis")
+    assert output.startswith("already running: epmd, rabbitmq, redis")
 
 
-def test_up_with_other_settings_says_that_running_processes_keep_theirs(stack):
-    said = stack.command("servers", DISPATCH_LADDER="1m=1")
+def test_up_with_other_settings_warns_that_running_processes_keep_theirs(stack):
+    output = stack.command("servers", DISPATCH_LADDER="1m=1")
 
-    assert "the stack was started with other settings (DISPATCH_LADDER)" in said
-    assert "make down && make up" in said
+    assert "the stack was started with other settings (DISPATCH_LADDER)" in output
+    assert "make down && make up" in output
 
 
 def test_redis_killed_comes_back_with_its_port_and_data(stack):
@@ -155,59 +159,85 @@ def test_a_second_run_directory_has_servers_of_its_own(stack, other):
 def test_servers_named_in_the_environment_are_used_and_none_is_started(stack, other):
     names = ("DISPATCH_BROKER_URL", "DISPATCH_MANAGEMENT_URL", "DISPATCH_REDIS_URL")
     given = {name: stack.env[name] for name in names}
-    said = other.command("servers", **given)
+    output = other.command("servers", **given)
 
-    assert "RabbitMQ: using amqp://guest:…@127.0.0.1" in said
-    assert "Redis: using redis://127.0.0.1" in said
-    assert other.env == {**given, "SUPERVISOR_PID": other.env["SUPERVISOR_PID"]}
+    assert "RabbitMQ: using amqp://guest:…@127.0.0.1" in output
+    assert "Redis: using redis://127.0.0.1" in output
+    assert {**other.env, **given} == other.env
+    assert [name for name in other.env if name.endswith("_PID")] == ["SUPERVISOR_PID"]
     assert other.processes() == [other.pid("SUPERVISOR")]
 
 
 def test_another_ladder_gets_data_of_its_own_and_the_first_keeps_its(other):
     ladders = ({}, {"DISPATCH_LADDER": "1m=1, 5m=2"}, {})
-    said, keys, told = [], [], []
+    outputs, keys, ladders_used = [], [], []
     for ladder in ladders:
-        said.append(other.command("up", "--only", "redis", **ladder))
-        told.append(other.env.get("DISPATCH_LADDER"))
+        outputs.append(other.command("up", "--only", "redis", **ladder))
+        ladders_used.append(other.env.get("DISPATCH_LADDER"))
         with cache(other) as client:
             keys.append(client.get("written"))
             client.set("written", "in the first" if not ladder else "in the second")
         other.command("down")
 
-    assert ["new ladder or RabbitMQ release" in text for text in said] == [False, True, False]
+    assert ["new ladder or RabbitMQ release" in text for text in outputs] == [False, True, False]
     assert keys == [None, None, "in the first"]
-    assert told == [None, "1m=1,5m=2", None]
+    assert ladders_used == ["1m=60,5m=300,30m=1800", "1m=1,5m=2", "1m=60,5m=300,30m=1800"]
+    assert "robot.retry.q.1m waits 60 s there, and 1 s in these settings" in outputs[1]
+
+
+def test_status_shows_a_server_that_runs_and_does_not_answer(stack):
+    os.kill(stack.pid("REDIS"), signal.SIGSTOP)
+    try:
+        output = stack.command("status", expect=1)
+    finally:
+        os.kill(stack.pid("REDIS"), signal.SIGCONT)
+
+    assert "redis     not ready" in output
+    assert re.search(r"redis is not ready: Redis at 127\.0\.0\.1:\d+/0: it did not answer in time", output)
+    assert "rabbitmq  ready" in output
+
+
+def test_restart_names_settings_that_have_no_effect(stack):
+    sourced = stack.command("restart", "simulator", **stack.env)  # which does not run
+    other_ladder = stack.command("restart", "simulator", DISPATCH_LADDER="1m=1")
+    given = {name: value for name, value in stack.environ.items() if not name.startswith("DISPATCH_")}
+    bare = stacks.Stack(stack.run_dir, {**given, "DISPATCH_RUN_DIR": str(stack.run_dir)}).command(
+        "restart", "simulator"
+    )
+
+    assert "other settings" not in sourced + bare
+    assert "the stack was started with other settings (DISPATCH_LADDER): its processes keep them" in other_ladder
 
 
 def test_a_named_broker_without_its_vhost_is_refused(stack, other):
     url = stack.env["DISPATCH_BROKER_URL"].removesuffix("robot") + "nowhere"
-    said = other.command("servers", DISPATCH_BROKER_URL=url, expect=1)
+    output = other.command("servers", DISPATCH_BROKER_URL=url, expect=1)
 
-    assert "does not respond, or has no such vhost" in said
-    assert "guest:guest" not in said
+    assert "its vhost does not exist" in output
+    assert "guest:guest" not in output
     assert other.processes() == []
 
 
 def test_missing_servers_are_one_clear_line(other):
-    said = other.command("up", PATH="/nonexistent", expect=1)
+    output = other.command("up", PATH="/nonexistent", expect=1)
 
-    assert said.startswith("rabbitmq-server and redis-server not found: install them (apt-get install")
-    assert said.count("\n") == 1
+    assert output.startswith("rabbitmq-server and redis-server not found: install them (apt-get install")
+    assert output.count("\n") == 1
     assert other.processes() == []
 
 
 def test_a_wrong_setting_is_refused_before_anything_starts(other):
-    said = other.command("up", DISPATCH_LADER="1m=1", expect=1)
+    output = other.command("up", DISPATCH_LADER="1m=1", expect=1)
 
-    assert said == "DISPATCH_LADER: no such setting; did you mean DISPATCH_LADDER?\n"
+    assert output == "DISPATCH_LADER: no such setting; did you mean DISPATCH_LADDER?\n"
     assert other.processes() == []
 
 
 def test_a_port_that_was_asked_for_and_is_taken_is_refused(stack, other):
     taken = str(urlsplit(stack.env["DISPATCH_REDIS_URL"]).port)
-    said = other.command("servers", DISPATCH_REDIS_PORT=taken, expect=1)
+    output = other.command("servers", DISPATCH_REDIS_PORT=taken, expect=1)
 
-    assert said == f"port {taken} for redis is taken on 127.0.0.1\n"
+    assert output == f"port {taken} for redis is taken on 127.0.0.1\n"
     assert other.processes() == []
 
 
@@ -216,10 +246,10 @@ def test_a_process_that_cannot_start_ends_up_with_the_last_lines_of_its_log(othe
     other.command("down")
     (manifest,) = other.run_dir.glob("data/*/redis/appendonlydir/*.manifest")
     manifest.write_text("nonsense")
-    said = other.command("up", "--only", "redis", expect=1)
+    output = other.command("up", "--only", "redis", expect=1)
 
-    assert "redis exited with status 1; the last lines of" in said
-    assert "manifest" in said
+    assert "redis exited with status 1; the last lines of" in output
+    assert "manifest" in output
     assert other.processes() == []
 
 
@@ -230,18 +260,18 @@ def test_up_clears_away_what_a_killed_supervisor_left_behind(stack):
 
     assert "the supervisor is dead; these processes remain" in stack.status()
 
-    said = stack.command("servers")
+    output = stack.command("servers")
 
-    assert "rabbitmq   was left behind" in said
+    assert "rabbitmq   was left behind" in output
     assert urls(stack) == before
     assert stack.pid("SUPERVISOR") != old
     eventually(lambda: depth(stack) == 1, 10, "the message is not there")
 
 
 def test_down_leaves_nothing_running_and_may_be_repeated(stack):
-    said = stack.command("down")
+    output = stack.command("down")
 
-    assert [line.split()[:2] for line in said.splitlines()] == [
+    assert [line.split()[:2] for line in output.splitlines()] == [
         ["redis", "stopped"],
         ["rabbitmq", "stopped"],
         ["epmd", "stopped"],

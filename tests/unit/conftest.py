@@ -1,4 +1,4 @@
-"""Unit tests touch no network; a Unix-domain socket (an event loop's own, say) is allowed."""
+"""Unit tests touch no network; a Unix-domain socket (e.g. an event loop's own) is allowed."""
 
 import hypothesis
 import pytest

@@ -49,7 +49,7 @@ def client(proxy):
         yield connection
 
 
-def said(connection, data):
+def exchanged(connection, data):
     connection.sendall(data)
     connection.settimeout(5)
     return connection.recv(100)
@@ -57,8 +57,8 @@ def said(connection, data):
 
 def test_bytes_pass_both_ways_over_several_connections(proxy):
     with client(proxy) as one, client(proxy) as two:
-        assert said(one, b"1") == b"1"
-        assert said(two, b"2") == b"2"
+        assert exchanged(one, b"1") == b"1"
+        assert exchanged(two, b"2") == b"2"
         assert proxy.accepted == 2
     eventually(lambda: proxy.connections == 0, 5)
 
@@ -89,7 +89,7 @@ def test_held_requests_do_not_reach_the_server(proxy, server):
 def test_a_watcher_can_stop_the_answer_to_what_it_saw(proxy, server):
     proxy.watch = lambda _, data: proxy.hold(DOWN) if data == b"publish" else None
     with client(proxy) as one:
-        assert said(one, b"hello") == b"hello"
+        assert exchanged(one, b"hello") == b"hello"
         one.settimeout(0.1)
         one.sendall(b"publish")
         with pytest.raises(TimeoutError):
@@ -100,7 +100,7 @@ def test_a_watcher_can_stop_the_answer_to_what_it_saw(proxy, server):
 
 def test_cut_breaks_open_connections_also_held_ones(proxy):
     with client(proxy) as one:
-        assert said(one, b"x") == b"x"
+        assert exchanged(one, b"x") == b"x"
         proxy.hold()
         one.sendall(b"y")
         proxy.cut()
@@ -117,7 +117,7 @@ def test_a_refusing_proxy_comes_back_on_the_same_port(proxy):
         socket.create_connection(("127.0.0.1", port), 5)
     proxy.admit()
     with client(proxy) as one:
-        assert said(one, b"x") == b"x"
+        assert exchanged(one, b"x") == b"x"
 
 
 def test_the_url_leads_through_the_proxy(proxy):
@@ -238,7 +238,7 @@ def test_many_may_admit_at_once(proxy):
     for thread in threads:
         thread.join()
     with client(proxy) as one:
-        assert said(one, b"x") == b"x"
+        assert exchanged(one, b"x") == b"x"
     assert failures == []
 
 

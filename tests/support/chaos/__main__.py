@@ -20,16 +20,16 @@ def main() -> int:
     if args.facts:
         facts = Facts.load(args.facts)
         violations = check(facts)
-        _say(report.text(facts, violations, f"make chaos SEED={facts.seed} DURATION={facts.duration:g}"))
+        _print(report.text(facts, violations, f"make chaos SEED={facts.seed} DURATION={facts.duration:g}"))
         return bool(violations)
     for name in [name for name in os.environ if name.startswith("DISPATCH_")]:
         del os.environ[name]  # a developer's own must not leak into the run
     seed = secrets.randbelow(100_000) if args.seed is None else args.seed
-    plan = Plan(seed, args.duration, args.clients, args.workers, args.rate, calm=args.calm)
-    _say(plan.command)
+    plan = Plan(seed, args.duration, args.clients, args.workers, args.rate, calm=args.calm, pool=args.pool)
+    _print(plan.command)
     directory = args.out / str(seed)
-    verdict = run(plan, directory, _say)
-    _say(f"\n{verdict.text}\n\nreport, facts and ledger: {directory}")
+    verdict = run(plan, directory, _print)
+    _print(f"\n{verdict.text}\n\nreport, facts and ledger: {directory}")
     return bool(verdict.violations)
 
 
@@ -41,12 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rate", type=float, default=20, help="orders a second")
     parser.add_argument("--calm", action="store_true", help="no faults: for memory slopes")
+    parser.add_argument("--pool", choices=["prefork", "threads"], default="prefork", help="of the workers")
     parser.add_argument("--out", type=Path, default=Path(".run/chaos"), help="directory of the results")
     parser.add_argument("--facts", type=Path, help="judge a facts.json again and run nothing")
     return parser
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import amqp
@@ -28,8 +28,11 @@ INNER = ("decision", "decidedSeq", "fence", "owner", "before", "published", "dis
 
 _TERMINAL = frozenset({"SUCCEEDED", "DEAD_LETTERED", "EXPIRED", "CANCELLED", "REJECTED"})
 
-#: Seconds beyond the limit for which a system that does not drain is watched, to tell slow from stuck.
+#: Seconds beyond the limit for which a system that does not drain is watched, to separate slow from stuck.
 _OVERTIME = 60.0
+
+#: Seconds after which the management API has counted again what is unacked: it does so each second.
+_SAMPLED = 2.0
 
 
 def settle(machine: Machine) -> Left:
@@ -45,12 +48,26 @@ def settle(machine: Machine) -> Left:
     backlog = len(eventually(lambda: [_unfinished(machine)], _OVERTIME)[0])
     limit = drain_limit(backlog)
     with contextlib.suppress(AssertionError):
-        eventually(lambda: _quiet(machine), limit + _OVERTIME, interval=0.25)
+        eventually(_stays_quiet(machine), limit + _OVERTIME, interval=0.25)
     seconds = time.monotonic() - began
     left = eventually(lambda: _look(machine), _OVERTIME)
     drained = not any(left.queues.values()) and not left.claims and not _unfinished(machine)
     listed = [dead_letter["taskId"] for dead_letter in _listed(machine.http_url, "/v1/dead-letters")]
     return dataclasses.replace(left, drained=drained, seconds=round(seconds, 1), limit=round(limit, 1), listed=listed)
+
+
+def _stays_quiet(machine: Machine) -> Callable[[], bool]:
+    """Whether nothing moves, and nothing has for as long as a message may be in neither of the two counts."""
+    quiet_since: list[float] = []
+
+    def look() -> bool:
+        if not _quiet(machine):
+            quiet_since.clear()
+            return False
+        quiet_since.append(time.monotonic())
+        return quiet_since[-1] - quiet_since[0] > _SAMPLED
+
+    return look
 
 
 def _quiet(machine: Machine) -> bool:

@@ -6,6 +6,7 @@ Each rule is a function that yields what it finds wrong; `RULES` names the promi
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -69,7 +70,7 @@ def refused_left_nothing(view: View) -> Iterator[tuple[str, str]]:
 
 # --- P3 ------------------------------------------------------------------------------------------
 def effect_is_applied_once(view: View) -> Iterator[tuple[str, str]]:
-    """A task that succeeded has its effect once; one that was told "no" each time has none."""
+    """A task that succeeded has its effect once; one that was refused each time has none."""
     for task in view.facts.tasks:
         order = view.orders.get(label(task))
         if order is None or not order.in_ledger:
@@ -79,7 +80,7 @@ def effect_is_applied_once(view: View) -> Iterator[tuple[str, str]]:
             yield task.id, f"succeeded, its effect was applied {count} times"
         applied = any(each.outcome == "applied" for each in view.deliveries[order.label] if each.key == task.id)
         if count != applied:
-            yield task.id, f"the ledger holds {count} effects, its deliveries say {int(applied)}"
+            yield task.id, f"the ledger holds {count} effects, its deliveries applied {int(applied)}"
 
 
 def succeeds_once(view: View) -> Iterator[tuple[str, str]]:
@@ -104,7 +105,7 @@ def runs_are_claimed(view: View) -> Iterator[tuple[str, str]]:
 
 # --- P4 ------------------------------------------------------------------------------------------
 def dead_letters_are_true(view: View) -> Iterator[tuple[str, str]]:
-    """Each dead task has one dead letter, of its cycle and with its reason; nobody else has one."""
+    """Each dead task has one dead letter, of its cycle and with its reason; no other task has one."""
     for task in view.facts.tasks:
         dead_letters = view.dead_letters.get(task.id, [])
         if task.view["state"] not in BURIED:
@@ -115,7 +116,7 @@ def dead_letters_are_true(view: View) -> Iterator[tuple[str, str]]:
             yield task.id, f"is {task.view['state']} and has {len(dead_letters)} dead letters in the DLQ"
         for dead_letter in dead_letters:
             if (dead_letter.cycle, dead_letter.reason) != (task.view["cycle"], task.inner.get("deadReason")):
-                yield task.id, f"its dead letter says cycle {dead_letter.cycle}, {dead_letter.reason or 'no reason'}"
+                yield task.id, f"its dead letter has cycle {dead_letter.cycle}, {dead_letter.reason or 'no reason'}"
     for task_id in set(view.dead_letters) - set(view.tasks):
         yield task_id, "has a dead letter in the DLQ and is no task"
 
@@ -136,7 +137,7 @@ def poison_is_buried(view: View) -> Iterator[tuple[str, str]]:
             found[dead_letter.mark].append(dead_letter.reason)
     for poison in view.facts.poison:
         if found[poison.mark] != [poison.reason]:
-            yield poison.mark, f"({poison.reason}) has dead letters that say {found[poison.mark]}"
+            yield poison.mark, f"({poison.reason}) has dead letters with {found[poison.mark]}"
 
 
 def failures_have_a_cause(view: View) -> Iterator[tuple[str, str]]:
@@ -201,6 +202,21 @@ def _climb(hops: list[dict[str, Any]], ladder: list[tuple[str, float]]) -> Itera
                 yield f"gave up after {climbed} rungs"
 
 
+def delays_are_kept(view: View) -> Iterator[tuple[str, str]]:
+    """What was submitted for later starts no sooner, and what was not is not delayed."""
+    delayed = {order.label for order in view.facts.orders if order.delay}
+    for task in view.facts.tasks:
+        until = next((hop["until"] for hop in task.hops if hop["kind"] == "published" and hop.get("until")), None)
+        started = next((hop["at"] for hop in task.hops if hop["kind"] == "started"), None)
+        if until is None:
+            continue
+        if label(task) not in delayed:
+            yield task.id, "was delayed, and its order has no delay"
+        early = dt.datetime.fromisoformat(until).timestamp() * 1_000 - (started or float("inf"))
+        if early > ROUNDING:
+            yield task.id, f"started {early:.0f} ms before {until}"
+
+
 # --- P7 ------------------------------------------------------------------------------------------
 def answers_come_in_time(view: View) -> Iterator[tuple[str, str]]:
     """No answer later than allowed, beyond what the machine itself was late by; a stopped gateway can't answer."""
@@ -213,8 +229,8 @@ def answers_come_in_time(view: View) -> Iterator[tuple[str, str]]:
             continue
         noise = view.noise_in(answer.at, ended)
         if answer.seconds - noise > view.facts.answer_within:
-            said = answer.problem or answer.status or answer.error
-            yield answer.label or answer.what, f"{answer.what}: {said} after {answer.seconds:.2f} s (noise {noise:.2f})"
+            end = answer.problem or answer.status or answer.error
+            yield answer.label or answer.what, f"{answer.what}: {end} after {answer.seconds:.2f} s (noise {noise:.2f})"
 
 
 # --- in the end ----------------------------------------------------------------------------------
@@ -226,7 +242,7 @@ def everything_drains(view: View) -> Iterator[tuple[str, str]]:
 
 
 def nothing_is_left(view: View) -> Iterator[tuple[str, str]]:
-    """Queues empty, no claim, no dead letter to be taken out, nobody to be looked after who isn't there."""
+    """Queues empty, no claim, no dead letter to be taken out, no entry of a task that is gone."""
     left = view.facts.left
     for queue, count in left.queues.items():
         if count:
@@ -276,6 +292,7 @@ RULES: dict[str, Callable[[View], Iterator[tuple[str, str]]]] = {
     "P6 dead letters are listed": dead_letters_are_listed,
     "P4 no failure without a cause": failures_have_a_cause,
     "P5 the ladder": ladder_is_climbed,
+    "P5 delays": delays_are_kept,
     "P7 answered in time": answers_come_in_time,
     "drains by itself": everything_drains,
     "nothing is left": nothing_is_left,

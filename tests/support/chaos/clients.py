@@ -1,6 +1,6 @@
 """Clients of the API: order tasks of mixed kinds from several threads and note every answer.
 
-A client with a key repeats its order, with the same key, until it hears 202; one without a key takes the first
+A client with a key repeats its order, with the same key, until it gets a 202; one without a key takes the first
 answer for good, as it must. Which orders a client makes follows from the seed; when, from how it goes.
 """
 
@@ -24,9 +24,12 @@ PATIENCE = 20.0
 #: Seconds for which an order with a key is repeated.
 INSIST = 60.0
 
+#: Seconds for which the kind ``later`` is delayed at most.
+LATEST = 10
+
 #: Kinds of tasks and how many in a hundred.
 KINDS = {
-    "fast": 44, "slow": 10, "twins": 12, "flaky": 9, "throttled": 4, "lost-answer": 6, "echo": 6,
+    "fast": 38, "later": 6, "slow": 10, "twins": 12, "flaky": 9, "throttled": 4, "lost-answer": 6, "echo": 6,
     "echo-flaky": 4, "permanent": 3, "hopeless": 2,
 }  # fmt: skip
 
@@ -72,7 +75,7 @@ class Client:
         self._http = Caller(url, notes)
 
     def run(self, stop: threading.Event) -> None:
-        """Order until told to stop, then bring what is repeated to its end."""
+        """Order until stopped, then bring what is repeated to its end."""
         upcoming = time.monotonic()
         tick = threading.Event()  # never set: the pace of a client
         while not stop.is_set() or self._due:
@@ -140,7 +143,8 @@ def make(rng: random.Random, label: str, ledger: str) -> Order:
         return Order(label, kind, key, "echo", {"message": label, "sleepSeconds": 0.2, "failTimes": fails})
     wish: dict[str, Any] = {"label": label, **_wish(kind, rng)}
     payload = {"method": "POST", "url": f"{ledger}/effects", "json": wish, "timeoutSeconds": 10}
-    return Order(label, kind, key, "http.request", payload)
+    delay = rng.randint(1, LATEST) if kind == "later" else 0
+    return Order(label, kind, key, "http.request", payload, delay)
 
 
 def _wish(kind: str, rng: random.Random) -> dict[str, Any]:
@@ -175,6 +179,8 @@ class Caller:
         if order.key is not None:
             headers["Idempotency-Key"] = order.key
         body = {"type": order.type, "payload": order.payload}
+        if order.delay:
+            body["options"] = {"delaySeconds": order.delay}
         return self.call("POST", "/v1/tasks", order.label, json=body, headers=headers)[0]
 
     def call(self, method: str, path: str, label: str = "", **request: Any) -> tuple[Answer, Any]:
@@ -186,9 +192,9 @@ class Caller:
             got = self._http.request(method, f"{self.url}{path}", **request)
             seconds = time.monotonic() - began
             body = got.json() if "json" in got.headers.get("content-type", "") else None
-            told = body if isinstance(body, dict) else {}
-            problem = str(told.get("type", "")).rpartition("/")[2] if got.status_code >= 400 else ""
-            task_id = str(told.get("taskId") or "")
+            fields = body if isinstance(body, dict) else {}
+            problem = str(fields.get("type", "")).rpartition("/")[2] if got.status_code >= 400 else ""
+            task_id = str(fields.get("taskId") or "")
             answer = Answer(label, what, at, seconds, got.status_code, problem, task_id)
         except (httpx.TransportError, ValueError) as exc:
             unsent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
@@ -218,7 +224,7 @@ class Reader:
         self._notes = notes
 
     def run(self, stop: threading.Event) -> None:
-        """Look until told to stop."""
+        """Look until stopped."""
         while not stop.wait(self._rng.uniform(0.1, 0.5)):
             known = list(self._notes.accepted)[-50:]
             paths = ["/livez", "/readyz", "/v1/tasks?limit=5", "/v1/queues", "/v1/dead-letters?limit=5"]
@@ -230,7 +236,7 @@ class Reader:
 
 
 class Operator:
-    """Somebody who sends dead letters again.
+    """An operator, who redrives dead letters.
 
     Args:
         caller: its own.

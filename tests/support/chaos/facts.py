@@ -1,4 +1,4 @@
-"""What a run has seen, as plain data that fits into a JSON file. Times are epoch seconds unless said otherwise."""
+"""What a run has seen, as plain data that fits into a JSON file. Times are epoch seconds unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What a client wanted done."""
+    """What a client ordered."""
 
     label: str  #: unique; travels in the payload and begins every X-Request-Id of the order
     kind: str  #: see `clients.KINDS`
     key: str | None  #: Idempotency-Key
     type: str  #: task type
     payload: dict[str, Any]
+    delay: int = 0  #: seconds for which it is submitted for later
 
     @property
     def in_ledger(self) -> bool:

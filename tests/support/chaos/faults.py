@@ -44,13 +44,14 @@ class Breaker:
 
     Args:
         machine: what is broken.
-        say: told about each fault.
+        log: receives a line for each fault.
     """
 
-    def __init__(self, machine: Machine, say: Callable[[str], None]) -> None:
+    def __init__(self, machine: Machine, log: Callable[[str], None]) -> None:
         self._machine = machine
-        self._say = say
+        self._log = log
         self._lock = threading.Lock()
+        self._bindings = threading.Lock()
         self.happened: list[Happened] = []
         self.poison: list[Poison] = []
         self._stopped: set[int] = set()
@@ -90,13 +91,13 @@ class Breaker:
 
     def _one(self, fault: Fault, pace: threading.Event) -> None:
         began, missed = time.time(), ""
-        self._say(f"{fault.at:6.1f} s  {fault.name} {fault.target} {fault.detail} {fault.seconds or ''}".rstrip())
+        self._log(f"{fault.at:6.1f} s  {fault.name} {fault.target} {fault.detail} {fault.seconds or ''}".rstrip())
         try:
             with self._kinds[fault.name](fault):
                 pace.wait(fault.seconds)
         except _ERRORS as exc:
             missed = f"{type(exc).__name__}: {exc}"[:200]
-            self._say(f"          missed: {fault.name} {fault.target}: {missed}")
+            self._log(f"          missed: {fault.name} {fault.target}: {missed}")
         with self._lock:
             self.happened.append(Happened(fault, began, time.time(), missed))
 
@@ -122,7 +123,7 @@ class Breaker:
 
     @contextlib.contextmanager
     def _stop(self, fault: Fault) -> Iterator[None]:
-        """Of a worker the main process only, so that its children run on without anyone to keep their leases."""
+        """Of a worker the main process only, so that its children run on while nothing renews their leases."""
         pids = [self._machine.pid(fault.target)]
         if fault.target == "gateway":
             pids += self._machine.children("gateway")
@@ -213,7 +214,7 @@ class Breaker:
 
     @contextlib.contextmanager
     def _unroutable(self, _: Fault) -> Iterator[None]:
-        with self._machine.channel() as channel:
+        with self._bindings, self._machine.channel() as channel:
             # The tap first, and bound last: a dead letter that came between the two would be in the tap alone.
             for queue in reversed(_DEAD_QUEUES):
                 channel.queue_unbind(queue, "robot.task.dlx", "#")
@@ -223,7 +224,8 @@ class Breaker:
             _insist(self._bind)
 
     def _bind(self) -> None:
-        with self._machine.channel() as channel:
+        # A stopped broker does what two of these faults sent at the same moment: one's bind between the other's unbinds.
+        with self._bindings, self._machine.channel() as channel:
             for queue in _DEAD_QUEUES:
                 channel.queue_bind(queue, "robot.task.dlx", "#")
 
@@ -238,7 +240,7 @@ class Breaker:
 
 
 def _poison() -> Iterator[tuple[str, str, amqp.Message]]:
-    """Messages that nobody can run, each with a mark of its own and the reason its dead letter must have."""
+    """Messages that no handler can run, each with a mark of its own and the reason its dead letter must have."""
     recipes: tuple[tuple[str, dict[str, object], object, str], ...] = (
         ("undecodable", {"task": "echo", "id": "%"}, "no JSON {%", "application/json"),
         ("undecodable", {"task": "echo", "id": "%"}, "%", "application/x-python-serialize"),

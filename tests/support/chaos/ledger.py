@@ -1,7 +1,7 @@
 """The ledger: an HTTP service of its own where effects land, with an SQLite file.
 
 ``POST /effects`` applies an effect, once for each Idempotency-Key, and counts every delivery beside it, as a sink
-that does not honour the key would feel it. The body says how it goes:
+that does not honour the key would feel it. The body chooses how it goes:
 
 ====================  =======================================================
 ``label``             whose effect it is
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the caller was killed
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing: the book has it all."""
+        """Log nothing: the file has it all."""
 
 
 class _Server(ThreadingHTTPServer):

@@ -1,4 +1,4 @@
-"""What is measured beside the system: how late this machine lets anybody run, and how much memory processes take."""
+"""What is measured beside the system: how late this machine lets a process run, and how much memory processes take."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Canary:
         self.noise: list[tuple[float, float]] = []
 
     def run(self, stop: threading.Event) -> None:
-        """Measure until told to stop."""
+        """Measure until stopped."""
         while not stop.is_set():
             began = time.monotonic()
             stop.wait(NAP)
@@ -56,7 +56,7 @@ class Scales:
         self.samples: list[Sample] = []
 
     def run(self, stop: threading.Event) -> None:
-        """Look until told to stop."""
+        """Look until stopped."""
         while not stop.wait(LOOK):
             for role, pid in self._processes():
                 with contextlib.suppress(OSError, StopIteration, ValueError):

@@ -139,8 +139,8 @@ def _violation(facts: Facts, violation: Violation) -> list[str]:
         answers = view.answers.get(label(task), [])
         lines += [f"    {each.at:.3f} {each.what} {each.status or each.error} {each.problem}" for each in answers]
         lines += [f"    {hop['at'] / 1_000:.3f} {_hop(hop)}" for hop in task.hops]
-        told = [each for each in facts.deliveries if each.key == task.id]
-        lines += [f"    {each.began:.3f} ledger: {each.outcome} until {each.ended}" for each in told]
+        deliveries = [each for each in facts.deliveries if each.key == task.id]
+        lines += [f"    {each.began:.3f} ledger: {each.outcome} until {each.ended}" for each in deliveries]
         lines += [f"    record: {task.view['state']} {task.inner}"]
         lines += [f"    dead letter: {each}" for each in view.dead_letters.get(task.id, [])]
     return lines

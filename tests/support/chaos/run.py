@@ -29,11 +29,12 @@ class Plan:
     rate: float = 20.0  #: orders a second, all clients together
     gap: tuple[float, float] = schedule.GAP  #: seconds between two faults, least and most
     calm: bool = False  #: no faults at all: for memory
+    pool: str = "prefork"  #: the workers', or ``threads``
 
     @property
     def command(self) -> str:
         """How to run it again."""
-        more = " CALM=1" if self.calm else ""
+        more = (" CALM=1" if self.calm else "") + (f" POOL={self.pool}" if self.pool != "prefork" else "")
         return f"make chaos SEED={self.seed} DURATION={self.duration:g} CLIENTS={self.clients} RATE={self.rate:g}{more}"
 
 
@@ -46,19 +47,19 @@ class Verdict:
     text: str
 
 
-def run(plan: Plan, directory: Path, say: Callable[[str], None]) -> Verdict:
+def run(plan: Plan, directory: Path, log: Callable[[str], None]) -> Verdict:
     """Run a plan and judge it.
 
     Args:
         plan: what to do.
         directory: where the ledger, the facts, the report and, of a failed run, the logs go.
-        say: told what happens.
+        log: receives a line for each event.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "ledger.sqlite").unlink(missing_ok=True)
-    with running(plan.workers, directory) as machine:
-        say(f"the system runs: {machine.http_url}")
-        facts = _observed(plan, machine, say)
+    with running(plan.workers, directory, worker_pool=plan.pool) as machine:
+        log(f"the system runs: {machine.http_url}")
+        facts = _observed(plan, machine, log)
         violations = check(facts)
         if violations:
             machine.keep_logs(directory / "log")
@@ -69,15 +70,15 @@ def run(plan: Plan, directory: Path, say: Callable[[str], None]) -> Verdict:
     return Verdict(facts, violations, text)
 
 
-def _observed(plan: Plan, machine: Machine, say: Callable[[str], None]) -> Facts:
+def _observed(plan: Plan, machine: Machine, log: Callable[[str], None]) -> Facts:
     notes, canary = clients.Notes(), meters.Canary()
     scales = meters.Scales(machine, lambda: len(notes.accepted))
-    breaker = faults.Breaker(machine, say)
+    breaker = faults.Breaker(machine, log)
     planned = [] if plan.calm else schedule.make(plan.seed, plan.duration, plan.workers, plan.gap)
     with _beside(canary.run, scales.run):
         with _customers(plan, machine, notes):
             breaker.carry_out(planned, plan.duration)
-        say(f"everything is mended, {len(notes.accepted)} tasks accepted: waiting until it is quiet")
+        log(f"everything is mended, {len(notes.accepted)} tasks accepted: waiting until it is quiet")
         left = aftermath.settle(machine)
     rows, effects = ledger.read(machine.ledger_file)
     return Facts(
@@ -119,14 +120,14 @@ def _beside(*works: Callable[[threading.Event], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _customers(plan: Plan, machine: Machine, notes: clients.Notes) -> Iterator[None]:
-    """Everybody who uses the API. In the end those who insist on their order are waited for."""
+    """Every client of the API. In the end those that insist on their order are waited for."""
     url = machine.http_url  # the port stays, whatever is killed
     reader = clients.Reader(clients.Caller(url, notes), plan.seed, notes)
     operator = clients.Operator(clients.Caller(url, notes), plan.seed, notes)
     pause = plan.clients / plan.rate
-    everybody = [
+    ordering = [
         clients.Client(f"client{number}", url, machine.ledger_url, plan.seed, pause, notes)
         for number in range(plan.clients)
     ]
-    with _beside(reader.run, operator.run, *(each.run for each in everybody)):
+    with _beside(reader.run, operator.run, *(each.run for each in ordering)):
         yield

@@ -24,6 +24,7 @@ import httpx
 import redis
 
 from support import stack as stacks
+from support.chaos.clients import LATEST
 from support.proxy import Proxy
 from support.stack import ROOT, Stack
 from support.waiting import eventually
@@ -62,7 +63,7 @@ def drain_limit(backlog: int) -> float:
     Args:
         backlog: tasks that had not ended then; the system does five a second at the very least.
     """
-    climb = sum(seconds for _, seconds in LADDER) + LEASE + LEASE_PARK + GRACE
+    climb = sum(seconds for _, seconds in LADDER) + LEASE + LEASE_PARK + GRACE + LATEST
     return climb + DEAD_LETTER_RETRY + SILENCE + RESTART + backlog / 5
 
 
@@ -119,7 +120,7 @@ class Machine:
         return found
 
     def ready(self) -> bool:
-        """Whether the gateway says that it is."""
+        """Whether the gateway answers that it is."""
         try:
             return httpx.get(f"{self.http_url}/readyz", timeout=5).status_code == 200
         except (httpx.HTTPError, KeyError):

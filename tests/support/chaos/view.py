@@ -1,4 +1,4 @@
-"""The facts of a run, indexed for those who judge them and those who tell of them. Pure."""
+"""The facts of a run, indexed for the checker and the report. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 
 from support.chaos.facts import Answer, DeadLetter, Delivery, Facts, Order, Task
 
-#: The one problem that says "unknown".
+#: The one problem that leaves the outcome unknown.
 UNKNOWN = "publish-unconfirmed"
 
 

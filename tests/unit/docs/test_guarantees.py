@@ -1,4 +1,4 @@
-"""What docs/explanation/guarantees.md says is tested, is there: each file, each test, each fault point."""
+"""What docs/explanation/guarantees.md names as tested, is there: each file, each test, each fault point."""
 
 import re
 from pathlib import Path

@@ -136,6 +136,17 @@ def test_a_request_that_was_never_sent_is_a_refusal():
     assert "P2 refused means never" in broken(answers=[*CLEAN.answers[:2], unsent], tasks=tasks(ran))
 
 
+def test_a_delayed_task_that_starts_too_soon_is_seen():
+    until = {"until": "1970-01-01T00:00:05.000Z"}
+    late = [hop(1, "accepted"), hop(2, "published", **until), hop(5_000, "started", attempt=1), hop(9_000, "succeeded")]
+    early = [*late[:2], hop(4_998, "started", attempt=1), late[3]]
+    orders = [dataclasses.replace(CLEAN.orders[0], delay=5), *CLEAN.orders[1:]]
+
+    assert broken(tasks=tasks(with_hops(GOOD, late)), orders=orders) == set()
+    assert broken(tasks=tasks(with_hops(GOOD, early)), orders=orders) == {"P5 delays"}
+    assert broken(tasks=tasks(with_hops(GOOD, late))) == {"P5 delays"}
+
+
 @pytest.mark.parametrize("effects", [{}, {"t1": 2}])
 def test_an_effect_that_is_missing_or_applied_twice_is_seen(effects):
     assert "P3 applied once" in broken(effects=effects)

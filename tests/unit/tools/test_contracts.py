@@ -1,4 +1,4 @@
-"""The import contracts know every file and package at the root of the tree."""
+"""The import contracts name every file and package at the root of the tree."""
 
 import tomllib
 from pathlib import Path

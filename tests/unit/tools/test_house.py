@@ -2,12 +2,14 @@
 
 import ast
 import json
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tools import house, import_graph, prose, source_tree
+from tools import definitions, house, import_graph, prose, source_tree
 from tools.source_tree import Module
+
+ROOT = Path(__file__).parents[3]
 
 TREE = {
     "app.py": '''
@@ -63,7 +65,7 @@ def run():
     "dispatch/store/lua/claim.lua": "local a = '-- told' -- Somebody told\n--[[ whoever\nelse ]]\n",
     "tasks/__init__.py": "from tasks.echo import echo\n",
     "tasks/echo.py": "from dispatch.errors import Problem as P\ndef echo(): ...\n",
-    "tests/test_it.py": "import app\n",
+    "tests/test_it.py": "import app\n# somebody\ndef test_it_says_so(): ...\n",
     "bench/slow.py": "import app\n",
 }
 
@@ -239,6 +241,11 @@ def test_words_are_counted_for_each_thousand():
     assert found.per_thousand == 200
 
 
+def test_words_of_the_tests_are_counted_apart_with_those_of_test_names(measured):
+    assert measured.tests_prose == prose.Prose(4, {"says": 1, "somebody": 1})
+    assert house.as_json(measured)["tests_prose"]["per_thousand"] == 500
+
+
 def test_a_lua_string_is_no_comment():
     assert prose.measure([], ['x = "a -- told" -- b']).counts == {}
 
@@ -261,7 +268,7 @@ def test_json_and_table_are_printed_for_any_root(root, capsys):
     lines = capsys.readouterr().out.splitlines()
 
     assert figures["imports"]["room_arrows"] == 8
-    assert f"{'import arrows between rooms':<36}{8:>7}" in lines
+    assert f"{'import arrows between rooms':<38}{8:>7}" in lines
 
 
 def test_a_tree_is_parsed_once(root):
@@ -269,3 +276,15 @@ def test_a_tree_is_parsed_once(root):
 
     assert isinstance(one.tree, ast.Module)
     assert one.tree is one.tree
+
+
+def test_this_project_has_no_conversational_words():
+    own = [module for module in source_tree.modules(ROOT) if module.path.parts[0] == "dispatch"]
+    tests = [module for module in source_tree.test_modules(ROOT) if module.path.name != "test_house.py"]
+    scripts = source_tree.lua_scripts(ROOT).values()
+
+    assert (prose.measure(own, scripts).counts, prose.measure(tests).counts) == ({}, {})
+
+
+def test_this_project_has_each_class_name_once():
+    assert definitions.repeated_classes(source_tree.modules(ROOT)) == {}
