@@ -15,19 +15,20 @@ SCRIPTS := .ci/run $(shell find scripts deploy bench -name '*.sh' 2>/dev/null)
 
 # Words for pytest, as in: make test ARGS="-k ladder"
 ARGS ?=
-# Two processes; a file's tests share what they start. In their order: the longest files first, unit tests fill the end.
+# Four processes on two cores, because most tests wait most of the time; a file's tests share what they start. In their
+# order: the longest files first, unit tests fill the end.
 # PARALLEL= runs them one by one.
-PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
+PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup servers-installed promtool-installed demo up down restart status \
-	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt house clean
+.PHONY: help setup servers-installed promtool-installed demo up down restart status bench bench-long bench-smoke bench-setup \
+	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt docs sbom audit house clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(SYNCED) servers-installed ## Python packages into .venv, RabbitMQ and Redis where root and apt-get are there
 
-$(SYNCED): pyproject.toml uv.lock scripts/setup-python.sh
+$(SYNCED): pyproject.toml uv.lock scripts/setup-python.sh scripts/uv.sh
 	@scripts/setup-python.sh
 	@touch $@
 
@@ -76,17 +77,32 @@ test-rabbitmq4: setup promtool-installed ## deploy, integration and fault tests 
 
 chaos: setup ## break a system of its own and see what it keeps: make chaos DURATION=120 SEED=7
 	@cd tests && ../$(PYTHON) -m support.chaos --seed $(or $(SEED),7) --duration $(or $(DURATION),60) --clients $(or $(CLIENTS),6) \
-		--rate $(or $(RATE),20) $(if $(CALM),--calm) --out ../.run/chaos $(ARGS)
+		--rate $(or $(RATE),20) $(if $(CALM),--calm) $(if $(POOL),--pool $(POOL)) --out ../.run/chaos $(ARGS)
 
-check: lint types imports test ## everything that CI runs
+bench: setup bench-setup ## every benchmark, beside FastAPI, Celery and dramatiq, on servers of its own; 15 minutes
+	$(PYTHON) -m bench all $(ARGS)
+	$(PYTHON) -m bench report
 
-lint: $(SYNCED) ## style, spelling, shell scripts, schemas
+bench-long: setup bench-setup ## the same with 1,000,000 waiting tasks and three minutes of the load test
+	$(PYTHON) -m bench all --long $(ARGS)
+	$(PYTHON) -m bench report
+
+bench-smoke: setup ## the CPU of a task beside stock Celery's; fails when twice as dear as recorded
+	$(PYTHON) -m bench smoke $(ARGS)
+
+bench-setup: # what `make bench` measures beside ours, in an environment of its own, and wrk
+	@scripts/setup-bench.sh
+
+check: lint types imports docs bench-smoke test ## everything that CI runs
+
+lint: $(SYNCED) ## style, spelling, shell scripts, schemas, documentation
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/codespell
 	.venv/bin/shellcheck $(SCRIPTS)
 	.venv/bin/hadolint Dockerfile
 	.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(PYTHON) -m tools.docs
 
 types: $(SYNCED) ## mypy, strict
 	.venv/bin/mypy
@@ -97,6 +113,15 @@ imports: $(SYNCED) ## who may import whom
 fmt: $(SYNCED) ## format and mend what can be mended
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
+
+docs: ## the documentation as a site, into dist/site; a warning is an error
+	@scripts/docs.sh
+
+sbom: ## a bill of materials (CycloneDX) and the packages' hashes into dist/
+	@scripts/sbom.sh
+
+audit: ## known vulnerabilities of the locked packages (asks osv.dev); exit 2: nothing was checked
+	@scripts/audit.sh $(ARGS)
 
 house: $(SYNCED) ## figures of the tree: folders, arrows, lengths, words
 	@$(PYTHON) -m tools.house

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: apt-install.sh PACKAGE... Installs them where root asks and apt-get is there; fails without a word otherwise.
+# Usage: apt-install.sh PACKAGE... Installs them where root asks and apt-get is there; fails silently otherwise.
 # Their services are neither started nor enabled: what runs here is started privately, by the launcher or a test.
 set -euo pipefail
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tools import source_tree
 
-#: The environment variables that tell a process the checkout and the directory of its record.
+#: The environment variables with the checkout and the directory of a process's record.
 ROOT, DIRECTORY = "TRACED_ROOT", "TRACED_DIRECTORY"
 
 #: Seconds within which a call that repeats is written once.
@@ -91,7 +91,7 @@ class Recorder:
 
 
 def install() -> None:
-    """Record this process as its environment tells it to."""
+    """Record this process as its environment configures it."""
     Recorder(Path(os.environ[ROOT]), Path(os.environ[DIRECTORY])).install()
 
 

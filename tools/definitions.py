@@ -78,7 +78,7 @@ def settings(modules: Iterable[Module]) -> int:
 
 def _holds_settings(module: Module) -> bool:
     in_dispatch = module.path.parts[0] == "dispatch"
-    return in_dispatch and (module.path.name == "settings.py" or module.folder == "dispatch/config")
+    return in_dispatch and (module.path.name == "settings.py" or module.folder.startswith("dispatch/config"))
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dispatch.cli import pipes
 from tools import definitions, import_graph, prose, source_tree
 from tools.definitions import Lengths
 from tools.prose import Prose
@@ -55,7 +56,8 @@ class House:
     function_lines: Lengths
     repeated_classes: dict[str, int]
     settings: int
-    prose: Prose
+    prose: Prose  #: of `dispatch`
+    tests_prose: Prose
 
 
 def measure(root: Path) -> House:
@@ -81,6 +83,7 @@ def measure(root: Path) -> House:
         prose=prose.measure(
             [module for module in every if module.path.parts[0] == "dispatch"], source_tree.lua_scripts(root).values()
         ),
+        tests_prose=prose.measure(source_tree.test_modules(root)),
     )
 
 
@@ -112,6 +115,7 @@ def as_json(house: House) -> dict[str, Any]:
     figures = dataclasses.asdict(house)
     figures["imports"]["floors"] = len(house.imports.chain)
     figures["prose"]["per_thousand"] = house.prose.per_thousand
+    figures["tests_prose"]["per_thousand"] = house.tests_prose.per_thousand
     return figures
 
 
@@ -132,13 +136,18 @@ def table(house: House) -> Iterator[tuple[str, str, str]]:
     yield from _lengths("function lines, no docstring", house.function_lines)
     yield "class names used twice or more", str(len(house.repeated_classes)), _counted(house.repeated_classes)
     yield "settings", str(house.settings), ""
-    yield "conversational words per 1,000", f"{house.prose.per_thousand:.1f}", _counted(house.prose.counts)
+    yield from _prose("conversational words per 1,000", house.prose)
+    yield from _prose("conversational words per 1,000, tests", house.tests_prose)
 
 
 def _lengths(name: str, lengths: Lengths) -> Iterator[tuple[str, str, str]]:
     yield f"{name}, median", f"{lengths.median:g}", ""
     yield f"{name}, p90", str(lengths.p90), ""
     yield f"{name}, most", str(lengths.most), lengths.longest
+
+
+def _prose(name: str, found: Prose) -> Iterator[tuple[str, str, str]]:
+    yield name, f"{found.per_thousand:.1f}", _counted(found.counts)
 
 
 def _listed(circles: Sequence[Sequence[str]]) -> str:
@@ -165,8 +174,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         print(json.dumps(as_json(house), indent=1))
     else:
-        print("\n".join(f"{name:<36}{value:>7}  {details}".rstrip() for name, value, details in table(house)))
+        print("\n".join(f"{name:<38}{value:>7}  {details}".rstrip() for name, value, details in table(house)))
 
 
 if __name__ == "__main__":
-    main()
+    with pipes.quiet():
+        main()

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dispatch.cli import pipes
+
 _SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 
 #: Maximum of polls of one task; each waits up to 20 s for a change.
@@ -99,6 +101,10 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
             path=_TASK_PATH,
         ),
         PostmanStep(
+            "Payload of the ended task", "getTaskPayload", 410, path=_TASK_PATH, problem="payload-gone",
+        ),
+        PostmanStep("Count tasks", "getStats", 200, (_equal("body.complete", "true"),)),
+        PostmanStep(
             "List tasks", "listTasks", 200,
             (f'pm.test("the task is listed", () => pm.expect(body.items.map((item) => item.taskId)).to.include({_OF_ID}));',),
             query={"status": "SUCCESS", "type": "echo", "limit": "200"},
@@ -166,6 +172,11 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
         ),
         PostmanStep("Discard it", "discardDeadLetter", 204, path=_TASK_PATH),
         PostmanStep("It is gone", "getDeadLetter", 404, path=_TASK_PATH, problem="task-not-found"),
+        PostmanStep(
+            "Who discarded it", "listAudit", 200,
+            (f'pm.test("the discard is in the audit log", () => pm.expect(body.items.map((item) => item.target)).to.include({_OF_ID}));',),
+            query={"verb": "discardDeadLetter", "limit": "200"},
+        ),
     ),
 }  # fmt: skip
 
@@ -285,4 +296,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with pipes.quiet():
+        main()

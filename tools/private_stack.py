@@ -104,6 +104,7 @@ def running(root: Path, python: Path | None, *verb: str, **settings: object) -> 
         stack.command(*verb)
         yield stack
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would leave the servers behind
         stack.end()
 
 

@@ -1,4 +1,4 @@
-"""Conversational words in docstrings and comments, where a component ought to be the subject."""
+"""Conversational words in docstrings, comments and names of tests, where a component ought to be the subject."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from tools.source_tree import Module
 WORDS = (
     *("says", "said", "say", "told", "tell", "tells"),
     *("somebody", "anybody", "whoever", "nobody", "he", "his", "word"),
+    *("everybody", "someone", "heard", "hears"),
 )
 
 _WORD = re.compile(r"[A-Za-z]+")
+_TEST = "test_"
 
 #: A Lua string, which may hold two hyphens, or a comment.
 _LUA = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|--\[\[(?P<block>.*?)\]\]|--(?P<line>[^\n]*)", re.DOTALL)
@@ -38,11 +40,11 @@ class Prose:
         return 1_000 * sum(self.counts.values()) / self.total if self.total else 0.0
 
 
-def measure(modules: Iterable[Module], lua: Iterable[str]) -> Prose:
+def measure(modules: Iterable[Module], lua: Iterable[str] = ()) -> Prose:
     """Count the words.
 
     Args:
-        modules: those whose docstrings and comments are read.
+        modules: those whose docstrings and comments are read, and the names of their tests, which are sentences.
         lua: the text of Lua scripts.
     """
     texts = [*(text for module in modules for text in _python(module)), *(text for each in lua for text in _lua(each))]
@@ -54,6 +56,8 @@ def _python(module: Module) -> Iterator[str]:
     for node in ast.walk(module.tree):
         if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
             yield docstring
+        if isinstance(node, ast.FunctionDef) and node.name.startswith(_TEST):
+            yield node.name.removeprefix(_TEST)
     for token in tokenize.generate_tokens(io.StringIO(module.text).readline):
         if token.type == tokenize.COMMENT:
             yield token.string

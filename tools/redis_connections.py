@@ -19,6 +19,7 @@ import httpx
 import psutil
 import redis
 
+from dispatch.cli import pipes
 from tools import private_stack
 from tools.private_stack import PrivateStack, eventually
 
@@ -145,4 +146,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with pipes.quiet():
+        main()

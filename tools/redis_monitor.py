@@ -70,7 +70,7 @@ class RedisMonitor:
 
 
 def _unescaped(word: str) -> str:
-    """A word of MONITOR, whose bytes beyond ASCII are escaped, as text."""
+    """An argument in MONITOR's output, whose bytes beyond ASCII are escaped, as text."""
     return word.encode("latin-1").decode("unicode_escape").encode("latin-1").decode("utf-8", "replace")
 
 

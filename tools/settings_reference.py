@@ -7,12 +7,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from dispatch.cli import pipes
 from dispatch.config.settings import GROUPS, PREFIX
 
 _INTRODUCTION = """\
 # Settings
 
-Generated from `dispatch/config/groups.py`; a test compares the two.
+Generated from `dispatch/config/groups/`; a test compares the two.
 
 Each is an environment variable. An unknown or misspelt `DISPATCH_*` is refused at start.
 """
@@ -44,4 +45,5 @@ def _shown(default: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    with pipes.quiet():
+        sys.stdout.write(reference())

@@ -9,10 +9,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-#: What is measured; tests, tools, benchmarks and deployment files are not.
+#: The product; tests, tools, benchmarks and deployment files do not belong to it.
 FOLDERS = ("dispatch", "tasks", "launcher", "examples")
 ROOT_FILES = ("app.py", "celery_app.py", "topology.py", "flowerconfig.py")
 
@@ -69,7 +69,16 @@ def modules(root: Path) -> list[Module]:
     Returns:
         The modules, sorted by path.
     """
-    return [Module(PurePosixPath(path.relative_to(root)), path.read_text("utf-8")) for path in sorted(_files(root))]
+    return _parsed(root, _files(root))
+
+
+def test_modules(root: Path) -> list[Module]:
+    """Every module of the tests, sorted by path.
+
+    Args:
+        root: a checkout.
+    """
+    return _parsed(root, (root / "tests").rglob("*.py"))
 
 
 def lua_scripts(root: Path) -> dict[PurePosixPath, str]:
@@ -85,6 +94,10 @@ def lua_scripts(root: Path) -> dict[PurePosixPath, str]:
 def is_product(path: PurePosixPath) -> bool:
     """Whether a path, relative to a checkout, belongs to what is measured."""
     return path.parts[0] in FOLDERS or path.as_posix() in ROOT_FILES
+
+
+def _parsed(root: Path, paths: Iterable[Path]) -> list[Module]:
+    return [Module(PurePosixPath(path.relative_to(root)), path.read_text("utf-8")) for path in sorted(paths)]
 
 
 def _files(root: Path) -> Iterator[Path]:

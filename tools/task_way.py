@@ -2,7 +2,7 @@
 
 Sends one echo task through a private RabbitMQ and Redis, a gateway in one process and a worker in two, and lists the
 files of the product whose functions are called for it. The gateway counts until it has answered 202, the worker until
-the message is acked. Background work is told apart by an idle window before the POST: a function that its thread also
+the message is acked. Background work is separated by an idle window before the POST: a function that its thread also
 calls while idle does not count, nor does a script that Redis also runs then.
 """
 
@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from dispatch.cli import pipes
 from tools import call_recorder, private_stack, source_tree
 from tools.call_recorder import Call
 from tools.private_stack import PrivateStack
@@ -185,4 +186,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with pipes.quiet():
+        main()
