@@ -7,9 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 import dispatch.config.settings
+from dispatch.telemetry import tracing
 from support import servers as shared
 
 _EXTERNAL = shared.external(os.environ)
+
+#: Variables that pytest itself changes.
+_PYTESTS = {"PYTEST_CURRENT_TEST"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +32,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the servers when the whole run is over, also when it was interrupted."""
     if not hasattr(config, "workerinput"):
         shared.discard()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """A test changes nothing of its process for good: the next one in it may be any other, of any suite."""
+    before = dict(os.environ)
+    yield
+    after, left = dict(os.environ), tracing.enabled()
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} - _PYTESTS
+    for name in changed:
+        os.environ.pop(name, None)
+    os.environ.update({name: before[name] for name in changed & before.keys()})
+    tracing._backend = None
+    assert not changed, f"variables are not put back: {sorted(changed)}"
+    assert not left, "spans are still recorded"
 
 
 @pytest.fixture(scope="session")

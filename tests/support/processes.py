@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import forkserver
@@ -34,6 +35,8 @@ FRESH = "ROBOT_TEST_FRESH_INTERPRETER"
 
 #: Of the process that is forked from: no test's own, which its processes would inherit whatever their environment.
 _VARIABLES = dict(os.environ)
+
+_BECOMING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +64,10 @@ class Forked:
         environ: Mapping[str, str] | None = None,
         output: Output | None = None,
     ) -> None:
-        variables = dict(os.environ if environ is None else environ)
-        with _environment(_VARIABLES):
-            forkserver.ensure_running()
+        with _BECOMING:  # a thread that saw another's variables would put them back for good
+            variables = dict(os.environ if environ is None else environ)
+            with _environment(_VARIABLES):
+                forkserver.ensure_running()
         function = (target.__module__, target.__qualname__)
         self._process = CONTEXT.Process(target=_call, args=(function, arguments, variables, output))
         self._process.start()

@@ -247,10 +247,11 @@ def recording(monkeypatch):
     with collectors.collector() as collector:
         for name, value in collector.environ().items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setenv("OTEL_PROPAGATORS", "tracecontext")  # `start` would set it for good
+        monkeypatch.setattr(tracing, "_backend", None)  # what is put back at the end
         assert tracing.start("test")
         yield collector
         tracing.stop()
-        monkeypatch.setattr(tracing, "_backend", None)
 
 
 @pytest.mark.parametrize("error", [NotSent("no broker"), KeyboardInterrupt()])

@@ -39,6 +39,7 @@ def test_an_unknown_exporter_is_refused_at_start(monkeypatch):
 )
 def test_a_setting_that_cannot_be_is_refused_at_start(monkeypatch, name, value, expected):
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_PROPAGATORS", "tracecontext")  # `start` would set it for good
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigurationError, match=expected):
