@@ -23,12 +23,17 @@ TASKS_READ_ALL = (
     "tasks:read-all"  #: operators: read the tasks of all principals, their payloads included; includes tasks:read
 )
 TASKS_WRITE = "tasks:write"  #: submit tasks; `dispatch.config.type_scopes` names types
+TASKS_CONTROL = "tasks:control"  #: operators: cancel, retry now, pause and resume tasks of all principals
+SCHEDULES_WRITE = "schedules:write"  #: create, change and run schedules
 QUEUES_READ = "queues:read"  #: operators: read queues and task counts
 DEADLETTERS_READ = "deadletters:read"  #: operators: read the dead letters of all principals
 DEADLETTERS_WRITE = "deadletters:write"  #: operators: redrive and discard them
 AUDIT_READ = "audit:read"  #: read the audit log: what operators did
 
-SCOPES = (TASKS_READ, TASKS_READ_ALL, TASKS_WRITE, QUEUES_READ, DEADLETTERS_READ, DEADLETTERS_WRITE, AUDIT_READ)
+SCOPES = (
+    TASKS_READ, TASKS_READ_ALL, TASKS_WRITE, TASKS_CONTROL, SCHEDULES_WRITE, QUEUES_READ, DEADLETTERS_READ,
+    DEADLETTERS_WRITE, AUDIT_READ,
+)  # fmt: skip
 
 _ID = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
 _KEY = re.compile(rf"{PREFIX}_({_ID})_([A-Za-z0-9_-]{{20,128}})")

@@ -92,7 +92,7 @@ def next_step(record: Record | None, *, leased: bool, now: float, settings: Sett
 
 def _waits_until(record: Record) -> float:
     """Epoch seconds until which its copy waits on a rung or in the delay levels; 0 where it does not."""
-    waits = {State.RETRY_WAIT: record.next_attempt_at, State.DELAYED: record.wakes_at}
+    waits = {State.RETRY_WAIT: record.next_attempt_at, State.DELAYED: record.wakes_at, State.WAITING: record.wakes_at}
     return (waits.get(record.state) or 0) / 1_000
 
 

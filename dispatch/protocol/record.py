@@ -2,9 +2,9 @@
 
 ::
 
-    PENDING (SCHEDULED, DELAYED, QUEUED, RETRY_WAIT) ⇄ RUNNING (RUNNING) → SUCCESS (SUCCEEDED)
-            │                                     └─────────────→ FAIL (DEAD_LETTERED, EXPIRED)
-            └→ FAIL (REJECTED: the broker refused it, it never ran)
+    PENDING (SCHEDULED, DELAYED, QUEUED, RETRY_WAIT, HELD) ⇄ RUNNING (RUNNING, WAITING) → SUCCESS (SUCCEEDED)
+            │                                     └─────────────→ FAIL (DEAD_LETTERED, EXPIRED, CANCELLED)
+            └→ FAIL (REJECTED: the broker refused it, it never ran; CANCELLED)
     FAIL (DEAD_LETTERED, EXPIRED) → redrive → PENDING, next cycle
 """
 
@@ -35,11 +35,13 @@ class State(enum.StrEnum):
     DELAYED = "DELAYED"  #: in the delay levels until `wakesAt`, then in the work queue; a worker's claim ends it
     QUEUED = "QUEUED"  #: in the work queue
     RETRY_WAIT = "RETRY_WAIT"  #: on a rung of the ladder
+    HELD = "HELD"  #: in the hold queue: paused, or its concurrency key is taken
     RUNNING = "RUNNING"  #: a worker holds its lease
+    WAITING = "WAITING"  #: between two steps: in the delay levels until `wakesAt`, or until a signal
     SUCCEEDED = "SUCCEEDED"
     DEAD_LETTERED = "DEAD_LETTERED"  #: in the DLQ; can be redriven
     EXPIRED = "EXPIRED"  #: waited longer than the queue's TTL; in the DLQ; can be redriven
-    CANCELLED = "CANCELLED"  #: reserved: no transition leads here
+    CANCELLED = "CANCELLED"  #: stopped by request
     REJECTED = "REJECTED"  #: the broker did not take it; it never runs
 
     @property
@@ -60,10 +62,14 @@ class State(enum.StrEnum):
 
 _STATUS = {
     State.SCHEDULED: Status.PENDING, State.DELAYED: Status.PENDING, State.QUEUED: Status.PENDING,
-    State.RETRY_WAIT: Status.PENDING,
-    State.RUNNING: Status.RUNNING, State.SUCCEEDED: Status.SUCCESS,
+    State.RETRY_WAIT: Status.PENDING, State.HELD: Status.PENDING,
+    State.RUNNING: Status.RUNNING, State.WAITING: Status.RUNNING, State.SUCCEEDED: Status.SUCCESS,
     State.DEAD_LETTERED: Status.FAIL, State.EXPIRED: Status.FAIL, State.CANCELLED: Status.FAIL, State.REJECTED: Status.FAIL,
 }  # fmt: skip
+
+
+#: The states in which it sleeps until `wakesAt`.
+_ASLEEP = frozenset({State.DELAYED, State.WAITING})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,7 +140,13 @@ class Record:
     started_at: int | None = None
     finished_at: int | None = None
     next_attempt_at: int | None = None
-    wakes_at: int | None = None  #: before which it does not run; of a task that was submitted for later
+    wakes_at: int | None = None  #: before which it does not run: submitted for later, or between two steps
+    waiting_for: tuple[str, ...] = ()  #: the signals that end its wait early
+    held_by: str | None = None  #: what holds it: a pause, or a concurrency key
+    deadline_at: int | None = None  #: after which no attempt begins
+    step: int = 0  #: waits that it has gone through in this cycle
+    concurrency_key: str | None = None  #: of which a limited number run at once
+    parent_id: str | None = None  #: the task whose handler submitted it
     queue: str | None = None  #: where its copy waits
     rung: str | None = None
     progress: Mapping[str, Any] | None = None
@@ -178,9 +190,12 @@ class Record:
             "statusUrl": url, "eventsUrl": f"{url}/events",
             "attempt": self.attempt, "maxAttempts": self.max_attempts, "cycle": self.cycle,
             "nextAttemptAt": timestamp(self.next_attempt_at),
-            "wakesAt": timestamp(self.wakes_at) if self.state is State.DELAYED else None, "queue": self.queue,
+            "wakesAt": timestamp(self.wakes_at) if self.state in _ASLEEP else None,
+            "waitingFor": list(self.waiting_for) if self.state is State.WAITING else [],
+            "heldBy": self.held_by if self.state is State.HELD else None, "queue": self.queue, "step": self.step,
             "progress": self.progress, "result": self.result, "error": self.error and self.error.to_json(),
-            "labels": dict(self.labels), "requestId": self.request_id, "traceId": self.trace_id,
+            "labels": dict(self.labels), "concurrencyKey": self.concurrency_key, "parentId": self.parent_id,
+            "deadlineAt": timestamp(self.deadline_at), "requestId": self.request_id, "traceId": self.trace_id,
             "createdAt": timestamp(self.created_at), "updatedAt": timestamp(self.updated_at),
             "startedAt": timestamp(self.started_at), "finishedAt": timestamp(self.finished_at), "revision": self.revision,
         }  # fmt: skip

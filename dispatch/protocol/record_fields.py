@@ -32,7 +32,7 @@ LISTED = (
     *BRIEF, "principal", "cycle", "seq", "attempt", "maxAttempts", "revision", "createdAt", "updatedAt", "published",
     "startedAt", "finishedAt", "nextAttemptAt", "wakesAt", "queue", "rung", "progress", "result", "error", "errorRetryable", "deadReason",
     "requestId", "traceparent", "worker", "cancelRequested", "lostRuns", "decidedSeq", "copyAttempt", "key",
-    "labels",
+    "labels", "waitingFor", "heldBy", "deadlineAt", "step", "concurrencyKey", "parentId",
 )  # fmt: skip
 
 #: The one of these that may be large: all others together have some thousand bytes at most.
@@ -107,6 +107,12 @@ def parse(
         finished_at=number("finishedAt"),
         next_attempt_at=number("nextAttemptAt"),
         wakes_at=number("wakesAt"),
+        waiting_for=tuple(json.loads(fields["waitingFor"])) if fields.get("waitingFor") else (),
+        held_by=fields.get("heldBy") or None,
+        deadline_at=number("deadlineAt"),
+        step=number("step") or 0,
+        concurrency_key=fields.get("concurrencyKey") or None,
+        parent_id=fields.get("parentId") or None,
         queue=fields.get("queue"),
         rung=fields.get("rung"),
         progress=opened_progress(progress, sealing) if progress else None,

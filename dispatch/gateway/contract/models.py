@@ -243,14 +243,22 @@ class TaskModel(_Base):
     max_attempts: int = Field(ge=0)
     cycle: int = Field(ge=0, description="Redrives so far.")
     next_attempt_at: Moment | None
-    wakes_at: Moment | None = Field(description="In the state DELAYED: it does not run before.")
+    wakes_at: Moment | None = Field(
+        description="In the state DELAYED: it does not run before. In the state WAITING: when its next step runs at the latest."
+    )
+    waiting_for: list[str] = Field(description="In the state WAITING: the signals that end the wait early.")
+    held_by: str | None = Field(description="In the state HELD: the pause, or the concurrency key that is taken.")
     queue: str | None = Field(
         description="The queue that holds its message; of a delayed task, the first one that does."
     )
+    step: int = Field(ge=0, description="Waits that its handler has gone through in this cycle.")
     progress: ProgressModel | None
     result: Any = Field(description="What the handler returned; null until SUCCESS.")
     error: TaskErrorModel | None = Field(description="Error of the last failed attempt.")
     labels: dict[str, str] = Field(description="Given by `options.labels`.")
+    concurrency_key: str | None = Field(description="Of the tasks with the same key, a limited number run at once.")
+    parent_id: str | None = Field(description="The task whose handler submitted it.")
+    deadline_at: Moment | None = Field(description="After it no attempt begins.")
     request_id: str | None
     trace_id: str | None = Field(description="32 hex digits; the same through every hop.")
     principal: str = Field("", description="Owner; only where the task is another principal's.")

@@ -86,6 +86,9 @@ TAGS: Mapping[str, str] = {
 #: The component of what any operation may answer.
 _REFUSED = "refused"
 
+#: States that no task of this version reaches; workers know them, since a later version's may.
+_RESERVED = frozenset({State.CANCELLED, State.HELD, State.WAITING})
+
 _QUOTA = ("RateLimit-Policy", "RateLimit")
 
 _DESCRIPTION = """\
@@ -108,10 +111,10 @@ class _Schemas(GenerateJsonSchema):
         return super().normalize_name(name.removesuffix("Model"))
 
     def enum_schema(self, schema: Any) -> JsonSchemaValue:
-        """Without the state that no task of this version reaches; workers know it, since a later version's may."""
+        """Without the states that no task of this version reaches."""
         described = super().enum_schema(schema)
         if schema["cls"] is State:
-            described["enum"] = [state for state in described["enum"] if state != State.CANCELLED]
+            described["enum"] = [state for state in described["enum"] if state not in _RESERVED]
         return described
 
     def field_title_should_be_set(self, schema: Any) -> bool:

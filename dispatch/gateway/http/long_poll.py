@@ -31,11 +31,15 @@ def retry_after(record: Record, now: float | None = None) -> int | None:
         now: epoch seconds; the current time by default.
 
     Returns:
-        The time until its next attempt in RETRY_WAIT, or until it wakes in DELAYED, 1 in other states; None once it has ended.
+        The time until its next attempt in RETRY_WAIT, or until it wakes in DELAYED and WAITING, 1 in other states; None once it has ended.
     """
     if record.state.terminal:
         return None
-    until = {State.RETRY_WAIT: record.next_attempt_at, State.DELAYED: record.wakes_at}.get(record.state)
+    until = {
+        State.RETRY_WAIT: record.next_attempt_at,
+        State.DELAYED: record.wakes_at,
+        State.WAITING: record.wakes_at,
+    }.get(record.state)
     if until is None:
         return 1
     return max(1, math.ceil(until / 1_000 - (time.time() if now is None else now)))
