@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     args = _parser().parse_args(argv)
-    config = Config(args.client_id, args.client_secret, args.token_seconds, args.work_seconds)
+    config = Config(
+        args.client_id, args.client_secret, args.token_seconds, args.work_seconds, args.one_at_a_time, args.estimates
+    )
     server = listen(create_app(config), args.host, args.port)
     for number in (signal.SIGTERM, signal.SIGINT):
         # shutdown() waits for the loop, which runs in this thread.
@@ -43,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8_090, help="0 chooses a free one (default: %(default)s)")
     parser.add_argument("--work-seconds", type=_positive, default=5.0, help="duration of an order (default: 5)")
     parser.add_argument("--token-seconds", type=_positive, default=3_600.0, help="lifetime of a token (default: 3600)")
+    parser.add_argument("--one-at-a-time", action="store_true", help="a robot at work refuses other orders (409)")
+    parser.add_argument(
+        "--estimates",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether an active command has remainingSeconds (default: it has)",
+    )
     parser.add_argument("--client-id", default="demo", help="(default: %(default)s)")
     parser.add_argument(
         "--client-secret",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 import socket
 import time
 from typing import Annotated, Any, TypeVar
@@ -12,8 +13,17 @@ from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from pydantic import Field
 from werkzeug.exceptions import HTTPException
 
+from examples.robot_simulator.callbacks import Callbacks
 from examples.robot_simulator.faults import FAULTS, Fault, FaultJob, FaultQueue, by_serial
-from examples.robot_simulator.world import PREFIX, Config, OrderKeyReused, SimulatedCommand, World
+from examples.robot_simulator.world import (
+    ACTIVE,
+    PREFIX,
+    Config,
+    OrderKeyReused,
+    RobotBusy,
+    SimulatedCommand,
+    World,
+)
 
 #: Return type of the views.
 Reply = Response | tuple[Response, int]
@@ -42,14 +52,15 @@ class _Order(pydantic.BaseModel):
     areas: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
     mode: str = "vacuum"
     passes: int = Field(1, ge=1, le=3)
+    callback_url: str | None = Field(None, alias="callbackUrl", max_length=2_048, pattern=r"^https?://[^\s]+$")
 
 
 class RequestRefused(Exception):
     """The request is rejected; the response is an error."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.retry_after = status, code, retry_after
 
 
 def create_app(config: Config | None = None) -> Flask:
@@ -62,7 +73,8 @@ def create_app(config: Config | None = None) -> Flask:
         A WSGI application with its own `World`.
     """
     app = Flask(__name__)
-    app.extensions["world"] = World(config or Config())
+    world = app.extensions["world"] = World(config or Config())
+    app.extensions["callbacks"] = Callbacks(world)
     app.extensions["faults"] = FaultQueue[Fault]()
     app.register_blueprint(vendor)
     app.register_blueprint(control)
@@ -77,13 +89,21 @@ def _world() -> World:
     return world
 
 
+def _callbacks() -> Callbacks:
+    callbacks: Callbacks = current_app.extensions["callbacks"]
+    return callbacks
+
+
 def _faults() -> FaultQueue[Fault]:
     faults: FaultQueue[Fault] = current_app.extensions["faults"]
     return faults
 
 
 def _refusal(error: RequestRefused) -> Reply:
-    return jsonify(error={"code": error.code, "message": str(error)}), error.status
+    answer = jsonify(error={"code": error.code, "message": str(error)})
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer, error.status
 
 
 def _http_error(error: HTTPException) -> Reply:
@@ -112,6 +132,7 @@ def _authorize() -> None:
 
 @vendor.before_request
 def _count() -> None:
+    _world().requested((request.endpoint or "").rpartition(".")[2])
     if request.endpoint == "vendor.order":
         g.nth = _world().received(request.headers.get("Idempotency-Key", "-"))
 
@@ -188,11 +209,18 @@ def order(robot: str) -> Reply:
     """Accept a one-off order; the same Idempotency-Key returns the same command."""
     body = _body(_Order)
     key = request.headers.get("Idempotency-Key", "")
+    # Where the end is reported is no part of the work: a repeated order may name another URL.
+    content = body.model_dump(exclude={"callback_url"})
     try:
-        command = _world().order(_known(robot), tuple(body.areas), key, body.model_dump())
+        command = _world().order(_known(robot), tuple(body.areas), key, content)
     except OrderKeyReused as exc:
         raise RequestRefused(409, "KEY_REUSED", "this Idempotency-Key belongs to another order") from exc
-    return jsonify(_world().view(command))
+    except RobotBusy as exc:
+        raise RequestRefused(409, "ROBOT_BUSY", str(exc), retry_after=max(1, math.ceil(exc.seconds))) from exc
+    view = _world().view(command)
+    if body.callback_url and view["state"] in ACTIVE:
+        _callbacks().watch(command, body.callback_url)
+    return jsonify(view)
 
 
 @vendor.get(f"{_API}/robots/<robot>/commands/<command_id>")
@@ -204,7 +232,10 @@ def command(robot: str, command_id: str) -> Reply:
 @vendor.post(f"{_API}/robots/<robot>/commands/<command_id>/cancel")
 def cancel(robot: str, command_id: str) -> Reply:
     """Stop a command; one that has ended is unchanged."""
-    return _command_response(_world().cancel(robot, command_id))
+    command = _world().cancel(robot, command_id)
+    if command is not None:
+        _callbacks().stopped(command)
+    return _command_response(command)
 
 
 def _known(robot: str) -> str:
@@ -266,6 +297,12 @@ def orders() -> Reply:
     return jsonify(_world().counts())
 
 
+@control.get("/counts")
+def counts() -> Reply:
+    """Count requests by view, robots at work, and callbacks."""
+    return jsonify(**_world().totals(), callbacks=_callbacks().counts())
+
+
 @control.delete("/tokens")
 def revoke_tokens() -> Reply:
     """Revoke all tokens."""
@@ -277,6 +314,7 @@ def revoke_tokens() -> Reply:
 def reset() -> Reply:
     """Remove all state: tokens, commands, counts, faults and jobs."""
     _world().reset()
+    _callbacks().reset()
     _faults().clear()
     return jsonify({})
 

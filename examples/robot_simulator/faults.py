@@ -57,6 +57,10 @@ class FaultJob(_Rule):
     seconds: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)  #: duration of the work
     outcome: Literal["SUCCEEDED", "FAILED", "ABORTED"] = "SUCCEEDED"
     at_percent: int = Field(50, ge=0, le=99)  #: progress at which it fails or is aborted
+    #: What the vendor estimates instead of the seconds left, however long the robot works.
+    estimate_seconds: float | None = Field(None, ge=0, le=86_400, allow_inf_nan=False)
+    #: ``early``: when the order is accepted, and again at its end.
+    callback: Literal["once", "twice", "never", "early"] = "once"
 
 
 _T = TypeVar("_T", bound=_Rule)

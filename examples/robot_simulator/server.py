@@ -63,3 +63,5 @@ def serving(app: Flask, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]
     finally:
         server.shutdown()
         thread.join()
+        if (callbacks := app.extensions.get("callbacks")) is not None:
+            callbacks.close()

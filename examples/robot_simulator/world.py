@@ -10,6 +10,7 @@ it needs no thread::
 from __future__ import annotations
 
 import dataclasses
+import math
 import secrets
 import threading
 import time
@@ -28,6 +29,9 @@ PREFIX = "SN-"
 
 #: Fraction of the duration during which a command is WAITING: the robot drives to the area.
 _WAITING_PART = 0.1
+
+#: States of a robot at work.
+ACTIVE = frozenset({"WAITING", "RUNNING"})
 
 #: States that release an Idempotency-Key.
 _RELEASED = frozenset({"FAILED", "ABORTED", "CANCELLED"})
@@ -49,6 +53,8 @@ class Config:
     client_secret: str = dataclasses.field(default="demo", repr=False)
     token_seconds: float = 3_600.0  #: lifetime of a token
     work_seconds: float = 5.0  #: duration of an order
+    one_at_a_time: bool = False  #: whether a robot at work refuses other orders (409)
+    estimates: bool = True  #: whether an active command has ``remainingSeconds``
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +86,29 @@ class SimulatedCommand:
             return "CANCELLED", percent
         return ("RUNNING" if fraction >= _WAITING_PART else "WAITING"), percent
 
+    @property
+    def ends(self) -> float:
+        """When it ends by itself."""
+        percent = 100 if self.job.outcome == "SUCCEEDED" else self.job.at_percent
+        return self.created + self.seconds * (_WAITING_PART + (1 - _WAITING_PART) * percent / 100)
+
+    def estimate(self, now: float) -> float:
+        """The vendor's estimate of the seconds left, rounded up to tenths; it foresees no failure."""
+        left = self.created + self.seconds - now if self.job.estimate_seconds is None else self.job.estimate_seconds
+        return max(0, math.ceil(left * 10)) / 10
+
+
+class RobotBusy(Exception):
+    """The robot executes another order.
+
+    Args:
+        seconds: estimate of the time left.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the robot is busy for {seconds:g} s")
+        self.seconds = seconds
+
 
 class OrderKeyReused(Exception):
     """The Idempotency-Key belongs to another order."""
@@ -109,6 +138,7 @@ class World:
             self._commands: OrderedDict[str, SimulatedCommand] = OrderedDict()
             self._keys: OrderedDict[str, tuple[str, object]] = OrderedDict()
             self._counts: OrderedDict[str, dict[str, int]] = OrderedDict()
+            self._requests: dict[str, int] = {}
 
     # --- tokens ----------------------------------------------------------------------------------
     def new_token(self) -> str:
@@ -127,6 +157,18 @@ class World:
         """Revoke all tokens."""
         with self._lock:
             self._tokens.clear()
+
+    # --- counts ----------------------------------------------------------------------------------
+    def requested(self, view: str) -> None:
+        """Count a request to one of the vendor's views."""
+        with self._lock:
+            self._requests[view] = self._requests.get(view, 0) + 1
+
+    def totals(self) -> dict[str, Any]:
+        """Requests by view, and robots at work."""
+        with self._lock:
+            active = sum(command.progress(self.clock())[0] in ACTIVE for command in self._commands.values())
+            return {"requests": dict(self._requests), "active": active}
 
     # --- orders ----------------------------------------------------------------------------------
     def received(self, key: str) -> int:
@@ -160,11 +202,16 @@ class World:
 
         Raises:
             OrderKeyReused: the Idempotency-Key belongs to an order with other content.
+            RobotBusy: the robot executes another order, and `Config.one_at_a_time`.
         """
         with self._lock:
             existing = self._by_key(key, (robot, content))
             if existing is not None:
                 return existing
+            if self.config.one_at_a_time and (current := self.latest(robot)) is not None:
+                now = self.clock()
+                if current.progress(now)[0] in ACTIVE:
+                    raise RobotBusy(current.estimate(now))
             command = self._create(robot, areas, key)
             if key:
                 _keep(self._keys, key, (command.id, (robot, content)))
@@ -219,11 +266,14 @@ class World:
 
     def view(self, command: SimulatedCommand) -> dict[str, Any]:
         """A command as JSON."""
-        state, percent = command.progress(self.clock())
+        now = self.clock()
+        state, percent = command.progress(now)
         done = min(len(command.areas), int(len(command.areas) * percent / 100) + 1)
         result: dict[str, Any] = {"name": command.name, "state": state, "percent": percent}
         if state == "RUNNING":
             result["message"] = f"area {done} of {len(command.areas)}"
+        if state in ACTIVE and self.config.estimates:
+            result["remainingSeconds"] = command.estimate(now)
         return {**result, "error": _REASONS[state]} if state in _REASONS else result
 
     def status(self, robot: str) -> dict[str, Any]:
@@ -233,7 +283,7 @@ class World:
         if command is None:
             return result
         view = self.view(command)
-        busy = view["state"] in {"WAITING", "RUNNING"}
+        busy = view["state"] in ACTIVE
         # The robot charges as soon as the command has ended.
         battery = 100 - int(0.4 * view["percent"]) if busy else 100
         return {**result, "state": "CLEANING" if busy else "IDLE", "batteryPercent": battery, "command": view}

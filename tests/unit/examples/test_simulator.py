@@ -6,7 +6,7 @@ from flask.testing import FlaskClient
 from examples.robot_simulator import world as simulated
 from examples.robot_simulator.app import create_app
 from examples.robot_simulator.faults import FAULTS, Fault, FaultJob, FaultQueue, by_serial
-from examples.robot_simulator.world import Config, OrderKeyReused, World
+from examples.robot_simulator.world import Config, OrderKeyReused, RobotBusy, World
 from support.cases import each
 
 ORDERS = "/openapi/v1/robots/{}/tasks/temp/withoutSite"
@@ -117,6 +117,67 @@ def test_cancelling_a_finished_command_changes_nothing(world, clock):
     assert world.view(world.cancel("SN-1", command.id))["state"] == "SUCCEEDED"
 
 
+def test_a_robot_at_work_has_an_estimate_of_the_seconds_left(world, clock):
+    command = world.order("SN-1", ("a",), "k", None)
+    seen = []
+
+    for seconds in (0, 0.04, 9.95, 10):
+        clock.now = 1_000 + seconds
+        seen.append(world.view(command).get("remainingSeconds"))
+
+    assert seen == [10, 10, 0.1, None]
+
+
+def test_an_estimate_can_be_wrong(world, clock):
+    world.jobs.add(FaultJob(estimate_seconds=3_600))
+    command = world.order("SN-1", ("a",), "k", None)
+
+    clock.now += 9
+    assert world.view(command)["remainingSeconds"] == 3_600
+
+
+def test_a_vendor_may_have_no_estimates(clock):
+    world = World(Config(estimates=False), clock)
+
+    assert "remainingSeconds" not in world.view(world.order("SN-1", ("a",), "k", None))
+
+
+@each(
+    ("outcome", "at_percent", "ends"),
+    [("SUCCEEDED", 50, 1_010), ("FAILED", 50, 1_005.5), ("ABORTED", 0, 1_001), ("FAILED", 99, 1_009.91)],
+)
+def test_when_a_command_ends_is_known_from_the_start(outcome, at_percent, ends):
+    world = World(Config(work_seconds=10), Clock())
+    world.jobs.add(FaultJob(outcome=outcome, at_percent=at_percent))
+    command = world.order("SN-1", ("a",), "k", None)
+
+    assert command.ends == pytest.approx(ends)
+    assert command.progress(ends - 0.1)[0] in simulated.ACTIVE
+    assert command.progress(ends + 0.001)[0] == outcome
+
+
+def test_a_robot_takes_orders_one_at_a_time_where_the_vendor_wants_it(clock):
+    world = World(Config(work_seconds=10, one_at_a_time=True), clock)
+    first = world.order("SN-1", ("a",), "k", None)
+    clock.now += 2.5
+
+    with pytest.raises(RobotBusy) as caught:
+        world.order("SN-1", ("a",), "other", None)
+    assert caught.value.seconds == 7.5
+    assert world.order("SN-1", ("a",), "k", None).id == first.id
+    assert world.order("SN-2", ("a",), "third", None).robot == "SN-2"
+    assert world.counts().get("other") is None
+    clock.now += 7.5
+    assert world.order("SN-1", ("a",), "other", None).robot == "SN-1"
+
+
+def test_a_cancelled_robot_is_free(clock):
+    world = World(Config(work_seconds=10, one_at_a_time=True), clock)
+    world.cancel("SN-1", world.order("SN-1", ("a",), "k", None).id)
+
+    assert world.order("SN-1", ("a",), "other", None).robot == "SN-1"
+
+
 def test_a_command_belongs_to_its_robot(world):
     command = world.order("SN-1", ("a",), "k", None)
 
@@ -203,10 +264,38 @@ def test_an_order_is_answered_with_its_command(client, bearer):
 
     assert answer.json["name"].startswith("robots/SN-1/commands/")
     assert answer.json["state"] == "WAITING"
-    assert client.get(f"/openapi/v1/{answer.json['name']}", headers=bearer).json == answer.json
+    seen = client.get(f"/openapi/v1/{answer.json['name']}", headers=bearer).json
+    assert 990 <= seen["remainingSeconds"] <= answer.json["remainingSeconds"] <= 1_000
+    assert seen == {**answer.json, "remainingSeconds": seen["remainingSeconds"]}
     assert client.get("/control/orders").json == {"k": {"received": 1, "created": 1}}
     robots = client.get("/openapi/v1/robots", headers=bearer).json["robots"]
     assert [robot["state"] for robot in robots] == ["CLEANING", "IDLE", "IDLE", "IDLE", "IDLE"]
+
+
+def test_a_busy_robot_is_answered_with_the_seconds_to_wait():
+    client = create_app(Config(work_seconds=1_000, one_at_a_time=True)).test_client()
+    form = {"grant_type": "client_credentials", "client_id": "demo", "client_secret": "demo"}
+    bearer = {"Authorization": f"Bearer {client.post('/oauth/token', data=form).json['access_token']}"}
+    client.post(ORDERS.format("SN-1"), json={"areas": ["a"]}, headers={**bearer, "Idempotency-Key": "k"})
+
+    answer = client.post(ORDERS.format("SN-1"), json={"areas": ["a"]}, headers={**bearer, "Idempotency-Key": "other"})
+    assert (answer.status_code, answer.json["error"]["code"]) == (409, "ROBOT_BUSY")
+    assert 990 <= int(answer.headers["Retry-After"]) <= 1_000
+    assert client.get("/control/orders").json["other"] == {"received": 1, "created": 0}
+
+
+def test_what_was_asked_for_is_counted(client, bearer):
+    name = client.post(ORDERS.format("SN-1"), json={"areas": ["a"]}, headers=bearer).json["name"]
+    client.get(f"/openapi/v1/{name}", headers=bearer)
+    client.get(f"/openapi/v1/{name}", headers=bearer)
+    assert client.get("/control/counts").json["active"] == 1
+    client.post(f"/openapi/v1/{name}/cancel", headers=bearer)
+
+    assert client.get("/control/counts").json == {
+        "requests": {"token": 1, "order": 1, "command": 2, "cancel": 1},
+        "active": 0,
+        "callbacks": {"pending": 0, "sending": 0, "delivered": 0, "failed": 0},
+    }
 
 
 def test_a_flaky_robot_fails_twice_for_each_key_and_makes_one_order(client, bearer):
@@ -225,6 +314,7 @@ def test_a_flaky_robot_fails_twice_for_each_key_and_makes_one_order(client, bear
         ("SN-1", {}, 400),
         ("SN-1", {"areas": []}, 400),
         ("SN-1", {"areas": ["a"], "speed": 1}, 400),
+        ("SN-1", {"areas": ["a"], "callbackUrl": "ftp://x/"}, 400),
         ("XY-1", {"areas": ["a"]}, 404),
     ],
 )
