@@ -32,7 +32,6 @@ from dispatch.gateway.admission.readiness import Readiness, broker_check, key_ch
 from dispatch.gateway.application import Parts, build
 from dispatch.gateway.http.key_source import KeySource
 from dispatch.gateway.server import pacing
-from dispatch.gateway.submission import Submitter
 from dispatch.store.audit import AuditLog
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.idempotency import IdempotencyKeys
@@ -41,6 +40,7 @@ from dispatch.store.scripts import RedisHandle
 from dispatch.store.task_counts import TaskCounter
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerRegistry
+from dispatch.submission.submitter import Submitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logs, tracing
 

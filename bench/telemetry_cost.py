@@ -34,11 +34,11 @@ from dispatch.broker import provision
 from dispatch.broker.publisher import Publisher
 from dispatch.config import settings as configuration
 from dispatch.config.settings import Settings
-from dispatch.gateway.submission import Submission, Submitter
 from dispatch.protocol.ids import child_traceparent
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.tasks import TaskStore
+from dispatch.submission.submitter import Submission, Submitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import metrics, tracing

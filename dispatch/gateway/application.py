@@ -29,7 +29,6 @@ from dispatch.gateway.http.long_poll import WaitingRoom
 from dispatch.gateway.http.operations import Meter, Operation, contracts, endpoints, register
 from dispatch.gateway.http.reply import Reply
 from dispatch.gateway.server import unread_body
-from dispatch.gateway.submission import Submitter
 from dispatch.gateway.views import pages
 from dispatch.gateway.views.audit import AuditViews
 from dispatch.gateway.views.dead_letters import DeadLetterViews
@@ -49,6 +48,7 @@ from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo
+from dispatch.submission.submitter import Submitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import tracing

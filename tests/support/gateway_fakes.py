@@ -19,7 +19,6 @@ from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.admission.readiness import Readiness
 from dispatch.gateway.application import Parts, build
 from dispatch.gateway.http.key_source import KeySource
-from dispatch.gateway.submission import Accepted, Submission
 from dispatch.protocol import ids
 from dispatch.protocol.audit import Audited, AuditEntry
 from dispatch.protocol.dead_letters import DeadLetterFilter
@@ -29,6 +28,7 @@ from dispatch.store.idempotency import Holder
 from dispatch.store.index import Page
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.workers import WorkerInfo
+from dispatch.submission.submitter import Accepted, Submission
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import Payload
 from dispatch.tasktypes.registry import TaskType

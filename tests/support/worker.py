@@ -24,11 +24,11 @@ from dispatch.broker import provision
 from dispatch.broker.decoding import decode
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
-from dispatch.gateway.submission import Submission, Submitter
 from dispatch.protocol import names
 from dispatch.protocol.ids import child_traceparent
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import Record, State
+from dispatch.submission.submitter import Submission, Submitter
 from dispatch.tasktypes.ladders import Ladders
 from support import processes
 from support.processes import ROOT

@@ -21,11 +21,11 @@ from dispatch.gateway.http import auth, context, headers, heavy, jsonbody, long_
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.http.reply import Reply, json_reply
-from dispatch.gateway.submission import Accepted, Submission, Submitter
 from dispatch.gateway.views import event_stream, later, task_access
 from dispatch.protocol.record import Record, State
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.tasks import TaskStore
+from dispatch.submission.submitter import Accepted, Submission, Submitter
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logger, metrics
 

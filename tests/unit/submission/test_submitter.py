@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from dispatch.errors import Nacked, NotSent, Unroutable
-from dispatch.gateway.submission import Submission, Submitter
 from dispatch.protocol.record import State
 from dispatch.protocol.retry import parse_ladder
 from dispatch.store.idempotency import KeyState, Reservation
+from dispatch.submission.submitter import Submission, Submitter
 from dispatch.tasktypes.ladders import Ladders
 from support.cases import each
 
