@@ -2,10 +2,10 @@
 
 ::
 
-    order (Idempotency-Key) → poll every `robot_poll` seconds → SUCCEEDED        → result
-                                 │                            → FAILED           → retry: a new order
-                                 │                            → ABORTED/CANCELLED → dead letter
-                                 └→ longer than `WATCH`       → wait on a rung, then poll again
+    order (Idempotency-Key) → poll (see `tasks.polling`) → SUCCEEDED         → result
+                                 │                       → FAILED            → retry: a new order
+                                 │                       → ABORTED/CANCELLED → dead letter
+                                 └→ longer than `WATCH`  → wait on a rung, then poll again
 
 A retry sends the same Idempotency-Key. While the robot works, and after it has succeeded, the vendor returns the same
 command, so no robot cleans twice; only a command that failed or was stopped releases its Idempotency-Key, so that a
@@ -22,6 +22,7 @@ from pydantic import Field
 
 from dispatch.errors import PermanentError, RetryableError, TaskError, Throttled
 from dispatch.tasktypes import Context, Payload, task
+from tasks import polling
 from tasks.vendor import FAILED, STOPPED, SUCCEEDED, Command, Vendor
 from tasks.waiting import pause, stopped
 
@@ -90,20 +91,21 @@ def clean(order: CleanOrder, ctx: Context) -> dict[str, Any]:
 
 def _watch(vendor: Vendor, command: Command, ctx: Context, until: float) -> Command:
     """Poll a command until it has ended, tolerating some failed polls, and report progress."""
-    wait, failed, reported = ctx.settings.robot_poll, 0, None
-    while command.state not in {SUCCEEDED, FAILED, *STOPPED}:
+    looks, failed, reported, least = 0, 0, None, 0.0
+    while not command.ended:
         if (progress := (int(command.percent), command.message or command.state.lower())) != reported:
             ctx.progress(*progress)
             reported = progress
         if time.monotonic() >= until:
             raise Throttled("the robot is still working: polling again later", type="robot-working")
-        if not pause(ctx, wait):
+        wait, looks = polling.next_look(command.remaining_seconds, looks, ctx.settings.robot_poll)
+        if not pause(ctx, max(least, min(wait, until - time.monotonic()))):
             return _stop(vendor, command, ctx)
         try:
-            command, failed, wait = vendor.command(command.name), 0, ctx.settings.robot_poll
+            command, failed, least = vendor.command(command.name), 0, 0.0
         except RetryableError as exc:
-            failed, wait = failed + 1, max(ctx.settings.robot_poll, exc.retry_after or 0)
-            if failed == MAX_FAILED_POLLS or wait > MAX_POLL_DELAY:
+            failed, least = failed + 1, exc.retry_after or 0.0
+            if failed == MAX_FAILED_POLLS or least > MAX_POLL_DELAY:
                 raise
             ctx.log.warning("robot poll failed", error_type=exc.type, error=str(exc), failed_polls=failed)
     return command

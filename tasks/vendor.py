@@ -9,6 +9,9 @@
 
 The vendor retains an Idempotency-Key while its command is active or has succeeded: the same key returns the same command.
 A command that failed or was stopped releases its Idempotency-Key.
+
+A robot that executes another order refuses (409 ``ROBOT_BUSY``): no attempt of the task is used up. A command that is active
+may have the vendor's estimate of the seconds left; with a callback URL, its end is POSTed there, at least once.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import pydantic
 from pydantic import Field
 
 from dispatch.config.groups import HandlerSettings
-from dispatch.errors import PermanentError, RetryableError
+from dispatch.errors import PermanentError, RetryableError, Throttled
 from tasks import upstream
 
 #: Name of the vendor's API in messages.
@@ -37,6 +40,9 @@ RESPONSE_TIMEOUT = 20.0
 SUCCEEDED = "SUCCEEDED"  #: the robot finished
 FAILED = "FAILED"  #: the robot failed: stuck, battery, obstacle
 STOPPED = frozenset({"ABORTED", "CANCELLED"})  #: stopped at the robot or through the API
+
+#: Error code of a robot that executes another order.
+BUSY = "ROBOT_BUSY"
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
@@ -67,6 +73,20 @@ class Command(_Response):
     percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0  #: progress
     message: str = ""  #: human-readable progress
     error: CommandError | None = None  #: set when FAILED or stopped
+    #: The vendor's estimate while the command is active; None without a usable one.
+    remaining_seconds: float | None = Field(None, alias="remainingSeconds")
+
+    @pydantic.field_validator("remaining_seconds", mode="before")
+    @classmethod
+    def _usable(cls, value: Any) -> float | None:
+        # A hint for the next poll: a bad one is no reason to refuse the command's state.
+        usable = isinstance(value, int | float) and 0 <= value < float("inf")
+        return float(value) if usable else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its state is terminal."""
+        return self.state in {SUCCEEDED, FAILED, *STOPPED}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,22 +121,30 @@ class Vendor:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._http.close()
 
-    def order(self, robot: str, body: Mapping[str, Any], key: str) -> Command:
+    def order(self, robot: str, body: Mapping[str, Any], key: str, callback_url: str | None = None) -> Command:
         """Send an order to a robot; the same Idempotency-Key returns the same command.
 
         Args:
             robot: serial number.
             body: the order.
             key: Idempotency-Key.
+            callback_url: where the vendor POSTs the command when it has ended.
 
         Returns:
             The command; accepted, not completed.
 
         Raises:
+            Throttled: ``robot-busy`` when the robot executes another order.
             TaskError: as in `tasks.upstream`; ``upstream-garbled`` when the response is no command.
         """
         path = f"robots/{robot}/tasks/temp/withoutSite"
-        return self._read(Command, self._call("POST", path, json=dict(body), headers={"Idempotency-Key": key}))
+        content = {**body, **({"callbackUrl": callback_url} if callback_url else {})}
+        answer = self._call("POST", path, json=content, headers={"Idempotency-Key": key})
+        if answer.status == 409 and _error(answer).code == BUSY:
+            wait = upstream.retry_after(answer.headers.get("Retry-After"), now=time.time())
+            msg = f"robot {robot} executes another order"
+            raise Throttled(msg, type="robot-busy", retry_after=wait)
+        return self._read(Command, answer)
 
     def command(self, name: str) -> Command:
         """Get a command.
@@ -208,10 +236,7 @@ class Vendor:
 
     def _error_detail(self, answer: upstream.Answer) -> str:
         """The vendor's error message, with secrets redacted."""
-        try:
-            error = _ErrorBody.model_validate_json(answer.body).error
-        except pydantic.ValidationError:
-            return ""
+        error = _error(answer)
         text = f"{error.code} {error.message}".strip()
         secrets = [self._settings.robot_client_secret.get_secret_value(), *self._used]
         for secret in filter(None, secrets):
@@ -221,3 +246,10 @@ class Vendor:
 
 class _ErrorBody(_Response):
     error: CommandError
+
+
+def _error(answer: upstream.Answer) -> CommandError:
+    try:
+        return _ErrorBody.model_validate_json(answer.body).error
+    except pydantic.ValidationError:
+        return CommandError(code="")

@@ -59,7 +59,9 @@ class HandlerSettings(Group):
     robot_api_url: str = Field("http://127.0.0.1:8090", description="Base URL of the robot vendor's API.")
     robot_client_id: str = Field("demo", description="Client id for the robot vendor's token.")
     robot_client_secret: SecretStr = Field(SecretStr("demo"), description="Client secret for the robot vendor's token.")
-    robot_poll: float = Field(2.0, gt=0, description="Seconds between two polls of a robot's order.")
+    robot_poll: float = Field(
+        2.0, gt=0, description="Seconds before the first poll of a robot's order without an estimate; rising to 15."
+    )
     http_allowed_hosts: Names = Field(
         (),
         description="What `http.request` may call, comma-separated: `host:port`, or `host` for the default port of the URL's "

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 
+import flask
 import httpx
 import pytest
 
@@ -47,7 +48,7 @@ class Simulator:
 
 @pytest.fixture
 def simulator():
-    app = create_app(Config(work_seconds=0.05))
+    app = create_app(Config(work_seconds=0.05, estimates=False))
     with serving(app) as url, httpx.Client(base_url=url, transport=httpx.HTTPTransport(verify=False)) as http:
         yield Simulator(url, load({}, robot_api_url=url, robot_poll=POLL), http)
 
@@ -75,6 +76,16 @@ def test_it_succeeds_when_the_robot_has_finished_and_reports_progress_until_then
     assert len(set(percents)) >= 3
     assert context.reports[-1] == (100, "finished")
     assert "area 2 of 2" in [message for _, message in context.reports]
+
+
+def test_an_estimate_saves_polls(context):
+    app = create_app(Config(work_seconds=2))
+    with serving(app) as url:
+        clean(order(), dataclasses.replace(context, settings=load({}, robot_api_url=url, robot_poll=POLL)))
+        requests = app.extensions["world"].totals()["requests"]
+
+    # 2 s at 0.02 s, rising, would be 9.
+    assert requests["command"] <= 4
 
 
 def test_the_same_key_again_finds_the_finished_order(simulator, context):
@@ -335,6 +346,56 @@ def test_a_robot_that_another_command_stopped_is_left_alone(context):
         clean(order("SN-ABORT"), context)
 
     assert caught.value.type == "robot-stopped"
+
+
+@pytest.fixture
+def one_at_a_time():
+    app = create_app(Config(work_seconds=60, one_at_a_time=True))
+    with serving(app) as url:
+        yield load({}, robot_api_url=url, robot_poll=POLL)
+
+
+def test_a_robot_that_is_busy_with_another_order_uses_up_no_attempt(one_at_a_time, context):
+    with vendor.Vendor(one_at_a_time, context.traceparent) as api:
+        api.order("SN-1", {"areas": ["kitchen"]}, "another")
+        with pytest.raises(Throttled) as caught:
+            api.order("SN-1", {"areas": ["kitchen"]}, "key-1")
+
+    assert caught.value.type == "robot-busy"
+    assert 50 <= caught.value.retry_after <= 60
+
+
+def test_another_conflict_is_final(simulator, context):
+    with vendor.Vendor(simulator.settings, context.traceparent) as api:
+        api.order("SN-1", {"areas": ["kitchen"]}, "key-1")
+        with pytest.raises(PermanentError) as caught:
+            api.order("SN-1", {"areas": ["hall"]}, "key-1")
+
+    assert caught.value.type == "upstream-rejected"
+    assert "KEY_REUSED" in str(caught.value)
+
+
+def test_an_active_command_has_an_estimate(one_at_a_time, context):
+    with vendor.Vendor(one_at_a_time, context.traceparent) as api:
+        command = api.order("SN-1", {"areas": ["kitchen"]}, "key-1")
+
+        assert 50 <= api.command(command.name).remaining_seconds <= 60
+        assert api.stop(command.name).remaining_seconds is None
+
+
+def test_the_end_is_posted_to_the_callback_url(simulator, context):
+    got = []
+    receiver = flask.Flask("receiver")
+    receiver.add_url_rule("/done", view_func=lambda: got.append(_json()) or "", methods=["POST"])
+    with serving(receiver) as url, vendor.Vendor(simulator.settings, context.traceparent) as api:
+        command = api.order("SN-1", {"areas": ["kitchen"]}, "key-1", callback_url=f"{url}/done")
+        eventually(lambda: got)
+
+    assert [(each["name"], each["state"]) for each in got] == [(command.name, "SUCCEEDED")]
+
+
+def _json():
+    return flask.request.get_json()
 
 
 # --- cancelling ----------------------------------------------------------------------------------

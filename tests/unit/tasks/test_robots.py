@@ -94,3 +94,22 @@ def test_any_other_end_is_an_error_with_the_reason(state, kind, type):
 def test_an_answer_that_is_no_command_is_refused(answer):
     with pytest.raises(pydantic.ValidationError):
         Command.model_validate_json(answer)
+
+
+@each(
+    ("sent", "estimate"),
+    [
+        ("12.5", 12.5),
+        ("0", 0),
+        ("-1", None),
+        ("NaN", None),
+        ("1e999", None),
+        ('"soon"', None),
+        ("null", None),
+        ("[]", None),
+    ],
+)
+def test_an_estimate_that_makes_no_sense_is_none(sent, estimate):
+    text = f'{{"name": "robots/SN-1/commands/x", "state": "RUNNING", "remainingSeconds": {sent}}}'
+
+    assert Command.model_validate_json(text).remaining_seconds == estimate
