@@ -16,6 +16,7 @@ from dispatch.protocol.names import (
     DEAD_EXCHANGE,
     DEAD_QUEUE,
     DELAY_POLICY,
+    HOLD_QUEUE,
     KEEP_POLICY,
     RECORDER_QUEUE,
     RETRY_EXCHANGE,
@@ -28,7 +29,7 @@ from dispatch.protocol.names import (
     delay_queue,
     rung_queue,
 )
-from dispatch.protocol.retry import LEASE_RUNG, Rung
+from dispatch.protocol.retry import HOLD_RUNG, LEASE_RUNG, Rung
 
 
 def rungs(settings: QueueSettings) -> tuple[Rung, ...]:
@@ -55,6 +56,7 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
         queues=(
             Queue(WORK_QUEUE, _quorum(dead_letter_to=DEAD_EXCHANGE)),
             *(Queue(rung_queue(rung.name), _delay(TASK_EXCHANGE, rung.seconds)) for rung in rungs(settings)),
+            Queue(HOLD_QUEUE, _delay(TASK_EXCHANGE, settings.hold_ttl)),
             *(Queue(delay_queue(level), _delay(_below(level), 2**level)) for level in range(settings.delay_levels)),
             Queue(RECORDER_QUEUE, _quorum()),
             Queue(DEAD_QUEUE, _quorum()),
@@ -65,6 +67,7 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
                 Binding(RETRY_EXCHANGE, rung_queue(rung.name), "", {RETRY_QUEUE: rung.name, "x-match": "all"})
                 for rung in rungs(settings)
             ),
+            Binding(RETRY_EXCHANGE, HOLD_QUEUE, "", {RETRY_QUEUE: HOLD_RUNG, "x-match": "all"}),
             *(binding for level in range(settings.delay_levels) for binding in _level(level)),
             Binding(DEAD_EXCHANGE, RECORDER_QUEUE, "#"),
             Binding(DEAD_EXCHANGE, DEAD_QUEUE, "#"),
@@ -109,7 +112,9 @@ def _policies(settings: QueueSettings) -> tuple[Policy, ...]:
         "max-length": settings.queue_hard_limit,
         "delivery-limit": settings.delivery_limit,
     }
-    kept = "|".join([re.escape(rung_queue("")) + "[a-z0-9-]+", re.escape(RECORDER_QUEUE), re.escape(DEAD_QUEUE)])
+    kept = "|".join(
+        [re.escape(rung_queue("")) + "[a-z0-9-]+", *map(re.escape, (HOLD_QUEUE, RECORDER_QUEUE, DEAD_QUEUE))]
+    )
     return (
         Policy(WORK_POLICY, f"^{re.escape(WORK_QUEUE)}$", work),
         Policy(KEEP_POLICY, f"^({kept})$", {"delivery-limit": UNLIMITED}),

@@ -14,11 +14,14 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dispatch.protocol.names import LEASE_QUEUE, rung_queue
+from dispatch.protocol.names import HOLD_QUEUE, LEASE_QUEUE, rung_queue
 from dispatch.protocol.retry import Ladder
 from launcher import files
 
 _HOW = "docs/how-to/migrate-a-queue.md"
+
+#: Seconds that the hold queue keeps a copy where the settings name no others: directories of before there was one go on.
+HOLD_TTL = 600.0
 
 #: In a data directory: the delay queues that were ever declared there.
 _NOTE = "delay-queues.json"
@@ -33,17 +36,19 @@ class DelayQueues:
     seconds: Mapping[str, float]  #: by queue
 
     @classmethod
-    def of(cls, ladder: Ladder, lease_park: float, release: str) -> DelayQueues:
+    def of(cls, ladder: Ladder, lease_park: float, release: str, hold_ttl: float = HOLD_TTL) -> DelayQueues:
         """Those of settings.
 
         Args:
             ladder: of the settings.
             lease_park: seconds that the lease queue delays.
             release: of RabbitMQ; empty where none is installed.
+            hold_ttl: seconds that the hold queue keeps a copy.
         """
-        identity = hashlib.sha256(repr((ladder, lease_park, release or None)).encode()).hexdigest()[:8]
+        parts = (ladder, lease_park, release or None, *([] if hold_ttl == HOLD_TTL else [hold_ttl]))
+        identity = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
         waits = {rung_queue(rung.name): rung.seconds for rung in ladder.rungs}
-        return cls(identity, release, {**waits, LEASE_QUEUE: lease_park})
+        return cls(identity, release, {**waits, LEASE_QUEUE: lease_park, HOLD_QUEUE: hold_ttl})
 
 
 def choose(parent: Path, wanted: DelayQueues) -> tuple[Path, list[str]]:

@@ -112,7 +112,8 @@ class _Planner:
     def _data(self) -> Path:
         """The data directory of the private servers; see `datadir`."""
         settings, home = self._settings, rabbitmq.home(self._base)
-        wanted = datadir.DelayQueues.of(settings.ladder, settings.lease_park, home.name if home else "")
+        release = home.name if home else ""
+        wanted = datadir.DelayQueues.of(settings.ladder, settings.lease_park, release, settings.hold_ttl)
         data, notes = datadir.choose(self._run.path / "data", wanted)
         self._notes += notes
         return data

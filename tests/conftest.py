@@ -94,6 +94,7 @@ def _settings(servers: shared.Servers, vhost: str, redis_prefix: str, directory)
         redis_prefix=redis_prefix,
         ladder="1m=1,5m=2,30m=3",
         lease_park=1,
+        hold_ttl=3,
         delay_levels=4,
         lease=2,
         soft_shutdown=2,

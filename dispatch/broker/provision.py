@@ -17,6 +17,7 @@ from dispatch.config.groups import BrokerSettings
 from dispatch.config.tls import Where
 from dispatch.errors import DispatchError, Trouble
 from dispatch.protocol.names import (
+    HOLD_QUEUE,
     LEASE_QUEUE,
     PREFIX,
     delay_queue,
@@ -250,6 +251,8 @@ def conflict(kind: str, name: str, detail: str) -> str:
     """
     if name == LEASE_QUEUE and "message-ttl" in detail:
         way = f"Keep DISPATCH_LEASE_PARK as it was, or stop the workers, let {name} run empty, delete it, apply again."
+    elif name == HOLD_QUEUE and "message-ttl" in detail:
+        way = f"Keep DISPATCH_HOLD_TTL as it was, or stop the workers, let {name} run empty, delete it, apply again."
     elif name.startswith(rung_queue("")) and "message-ttl" in detail:
         way = (
             "A rung's name is its wait: give the new wait a new name in DISPATCH_LADDER; "

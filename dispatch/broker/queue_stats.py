@@ -28,7 +28,7 @@ class QueueView:
     """A queue as an operator sees it. A number is None of a queue that is not there, a rate while none was measured yet."""
 
     name: str
-    role: str  #: ``work``, ``rung``, ``lease``, ``delay``, ``dead-tap``, ``dead-letters`` or ``extra``
+    role: str  #: ``work``, ``rung``, ``lease``, ``hold``, ``delay``, ``dead-tap``, ``dead-letters`` or ``extra``
     ready: int | None
     unacked: int | None
     total: int | None
@@ -138,6 +138,7 @@ def _role(name: str) -> str:
     roles = {
         names.WORK_QUEUE: "work",
         names.LEASE_QUEUE: "lease",
+        names.HOLD_QUEUE: "hold",
         names.RECORDER_QUEUE: "dead-tap",
         names.DEAD_QUEUE: "dead-letters",
     }

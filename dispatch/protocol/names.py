@@ -11,6 +11,7 @@ RETRY_EXCHANGE = "robot.retry"  #: headers: picks the rung, leaves the routing k
 DEAD_EXCHANGE = "robot.task.dlx"  #: topic: dead letters
 
 WORK_QUEUE = "robot.task.q"
+HOLD_QUEUE = "robot.hold.q"  #: copies that may not run yet: their type is paused, or their concurrency key taken
 DEAD_QUEUE = "robot.task.dlq"  #: the DLQ: dead letters for operators
 RECORDER_QUEUE = "robot.task.dead.q"  #: a second copy of each dead letter, for the recorder
 

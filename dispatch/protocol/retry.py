@@ -19,6 +19,9 @@ _RUNG_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 #: The parking place for copies whose first copy still runs; not a rung of the ladder.
 LEASE_RUNG = "lease"
 
+#: The parking place for copies that may not run yet, see `dispatch.protocol.holds`; not a rung of the ladder either.
+HOLD_RUNG = "hold"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rung:
@@ -181,8 +184,8 @@ def parse_ladder(text: str) -> Ladder:
     rungs: list[Rung] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, _, seconds = (piece.strip() for piece in part.partition("="))
-        if not _RUNG_NAME.fullmatch(name) or name == LEASE_RUNG:
-            msg = f"rung name {name!r} must be lower-case letters, digits and '-', and not 'lease'"
+        if not _RUNG_NAME.fullmatch(name) or name in {LEASE_RUNG, HOLD_RUNG}:
+            msg = f"rung name {name!r} must be lower-case letters, digits and '-', and not 'lease' or 'hold'"
             raise ValueError(msg)
         try:
             wait = float(seconds)

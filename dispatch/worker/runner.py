@@ -32,7 +32,7 @@ from dispatch.protocol.message import (
     WAKES_AT,
     Message,
 )
-from dispatch.protocol.retry import LEASE_RUNG, AttemptFailed, Failure, FailureKind
+from dispatch.protocol.retry import HOLD_RUNG, LEASE_RUNG, AttemptFailed, Failure, FailureKind
 from dispatch.store.claims import Claims, Ticket
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import secrets_of
@@ -166,7 +166,7 @@ def _trace(message: Message) -> None:
             f"wait {names.DELAY_LEVELS}", message.moment(ACCEPTED_AT) / 1_000, min(wakes, now), parent=parent
         )
     failed, rung = message.moment(FAILED_AT) / 1_000, message.text(RETRY_QUEUE)
-    if rung and rung != LEASE_RUNG and now - _LONGEST_WAIT < failed <= queued:
+    if rung and rung not in {LEASE_RUNG, HOLD_RUNG} and now - _LONGEST_WAIT < failed <= queued:
         tracing.record(f"wait {names.rung_queue(rung)}", failed, min(queued, now), parent=parent)
     if now - _LONGEST_WAIT < queued:
         tracing.record(f"wait {names.WORK_QUEUE}", queued, now, parent=parent)

@@ -43,6 +43,7 @@ def test_the_names_on_the_wire_are_those_of_the_design(wanted):
         "robot.retry.q.5m",
         "robot.retry.q.30m",
         "robot.retry.q.lease",
+        "robot.hold.q",
         *(f"robot.delay.q.{level}" for level in range(22)),
         "robot.task.dead.q",
         "robot.task.dlq",
@@ -58,6 +59,7 @@ def test_each_rung_waits_as_long_as_in_the_ladder(wanted):
         "robot.retry.q.5m": 300_000,
         "robot.retry.q.30m": 1_800_000,
         "robot.retry.q.lease": 30_000,
+        "robot.hold.q": 600_000,
         **{f"robot.delay.q.{level}": 1_000 * 2**level for level in range(22)},
         "robot.task.dead.q": None,
         "robot.task.dlq": None,
@@ -71,7 +73,7 @@ def test_every_queue_is_a_durable_quorum_queue(wanted):
 def test_whatever_dead_letters_does_so_at_least_once(wanted):
     dead_lettering = [queue.arguments for queue in wanted.queues if "x-dead-letter-exchange" in queue.arguments]
 
-    assert len(dead_lettering) == 5 + 22
+    assert len(dead_lettering) == 6 + 22
     for arguments in dead_lettering:
         assert arguments["x-dead-letter-strategy"] == "at-least-once"
         assert arguments["x-overflow"] == "reject-publish"
@@ -152,7 +154,9 @@ def test_a_delay_level_refuses_beyond_its_limit(wanted, settings):
     assert not policy.governs("robot.delay.q.x")
 
 
-@pytest.mark.parametrize("queue", ["robot.retry.q.1m", "robot.retry.q.lease", "robot.task.dlq", "robot.task.dead.q"])
+@pytest.mark.parametrize(
+    "queue", ["robot.retry.q.1m", "robot.retry.q.lease", "robot.hold.q", "robot.task.dlq", "robot.task.dead.q"]
+)
 def test_queues_that_keep_messages_have_no_delivery_limit_worth_the_name(wanted, queue):
     assert wanted.policy_of(queue).definition == {"delivery-limit": names.UNLIMITED}
 
@@ -244,7 +248,7 @@ def test_an_empty_vhost_misses_everything(wanted):
 
     missing = differences(wanted, empty, names.PREFIX)
 
-    assert len(missing) == (3 + 22) + (7 + 22) + (7 + 44) + 3
+    assert len(missing) == (3 + 22) + (8 + 22) + (8 + 44) + 3
 
 
 @pytest.mark.parametrize(
@@ -252,6 +256,7 @@ def test_an_empty_vhost_misses_everything(wanted):
     [
         ("queue", "robot.retry.q.1m", "x-message-ttl is 1, the map has 2", "DISPATCH_LADDER"),
         ("queue", "robot.retry.q.lease", "x-message-ttl is 1, the map has 2", "DISPATCH_LEASE_PARK"),
+        ("queue", "robot.hold.q", "x-message-ttl is 1, the map has 2", "DISPATCH_HOLD_TTL"),
         ("queue", "robot.delay.q.5", "x-message-ttl is 1, the map has 2", "run empty"),
         ("queue", "robot.task.q", "x-overflow is unset, the map has reject-publish", "robot.task.q.v2"),
         ("exchange", "robot.retry", "type is direct, the map has headers", "stop the gateway"),

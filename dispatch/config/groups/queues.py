@@ -25,6 +25,12 @@ class QueueSettings(Group):
         le=3_600,
         description="Seconds a copy waits in `robot.retry.q.lease` while its first copy still runs. Frozen at declaration.",
     )
+    hold_ttl: float = Field(
+        600.0,
+        gt=0,
+        le=86_400,
+        description="Seconds after which a copy leaves `robot.hold.q` by itself, where it waits for the end of a pause or for its concurrency key: it runs, or is held again. Frozen at declaration.",
+    )
     delay_levels: int = Field(
         MAX_LEVELS,
         ge=0,

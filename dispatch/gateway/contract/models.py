@@ -449,7 +449,7 @@ class QueueModel(_Base):
     """A queue as in RabbitMQ's management API. A number is null of a queue that is not there, a rate until it is measured."""
 
     name: str
-    role: str = Field(description="`work`, `rung`, `lease`, `delay`, `dead-tap`, `dead-letters` or `extra`.")
+    role: str = Field(description="`work`, `rung`, `lease`, `hold`, `delay`, `dead-tap`, `dead-letters` or `extra`.")
     ready: int | None
     unacked: int | None
     total: int | None

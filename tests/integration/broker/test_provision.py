@@ -62,7 +62,7 @@ def test_an_empty_vhost_is_planned_applied_and_then_verified(settings):
     report = provision.verify(topology.broker_map(settings), settings)
 
     assert done == planned
-    assert len(planned) == (3 + 4) + (7 + 4) + (7 + 8) + 3
+    assert len(planned) == (3 + 4) + (8 + 4) + (8 + 8) + 3
     assert (report.drift, report.differences) == (0, ())
     assert report.version[0].isdigit()
 
@@ -123,7 +123,7 @@ def test_a_deleted_exchange_is_drift_and_is_created_again(applied, channel):
     found = provision.plan(topology.broker_map(applied), applied)
     provision.apply(topology.broker_map(applied), applied)
 
-    assert [each.kind for each in found] == ["exchange"] + ["binding"] * 4
+    assert [each.kind for each in found] == ["exchange"] + ["binding"] * 5
     assert provision.plan(topology.broker_map(applied), applied) == []
 
 
@@ -261,8 +261,9 @@ def test_a_retry_comes_back_after_its_wait_with_its_own_routing_key(channel, con
 
 
 @pytest.mark.usefixtures("applied")
-def test_a_parked_copy_comes_back_from_the_lease_queue(channel, confirmed):
-    send(confirmed, names.RETRY_EXCHANGE, **{"retry-queue": "lease"})
+@pytest.mark.parametrize("place", ["lease", "hold"])
+def test_a_parked_copy_comes_back_from_the_lease_queue_and_from_the_hold_queue(channel, confirmed, place):
+    send(confirmed, names.RETRY_EXCHANGE, **{"retry-queue": place})
 
     assert get(channel, names.WORK_QUEUE).delivery_info["routing_key"] == "robot.task.dispatch.echo"
 

@@ -72,9 +72,9 @@ def test_the_snapshot_shows_every_queue_in_the_maps_order(applied):
     views = queues.snapshot(topology.broker_map(applied), applied, depth_limit=applied.queue_depth_limit)
 
     assert [view.name for view in views] == [queue.name for queue in topology.broker_map(applied).queues]
-    roles = ["work", *["rung"] * 3, "lease", *["delay"] * 4, "dead-tap", "dead-letters"]
+    roles = ["work", *["rung"] * 3, "lease", "hold", *["delay"] * 4, "dead-tap", "dead-letters"]
     assert [view.role for view in views] == roles
-    assert [view.drift for view in views] == [()] * 11
+    assert [view.drift for view in views] == [()] * 12
 
 
 def test_a_view_names_what_is_bound_where_it_goes_and_what_limits_it(applied):

@@ -16,9 +16,10 @@ def choose(tmp_path):
     """Choose for a ladder; one call is later than the one before."""
     times = iter(range(1_000))
 
-    def chosen(ladder=DEFAULT, park=30.0, release="rabbitmq_server-3.10.8"):
-        settings = load({}, ladder=ladder, lease_park=park)
-        path, notes = datadir.choose(tmp_path / "data", DelayQueues.of(settings.ladder, settings.lease_park, release))
+    def chosen(ladder=DEFAULT, park=30.0, release="rabbitmq_server-3.10.8", hold=600.0):
+        settings = load({}, ladder=ladder, lease_park=park, hold_ttl=hold)
+        wanted = DelayQueues.of(settings.ladder, settings.lease_park, release, settings.hold_ttl)
+        path, notes = datadir.choose(tmp_path / "data", wanted)
         note = path / "delay-queues.json"
         os.utime(note, (at := next(times), at))
         return path.name, notes
@@ -56,6 +57,7 @@ def test_a_name_that_was_dropped_keeps_its_wait(choose):
 
     assert choose("1m=60,5m=301,30m=1800")[0] != first
     assert choose(park=5.0)[0] != first
+    assert choose(hold=5.0)[0] != first
 
 
 def test_another_release_of_rabbitmq_gets_data_of_its_own(choose):

@@ -82,6 +82,7 @@ def test_no_decision_waits_shorter_than_asked_unless_no_rung_is_long_enough(kind
         ("1m=1,1m=2", "a name of its own"),
         ("b=2,a=1", "must rise"),
         ("lease=5", "not 'lease'"),
+        ("hold=5", "or 'hold'"),
         ("A B=5", "lower-case"),
     ],
 )
