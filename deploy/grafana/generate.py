@@ -191,7 +191,7 @@ WORKERS = Dashboard(
         ),
         (
             Panel("Claims by result", "ops", ((rate("robot_claims_total", "answer"), "{{answer}}"),),
-                  help="RUN is the normal one. DONE and STALE are extra copies, BUSY a copy of a task that is running."),
+                  help="RUN is the normal one. DONE and STALE are extra copies, BUSY a copy of a task that is running, OVERDUE came after its deadline."),
             Panel("Leases lost", "ops", ((rate("robot_leases_lost_total"), "lost"),)),
             Panel("Runaway threads", "short", (("robot_runaway_threads", "{{instance}}"),)),
             Panel("Sweeper actions", "ops", ((rate("robot_sweeper_actions_total", "action"), "{{action}}"),)),

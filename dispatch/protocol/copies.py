@@ -12,6 +12,8 @@ from dispatch.protocol.message import (
     CYCLE,
     DEAD_ID,
     DEAD_REASON,
+    DEADLINE,
+    DEADLINE_AT,
     FAILED_AT,
     LAST_ERROR,
     LAST_ERROR_TYPE,
@@ -23,7 +25,7 @@ from dispatch.protocol.message import (
     Message,
 )
 from dispatch.protocol.record import Record, State
-from dispatch.protocol.retry import LEASE_RUNG, Dead, Decision, Failure, Retry
+from dispatch.protocol.retry import LEASE_RUNG, Dead, Decision, Failure, FailureKind, Retry
 
 
 def next_copy(message: Message, failure: Failure, decision: Decision, failed_at: int) -> Copy:
@@ -43,7 +45,7 @@ def next_copy(message: Message, failure: Failure, decision: Decision, failed_at:
         LAST_ERROR_TYPE: failure.type,
         LAST_ERROR: failure.message[:MAX_ERROR],
         FAILED_AT: failed_at,
-        "retries": message.attempt,
+        "retries": message.attempt - (failure.kind is FailureKind.OVERDUE),
     }
     key = names.routed_key(message.routing_key, message.type)
     if isinstance(decision, Dead):
@@ -100,14 +102,16 @@ def dead_copy(
 
 
 def redriven_copy(dead_letter: Message) -> Copy:
-    """The first copy of a dead letter's next cycle: same task id, same trace, next seq, first attempt."""
+    """The first copy of a dead letter's next cycle: same task id, same trace, next seq, first attempt, a deadline as long as the last."""
+    now = _now()
+    until = {DEADLINE_AT: now + dead_letter.number(DEADLINE)} if dead_letter.deadline_at else {}
     fresh = dead_letter.with_headers(
         RETRY_QUEUE,
         DEAD_REASON,
         LAST_ERROR,
         LAST_ERROR_TYPE,
         FAILED_AT,
-        **{CYCLE: dead_letter.cycle + 1, SEQ: dead_letter.seq + 1, ATTEMPT: 1, "retries": 0, QUEUED_AT: _now()},
+        **{CYCLE: dead_letter.cycle + 1, SEQ: dead_letter.seq + 1, ATTEMPT: 1, "retries": 0, QUEUED_AT: now, **until},
     )
     key = names.routed_key(dead_letter.routing_key, dead_letter.type)
     return Copy(fresh, names.TASK_EXCHANGE, key, names.WORK_QUEUE)
@@ -118,9 +122,13 @@ def resent_copy(record: Record) -> Copy | None:
     if record.message is None:
         return None
     attempt = max(1, (record.copy_attempt if record.state is State.RETRY_WAIT else None) or record.attempt)
+    until = (
+        {DEADLINE_AT: record.deadline_at} if record.deadline_at else {}
+    )  # this cycle's; the message is the first one's
     again = record.message.with_headers(
         RETRY_QUEUE,
         DEAD_REASON,
+        **until,
         **{CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1, QUEUED_AT: _now()},
     )
     key = names.routed_key(again.routing_key, record.type)

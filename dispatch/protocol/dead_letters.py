@@ -16,7 +16,7 @@ class Reason(enum.StrEnum):
 
     PERMANENT = "permanent"  #: its handler raised `PermanentError`
     RETRIES_EXHAUSTED = "retries-exhausted"  #: it failed after the last rung
-    DEADLINE_EXCEEDED = "deadline-exceeded"  #: it waited past its deadline without using up attempts
+    DEADLINE_EXCEEDED = "deadline-exceeded"  #: its next attempt would have begun after its deadline, or it waited too long without using up attempts
     UNDECRYPTABLE = "undecryptable"  #: its body is encrypted, with no key of the worker's
     UNDECODABLE = "undecodable"  #: its body is no JSON, or compressed
     MALFORMED = "malformed"  #: it is no task message

@@ -50,6 +50,12 @@ DELAY_BITS = tuple(f"delay-{level}" for level in range(22))
 WAKES_AT = "x-wakes-at"  #: epoch milliseconds before which a task that was submitted for later does not run
 
 
+DEADLINE = "x-deadline"  #: milliseconds from the time that a cycle may begin, by which its last attempt must begin
+
+
+DEADLINE_AT = "x-deadline-at"  #: epoch milliseconds after which no attempt of this cycle begins
+
+
 LAST_ERROR_TYPE = "x-last-error-type"
 
 
@@ -180,6 +186,11 @@ class Message:
     def due_at(self) -> int:
         """Epoch milliseconds from which its task may run: its acceptance, or the later time that it was submitted for; 0 when unknown."""
         return max(self.moment(ACCEPTED_AT), self.moment(WAKES_AT))
+
+    @property
+    def deadline_at(self) -> int:
+        """Epoch milliseconds after which no attempt begins; 0 for a task without a deadline."""
+        return self.moment(DEADLINE_AT)
 
     def text(self, header: str) -> str | None:
         """A header as text; None when it is missing or not text."""

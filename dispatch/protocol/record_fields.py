@@ -9,6 +9,7 @@ from typing import Any
 from dispatch.protocol import labels
 from dispatch.protocol.message import (
     ACCEPTED_AT,
+    DEADLINE_AT,
     FAILED_AT,
     LABELS,
     PRINCIPAL,
@@ -190,6 +191,8 @@ def _fields(message: Message, max_attempts: int) -> dict[str, Any]:
         fields["createdAt"] = accepted
     if wakes := message.moment(WAKES_AT):
         fields["wakesAt"] = wakes
+    if DEADLINE_AT in message.headers:
+        fields["deadlineAt"] = message.deadline_at
     if message.number("retries") >= message.attempt and (failed := message.moment(FAILED_AT)):
         fields["startedAt"] = failed  # a dead letter's last attempt began at that time at the latest
     return fields

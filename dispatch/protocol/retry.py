@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -70,6 +71,7 @@ class FailureKind(enum.StrEnum):
     PERMANENT = "permanent"  #: the handler raised `PermanentError`: another attempt can't help
     RETRYABLE = "retryable"  #: the handler, or an unknown exception: the next attempt may help
     THROTTLED = "throttled"  #: the other side is busy: no attempt is used up
+    OVERDUE = "overdue"  #: its deadline had passed: no attempt was made
     OUTAGE = "outage"  #: our own Redis or broker was away: no attempt is used up
 
 
@@ -130,7 +132,19 @@ class Dead:
 Decision = Retry | Park | Dead
 
 
-def decide(failure: Failure, attempt: int, ladder: Ladder, deadline: float, now: float) -> Decision:
+def misses(begins: float, expires: float) -> bool:
+    """Whether what begins at a time misses a task's deadline: no attempt, and no step after a wait, begins after it.
+
+    Args:
+        begins: when it can begin at the earliest, epoch seconds.
+        expires: the task's deadline, epoch seconds; infinite without one.
+    """
+    return begins > expires
+
+
+def decide(
+    failure: Failure, attempt: int, ladder: Ladder, deadline: float, now: float, *, expires: float = math.inf
+) -> Decision:
     """Choose what happens after a failed attempt.
 
     Args:
@@ -139,12 +153,22 @@ def decide(failure: Failure, attempt: int, ladder: Ladder, deadline: float, now:
         ladder: of this task type.
         deadline: epoch seconds after which the task may no longer wait without using up attempts.
         now: epoch seconds.
+        expires: the task's own deadline, epoch seconds: no attempt begins after it.
 
     Returns:
         `Retry`, `Park` or `Dead`.
     """
+    decision = _decide(failure, attempt, ladder, deadline, now)
+    if isinstance(decision, Dead) or not misses(now + decision.rung.seconds, expires):
+        return decision
+    return Dead(Reason.DEADLINE_EXCEEDED)
+
+
+def _decide(failure: Failure, attempt: int, ladder: Ladder, deadline: float, now: float) -> Decision:
     if failure.kind is FailureKind.PERMANENT:
         return Dead(Reason.PERMANENT)
+    if failure.kind is FailureKind.OVERDUE:
+        return Dead(Reason.DEADLINE_EXCEEDED)
     if failure.kind in (FailureKind.THROTTLED, FailureKind.OUTAGE):
         return _park(failure, attempt, ladder.rungs, deadline, now)
     if attempt >= ladder.attempts:

@@ -1,7 +1,7 @@
 """Signatures of messages: the right to publish to our exchanges is no right to act as the gateway or a worker. Pure.
 
 A signature is an HMAC-SHA256 over what a forger could profit from: which task it is and whose, which copy of it, when it
-was accepted and expires, its labels, and the body. It covers nothing that the broker adds or that changes on the way to the DLQ, so a
+was accepted and expires, its deadline, its labels, and the body. It covers nothing that the broker adds or that changes on the way to the DLQ, so a
 message that the broker itself dead-letters stays authentic, and one that is dead-lettered as it came becomes no more
 authentic than it was.
 """
@@ -19,6 +19,8 @@ from dispatch.protocol.message import (
     ACCEPTED_AT,
     ATTEMPT,
     CYCLE,
+    DEADLINE,
+    DEADLINE_AT,
     LABELS,
     PRINCIPAL,
     SEQ,
@@ -38,7 +40,7 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _SIGNED = ("id", "task", PRINCIPAL, CYCLE, SEQ, ATTEMPT, ACCEPTED_AT, "eta", "expires")
 
 #: Headers that only some messages have.
-_SIGNED_IF_THERE = (WAKES_AT, LABELS)
+_SIGNED_IF_THERE = (WAKES_AT, LABELS, DEADLINE, DEADLINE_AT)
 
 #: What the signed text begins with: another text of ours that is signed with the same key is no message.
 _PURPOSE = "robot-dispatch message 1"

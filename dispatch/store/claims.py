@@ -34,6 +34,7 @@ class ClaimAnswer(enum.StrEnum):
 
     RUN = "RUN"  #: it may; the fence is set
     LOST = "LOST"  #: it may not: this attempt's workers died too often, it counts as failed; the fence is set
+    OVERDUE = "OVERDUE"  #: it may not: its deadline has passed; the fence is set
     DONE = "DONE"  #: finished in this cycle or a later one: ack
     CANCELLED = "CANCELLED"  #: never accepted: ack
     STALE = "STALE"  #: a later copy has taken over: ack
@@ -191,7 +192,7 @@ class Claims:
         started = hop("started", message, worker=ticket.worker, attempt=message.attempt, spanId=_span_of(ticket))
         return (
             message.cycle, message.seq, message.attempt, ticket.owner, ticket.fence,
-            self._lease, self._lost_runs, ticket.worker, started, published_hop(message),
+            self._lease, self._lost_runs, ticket.worker, started, published_hop(message), message.deadline_at or "",
         )  # fmt: skip
 
     def _complete_words(self, step: ToComplete) -> tuple[str | float, ...]:

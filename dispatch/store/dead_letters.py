@@ -113,8 +113,9 @@ class DeadLetterRecords:
         keys, task_id = self._redis.keys, dead_letter.task_id
         note = hop("redriven", copy.message, by=by)
         command = self._redis.script(
-            "redrive", keys.task(task_id), dead_letter.cycle, dead_letter.seq, copy.to_json(), note
-        )
+            "redrive", keys.task(task_id), dead_letter.cycle, dead_letter.seq, copy.to_json(), note,
+            copy.message.deadline_at or "",
+        )  # fmt: skip
         reminder = self._redis.vital("ZADD", keys.due, time.time() + self._grace, task_id)
         answer = self._redis.run(reminder, self._flag(task_id), command)[2]
         if answer[0] in (MISSING, DecisionAnswer.REFUSED):

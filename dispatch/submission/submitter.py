@@ -28,6 +28,8 @@ from dispatch.protocol.message import (
     ACCEPTED_AT,
     ATTEMPT,
     CYCLE,
+    DEADLINE,
+    DEADLINE_AT,
     LABELS,
     PRINCIPAL,
     QUEUED_AT,
@@ -62,6 +64,7 @@ class Submission:
     traceparent: str
     rider: Rider | None = None  #: goes along with the first command to Redis
     wakes_at: int = 0  #: epoch milliseconds before which it does not run; 0: at once
+    deadline: int = 0  #: seconds, from its acceptance or `wakes_at` on, within which its last attempt must begin; 0: the type's, if it has one
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: see `dispatch.protocol.labels`
 
 
@@ -125,7 +128,7 @@ class Submitter:
             InDoubt: unknown; has the attribute ``task_id``.
         """
         task_id = new_task_id()
-        cut_off = False
+        cut_off, begun = False, None
         if submission.idempotency_key is not None:
             reservation = self._reserve(submission, submission.idempotency_key, task_id)
             reach("submit.key-reserved")
@@ -144,6 +147,8 @@ class Submitter:
                     # Its delay began with the first request, whose copy may be in the delay levels.
                     submission = dataclasses.replace(submission, wakes_at=begun.wakes_at)
         attempt = _Attempt(self, submission, task_id, cut_off=cut_off)
+        if begun is not None and begun.deadline_at:
+            attempt.deadline_at = begun.deadline_at  # so did its deadline
         self._publish(attempt)
         record = self._tasks.get(task_id) if attempt.adopted else None
         return Accepted(record or self._accepted_record(attempt), replayed=attempt.adopted)
@@ -213,6 +218,7 @@ class Submitter:
             created_at=now,
             updated_at=now,
             wakes_at=submission.wakes_at or None,
+            deadline_at=attempt.deadline_at or None,
             queue=attempt.queue,
             request_id=submission.request_id,
             traceparent=submission.traceparent,
@@ -258,6 +264,8 @@ class _Attempt:
         self.adopted = False  #: the record was there, from a request that was cut off after its publish
         self.state, self.queue = State.QUEUED, names.WORK_QUEUE  #: where its copy is, once it is confirmed
         self.accepted_at = int(time.time() * 1_000)
+        self.deadline = 1_000 * (submission.deadline or submission.type.deadline or 0)  # milliseconds
+        self.deadline_at = self.deadline and max(self.accepted_at, submission.wakes_at) + self.deadline
         self.headers = {
             CYCLE: 0,
             SEQ: 0,
@@ -272,6 +280,9 @@ class _Attempt:
         """Called by `apply_async` with the finished message."""
         if self.submission.wakes_at:
             message = message.with_headers(**{WAKES_AT: self.submission.wakes_at, QUEUED_AT: self.submission.wakes_at})
+        if self.deadline:
+            until = {DEADLINE: self.deadline, DEADLINE_AT: self.deadline_at}
+            message = dataclasses.replace(message, headers={**message.headers, **until})
         if given := self.submission.labels:  # after the template, which fits messages without
             message = dataclasses.replace(message, headers={**message.headers, LABELS: labels.written(given)})
         self.message = message

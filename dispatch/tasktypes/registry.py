@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from dispatch.errors import ConfigurationError
+from dispatch.protocol.delays import MAX_LEVELS, longest
 from dispatch.tasktypes.context import Context
 from dispatch.tasktypes.payload import Payload, masked_fields
 
@@ -31,6 +32,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 
 #: Seconds: default hard limit of an attempt; a handler over it is killed and the attempt counts as failed.
 DEFAULT_TIME_LIMIT = 300.0
+
+#: Seconds of a deadline at most: as far as the delay levels reach.
+MAX_DEADLINE = longest(MAX_LEVELS)
 
 
 P = TypeVar("P", bound=Payload)
@@ -47,6 +51,7 @@ class TaskType:
     ladder: tuple[str, ...] | None  #: names of its rungs; None for all
     time_limit: float  #: seconds: hard limit of an attempt
     summary: str  #: first line of the handler's docstring
+    deadline: int | None = None  #: seconds, see `task`; None: no deadline
 
 
 class Registry(Mapping[str, TaskType]):
@@ -67,6 +72,8 @@ class Registry(Mapping[str, TaskType]):
         if masked := masked_fields(task_type.payload):
             msg = f"task {task_type.name}: declare {', '.join(masked)} as dispatch.tasktypes.Secret: pydantic would send asterisks"
             raise ConfigurationError(msg)
+        if task_type.deadline is not None and not 1 <= task_type.deadline <= MAX_DEADLINE:
+            raise ConfigurationError(f"task {task_type.name}: a deadline is 1 to {MAX_DEADLINE} seconds")
         taken = self._types.get(task_type.name)
         if taken is not None and taken.handler.__qualname__ != task_type.handler.__qualname__:
             msg = f"task name {task_type.name!r} is taken by {taken.handler.__module__}.{taken.handler.__qualname__}"
@@ -88,7 +95,12 @@ registry = Registry()
 
 
 def task(
-    name: str, *, payload: type[P], ladder: Sequence[str] | None = None, time_limit: float = DEFAULT_TIME_LIMIT
+    name: str,
+    *,
+    payload: type[P],
+    ladder: Sequence[str] | None = None,
+    time_limit: float = DEFAULT_TIME_LIMIT,
+    deadline: int | None = None,
 ) -> Callable[[Handler[P]], Handler[P]]:
     """Register a handler as a task type.
 
@@ -97,6 +109,7 @@ def task(
         payload: model of the payload.
         ladder: names of the declared rungs of this type, in order; all by default.
         time_limit: seconds after which an attempt is killed and counts as failed.
+        deadline: seconds within which the last attempt must begin, counted as `options.deadlineSeconds`, which replaces it; none by default.
 
     Returns:
         A decorator that returns the handler unchanged, so that tests can call it.
@@ -108,7 +121,7 @@ def task(
     def register(handler: Handler[P]) -> Handler[P]:
         summary = (inspect.getdoc(handler) or name).splitlines()[0]
         rungs = None if ladder is None else tuple(ladder)
-        registry.add(TaskType(name, payload, handler, rungs, time_limit, summary))
+        registry.add(TaskType(name, payload, handler, rungs, time_limit, summary, deadline))
         return handler
 
     return register

@@ -18,6 +18,8 @@ from dispatch.protocol.message import (
     ACCEPTED_AT,
     ATTEMPT,
     CYCLE,
+    DEADLINE,
+    DEADLINE_AT,
     FAILED_AT,
     MOMENTS,
     QUEUED_AT,
@@ -45,6 +47,8 @@ _NUMBERS = {
     QUEUED_AT: MOMENTS,
     FAILED_AT: MOMENTS,
     WAKES_AT: MOMENTS,
+    DEADLINE: MOMENTS,
+    DEADLINE_AT: MOMENTS,
 }
 
 

@@ -63,9 +63,8 @@ def outcome_of(answer: Claimed | StoreError, lost_runs: int) -> Outcome | Attemp
     if isinstance(answer, StoreError):
         return ClaimUnanswered(str(answer))
     match answer.answer:
-        case ClaimAnswer.LOST:
-            text = f"the worker was lost {lost_runs} times during this attempt"
-            return AttemptFailed.of(Failure(FailureKind.RETRYABLE, "worker-lost", text))
+        case ClaimAnswer.LOST | ClaimAnswer.OVERDUE:
+            return AttemptFailed.of(_not_run(answer.answer, lost_runs))
         case ClaimAnswer.ROUTE if answer.copy is not None:
             return DecidedBefore(answer.copy)
         case ClaimAnswer.FOREIGN:
@@ -74,6 +73,13 @@ def outcome_of(answer: Claimed | StoreError, lost_runs: int) -> Outcome | Attemp
             return LeaseTaken()
         case other:
             return NothingToDo(other.value)
+
+
+def _not_run(answer: ClaimAnswer, lost_runs: int) -> Failure:
+    if answer is ClaimAnswer.OVERDUE:
+        text = "its deadline had passed when this attempt could begin"
+        return Failure(FailureKind.OVERDUE, "deadline-exceeded", text)
+    return Failure(FailureKind.RETRYABLE, "worker-lost", f"the worker was lost {lost_runs} times during this attempt")
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -147,8 +147,8 @@ class DeliveryRequest(Request):
         self.router.leases.hold(self.ticket, self.wire, self._attempts)
 
     def not_claimed(self, answer: Claimed | StoreError) -> None:
-        """It may not. A claim that counts the attempt as failed has the lease, until that is handed over."""
-        if isinstance(answer, Claimed) and answer.answer is ClaimAnswer.LOST:
+        """It may not. A claim that ends the attempt has the lease, until that is handed over."""
+        if isinstance(answer, Claimed) and answer.answer in (ClaimAnswer.LOST, ClaimAnswer.OVERDUE):
             self.claimed()
         self._ended(outcome_of(answer, self.router.lost_runs), "")
 

@@ -124,7 +124,8 @@ class Router:
         """Decide a failed attempt; the hand-over is called until its next copy is confirmed."""
         accepted = message.due_at / 1_000 or time.time()
         ladder = self.ladders.of(message.type)
-        decision = decide(failure, message.attempt, ladder, accepted + self._deadline, time.time())
+        expires = message.deadline_at / 1_000 or math.inf
+        decision = decide(failure, message.attempt, ladder, accepted + self._deadline, time.time(), expires=expires)
         task_log(message).warning(
             "attempt failed",
             error_type=failure.type,

@@ -10,7 +10,7 @@ from celery.exceptions import Terminated
 
 from dispatch.protocol import names
 from dispatch.protocol.message import ACCEPTED_AT, QUEUED_AT, TRACEPARENT, Message
-from dispatch.protocol.retry import AttemptFailed, Dead, Decision, Failure, Retry
+from dispatch.protocol.retry import AttemptFailed, Dead, Decision, Failure, FailureKind, Retry
 from dispatch.store.claims import ClaimAnswer
 from dispatch.telemetry import logs, metrics, tracing
 from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, Foreign, LeaseTaken, NothingToDo
@@ -162,6 +162,8 @@ def claim_answer(error: object) -> str:
             return str(error.args[0])
         case AttemptFailed() if error.failure.type == "worker-lost":
             return ClaimAnswer.LOST.value
+        case AttemptFailed() if error.failure.kind is FailureKind.OVERDUE:
+            return ClaimAnswer.OVERDUE.value
         case _:
             return ClaimAnswer.RUN.value
 

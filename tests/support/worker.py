@@ -196,8 +196,12 @@ class Bench:
         principal: str = "local",
         submitter: Submitter | None = None,
         delay: float = 0.0,
+        **more: Any,
     ) -> str:
-        """Accept a task, by another gateway's submitter if one is given, and for some seconds later; its id."""
+        """Accept a task, by another gateway's submitter if one is given, and for some seconds later; its id.
+
+        Further arguments are those of a `Submission`.
+        """
         submission = Submission(
             principal=principal,
             type=self.celery.dispatch_types[type],
@@ -207,6 +211,7 @@ class Bench:
             request_id="rq-test",
             traceparent=child_traceparent(None),
             wakes_at=int((time.time() + delay) * 1_000) if delay else 0,
+            **more,
         )
         return (submitter or self.submitter).submit(submission).record.task_id
 

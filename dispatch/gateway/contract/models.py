@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from dispatch.protocol import labels, moments, request_ids
 from dispatch.protocol.record import State, Status
+from dispatch.tasktypes.registry import MAX_DEADLINE
 
 MAX_NAME = 128  #: characters of a task type's or an error type's name
 MAX_PAGE = 200  #: items on one page
@@ -116,7 +117,7 @@ def _rfc_3339(value: Any) -> dt.datetime | None:
 
 
 class SubmitOptions(Body):
-    """How to run a task (at most one of `delaySeconds` and `runAt`), and how to find it."""
+    """When to run a task (at most one of `delaySeconds` and `runAt`), and how to find it."""
 
     delay_seconds: int | None = Field(
         None,
@@ -125,6 +126,13 @@ class SubmitOptions(Body):
     )
     run_at: Annotated[pydantic.AwareDatetime | None, pydantic.BeforeValidator(_rfc_3339)] = Field(
         None, description="Run it at this time at the earliest: RFC 3339 with a zone, in the future."
+    )
+    deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_DEADLINE,
+        description="No attempt begins later than so many seconds after its acceptance, or after the time that it is to run at: "
+        "it ends FAIL, `deadline-exceeded`. The task type's by default, if it has one.",
     )
     labels: Labels = Field(
         {}, description="By which the task is found: `GET /v1/tasks?label=customer=acme`. Not secret."
@@ -258,7 +266,9 @@ class TaskModel(_Base):
     labels: dict[str, str] = Field(description="Given by `options.labels`.")
     concurrency_key: str | None = Field(description="Of the tasks with the same key, a limited number run at once.")
     parent_id: str | None = Field(description="The task whose handler submitted it.")
-    deadline_at: Moment | None = Field(description="After it no attempt begins.")
+    deadline_at: Moment | None = Field(
+        description="No attempt begins after it. A redrive has a deadline of the same length."
+    )
     request_id: str | None
     trace_id: str | None = Field(description="32 hex digits; the same through every hop.")
     principal: str = Field("", description="Owner; only where the task is another principal's.")
@@ -342,6 +352,7 @@ class TaskTypeModel(_Base):
     ladder: list[RungModel] = Field(description="Rungs on which failed attempts wait, in order.")
     max_attempts: int
     time_limit_seconds: float = Field(description="An attempt over this limit is killed and counts as failed.")
+    deadline_seconds: int | None = Field(description="`options.deadlineSeconds` by default; null: none.")
 
 
 class TaskTypeListModel(_Base):

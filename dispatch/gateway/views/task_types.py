@@ -71,4 +71,5 @@ def describe(task_type: TaskType, ladder: Ladder) -> dict[str, Any]:
         ],
         "maxAttempts": ladder.attempts,
         "timeLimitSeconds": task_type.time_limit,
+        "deadlineSeconds": task_type.deadline,
     }

@@ -201,6 +201,7 @@ class TaskViews:
             traceparent=context.current().traceparent,
             rider=context.current().charge,
             wakes_at=later.wakes_at(options, time.time(), self._longest_delay) if options else 0,
+            deadline=(options.deadline_seconds or 0) if options else 0,
             labels=options.labels if options else {},
         )
 

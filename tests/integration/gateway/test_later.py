@@ -134,3 +134,14 @@ def test_the_record_of_a_rejected_task_is_kept_until_its_copy_must_have_come(ben
 
     assert rejected
     assert left / 1_000 > bench.settings.result_ttl + 5
+
+
+def test_a_repeat_of_a_key_has_the_deadline_of_the_first_request(client):
+    first, repeat = (
+        client.post("/v1/tasks", json=body(delaySeconds=3, deadlineSeconds=30), headers={"Idempotency-Key": "k"})
+        for _ in range(2)
+    )
+
+    assert (first.status_code, repeat.headers["Idempotent-Replayed"]) == (202, "true")
+    assert millis(first.json["deadlineAt"]) == millis(first.json["wakesAt"]) + 30_000
+    assert repeat.json["deadlineAt"] == first.json["deadlineAt"]

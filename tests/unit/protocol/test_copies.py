@@ -1,6 +1,7 @@
 """The copies of a task that follow from one another."""
 
 import dataclasses
+import time
 
 from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
@@ -135,3 +136,30 @@ def test_a_lost_task_that_never_ran_is_resent_for_its_first_attempt():
 
 def test_a_record_without_its_message_cannot_be_resent():
     assert resent_copy(record(message=None)) is None
+
+
+DUE = {"x-deadline": 5_000, "x-deadline-at": 7_000}
+
+
+def test_a_redrive_has_a_deadline_of_the_same_length():
+    before = int(time.time() * 1_000)
+    copy = redriven_copy(MESSAGE.with_headers(**DUE))
+
+    assert before + 5_000 <= copy.message.deadline_at <= int(time.time() * 1_000) + 5_000
+    assert copy.message.headers["x-deadline"] == 5_000
+    assert "x-deadline-at" not in redriven_copy(MESSAGE).message.headers
+
+
+def test_a_lost_task_is_resent_with_the_deadline_of_its_cycle():
+    again = resent_copy(record(message=MESSAGE.with_headers(**DUE), deadline_at=99_000))
+
+    assert again.message.deadline_at == 99_000
+    assert "x-deadline-at" not in resent_copy(record()).message.headers
+
+
+def test_an_attempt_that_did_not_begin_is_not_counted_as_a_retry():
+    overdue = Failure(FailureKind.OVERDUE, "deadline-exceeded", "late")
+    copy = next_copy(MESSAGE, overdue, Dead(Reason.DEADLINE_EXCEEDED), 5)
+
+    assert copy.message.headers["retries"] == 1
+    assert copy.message.headers["x-dead-reason"] == "deadline-exceeded"

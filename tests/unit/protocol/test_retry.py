@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.protocol.dead_letters import Reason
-from dispatch.protocol.retry import Dead, Failure, FailureKind, Ladder, Park, Retry, decide, parse_ladder
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Ladder, Park, Retry, decide, misses, parse_ladder
 from support.cases import each
 
 LADDER = parse_ladder("1m=60,5m=300,30m=1800")
@@ -69,6 +69,33 @@ def test_no_decision_waits_shorter_than_asked_unless_no_rung_is_long_enough(kind
 
     if isinstance(decision, Retry | Park) and retry_after is not None:
         assert decision.rung.seconds >= retry_after or decision.rung == THIRTY
+
+
+@given(
+    st.sampled_from(FailureKind),
+    st.one_of(st.none(), st.floats(0, 1e6)),
+    st.integers(1, 9),
+    st.floats(0, 4_000),
+    st.floats(0, 6_000),
+)
+def test_a_deadline_ends_what_would_begin_after_it_and_changes_nothing_else(kind, retry_after, attempt, now, expires):
+    failure = failed(kind, retry_after)
+    without = decided(failure, attempt, now)
+    decision = decide(failure, attempt, LADDER, DEADLINE, now, expires=expires)
+    late = isinstance(without, Retry | Park) and now + without.rung.seconds > expires
+
+    assert decision == (Dead(Reason.DEADLINE_EXCEEDED) if late else without)
+    assert decide(failure, attempt, LADDER, DEADLINE, now) == without
+
+
+@each(("begins", "late"), [(99.9, False), (100.0, False), (100.1, True)])
+def test_what_begins_at_its_deadline_is_in_time(begins, late):
+    assert misses(begins, 100.0) is late
+    assert not misses(begins, float("inf"))
+
+
+def test_an_attempt_that_did_not_begin_in_time_is_dead_for_that_reason():
+    assert decided(failed(FailureKind.OVERDUE)) == Dead(Reason.DEADLINE_EXCEEDED)
 
 
 @each(

@@ -63,7 +63,7 @@ def test_each_state_that_a_script_sets_or_compares_is_one(name):
 
 
 def test_the_states_of_the_scripts_are_found():
-    assert set(_STATES.findall(LUA["claim"])) == {"CANCELLED", "REJECTED", "RUNNING"}
+    assert set(_STATES.findall(LUA["claim"])) == {"CANCELLED", "REJECTED", "RUNNING", "QUEUED"}
     assert set(_STATES.findall(LUA["complete"])) == {"SUCCEEDED"}
     assert {"SCHEDULED", "REJECTED"} <= set(_STATES.findall(LUA["reject"]))
 

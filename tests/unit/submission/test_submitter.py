@@ -51,7 +51,7 @@ def refused(error, key):
     tasks = RefusedTasks()
     ladders = Ladders.of_types(parse_ladder("1m=60"), [])
     submitter = Submitter(tasks, FreeKeys(), SimpleNamespace(publish=publish), {"echo": EchoTask()}, ladders)
-    echo = SimpleNamespace(name="echo")
+    echo = SimpleNamespace(name="echo", deadline=None)
     with pytest.raises(error):
         submitter.submit(Submission("ada", echo, {}, "print", key, "rq-1", f"00-{'a' * 32}-{'b' * 16}-01"))
     return tasks.refused
@@ -79,15 +79,16 @@ class Sent:
         return True
 
 
-def submitted(wakes_at):
+def submitted(wakes_at, *, own=None, **more):
     sent = Sent()
     publishers = [
         SimpleNamespace(publish=lambda *copy, to=to: to.append(copy) or 0.001) for to in (sent.now, sent.later)
     ]
     ladders = Ladders.of_types(parse_ladder("1m=60"), [])
     submitter = Submitter(sent, FreeKeys(), publishers[0], {"echo": EchoTask()}, ladders, later=publishers[1])
-    echo = SimpleNamespace(name="echo")
-    given = Submission("ada", echo, {}, "", None, "rq-1", f"00-{'a' * 32}-{'b' * 16}-01", wakes_at=wakes_at)
+    echo = SimpleNamespace(name="echo", deadline=own)
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    given = Submission("ada", echo, {}, "", None, "rq-1", trace, wakes_at=wakes_at, **more)
     return sent, submitter.submit(given).record
 
 
@@ -115,3 +116,26 @@ def test_a_task_whose_time_has_come_goes_to_the_work_queue(wakes_at):
     assert sent.later == []
     assert sent.marked == [("robot.task.q", State.QUEUED, False)]
     assert record.state is State.QUEUED
+
+
+@each(("given", "own", "seconds"), [(60, None, 60), (0, 90, 90), (60, 90, 60)])
+def test_a_deadline_is_the_submissions_or_that_of_its_type(given, own, seconds):
+    sent, record = submitted(0, own=own, deadline=given)
+    headers = sent.message.headers
+
+    assert headers["x-deadline"] == seconds * 1_000
+    assert headers["x-deadline-at"] == headers["x-accepted-at"] + seconds * 1_000 == record.deadline_at
+
+
+def test_the_deadline_of_a_task_for_later_counts_from_its_time():
+    wakes_at = int((time.time() + 100) * 1_000)
+    sent, record = submitted(wakes_at, deadline=60)
+
+    assert sent.message.headers["x-deadline-at"] == wakes_at + 60_000 == record.deadline_at
+
+
+def test_a_task_without_a_deadline_has_no_header_of_one():
+    sent, record = submitted(0)
+
+    assert not any("deadline" in header for header in sent.message.headers)
+    assert record.deadline_at is None

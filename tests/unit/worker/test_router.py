@@ -169,6 +169,16 @@ def test_the_deadline_of_a_delayed_task_begins_when_it_wakes(world):
     assert isinstance(decided.decision, Park)
 
 
+@each(("seconds", "dies"), [(299, True), (360, False)])
+def test_an_attempt_that_would_begin_after_the_tasks_own_deadline_is_not_waited_for(seconds, dies):
+    world = World()
+    handover = world.decide(**{"x-deadline-at": int((time.time() + seconds) * 1_000)})
+    handover()
+
+    assert (handover.decision == Dead(Reason.DEADLINE_EXCEEDED)) is dies
+    assert [exchange for _, _, exchange in world.published] == ["robot.task.dlx" if dies else "robot.retry"]
+
+
 @each("error", [None, StoreUnavailable()])
 def test_a_released_lease_is_renewed_no_longer_whatever_redis_answers(error):
     world = World()

@@ -1,5 +1,6 @@
--- May this copy run? The questions are asked in this order; every answer but RUN and LOST leaves the record as it is.
-local cycle, seq, attempt, owner, fence, lease_ms, lost_runs, worker, hop, published_hop, seed = unpack(ARGV)
+-- May this copy run? The questions are asked in this order; every answer but RUN, LOST and OVERDUE leaves the record as it is.
+local cycle, seq, attempt, owner, fence, lease_ms, lost_runs, worker, hop, published_hop, deadline, seed =
+  unpack(ARGV)
 cycle, seq = tonumber(cycle), tonumber(seq)
 if not present(seed) then return 'MISSING' end
 local state, record_cycle = get('state'), number('cycle')
@@ -15,6 +16,14 @@ end
 if holder and holder ~= owner then return {'BUSY'} end
 if record_cycle < cycle and not with_message(seed) then return 'MISSING' end
 note_published(published_hop)
+-- By this clock: that of a worker, which may be ahead, must not end tasks in time.
+if deadline ~= '' and NOW > tonumber(deadline) then
+  set('state', 'QUEUED', 'cycle', cycle, 'seq', seq, 'published', 1, 'owner', owner, 'fence', fence, 'worker', worker)
+  unset('decision', 'decidedSeq', 'before', 'nextAttemptAt', 'rung', 'finishedAt', 'deadReason', 'discarded')
+  redis.call('SET', KEYS[2], owner, 'PX', lease_ms)
+  commit(0)
+  return {'OVERDUE'}
+end
 -- The same seq, a run that began and a lease that is gone: that run was lost with its worker.
 -- The same owner asks again only when its claim's answer was lost, so nothing has run.
 if record_cycle == cycle and number('seq') == seq and get('fence') and not holder and get('owner') ~= owner then

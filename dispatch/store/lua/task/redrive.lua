@@ -1,5 +1,6 @@
 -- A dead letter starts its next cycle; recorded before the copy is published.
-local cycle, seq, decision, hop = unpack(ARGV)
+-- deadline: of that cycle; '' without one.
+local cycle, seq, decision, hop, deadline = unpack(ARGV)
 cycle, seq = tonumber(cycle), tonumber(seq)
 if not exists() then return {'MISSING'} end
 -- A redrive that was cut off between record and publish: go on with the copy that was decided.
@@ -8,6 +9,7 @@ local state = get('state')
 if not DEAD[state] or get('discarded') then return {'REFUSED', state} end
 if number('cycle') ~= cycle or number('seq') ~= seq then return {'REFUSED', state} end
 set('before', state, 'state', 'SCHEDULED', 'cycle', cycle + 1, 'decision', decision, 'decidedSeq', seq, 'attempt', 0, 'lostRuns', 0)
+if deadline ~= '' then set('deadlineAt', deadline) end
 unset('finishedAt', 'startedAt', 'progress', 'cancelRequested', 'letters')
 add_hop(hop)
 commit(0)

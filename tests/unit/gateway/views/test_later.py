@@ -104,6 +104,9 @@ def test_without_levels_every_delay_is_refused(given):
         ({"runAt": "0001-01-01T00:00:00+14:00"}, "/options/runAt", "not_in_the_future"),
         ({"runAt": "2099-01-01T00:00:00Z"}, "/options/runAt", "too_late"),
         ({"later": 5}, "/options/later", "extra_forbidden"),
+        ({"deadlineSeconds": 0}, "/options/deadlineSeconds", "greater_than_equal"),
+        ({"deadlineSeconds": 4_194_304}, "/options/deadlineSeconds", "less_than_equal"),
+        ({"deadlineSeconds": 1.5}, "/options/deadlineSeconds", "int_type"),
     ],
 )
 def test_what_is_no_time_in_the_future_is_refused(client, world, given, pointer, code):
@@ -117,6 +120,12 @@ def test_what_is_no_time_in_the_future_is_refused(client, world, given, pointer,
 def test_no_options_and_no_delay_are_the_same(client, world, given):
     assert client.post("/v1/tasks", json=body(**given)).status_code == 202
     assert world.submitter.submitted[-1].wakes_at == 0
+
+
+@each(("given", "deadline"), [({}, 0), ({"deadlineSeconds": None}, 0), ({"deadlineSeconds": 30}, 30)])
+def test_a_deadline_is_handed_on(client, world, given, deadline):
+    assert client.post("/v1/tasks", json=body(**given)).status_code == 202
+    assert world.submitter.submitted[-1].deadline == deadline
 
 
 @each("zone", ["Z", "z", "+00:00", "-07:30"])
