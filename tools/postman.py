@@ -158,6 +158,11 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
             query={"type": "echo", "limit": "200"},
         ),
         PostmanStep(
+            "Group dead letters", "listDeadLetterGroups", 200,
+            (_equal("body.items[0].filter.errorType", '"echo-refused"'), _equal("body.items[0].exampleTaskId", _OF_ID)),
+            query={"type": "echo"},
+        ),
+        PostmanStep(
             "Get the dead letter", "getDeadLetter", 200,
             (_equal("body.deadReason", '"permanent"'), _equal("body.payload.permanent", "true")), path=_TASK_PATH,
         ),

@@ -1,4 +1,4 @@
-"""``celery -A celery_app dlq list | show | redrive | discard | jobs | stop``: the operator's verbs on dead letters.
+"""``celery -A celery_app dlq list | groups | show | redrive | discard | jobs | stop``: the operator's verbs on dead letters.
 
 A redrive and a discard have their entries in the audit log: of a dead letter that is named when it is over, of what a filter
 matches at begin and end.
@@ -34,13 +34,14 @@ from dispatch.cli.output import (
 from dispatch.cli.tables import plain, table, terminal_width
 from dispatch.config.settings import Settings
 from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives, discard_matching, find_unauthentic, redrive_matching
+from dispatch.deadletters.groups import survey_groups
 from dispatch.deadletters.service import DeadLetterService, NoSuchDeadLetter, RedriveOutcome
 from dispatch.deadletters.survey import counts_by_reason, find_letter
 from dispatch.deadletters.walk_lock import WalkLock
 from dispatch.errors import DispatchError
 from dispatch.protocol import audit
 from dispatch.protocol.audit import AuditEntry
-from dispatch.protocol.dead_letters import DeadLetterFilter, NamedDeadLetters
+from dispatch.protocol.dead_letters import EVERY_DEAD_LETTER, DeadLetterFilter, NamedDeadLetters
 from dispatch.protocol.message import LAST_ERROR_TYPE, Message
 from dispatch.protocol.record import Record
 from dispatch.store.audit import AuditLog
@@ -69,6 +70,9 @@ _NAME = re.compile(r"[A-Za-z0-9@._-]{1,64}")
 _ids = click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
 _type = click.option("--type", "type_", metavar="NAME", help="Only dead letters of this task type.")
 _error_type = click.option("--error-type", metavar="TYPE", help="Only dead letters that died of this error.")
+_fingerprint = click.option(
+    "--fingerprint", metavar="HEX", help="Only those whose error has this fingerprint: a group's."
+)
 _all = click.option("--all", "everything", is_flag=True, help="Every dead letter in the DLQ.")
 _yes = click.option("--yes", is_flag=True, help="Don't ask before acting on what a filter matches.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only count them, by reason.")
@@ -116,16 +120,37 @@ def dlq(context: click.Context, name: str | None, audit_line: bool) -> None:
     context.meta[_LINES] = audit_line
 
 
+@dlq.command("groups")
+@_type
+@_error_type
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Groups at most.")
+@as_json_option
+@_reported
+def list_groups(type_: str | None, error_type: str | None, limit: int, as_json: bool) -> None:
+    """What the dead letters died of, the largest group first; with --json one object a line."""
+    with _connected() as dlq:
+        found = survey_groups(dlq.service, DeadLetterFilter(type_, error_type), shown=limit)
+    for group in found.groups if as_json else []:
+        echo_line(group.to_json())
+    if not as_json:
+        click.echo(letters.grouped(found.groups) if found.groups else "no dead letters")
+    if found.not_shown:
+        click.echo(f"{counted(found.not_shown, 'dead letter')} in smaller groups: --limit shows more", err=True)
+
+
 @dlq.command("list")
 @_type
 @_error_type
+@_fingerprint
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Dead letters at most.")
 @click.option("--unauthentic", is_flag=True, help="What no gateway or worker of ours wrote: it has no record.")
 @as_json_option
 @_reported
-def list_dead_letters(type_: str | None, error_type: str | None, limit: int, unauthentic: bool, as_json: bool) -> None:
+def list_dead_letters(
+    type_: str | None, error_type: str | None, fingerprint: str | None, limit: int, unauthentic: bool, as_json: bool
+) -> None:
     """Dead letters, newest first; with --json one object a line."""
-    wanted = DeadLetterFilter(type_, error_type)
+    wanted = DeadLetterFilter(type_, error_type, fingerprint=fingerprint)
     with _connected() as dlq:
         if unauthentic:
             _list_unauthentic(dlq, wanted, limit, as_json)
@@ -138,7 +163,7 @@ def list_dead_letters(type_: str | None, error_type: str | None, limit: int, una
             return
         records = list(found)
         more = next(matching, None) is not None
-        filtered = " that match" if type_ or error_type else ""
+        filtered = "" if wanted == EVERY_DEAD_LETTER else " that match"
         if not records:
             click.echo(f"no dead letters{filtered}")
             return
@@ -202,6 +227,7 @@ def show(task_id: str, as_json: bool) -> None:
 @_ids
 @_type
 @_error_type
+@_fingerprint
 @_all
 @click.option("--limit", type=click.IntRange(1), default=_MOST, help="Dead letters at most.")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Dead letters a second; 0 is no limit.")
@@ -213,6 +239,7 @@ def redrive(
     task_ids: tuple[str, ...],
     type_: str | None,
     error_type: str | None,
+    fingerprint: str | None,
     everything: bool,
     limit: int,
     rate: float,
@@ -221,7 +248,7 @@ def redrive(
     as_json: bool,
 ) -> None:
     """Redrive those that are named, or all that match. Same task id, next cycle; works also with Redis wiped."""
-    wanted = _wanted(task_ids, type_, error_type, everything)
+    wanted = _wanted(task_ids, type_, error_type, fingerprint, everything)
     with _connected() as dlq:
         if not _agreed(dlq, "redrive", wanted, limit, dry_run=dry_run, yes=yes, as_json=as_json):
             return
@@ -241,6 +268,7 @@ def redrive(
 @_ids
 @_type
 @_error_type
+@_fingerprint
 @_all
 @_dry_run
 @_yes
@@ -250,13 +278,14 @@ def discard(
     task_ids: tuple[str, ...],
     type_: str | None,
     error_type: str | None,
+    fingerprint: str | None,
     everything: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Discard dead letters for good, those that are named or all that match: their tasks stay FAIL."""
-    wanted = _wanted(task_ids, type_, error_type, everything)
+    wanted = _wanted(task_ids, type_, error_type, fingerprint, everything)
 
     def on_discard(dead_letter: Message) -> None:
         outcomes.add(dead_letter.dead_letter_id, acts.DISCARDED)
@@ -286,13 +315,14 @@ def jobs(as_json: bool) -> None:
                 each.id,
                 each.filter.type or "-",
                 each.filter.error_type or "-",
+                each.filter.fingerprint or "-",
                 str(each.limit),
                 f"{each.rate:g}",
                 each.by,
             )
             for each in found
         ]
-        heads = ("JOB", "TYPE", "ERROR", "LIMIT", "RATE", "BY")
+        heads = ("JOB", "TYPE", "ERROR", "FINGERPRINT", "LIMIT", "RATE", "BY")
         click.echo(table(heads, rows, right={"LIMIT", "RATE"}) if rows else "no jobs")
 
 
@@ -322,15 +352,18 @@ def stop(job_ids: tuple[str, ...], everything: bool, as_json: bool) -> None:
         raise SystemExit(NOT_DONE)
 
 
-def _wanted(task_ids: tuple[str, ...], type_: str | None, error_type: str | None, everything: bool) -> DeadLetterFilter:
-    given = [name for name, value in (("TASK_ID", task_ids), ("--type/--error-type", type_ or error_type)) if value]
+def _wanted(
+    task_ids: tuple[str, ...], type_: str | None, error_type: str | None, fingerprint: str | None, everything: bool
+) -> DeadLetterFilter:
+    wanted = DeadLetterFilter(type_, error_type, fingerprint=fingerprint)
+    given = [name for name, is_given in (("TASK_ID", task_ids), ("FILTER", wanted != EVERY_DEAD_LETTER)) if is_given]
     if everything:
         given.append("--all")
     if len(given) != 1:
-        raise click.UsageError("name the dead letters: one of TASK_ID, --type/--error-type, --all")
+        raise click.UsageError("name the dead letters: one of TASK_ID, --type/--error-type/--fingerprint, --all")
     if task_ids:
         return NamedDeadLetters(task_ids=tuple(dict.fromkeys(task_ids)))
-    return DeadLetterFilter(type_, error_type)
+    return wanted
 
 
 def _agreed(

@@ -10,6 +10,7 @@ from typing import Any
 
 from dispatch.cli.output import counted
 from dispatch.cli.tables import age, plain, table, terminal_width, visible
+from dispatch.deadletters.groups import DeadLetterGroup
 from dispatch.deadletters.service import without_secrets
 from dispatch.protocol.ids import timestamp
 from dispatch.protocol.message import LAST_ERROR, Message
@@ -36,6 +37,26 @@ def listed(records: Iterable[Record], types: Types, sealing: Sealing) -> str:
     now = time.time()
     rows = [_row(record, robot_of(record.message, types, sealing), now) for record in records]
     return table(_HEADS, rows, right={"CYCLE", "AGE"}, cut="ERROR", width=terminal_width())
+
+
+def grouped(groups: Iterable[DeadLetterGroup]) -> str:
+    """A table, a line for each group: how many, of what, since when, with an example."""
+    now = time.time()
+    rows = [
+        (
+            f"{group.count:,}",
+            group.key.type or "-",
+            group.key.error_type or "-",
+            group.key.fingerprint or "-",
+            age(now - group.first_at / 1_000),
+            age(now - group.last_at / 1_000),
+            group.example,
+            group.error or "-",
+        )
+        for group in groups
+    ]
+    heads = ("COUNT", "TYPE", "ERROR TYPE", "FINGERPRINT", "FIRST", "LAST", "EXAMPLE", "ERROR")
+    return table(heads, rows, right={"COUNT", "FIRST", "LAST"}, cut="ERROR", width=terminal_width())
 
 
 def _row(record: Record, robot: str | None, now: float) -> tuple[str, ...]:
@@ -83,7 +104,12 @@ def shown_body(message: Message, types: Types, sealing: Sealing) -> str:
 
 def summary(record: Record, types: Types, sealing: Sealing) -> dict[str, Any]:
     """A dead letter in a list for programs: its task as ``GET /v1/tasks/{taskId}`` has it, and why it is dead."""
-    return {**record.to_json(), "deadReason": record.dead_reason, "robot": robot_of(record.message, types, sealing)}
+    return {
+        **record.to_json(),
+        "deadReason": record.dead_reason,
+        "fingerprint": record.error_fingerprint,
+        "robot": robot_of(record.message, types, sealing),
+    }
 
 
 def headers_of(message: Message, sealing: Sealing) -> dict[str, Any]:

@@ -38,8 +38,11 @@ class BulkRedrive:
     id: str = dataclasses.field(default_factory=new_task_id, compare=False)  #: a UUIDv7, by which it is stopped
 
     def to_json(self) -> str:
-        """For Redis."""
-        return json.dumps(dataclasses.asdict(self))
+        """For Redis, where it is found again by this text: a field of a later release is left out where it has no value."""
+        data = dataclasses.asdict(self)
+        if self.filter.fingerprint is None:
+            del data["filter"]["fingerprint"]
+        return json.dumps(data)
 
     @classmethod
     def from_json(cls, text: str) -> BulkRedrive:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dispatch.broker.publisher import Publisher
@@ -28,7 +28,7 @@ from dispatch.protocol.message import CYCLE, LAST_SPAN, SEQ, TOO_LARGE, TRACEPAR
 from dispatch.protocol.record import Record
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import DecisionAnswer
-from dispatch.store.index import Page
+from dispatch.store.index import Page, ScannedBatch
 from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.masking import masked
@@ -105,7 +105,7 @@ class DeadLetterService:
 
     def page(self, wanted: DeadLetterFilter, *, limit: int, cursor: str | None) -> Page:
         """A page of dead letters, newest first; see `DeadLetterRecords.list`."""
-        return self._records.list(type=wanted.type, error_type=wanted.error_type, limit=limit, cursor=cursor)
+        return self._records.list(wanted, limit=limit, cursor=cursor)
 
     def matching(self, wanted: DeadLetterFilter) -> Iterator[Record]:
         """The dead letters that a filter matches, read page by page.
@@ -124,6 +124,18 @@ class DeadLetterService:
             cursor = page.next
             if cursor is None:
                 return
+
+    def scan(self, wanted: DeadLetterFilter, *, cursor: str | None = None) -> Iterator[ScannedBatch]:
+        """Briefs of the dead letters that a filter matches; see `DeadLetterRecords.scan`."""
+        return self._records.scan(wanted, cursor=cursor)
+
+    def errors_of(self, task_ids: Sequence[str]) -> list[str]:
+        """The error's message of each task's last attempt; empty for one that has none any more.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        return [record.error.message if record and record.error else "" for record in self._tasks.get_many(task_ids)]
 
     def count(self, wanted: DeadLetterFilter, *, most: int) -> int:
         """How many dead letters a filter matches now; ``most`` ends the count.

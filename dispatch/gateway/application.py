@@ -31,6 +31,7 @@ from dispatch.gateway.http.reply import Reply
 from dispatch.gateway.server import unread_body
 from dispatch.gateway.views import pages
 from dispatch.gateway.views.audit import AuditViews
+from dispatch.gateway.views.dead_letter_groups import DeadLetterGroupViews
 from dispatch.gateway.views.dead_letters import DeadLetterViews
 from dispatch.gateway.views.docs import DocsViews, serve_static
 from dispatch.gateway.views.health import HealthViews
@@ -79,7 +80,7 @@ class Parts:
 
 def operations() -> list[Operation]:
     """Every operation's contract."""
-    operators = (DeadLetterViews, JobViews, QueueViews, WorkerViews, AuditViews)
+    operators = (DeadLetterViews, DeadLetterGroupViews, JobViews, QueueViews, WorkerViews, AuditViews)
     groups = (TaskViews, TaskSearchViews, TaskTypeViews, *operators, HealthViews, MetricViews, PageViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
 
@@ -173,6 +174,7 @@ def _views(parts: Parts) -> list[object]:
         ),
         TaskTypeViews(parts.types, parts.ladders),
         DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),
+        DeadLetterGroupViews(parts.dead_letters),
         JobViews(parts.bulk),
         QueueViews(parts.queues, parts.guard),
         WorkerViews(parts.workers),

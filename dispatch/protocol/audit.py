@@ -92,5 +92,4 @@ def target_of(wanted: DeadLetterFilter) -> str:
     """What a filter matches, in words."""
     if wanted.task_id is not None:
         return wanted.task_id
-    given = {"type": wanted.type, "errorType": wanted.error_type}
-    return " ".join(f"{name}={value}" for name, value in given.items() if value is not None) or "all"
+    return " ".join(f"{name}={value}" for name, value in wanted.to_json().items() if value is not None) or "all"

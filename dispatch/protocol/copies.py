@@ -7,6 +7,7 @@ from typing import Any
 
 from dispatch.protocol import delays, names
 from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.message import (
     ATTEMPT,
     CYCLE,
@@ -14,6 +15,7 @@ from dispatch.protocol.message import (
     DEAD_REASON,
     DEADLINE,
     DEADLINE_AT,
+    ERROR_FINGERPRINT,
     FAILED_AT,
     LAST_ERROR,
     LAST_ERROR_TYPE,
@@ -28,7 +30,9 @@ from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import LEASE_RUNG, Dead, Decision, Failure, FailureKind, Retry
 
 
-def next_copy(message: Message, failure: Failure, decision: Decision, failed_at: int) -> Copy:
+def next_copy(
+    message: Message, failure: Failure, decision: Decision, failed_at: int, *, error_fingerprint: str | None = None
+) -> Copy:
     """The copy that a decision asks for.
 
     Args:
@@ -36,6 +40,7 @@ def next_copy(message: Message, failure: Failure, decision: Decision, failed_at:
         failure: how.
         decision: what happens next.
         failed_at: epoch milliseconds.
+        error_fingerprint: of the error, where its message is sealed; by default it is made from the message.
 
     Returns:
         The copy: body untouched, next seq, for `Retry` also the next attempt.
@@ -44,6 +49,7 @@ def next_copy(message: Message, failure: Failure, decision: Decision, failed_at:
         SEQ: message.seq + 1,
         LAST_ERROR_TYPE: failure.type,
         LAST_ERROR: failure.message[:MAX_ERROR],
+        ERROR_FINGERPRINT: error_fingerprint or fingerprint(failure.message),
         FAILED_AT: failed_at,
         "retries": message.attempt - (failure.kind is FailureKind.OVERDUE),
     }
@@ -94,6 +100,7 @@ def dead_copy(
         DEAD_REASON: reason.value,
         LAST_ERROR_TYPE: error_type or reason.value,
         LAST_ERROR: error[:MAX_ERROR],
+        ERROR_FINGERPRINT: fingerprint(error),
         FAILED_AT: _now(),
         **({DEAD_ID: dead_id} if dead_id else {}),
     }
@@ -110,6 +117,7 @@ def redriven_copy(dead_letter: Message) -> Copy:
         DEAD_REASON,
         LAST_ERROR,
         LAST_ERROR_TYPE,
+        ERROR_FINGERPRINT,
         FAILED_AT,
         **{CYCLE: dead_letter.cycle + 1, SEQ: dead_letter.seq + 1, ATTEMPT: 1, "retries": 0, QUEUED_AT: now, **until},
     )

@@ -6,9 +6,20 @@ import dataclasses
 import enum
 from typing import Any
 
+from dispatch.protocol.fingerprints import fingerprint_stored, is_fingerprint
 from dispatch.protocol.ids import is_task_id
-from dispatch.protocol.message import CYCLE, DEAD_ID, DEAD_REASON, LAST_ERROR, LAST_ERROR_TYPE, SEQ, TOO_LARGE, Message
-from dispatch.protocol.record import Record, State
+from dispatch.protocol.message import (
+    CYCLE,
+    DEAD_ID,
+    DEAD_REASON,
+    ERROR_FINGERPRINT,
+    LAST_ERROR,
+    LAST_ERROR_TYPE,
+    SEQ,
+    TOO_LARGE,
+    Message,
+)
+from dispatch.protocol.record import Brief, Record, State
 
 
 class Reason(enum.StrEnum):
@@ -74,6 +85,24 @@ def normalized(dead_letter: Message) -> Message:
     return dataclasses.replace(dead_letter, headers={**dead_letter.headers, **changes})
 
 
+def error_text(dead_letter: Message, reason: str) -> str:
+    """The error's message: the router's header, perhaps sealed, otherwise one about the broker.
+
+    Args:
+        dead_letter: from the DLQ.
+        reason: why it is dead.
+    """
+    return dead_letter.text(LAST_ERROR) or f"dead-lettered by the broker: {reason}"
+
+
+def fingerprint_of(dead_letter: Message) -> str:
+    """The fingerprint of its error: its header's, which was made before the error was sealed; or its text's."""
+    given = dead_letter.text(ERROR_FINGERPRINT)
+    if given is not None and is_fingerprint(given) and TOO_LARGE not in dead_letter.headers:
+        return given
+    return fingerprint_stored(error_text(normalized(dead_letter), reason_of(dead_letter)))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
     """Which dead letters are meant; None matches any."""
@@ -81,6 +110,11 @@ class DeadLetterFilter:
     type: str | None = None
     error_type: str | None = None
     task_id: str | None = None
+    fingerprint: str | None = None  #: of the error, see `dispatch.protocol.fingerprints`
+
+    def to_json(self) -> dict[str, str | None]:
+        """As the API and commands show it."""
+        return {"type": self.type, "errorType": self.error_type, "fingerprint": self.fingerprint}
 
     @property
     def ids(self) -> tuple[str, ...] | None:
@@ -93,7 +127,21 @@ class DeadLetterFilter:
             (self.type is None or dead_letter.type == self.type)
             and (self.error_type is None or _error_type(dead_letter) == self.error_type)
             and (self.ids is None or dead_letter.dead_letter_id in self.ids)
+            and (self.fingerprint is None or fingerprint_of(dead_letter) == self.fingerprint)
         )
+
+    def matches_brief(self, brief: Brief) -> bool:
+        """Whether a record is that of a dead letter that is meant, but for the ids, which its reader knows."""
+        return (
+            brief.is_dead_letter
+            and (self.type is None or brief.type == self.type)
+            and (self.error_type is None or brief.error_type == self.error_type)
+            and (self.fingerprint is None or brief.error_fingerprint == self.fingerprint)
+        )
+
+
+#: Every dead letter.
+EVERY_DEAD_LETTER = DeadLetterFilter()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

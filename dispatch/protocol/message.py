@@ -62,6 +62,9 @@ LAST_ERROR_TYPE = "x-last-error-type"
 LAST_ERROR = "x-last-error"
 
 
+ERROR_FINGERPRINT = "x-error-fingerprint"  #: of the last error, see `dispatch.protocol.fingerprints`
+
+
 FAILED_AT = "x-failed-at"  #: epoch milliseconds
 
 

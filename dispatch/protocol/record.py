@@ -98,6 +98,7 @@ class Brief:
     type: str
     state: State
     error_type: str | None = None
+    error_fingerprint: str | None = None  #: of the last error
     discarded: bool = False
     before_redrive: State | None = None
     created_at: int = 0  #: epoch milliseconds; this and what follows only where it was read, see `record_fields.FOUND`
@@ -152,6 +153,7 @@ class Record:
     progress: Mapping[str, Any] | None = None
     result: Any = None
     error: ErrorInfo | None = None
+    error_fingerprint: str | None = None
     dead_reason: str | None = None
     request_id: str | None = None
     traceparent: str | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatch.protocol import labels
+from dispatch.protocol.fingerprints import fingerprint_stored
 from dispatch.protocol.message import (
     ACCEPTED_AT,
     DEADLINE_AT,
@@ -23,10 +24,13 @@ from dispatch.protocol.record import Brief, ErrorInfo, Record, State
 from dispatch.protocol.sealing import UNSEALED, Sealing
 
 #: What `parse_brief` reads.
-BRIEF = ("type", "state", "errorType", "discarded", "before")
+BRIEF = ("type", "state", "errorType", "errorFingerprint", "discarded", "before")
 
 #: What a search reads besides, where it chooses by it.
 FOUND = (*BRIEF, "createdAt", "wakesAt", "requestId", "labels")
+
+#: The same where errors are compared: a record of a release without fingerprints has the error alone.
+LIKE = (*BRIEF, "error")
 
 #: The fields of a listed record: all that `parse` reads but the messages, its own and the one in ``decision``.
 LISTED = (
@@ -56,6 +60,7 @@ def parse_brief(fields: Mapping[str, str]) -> Brief | None:
         type=fields.get("type", ""),
         state=State(fields["state"]),
         error_type=fields.get("errorType") or None,
+        error_fingerprint=_fingerprint(fields),
         discarded=fields.get("discarded") == "1",
         before_redrive=State(before) if before else None,
         created_at=int(float(created)) if created else 0,
@@ -63,6 +68,12 @@ def parse_brief(fields: Mapping[str, str]) -> Brief | None:
         request_id=fields.get("requestId", ""),
         labels=labels.read(fields.get("labels")),
     )
+
+
+def _fingerprint(fields: Mapping[str, str]) -> str | None:
+    if not fields.get("errorType"):
+        return None  # one of an attempt before the one that succeeded may be left
+    return fields.get("errorFingerprint") or (fingerprint_stored(fields["error"]) if "error" in fields else None)
 
 
 def parse(
@@ -119,6 +130,7 @@ def parse(
         progress=opened_progress(progress, sealing) if progress else None,
         result=sealing.open_json(fields["result"]) if fields.get("result") else None,
         error=error,
+        error_fingerprint=_fingerprint(fields),
         dead_reason=fields.get("deadReason"),
         request_id=fields.get("requestId") or None,
         traceparent=fields.get("traceparent") or None,

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dispatch.errors import DispatchError
+from dispatch.protocol.fingerprints import LENGTH, fingerprint, normalised
 from dispatch.protocol.message import MAX_ERROR, Message
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ _MAX_ERROR = (MAX_ERROR - len(_PREFIX)) * 3 // 4 - 96
 
 #: What the text begins with whose HMAC is a fingerprint: no token of the same key can be taken for it.
 _PURPOSE = b"robot-dispatch fingerprint 1\n"
+
+#: The same for the fingerprint of an error.
+_ERROR_PURPOSE = b"robot-dispatch error fingerprint 1\n"
 
 #: In place of a text, and in place of a result, that can't be opened.
 UNREADABLE = "(encrypted with a key that is not in DISPATCH_ENCRYPTION_KEYS)"
@@ -119,6 +123,16 @@ class Sealing:
         if self._cipher is None or not self.seals:
             return text
         return self.seal_text(text.encode(errors="replace")[:_MAX_ERROR].decode(errors="ignore"))
+
+    def error_fingerprint(self, text: str) -> str:
+        """The fingerprint of an error's message, before that is sealed.
+
+        With a key it is an HMAC: a digest would confirm a guess at the message. So it changes with the first key.
+        """
+        if self._cipher is None or not self.seals:
+            return fingerprint(text)
+        normal = normalised(text).encode(errors="replace")
+        return hmac.digest(self.keys[0], _ERROR_PURPOSE + normal, "sha256").hex()[:LENGTH]
 
     def open_text(self, text: str) -> str:
         """A text of a record or a header, opened where it is sealed; `UNREADABLE` in place of one that can't be."""

@@ -17,6 +17,7 @@ class TaskFilter:
     status: Status | str | None = None
     state: State | str | None = None
     error_type: str | None = None  #: of the last attempt that failed
+    error_fingerprint: str | None = None  #: of that attempt's error, see `dispatch.protocol.fingerprints`
     request_id: str | None = None
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     since: int | None = None  #: accepted at this time or later, or submitted for such a time; epoch milliseconds
@@ -34,6 +35,7 @@ class TaskFilter:
             and self.state in (None, brief.state)
             and self.type in (None, brief.type)
             and self.error_type in (None, brief.error_type)
+            and self.error_fingerprint in (None, brief.error_fingerprint)
             and self.request_id in (None, brief.request_id)
             and (self.since is None or self.since <= brief.due_at)
             and (self.until is None or brief.due_at < self.until)

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from dispatch.config.groups import RecordSettings
 from dispatch.protocol import names
-from dispatch.protocol.dead_letters import Reason, is_hopeless, reason_of
-from dispatch.protocol.message import LAST_ERROR, LAST_ERROR_TYPE, PRINCIPAL, Copy, Message
-from dispatch.protocol.record import Brief, State
+from dispatch.protocol.dead_letters import (
+    EVERY_DEAD_LETTER,
+    DeadLetterFilter,
+    Reason,
+    error_text,
+    fingerprint_of,
+    is_hopeless,
+    reason_of,
+)
+from dispatch.protocol.message import LAST_ERROR_TYPE, PRINCIPAL, Copy, Message
+from dispatch.protocol.record import State
+from dispatch.protocol.record_fields import BRIEF, LIKE
 from dispatch.store import index
 from dispatch.store.client import RedisCommand
 from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, decided
-from dispatch.store.index import Page
+from dispatch.store.index import Page, ScannedBatch
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.transitions import MISSING, Transitions, hop, published_hop
 from dispatch.store.usage import Holding, Usage
@@ -72,12 +81,12 @@ class DeadLetterRecords:
         keys, task_id = self._redis.keys, dead_letter.task_id
         state = State.EXPIRED if reason == Reason.EXPIRED else State.DEAD_LETTERED
         error = dead_letter.text(LAST_ERROR_TYPE) or reason
-        text = dead_letter.text(LAST_ERROR) or f"dead-lettered by the broker: {reason}"
+        text = error_text(dead_letter, reason)
         answer = DeadLetterAnswer(
             self._transitions.run(
                 "record_dead", dead_letter,
                 dead_letter.cycle, dead_letter.seq, state.value, reason, error, text,
-                int(not is_hopeless(reason)), names.DEAD_QUEUE, hop("dead-lettered", dead_letter, reason=reason),
+                int(not is_hopeless(reason)), fingerprint_of(dead_letter), names.DEAD_QUEUE, hop("dead-lettered", dead_letter, reason=reason),
                 published_hop(dead_letter),
                 max_attempts=max_attempts,
                 arrived=True,
@@ -177,29 +186,36 @@ class DeadLetterRecords:
         return True
 
     # --- reading ---------------------------------------------------------------------------------
-    def list(
-        self, *, type: str | None = None, error_type: str | None = None, limit: int = 50, cursor: str | None = None
-    ) -> Page:
+    def list(self, wanted: DeadLetterFilter = EVERY_DEAD_LETTER, *, limit: int = 50, cursor: str | None = None) -> Page:
         """Tasks whose dead letters lie in the DLQ, newest first.
 
         Args:
-            type: only of this type.
-            error_type: only those that died of this error.
+            wanted: which ones.
             limit: dead letters on a page.
             cursor: of the page before.
 
         Returns:
             A page; returned and raised as by `dispatch.store.index.read_page`.
         """
+        names = LIKE if wanted.fingerprint else BRIEF
+        dead = self._redis.keys.dead
+        return index.read_page(self._redis, dead, wanted.matches_brief, limit=limit, cursor=cursor, names=names)
 
-        def wanted(brief: Brief) -> bool:
-            return (
-                brief.is_dead_letter
-                and (type is None or brief.type == type)
-                and (error_type is None or brief.error_type == error_type)
-            )
+    def scan(self, wanted: DeadLetterFilter, *, cursor: str | None = None) -> Iterator[ScannedBatch]:
+        """The briefs of dead letters that a filter matches, newest first, two round trips for each batch.
 
-        return index.read_page(self._redis, self._redis.keys.dead, wanted, limit=limit, cursor=cursor)
+        Args:
+            wanted: which ones.
+            cursor: where another scan ended.
+
+        Returns:
+            The batches.
+
+        Raises:
+            ValueError: the cursor is not one of ours.
+            StoreUnavailable: Redis did not answer.
+        """
+        return index.scan(self._redis, self._redis.keys.dead, wanted.matches_brief, cursor=cursor, names=LIKE)
 
     def has(self, number: int) -> bool:
         """Whether at least as many dead letters have a record; a crash may leave a few entries that have none any more.

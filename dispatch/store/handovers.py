@@ -17,7 +17,7 @@ import enum
 import time
 
 from dispatch.protocol import names
-from dispatch.protocol.message import DEAD_REASON, MAX_ERROR, PRINCIPAL, Copy, Message
+from dispatch.protocol.message import DEAD_REASON, ERROR_FINGERPRINT, MAX_ERROR, PRINCIPAL, Copy, Message
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Dead, Decision, Failure, Retry
 from dispatch.store.claims import Ticket
@@ -94,7 +94,7 @@ class Handovers:
         answer = self._transitions.run(
             "decide", message,
             ticket.fence, message.seq, copy.to_json(), state, rung, wait, copy.queue,
-            failure.type, text, int(failure.retryable), reason, failed, then,
+            failure.type, text, int(failure.retryable), reason, failed, then, copy.message.text(ERROR_FINGERPRINT) or "",
             max_attempts=max_attempts,
         )  # fmt: skip
         return decided(answer)

@@ -11,8 +11,8 @@ import dataclasses
 import json
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from dispatch.protocol.record import Brief, Record
 from dispatch.protocol.record_fields import BRIEF, LARGE, LISTED, parse, parse_brief
@@ -124,6 +124,58 @@ def read_page(
         if end and passed == len(entries):
             return Page(items, None)
     return Page(items, _write_cursor(place.top, place.last))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BriefEntry:
+    """An entry of an index whose record is there."""
+
+    task_id: str
+    score: float
+    brief: Brief
+
+
+class ScannedBatch(NamedTuple):
+    """Part of an index that is read as a whole."""
+
+    entries: list[BriefEntry]  #: those that are wanted
+    looked_at: int  #: entries that were looked at for them
+    next: str | None  #: cursor of what comes after it; None at the end
+
+
+def scan(
+    redis: RedisHandle,
+    index: str,
+    wanted: Callable[[Brief], bool],
+    *,
+    cursor: str | None = None,
+    names: Sequence[str] = BRIEF,
+) -> Iterator[ScannedBatch]:
+    """Read an index from new to old in batches; entries whose record is gone are dropped on the way.
+
+    Args:
+        redis: the handle.
+        index: a sorted set's key.
+        wanted: whether a record belongs to it.
+        cursor: of a batch of another scan.
+        names: the fields to read of each record.
+
+    Yields:
+        A batch.
+
+    Raises:
+        ValueError: the cursor is not one of ours.
+        StoreUnavailable: Redis did not answer.
+    """
+    place, end = IndexPlace("-inf", *_read_cursor(cursor, None)), False
+    while not end:
+        entries, end = place.next(redis, index)
+        found = briefs(redis, [task_id for task_id, _ in entries], names)
+        unlist(redis, index, [entry for entry, brief in zip(entries, found, strict=True) if brief is None])
+        place.pass_over(entries)
+        both = zip(entries, found, strict=True)
+        chosen = [BriefEntry(*entry, brief) for entry, brief in both if brief is not None and wanted(brief)]
+        yield ScannedBatch(chosen, len(entries), None if end else _write_cursor(place.top, place.last))
 
 
 @dataclasses.dataclass(slots=True)

@@ -143,8 +143,9 @@ class Router:
         """
         message, ticket = handover.message, handover.ticket
         failure = handover.failure
+        like = self.sealing.error_fingerprint(failure.message)
         failure = dataclasses.replace(failure, message=self.sealing.seal_error(failure.message))
-        copy = next_copy(message, failure, handover.decision, int(time.time() * 1_000))
+        copy = next_copy(message, failure, handover.decision, int(time.time() * 1_000), error_fingerprint=like)
         copy = dataclasses.replace(copy, message=tracing.stamped(copy.message, ticket.fence))
         decided = self._handovers.decide(
             message,

@@ -97,6 +97,7 @@ def _events(connection, queue):
 def test_nothing_is_in_clear_at_rest_and_everything_is_for_those_who_may_read_it(system):
     bench, client = system
     done, climbing, dead = _post(client, sleepSeconds=1), _post(client, failTimes=2), _post(client, permanent=True)
+    twin = _post(client, permanent=True)
     with open_bench(_keyed(bench.settings, OLD)) as before, open_bench(_keyed(bench.settings)) as unkeyed:
         old = before.submit("echo", {"message": SECRET}, key="k")
         again = bench.submit("echo", {"message": SECRET}, key="k")
@@ -116,16 +117,19 @@ def test_nothing_is_in_clear_at_rest_and_everything_is_for_those_who_may_read_it
         chain(*links, app=bench.celery).apply_async(task_id=new_task_id())
         waited = bench.wait_for(climbing, State.RETRY_WAIT)
         waiting = _clear(_queued(bench, "robot.retry.q.1m")) if bench.state(climbing) is State.RETRY_WAIT else []
-        ended = {each: bench.finished(each, 30) for each in (done, climbing, old, plain, dead, links[1].id)}
+        ended = {each: bench.finished(each, 30) for each in (done, climbing, old, plain, dead, twin, links[1].id)}
         bench.drained(names.RECORDER_QUEUE)
         stored, letters = _clear(_stored(bench.settings)), _clear(_queued(bench, names.DEAD_QUEUE))
         read = client.get(f"/v1/tasks/{done}").json
         hops = client.get(f"/v1/tasks/{done}/events").json
         letter, shown = client.get(f"/v1/dead-letters/{dead}").json, json.loads(_dlq(bench, "show", dead))
+        grouped = client.get("/v1/dead-letters/groups?type=echo").json
+        alike = client.get(f"/v1/dead-letters?fingerprint={grouped['items'][0]['fingerprint']}").json["items"]
         redriven = client.post(f"/v1/dead-letters/{dead}/redrive").json
         eventually(lambda: (r := bench.store.get(dead)).cycle == 1 and r.state.terminal, 20, "it died again")
         bench.drained(names.RECORDER_QUEUE)
-        sent = _dlq(bench, "redrive", dead)
+        again_alike = client.get("/v1/dead-letters/groups?type=echo").json["items"]
+        sent = _dlq(bench, "redrive", "--type", "echo", "--fingerprint", again_alike[0]["fingerprint"], "--yes")
         eventually(lambda: (r := bench.store.get(dead)).cycle == 2 and r.state.terminal, 20, "and again")
         told = []
         eventually(
@@ -137,7 +141,7 @@ def test_nothing_is_in_clear_at_rest_and_everything_is_for_those_who_may_read_it
     assert waited.error.message.startswith("configured to fail")
     assert {each: record.state for each, record in ended.items()} == {
         **dict.fromkeys(ended, State.SUCCEEDED),
-        dead: State.DEAD_LETTERED,
+        **dict.fromkeys((dead, twin), State.DEAD_LETTERED),
     }
     assert [ended[each].result["message"] for each in (done, climbing, old)] == [SECRET] * 3
     assert (read["result"]["message"], read["progress"]["message"][:6]) == (SECRET, "slept ")
@@ -145,7 +149,11 @@ def test_nothing_is_in_clear_at_rest_and_everything_is_for_those_who_may_read_it
     assert letter["payload"] == {"message": SECRET, "permanent": True}
     assert SECRET in shown["message"]["body"]
     assert shown["message"]["headers"].get("x-last-error", "configured to fail permanently").startswith("configured")
-    assert (redriven["cycle"], f"{dead}  sent, cycle 2" in sent) == (1, True), sent
+    assert [(group["count"], group["exampleError"]) for group in grouped["items"]] == [(2, shown["error"]["detail"])]
+    assert ({one["taskId"] for one in alike}, len(again_alike), again_alike[0]["count"]) == ({dead, twin}, 1, 2)
+    assert (redriven["cycle"], f"{dead}  sent, cycle 2" in sent, f"{twin}  sent, cycle 1" in sent) == (1, True, True), (
+        sent
+    )
     assert "undecryptable" not in log
 
 

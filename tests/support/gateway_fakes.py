@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flask
@@ -25,7 +25,7 @@ from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.record import Record, State
 from dispatch.store.audit import AuditPage
 from dispatch.store.idempotency import Holder
-from dispatch.store.index import Page
+from dispatch.store.index import Page, ScannedBatch
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.workers import WorkerInfo
 from dispatch.submission.submitter import Accepted, Submission
@@ -187,6 +187,7 @@ class FakeDeadLetters:
         self.jobs: list[BulkRedrive] = []
         self.matching = 7
         self.most_jobs = 2
+        self.batches: list[ScannedBatch] = []
 
     def find(self, task_id: str) -> Record:
         if task_id not in self.held:
@@ -198,6 +199,15 @@ class FakeDeadLetters:
         if cursor == "bad":
             raise ValueError(cursor)
         return Page(list(self.held.values()), None)
+
+    def scan(self, wanted: DeadLetterFilter, *, cursor: str | None = None) -> Iterator[ScannedBatch]:
+        self.asked.append((wanted, cursor))
+        if cursor == "bad":
+            raise ValueError(cursor)
+        return iter(self.batches)
+
+    def errors_of(self, task_ids: Sequence[str]) -> list[str]:
+        return [error.message if (error := self.held[each].error) else "" for each in task_ids]
 
     def redrive(self, task_id: str, *, by: str) -> Record:
         self.asked.append((task_id, by))

@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from dispatch.protocol import labels, moments, request_ids
+from dispatch.protocol import fingerprints, labels, moments, request_ids
 from dispatch.protocol.record import State, Status
 from dispatch.tasktypes.registry import MAX_DEADLINE
 
@@ -185,13 +185,30 @@ class StatsQuery(Query):
     principal: Whose = None
 
 
+Fingerprint = Annotated[
+    str,
+    Field(
+        pattern=f"^{fingerprints.PATTERN}$",
+        description="Of the error's message, as `GET /v1/dead-letters/groups` has it.",
+        examples=["9f86d081884c7d65"],
+    ),
+]
+
+
 class DeadLetterQuery(Query):
     """Which dead letters to list."""
 
     type: Name | None = None
     error_type: Name | None = None
+    fingerprint: Fingerprint | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
+
+
+class DeadLetterGroupQuery(DeadLetterQuery):
+    """Which dead letters to group."""
+
+    limit: Limit = Field(50, description="Groups at most.")
 
 
 class AuditQuery(Query):
@@ -208,6 +225,7 @@ class LetterFilter(Body):
 
     type: Name | None = None
     error_type: Name | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class BulkRedriveBody(Body):
@@ -366,6 +384,7 @@ class DeadLetterModel(TaskModel):
 
     principal: str = Field(description="Owner of the task.")
     dead_reason: str | None = Field(examples=["permanent", "retries-exhausted", "expired", "delivery-limit"])
+    fingerprint: str | None = Field(description="Of the error's message: that of its group.")
 
 
 class DeadLetterDetailModel(DeadLetterModel):
@@ -379,6 +398,43 @@ class DeadLetterListModel(_Base):
 
     items: list[DeadLetterModel]
     next: str | None
+
+
+class LetterFilterModel(_Base):
+    """Which dead letters; null matches any."""
+
+    type: str | None
+    error_type: str | None
+    fingerprint: str | None
+
+
+class DeadLetterGroupModel(_Base):
+    """Dead letters of one type that died of the same error."""
+
+    type: str = Field(description="Empty for messages without one.")
+    error_type: str = Field(description="Of the last attempt, or the reason of the death.", examples=["robot-failed"])
+    fingerprint: str = Field(
+        description="Of the error's message, whatever ids, numbers, quoted texts and addresses it has.",
+        examples=["9f86d081884c7d65"],
+    )
+    count: int = Field(ge=1)
+    first_at: Moment = Field(description="The earliest death.")
+    last_at: Moment = Field(description="The latest death.")
+    example_task_id: str = Field(description="Of the latest death.")
+    example_error: str = Field(description="The error's message of that one.")
+    filter: LetterFilterModel | None = Field(
+        description="Exactly these: for the list, and for the verbs on many. Null of messages without a type."
+    )
+
+
+class DeadLetterGroupsModel(_Base):
+    """Groups of dead letters, the largest first."""
+
+    items: list[DeadLetterGroupModel]
+    grouped: int = Field(description="Dead letters that match and were looked at.")
+    not_shown: int = Field(description="Those of them that are in no group of `items`.")
+    complete: bool = Field(description="Whether `items` has every dead letter that matches.")
+    next: str | None = Field(description="Of the dead letters that were not looked at, which are older.")
 
 
 class BulkAnswerModel(_Base):
@@ -416,19 +472,12 @@ class AuditListModel(_Base):
     next: str | None
 
 
-class JobFilterModel(_Base):
-    """Which dead letters a job redrives; null matches any."""
-
-    type: str | None
-    error_type: str | None
-
-
 class JobModel(_Base):
     """A bulk redrive that is not done."""
 
     job_id: str
     verb: str = Field(description="`redrive`.")
-    filter: JobFilterModel
+    filter: LetterFilterModel
     limit: int = Field(description="Dead letters at most; lower after an interruption.")
     rate_per_second: float
     requested_by: str = Field(description="The principal.")

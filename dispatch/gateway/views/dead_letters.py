@@ -17,9 +17,9 @@ from dispatch.gateway.http import context, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
+from dispatch.gateway.views.dead_letter_groups import filter_of
 from dispatch.protocol import ids
 from dispatch.protocol.audit import BEGIN, target_of
-from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.record import Record
 from dispatch.protocol.sealing import UNSEALED, SealError, Sealing
 from dispatch.tasktypes.registry import TaskType
@@ -61,11 +61,7 @@ class DeadLetterViews:
     def index(self) -> Reply:
         """A page of dead letters."""
         query = validation.read_query(models.DeadLetterQuery)
-        page = validation.page(
-            lambda: self._service.page(
-                DeadLetterFilter(query.type, query.error_type), limit=query.limit, cursor=query.cursor
-            )
-        )
+        page = validation.page(lambda: self._service.page(filter_of(query), limit=query.limit, cursor=query.cursor))
         return json_reply({"items": [show(record) for record in page.items], "next": page.next})
 
     @operation(
@@ -122,9 +118,7 @@ class DeadLetterViews:
         """Count, or have the workers send many again."""
         order = validation.parse(models.BulkRedriveBody, validation.read_object())
         limit, rate = order.limit, order.rate_per_second
-        bulk = BulkRedrive(
-            DeadLetterFilter(order.filter.type, order.filter.error_type), limit, rate, context.principal().id
-        )
+        bulk = BulkRedrive(filter_of(order.filter), limit, rate, context.principal().id)
         audit = context.current()
         audit.target = target_of(bulk.filter)
         matched = self._service.count(bulk.filter, most=limit)
@@ -161,7 +155,12 @@ class DeadLetterViews:
 
 def show(record: Record) -> dict[str, Any]:
     """A dead letter as the API shows it."""
-    return {**context.task_json(record), "principal": record.principal, "deadReason": record.dead_reason}
+    return {
+        **context.task_json(record),
+        "principal": record.principal,
+        "deadReason": record.dead_reason,
+        "fingerprint": record.error_fingerprint,
+    }
 
 
 def payload_of(record: Record, types: Mapping[str, TaskType], sealing: Sealing = UNSEALED) -> Any:

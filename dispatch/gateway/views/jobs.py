@@ -62,8 +62,7 @@ def show(bulk: BulkRedrive) -> dict[str, Any]:
     """A job as the API shows it."""
     issued = ids.issued_at(bulk.id)
     created = None if issued is None else ids.timestamp(int(issued * 1_000))
-    wanted = {"type": bulk.filter.type, "errorType": bulk.filter.error_type}
     return {
-        "jobId": bulk.id, "verb": "redrive", "filter": wanted, "limit": bulk.limit, "ratePerSecond": bulk.rate,
+        "jobId": bulk.id, "verb": "redrive", "filter": bulk.filter.to_json(), "limit": bulk.limit, "ratePerSecond": bulk.rate,
         "requestedBy": bulk.by, "createdAt": created,
     }  # fmt: skip

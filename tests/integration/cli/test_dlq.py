@@ -37,9 +37,11 @@ def world(module_settings):
     def run(*words, answer=""):
         return CliRunner().invoke(module.dlq, words, input=answer, obj=types.SimpleNamespace(app=celery))
 
-    def dead(error_type, reason=Reason.PERMANENT, payload=b'{"message": "x"}', task="echo", recorded=False):
+    def dead(
+        error_type, reason=Reason.PERMANENT, payload=b'{"message": "x"}', task="echo", recorded=False, text="no way"
+    ):
         message = Message(b"[[%s], {}, {}]" % payload, {"id": new_task_id(), "task": task})
-        copy = dead_copy(message, reason, "no way", error_type=error_type)
+        copy = dead_copy(message, reason, text, error_type=error_type)
         publisher.publish(copy.message, copy.exchange, copy.routing_key)
         if recorded:
             stores.dead_letters.record(copy.message, reason=reason, max_attempts=4)
@@ -97,6 +99,24 @@ def test_what_is_cut_off_is_marked(world, monkeypatch):
 
     assert done.exit_code == 2
     assert [(one.phase, one.result) for one in (begin, end)] == [("begin", "ok"), ("end", "BrokerGone")]
+
+
+def test_a_group_is_redriven_and_discarded_as_a_whole(world):
+    texts = ["robot R-1 is away", "robot R-2 is away", "robot R-3 is broken"]
+    ids = [world.dead("group", text=text, recorded=True) for text in texts]
+    grouped = [json.loads(line) for line in world.run("groups", "--error-type", "group", "--json").output.splitlines()]
+    table = world.run("groups", "--error-type", "group").output
+    away, broken = (group["fingerprint"] for group in grouped)
+    listed = world.run("list", "--fingerprint", away, "--json").output.splitlines()
+    redriven = world.run("redrive", "--fingerprint", away, "--type", "echo", "--yes", "--json").output.splitlines()
+    discarded = world.run("discard", "--fingerprint", broken, "--yes", "--json").output.splitlines()
+
+    assert [(group["count"], group["exampleTaskId"]) for group in grouped] == [(2, ids[1]), (1, ids[2])]
+    assert [line.split()[0] for line in table.splitlines()] == ["COUNT", "2", "1"]
+    assert [{json.loads(line)["taskId"] for line in lines} for lines in (listed, redriven, discarded)] == [
+        {*ids[:2]}, {*ids[:2]}, {ids[2]}
+    ]  # fmt: skip
+    assert entries(world, limit=1)[0].target == f"fingerprint={broken}"
 
 
 def test_an_audit_log_that_fails_stops_no_verb_and_is_pointed_out(world):

@@ -4,15 +4,18 @@ import contextlib
 
 import pytest
 
+from dispatch.deadletters.groups import survey_groups
 from dispatch.errors import StoreUnavailable
 from dispatch.protocol.copies import dead_copy, redriven_copy
-from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, fingerprint_of
+from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
 from dispatch.store.scripts import scripts
+from support.case import Case
 from support.stores import Stores
 
 
@@ -120,6 +123,49 @@ def test_a_task_that_is_dead_again_before_its_redrive_is_recorded_is_listed(case
 
     assert case.listed() == [case.task_id]
     assert (again.cycle, case.record().state) == (1, State.DEAD_LETTERED)
+
+
+def test_dead_letters_are_grouped_whether_router_or_recorder_wrote_their_records(settings):
+    texts = ["robot R-1 is away", "robot R-2 is away", "'Ada' has no key"]
+    with contextlib.ExitStack() as stack:
+        cases = [stack.enter_context(contextlib.closing(Case(settings))) for _ in texts]
+        letters = [
+            dead_copy(each.message, Reason.PERMANENT, text).message for each, text in zip(cases, texts, strict=True)
+        ]
+        for each, letter in zip(cases, letters, strict=True):
+            each.dead_letters.record(letter, reason="permanent", max_attempts=4)
+        died = cases[0].die(letters[0].with_headers(**{"x-cycle": 1}))
+        service = cases[0].stores.service(None)
+        found = survey_groups(service, DeadLetterFilter("echo"), shown=9)
+        away, key = fingerprint("robot R-9 is away"), fingerprint("'Eve' has no key")
+        listed = cases[0].dead_letters.list(DeadLetterFilter(fingerprint=away))
+
+        assert fingerprint_of(died) == fingerprint("it broke")
+        assert {(group.key.error_type, group.key.fingerprint, group.count) for group in found.groups} == {
+            ("boom", fingerprint("it broke"), 1), ("permanent", away, 1), ("permanent", key, 1)
+        }  # fmt: skip
+        assert [record.task_id for record in listed.items] == [cases[1].task_id]
+        assert listed.items[0].error_fingerprint == away
+        assert [group.error for group in found.groups if group.key.fingerprint == key] == [texts[2]]
+
+
+def test_very_many_dead_letters_are_grouped_in_parts_that_add_up(case):
+    keys, number = case.stores.redis.keys, 3_000
+    with case.redis.pipeline(transaction=False) as pipe:
+        for at in range(number):
+            state = {"state": "DEAD_LETTERED", "type": "echo", "errorType": "boom", "error": f"robot {at} is away"}
+            pipe.hset(keys.task(f"task-{at}").record, mapping=state)
+            pipe.zadd(keys.dead, {f"task-{at}": at // 700})  # many of one time
+        pipe.execute()
+    service, parts, cursor = case.stores.service(None), [], None
+    while not parts or cursor:
+        part = survey_groups(service, DeadLetterFilter(), shown=5, most=1_000, cursor=cursor)
+        parts, cursor = [*parts, part], part.next
+
+    (key,) = {group.key for part in parts for group in part.groups}
+    assert key == ("echo", "boom", fingerprint("robot 1 is away"))
+    assert sum(part.groups[0].count for part in parts) == number
+    assert [part.grouped for part in parts[:-1] if not 1_000 <= part.grouped < 1_300] == []
 
 
 def test_a_dead_letter_without_a_record_is_listed_also_when_another_client_lists_meanwhile(case, monkeypatch):

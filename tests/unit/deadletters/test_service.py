@@ -67,7 +67,7 @@ class World:
         self.did.append(("discarded", task_id, by))
         return task_id in self.held
 
-    def list(self, *, cursor, **_wanted):
+    def list(self, _wanted, *, cursor, **_more):
         self.cursors.append(cursor)
         number = int(cursor or 0)
         return Page(self.pages[number], str(number + 1) if number + 1 < len(self.pages) else None)

@@ -6,6 +6,7 @@ import time
 from dispatch.protocol import names
 from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
 from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.message import MAX_ERROR, Message
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
@@ -32,7 +33,8 @@ def test_a_retry_is_the_next_seq_and_the_next_attempt_on_its_rung():
     assert copy.message.body == MESSAGE.body
     assert copy.message.headers == {
         "id": "t", "task": "robot.clean", "x-cycle": 0, "x-seq": 4, "x-attempt": 3, "retries": 2, "retry-queue": "5m",
-        "x-last-error-type": "upstream-timeout", "x-last-error": "no answer", "x-failed-at": 5, "x-queued-at": 300_005, "traceparent": "tp",
+        "x-last-error-type": "upstream-timeout", "x-last-error": "no answer", "x-error-fingerprint": fingerprint("no answer"),
+        "x-failed-at": 5, "x-queued-at": 300_005, "traceparent": "tp",
     }  # fmt: skip
 
 

@@ -2,9 +2,19 @@
 
 import dataclasses
 
-from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, is_hopeless, is_stale, normalized, reason_of
+from dispatch.protocol.dead_letters import (
+    DeadLetterFilter,
+    Reason,
+    error_text,
+    fingerprint_of,
+    is_hopeless,
+    is_stale,
+    normalized,
+    reason_of,
+)
+from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.message import Message
-from dispatch.protocol.record import Record, State
+from dispatch.protocol.record import Brief, Record, State
 from support.cases import each
 
 MESSAGE = Message(
@@ -43,6 +53,36 @@ def test_a_filter_means_what_all_its_parts_mean():
     assert not DeadLetterFilter("echo").matches(dead_letter)
     assert not DeadLetterFilter(error_type="other").matches(dead_letter)
     assert not DeadLetterFilter(task_id="u").matches(dead_letter)
+
+
+def test_a_filter_by_fingerprint_compares_the_headers_or_that_of_the_error():
+    sealed = MESSAGE.with_headers(**{"x-last-error": "sealed:gAAAAA…", "x-error-fingerprint": "ab" * 8})
+    plain = MESSAGE.with_headers(**{"x-last-error": "robot 7 is away"})
+    forged = plain.with_headers(**{"x-error-fingerprint": "no fingerprint"})
+    by_broker = MESSAGE.with_headers(**{"x-death": [{"reason": "expired"}]})
+    large = MESSAGE.with_headers(**{"x-too-large": "5 MB", "x-error-fingerprint": "ab" * 8})
+    larger = MESSAGE.with_headers(**{"x-too-large": "7 MB"})
+
+    assert DeadLetterFilter(fingerprint="ab" * 8).matches(sealed)
+    assert not DeadLetterFilter(fingerprint="ab" * 8).matches(plain)
+    assert fingerprint_of(plain) == fingerprint_of(forged) == fingerprint("robot 12 is away")
+    assert fingerprint_of(by_broker) == fingerprint(error_text(by_broker, "expired"))
+    assert fingerprint_of(large) == fingerprint_of(larger) == fingerprint_of(normalized(large)) != "ab" * 8
+
+
+@each(
+    ("brief", "matches"),
+    [
+        (Brief("echo", State.DEAD_LETTERED, "boom", "ab" * 8), True),
+        (Brief("echo", State.DEAD_LETTERED, "boom", "ab" * 8, discarded=True), False),
+        (Brief("echo", State.RETRY_WAIT, "boom", "ab" * 8), False),
+        (Brief("other", State.DEAD_LETTERED, "boom", "ab" * 8), False),
+        (Brief("echo", State.EXPIRED, "bang", "ab" * 8), False),
+        (Brief("echo", State.EXPIRED, "boom", None), False),
+    ],
+)
+def test_a_record_matches_as_its_letter_does(brief, matches):
+    assert DeadLetterFilter("echo", "boom", fingerprint="ab" * 8).matches_brief(brief) is matches
 
 
 @each(

@@ -2,6 +2,7 @@
 
 import json
 
+from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.record import Brief, State
 from dispatch.protocol.record_fields import BRIEF, FOUND, LISTED, parse, parse_brief, seed
 from support.cases import each
@@ -49,7 +50,7 @@ def test_a_record_is_rebuilt_with_times_that_have_a_date(millis, rebuilt):
 
 
 def test_a_brief_reads_only_its_fields():
-    fields = Noting({"state": "EXPIRED", "type": "echo"})
+    fields = Noting({"state": "EXPIRED", "type": "echo", "errorType": "boom"})
     parse_brief(fields)
 
     assert sorted(FOUND) == sorted(fields.read)
@@ -66,6 +67,26 @@ def test_a_brief_reads_only_its_fields():
             {"state": "EXPIRED", "type": "echo", "errorType": "boom", "discarded": "1", "before": ""},
             Brief("echo", State.EXPIRED, "boom", discarded=True),
         ),
+        (
+            {
+                "state": "EXPIRED",
+                "type": "echo",
+                "errorType": "boom",
+                "errorFingerprint": "ab" * 8,
+                "error": "robot 7 is away",
+            },
+            Brief("echo", State.EXPIRED, "boom", "ab" * 8),
+        ),
+        (
+            {
+                "state": "EXPIRED",
+                "type": "echo",
+                "errorType": "boom",
+                "error": "robot 7 is away",
+            },  # of a former release
+            Brief("echo", State.EXPIRED, "boom", fingerprint("robot 7 is away")),
+        ),
+        ({"state": "SUCCEEDED", "errorFingerprint": "ab" * 8}, Brief("", State.SUCCEEDED)),
         (
             {"state": "QUEUED", "type": "echo", "errorType": "", "before": "DEAD_LETTERED", "message": "x"},
             Brief("echo", State.QUEUED, before_redrive=State.DEAD_LETTERED),

@@ -4,6 +4,7 @@ import json
 
 from dispatch.config.settings import load
 from dispatch.protocol.copies import redriven_copy
+from dispatch.protocol.fingerprints import fingerprint
 from dispatch.store.dead_letters import DeadLetterAnswer, DeadLetterRecords
 from dispatch.store.handovers import DecisionAnswer
 from support.cases import each
@@ -38,10 +39,10 @@ def test_a_death_is_listed_first_and_recorded_with_its_reason(reason, state, ret
 
     assert answer is DeadLetterAnswer.OK
     assert (listed[:3], listed[4]) == (("ZADD", "robot:dead", "NX"), "t-1")
-    assert script[:10] == (
-        "record_dead", RECORD, 0, 3, state, reason, "boom", "it broke", retryable, "robot.task.dlq",
+    assert script[:11] == (
+        "record_dead", RECORD, 0, 3, state, reason, "boom", "it broke", retryable, fingerprint("it broke"), "robot.task.dlq",
     )  # fmt: skip
-    assert json.loads(script[10]) == {"kind": "dead-lettered", "reason": reason}
+    assert json.loads(script[11]) == {"kind": "dead-lettered", "reason": reason}
 
 
 def test_what_the_broker_gave_up_has_the_reason_as_its_error():

@@ -4,6 +4,7 @@ import json
 
 from dispatch.protocol.copies import next_copy, parked_copy, redriven_copy
 from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
 from dispatch.store.claims import Ticket
 from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, decided
@@ -44,11 +45,14 @@ def test_a_copy_that_waits_is_recorded_with_its_rung(decision, state, kinds):
 
 
 def test_a_dead_copy_changes_the_state_only_when_it_is_confirmed():
-    *_, state, rung, wait, queue, error, text, retryable, reason, failed, then, seed = decide(Dead(Reason.PERMANENT))
+    *_, state, rung, wait, queue, error, text, retryable, reason, failed, then, like, seed = decide(
+        Dead(Reason.PERMANENT)
+    )
 
     assert (state, rung, wait, queue) == ("", "", 0, "robot.task.dlq")
     assert (error, len(text), retryable, reason) == ("boom", 2_000, 1, "permanent")
     assert (json.loads(failed)["errorType"], then, seed) == ("boom", "", "")
+    assert like == fingerprint("x" * 2_000)
 
 
 def test_the_copy_of_a_decision_that_was_recorded_before_is_the_one_of_then():

@@ -232,9 +232,10 @@ def test_a_decision_in_log_lines(decision, text):
 def test_with_keys_an_errors_message_is_sealed_in_record_and_copy(monkeypatch, world):
     sealing = Sealing.parse("A" * 43 + "=")
     monkeypatch.setattr(world.router, "sealing", sealing)
-    world.decide(dataclasses.replace(FAILURE, message="KeyError: 'Ada'" * 200))()
+    world.decide(dataclasses.replace(FAILURE, message="KeyError: 'Ada' " * 200))()
     (copy, *_), *_ = world.publish.calls
     sealed = copy.text("x-last-error")
 
     assert "'Ada'" not in sealed  # with the quotes, which no sealed text has: three letters may come up in any
     assert sealing.open_text(sealed).startswith("KeyError: 'Ada'")
+    assert copy.text("x-error-fingerprint") == sealing.error_fingerprint("KeyError: 'Eve' " * 200)

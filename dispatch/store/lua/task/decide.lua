@@ -1,7 +1,7 @@
 -- A failed attempt and its next copy, recorded before that copy is published.
 -- An empty state means dead: only the confirm makes that final.
 local fence, seq, decision, state, rung, wait_ms, queue, error_type, error_text, retryable, dead_reason, failed_hop, next_hop,
-  seed = unpack(ARGV)
+  error_fingerprint, seed = unpack(ARGV)
 seq = tonumber(seq)
 local there, rebuilt = present(seed)
 if not there then return 'MISSING' end
@@ -10,7 +10,7 @@ if rebuilt then set('fence', fence, 'startedAt', NOW) end
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
 if get('fence') ~= fence or number('seq') ~= seq then return {'REFUSED'} end
 set('decision', decision, 'decidedSeq', seq, 'errorType', error_type, 'error', error_text, 'errorRetryable', retryable,
-    'lostRuns', 0)
+    'errorFingerprint', error_fingerprint, 'lostRuns', 0)
 unset('fence')
 if state ~= '' then
   set('state', state, 'rung', rung, 'queue', queue, 'nextAttemptAt', NOW + tonumber(wait_ms))

@@ -1,5 +1,5 @@
 -- The recorder read a dead letter: the record becomes FAIL, however the dead letter came there. Idempotent.
-local cycle, seq, state, reason, error_type, error_text, retryable, queue, hop, published_hop, seed = unpack(ARGV)
+local cycle, seq, state, reason, error_type, error_text, retryable, error_fingerprint, queue, hop, published_hop, seed = unpack(ARGV)
 cycle, seq = tonumber(cycle), tonumber(seq)
 local there, rebuilt = present(seed)
 if not there then return 'MISSING' end
@@ -25,7 +25,9 @@ if not with_message(seed) then return 'MISSING' end
 note_published(published_hop)
 if get('fence') and number('cycle') == cycle and number('seq') == seq then note_lost() end
 set('state', state, 'cycle', cycle, 'seq', seq, 'published', 1, 'deadReason', reason, 'queue', queue, 'finishedAt', NOW)
-if error_type ~= '' then set('errorType', error_type, 'error', error_text, 'errorRetryable', retryable) end
+if error_type ~= '' then
+  set('errorType', error_type, 'error', error_text, 'errorRetryable', retryable, 'errorFingerprint', error_fingerprint)
+end
 set('letters', 1)
 unset('decision', 'decidedSeq', 'before', 'fence', 'owner', 'nextAttemptAt', 'rung', 'discarded')
 add_hop(hop)

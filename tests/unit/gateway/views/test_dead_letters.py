@@ -9,7 +9,8 @@ from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
 from dispatch.gateway.contract import models
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.message import Message
-from dispatch.protocol.record import ErrorInfo, State
+from dispatch.protocol.record import Brief, ErrorInfo, State
+from dispatch.store.index import BriefEntry, ScannedBatch
 from dispatch.tasktypes.payload import Payload, Secret
 from dispatch.tasktypes.registry import TaskType
 from support.cases import each
@@ -45,6 +46,38 @@ def test_operators_see_everybodys_dead_letters(client, world):
     ]
     assert (answer.json["items"][0]["principal"], answer.json["items"][0]["deadReason"]) == ("bank", "permanent")
     assert world.dead_letters.asked == [(DeadLetterFilter("greet", "echo-refused"), 3, None)]
+
+
+def test_dead_letters_of_a_group_are_listed_and_redriven_by_its_filter(client, world):
+    client.get(f"/v1/dead-letters?fingerprint={'ab' * 8}")
+    client.post("/v1/dead-letters/redrive", json={"filter": {"type": "greet", "fingerprint": "ab" * 8}})
+
+    assert world.dead_letters.asked[0] == (DeadLetterFilter(fingerprint="ab" * 8), 50, None)
+    assert world.dead_letters.jobs[0].filter == DeadLetterFilter("greet", fingerprint="ab" * 8)
+    problem(client.get("/v1/dead-letters?fingerprint=xyz"), 422, "validation-error")
+
+
+def test_groups_come_with_their_filter_and_what_was_left_out(client, world):
+    brief = Brief("greet", State.DEAD_LETTERED, "echo-refused", "ab" * 8)
+    found = [BriefEntry(DEAD_LETTER.task_id, 1_795_487_760_000.0, brief)] * 2
+    world.dead_letters.batches = [ScannedBatch(found, 3, "more")]
+    answer = client.get("/v1/dead-letters/groups?type=greet").json
+    models.DeadLetterGroupsModel.model_validate(answer)
+    (group,) = answer["items"]
+
+    assert group == {
+        "type": "greet", "errorType": "echo-refused", "fingerprint": "ab" * 8, "count": 2,
+        "firstAt": "2026-11-24T02:36:00.000Z", "lastAt": "2026-11-24T02:36:00.000Z",
+        "exampleTaskId": DEAD_LETTER.task_id, "exampleError": "asked to",
+        "filter": {"type": "greet", "errorType": "echo-refused", "fingerprint": "ab" * 8},
+    }  # fmt: skip
+    assert (answer["grouped"], answer["notShown"], answer["complete"], answer["next"]) == (2, 0, False, "more")
+    assert world.dead_letters.asked == [(DeadLetterFilter("greet"), None)]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "fingerprint=x", "cursor=bad"])
+def test_a_wrong_query_for_groups_is_refused(client, query):
+    problem(client.get(f"/v1/dead-letters/groups?{query}"), 422, "validation-error")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "error_type=x", "status=FAIL", "cursor=bad"])
