@@ -35,6 +35,9 @@ POINTS = (
     "redrive.recorded",
     "redrive.published",
     "redrive.finished",
+    "send-now.recorded",
+    "send-now.published",
+    "send-now.handed-over",
     "sweep.recorded",
     "sweep.published",
 )

@@ -211,7 +211,7 @@ class Sweeper(Background):
         self._reminders.set(record.task_id, now + self._settings.lease)
 
     def _resend(self, record: Record, now: float) -> None:
-        copy = resent_copy(record)
+        copy = resent_copy(record, self._settings.sealing)
         if copy is None:
             metrics.SWEEPS.inc("lost")
             log.error("swept: lost, its record has no message", task_id=record.task_id)

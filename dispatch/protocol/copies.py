@@ -28,6 +28,7 @@ from dispatch.protocol.message import (
 )
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import LEASE_RUNG, Dead, Decision, Failure, FailureKind, Retry
+from dispatch.protocol.sealing import UNSEALED, Sealing
 
 
 def next_copy(
@@ -125,22 +126,45 @@ def redriven_copy(dead_letter: Message) -> Copy:
     return Copy(fresh, names.TASK_EXCHANGE, key, names.WORK_QUEUE)
 
 
-def resent_copy(record: Record) -> Copy | None:
-    """The copy for a task that the broker lost: next seq, same attempt; None without its message."""
-    if record.message is None:
+def resent_copy(record: Record, sealing: Sealing = UNSEALED) -> Copy | None:
+    """The copy that takes the place of the one on its way: next seq, same attempt, to the work queue.
+
+    For a task that the broker lost, and for one whose wait ends before its time. Its headers are those of the copy that it
+    replaces: a message alone must be enough to run the task.
+
+    Args:
+        record: whole.
+        sealing: of the last error.
+
+    Returns:
+        The copy; None without the task's message. A decided copy that is not confirmed counts as one on its way.
+    """
+    if record.decision is not None:
+        decided = Copy.from_json(record.decision).message
+        again = decided.with_headers(**{SEQ: decided.seq + 1, QUEUED_AT: _now()})
+    elif record.message is not None:
+        again = record.message.with_headers(RETRY_QUEUE, DEAD_REASON, **_headers_on_its_way(record, sealing))
+    else:
         return None
-    attempt = max(1, (record.copy_attempt if record.state is State.RETRY_WAIT else None) or record.attempt)
-    until = (
-        {DEADLINE_AT: record.deadline_at} if record.deadline_at else {}
-    )  # this cycle's; the message is the first one's
-    again = record.message.with_headers(
-        RETRY_QUEUE,
-        DEAD_REASON,
-        **until,
-        **{CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1, QUEUED_AT: _now()},
-    )
     key = names.routed_key(again.routing_key, record.type)
     return Copy(again, names.TASK_EXCHANGE, key, names.WORK_QUEUE)
+
+
+def _headers_on_its_way(record: Record, sealing: Sealing) -> dict[str, Any]:
+    attempt = max(1, record.copy_attempt or 0, record.attempt)
+    headers: dict[str, Any] = {
+        CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1, QUEUED_AT: _now(),
+    }  # fmt: skip
+    if record.deadline_at:  # this cycle's; the message is the first one's
+        headers[DEADLINE_AT] = record.deadline_at
+    waits = record.state is State.RETRY_WAIT
+    if record.error is not None and (waits or attempt > 1):  # a redrive leaves the error of the cycle before there
+        error = sealing.seal_error(record.error.message)
+        headers |= {LAST_ERROR_TYPE: record.error.type, LAST_ERROR: error[:MAX_ERROR]}
+        headers[ERROR_FINGERPRINT] = record.error_fingerprint or sealing.error_fingerprint(record.error.message)
+    if waits and record.rung:
+        headers |= {FAILED_AT: record.updated_at, RETRY_QUEUE: record.rung}
+    return headers
 
 
 def _now() -> int:

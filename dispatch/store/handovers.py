@@ -15,6 +15,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import time
+from collections.abc import Collection
+from typing import Any
 
 from dispatch.protocol import names
 from dispatch.protocol.message import DEAD_REASON, ERROR_FINGERPRINT, MAX_ERROR, PRINCIPAL, Copy, Message
@@ -22,7 +24,7 @@ from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Dead, Decision, Failure, Retry
 from dispatch.store.claims import Ticket
 from dispatch.store.scripts import RedisHandle
-from dispatch.store.transitions import Transitions, hop
+from dispatch.store.transitions import FIRST_CHECK, Transitions, hop
 from dispatch.store.usage import Holding, Usage
 
 
@@ -132,6 +134,30 @@ class Handovers:
                 self._redis.run(self._usage.entry(message.text(PRINCIPAL), task_id, Holding.DEAD))
         else:
             self._redis.run(command, self._redis.vital("ZADD", keys.waiting, now + int(wait * 1_000), task_id))
+
+    def send_now(self, copy: Copy, states: Collection[State], kind: str, **details: Any) -> Decided:
+        """Record that a task's wait ends before its time.
+
+        Args:
+            copy: the next copy, for the work queue.
+            states: those in which the task may be.
+            kind: of the hop.
+            details: more about the hop.
+
+        Returns:
+            OK or ROUTE with the copy to publish, or REFUSED when the task is in another state, or has changed.
+
+        Raises:
+            StoreUnavailable: unknown; send it again.
+        """
+        keys, message = self._redis.keys, copy.message
+        # First, and soon: a decision that is not published has to be found by the sweeper.
+        reminder = self._redis.vital("ZADD", keys.due, time.time() + FIRST_CHECK, message.task_id)
+        note = hop(kind, message, queue=copy.queue, **details)
+        listed = "".join(f",{state.value}" for state in states) + ","
+        arguments = (message.cycle, message.seq, copy.to_json(), listed, copy.queue, note)
+        command = self._redis.script("send_now", keys.task(message.task_id), *arguments)
+        return decided(self._redis.run(reminder, command)[1])
 
     def resend(self, record: Record, copy: Copy) -> bool:
         """Record that the sweeper sends a silent task again.

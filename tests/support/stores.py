@@ -1,6 +1,7 @@
 """Everything that a process keeps in Redis, on one handle."""
 
 from dispatch.config.settings import Settings
+from dispatch.control.send_now import SendNow
 from dispatch.deadletters.bulk import BulkRedrives
 from dispatch.deadletters.janitor import Janitor
 from dispatch.deadletters.service import DeadLetterService
@@ -46,6 +47,10 @@ class Stores:
     def service(self, publisher) -> DeadLetterService:
         """The operator's verbs on dead letters."""
         return DeadLetterService(self.tasks, self.dead_letters, publisher, self.ladders)
+
+    def send_now(self, publisher) -> SendNow:
+        """What ends a task's wait."""
+        return SendNow(self.tasks, self.handovers, publisher, self.settings.sealing)
 
     def sweeper(self, publisher, settings: Settings | None = None) -> Sweeper:
         """A sweeper that publishes with one publisher."""

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from dispatch.protocol.copies import next_copy, redriven_copy
+from dispatch.protocol.copies import next_copy, redriven_copy, resent_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import MAX_AHEAD, Message
@@ -222,6 +222,26 @@ class Protocol(RuleBasedStateMachine):
             m.state = "DEAD_LETTERED"
         elif copy.queue == "robot.task.q":
             m.state = "QUEUED"
+
+    @rule()
+    def send_now(self):
+        record, m = self.store.whole(self.task_id), self.model
+        copy = record and resent_copy(record)
+        if copy is None:
+            return
+        decided = self.handovers.send_now(copy, {State.RETRY_WAIT, State.DELAYED}, "sent-now", by="op")
+        if m.state == "QUEUED" and m.decided is not None:
+            expected = DecisionAnswer.ROUTE
+        elif m.state not in {"RETRY_WAIT", "DELAYED"}:
+            expected = DecisionAnswer.REFUSED
+        else:
+            expected = DecisionAnswer.OK
+            m.seq = m.seq if m.decided is None else m.decided + 1
+            m.state, m.decided, m.fence, m.owner, self.lease = "QUEUED", m.seq, None, None, None
+        if decided.copy is not None:
+            self.pending.append((decided.copy, ""))
+
+        assert decided.answer == expected
 
     # --- leases ------------------------------------------------------------------------------------
     @precondition(lambda self: self.lease)

@@ -8,7 +8,7 @@ from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, redriven
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.message import MAX_ERROR, Message
-from dispatch.protocol.record import Record, State
+from dispatch.protocol.record import ErrorInfo, Record, State
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
 
 RUNG = Rung("5m", 300)
@@ -165,3 +165,30 @@ def test_an_attempt_that_did_not_begin_is_not_counted_as_a_retry():
 
     assert copy.message.headers["retries"] == 1
     assert copy.message.headers["x-dead-reason"] == "deadline-exceeded"
+
+
+def test_a_copy_that_ends_a_wait_has_the_headers_of_the_one_that_waits():
+    waiting = next_copy(MESSAGE, FAILURE, Retry(RUNG), 5)
+    error = ErrorInfo(FAILURE.type, FAILURE.message, retryable=True)
+    copy = resent_copy(
+        record(state=State.RETRY_WAIT, seq=4, attempt=2, copy_attempt=3, rung="5m", error=error, updated_at=5)
+    )
+    kept = {**copy.message.headers, "x-seq": 4, "x-queued-at": 300_005}
+
+    assert (copy.exchange, copy.queue, copy.message.seq) == (names.TASK_EXCHANGE, names.WORK_QUEUE, 5)
+    assert kept == waiting.message.headers
+
+
+def test_a_copy_that_is_decided_and_not_confirmed_counts_as_one_on_its_way():
+    waiting = next_copy(MESSAGE, FAILURE, Retry(RUNG), 5)
+    copy = resent_copy(record(state=State.RETRY_WAIT, attempt=2, decided_seq=3, decision=waiting.to_json()))
+    kept = {**copy.message.headers, "x-seq": 4, "x-queued-at": 300_005}
+
+    assert (copy.exchange, copy.message.seq, copy.message.attempt) == (names.TASK_EXCHANGE, 5, 3)
+    assert kept == waiting.message.headers
+
+
+def test_the_error_of_the_cycle_before_is_no_header_of_the_next():
+    copy = resent_copy(record(cycle=1, attempt=0, error=ErrorInfo("old", "old", retryable=True)))
+
+    assert "x-last-error" not in copy.message.headers

@@ -14,7 +14,10 @@ if record_cycle == cycle then
   if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
 end
 if holder and holder ~= owner then return {'BUSY'} end
-if record_cycle < cycle and not with_message(seed) then return 'MISSING' end
+if record_cycle < cycle then
+  if not with_message(seed) then return 'MISSING' end
+  unset('copyAttempt')
+end
 note_published(published_hop)
 -- By this clock: that of a worker, which may be ahead, must not end tasks in time.
 if deadline ~= '' and NOW > tonumber(deadline) then

@@ -10,7 +10,7 @@ if not DEAD[state] or get('discarded') then return {'REFUSED', state} end
 if number('cycle') ~= cycle or number('seq') ~= seq then return {'REFUSED', state} end
 set('before', state, 'state', 'SCHEDULED', 'cycle', cycle + 1, 'decision', decision, 'decidedSeq', seq, 'attempt', 0, 'lostRuns', 0)
 if deadline ~= '' then set('deadlineAt', deadline) end
-unset('finishedAt', 'startedAt', 'progress', 'cancelRequested', 'letters')
+unset('finishedAt', 'startedAt', 'progress', 'cancelRequested', 'letters', 'copyAttempt')
 add_hop(hop)
 commit(0)
 return {'OK', decision}
