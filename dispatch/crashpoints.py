@@ -19,6 +19,8 @@ POINTS = (
     "submit.recorded",
     "submit.published",
     "submit.marked",
+    "child.reserved",
+    "child.submitted",
     "run.delivered",
     "claim.answered",
     "run.claimed",

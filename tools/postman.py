@@ -103,6 +103,9 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
         PostmanStep(
             "Payload of the ended task", "getTaskPayload", 410, path=_TASK_PATH, problem="payload-gone",
         ),
+        PostmanStep(
+            "Children of the task", "listChildren", 200, (_equal("body.items.length", "0"),), path=_TASK_PATH,
+        ),
         PostmanStep("Count tasks", "getStats", 200, (_equal("body.complete", "true"),)),
         PostmanStep(
             "List tasks", "listTasks", 200,

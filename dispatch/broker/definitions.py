@@ -79,8 +79,8 @@ ROLES = (
     ),
     Role(
         "replay",
-        "reads the DLQ, removes stale dead letters, sends dead letters and lost tasks again",
-        write=only(names.TASK_EXCHANGE, names.DEAD_QUEUE),
+        "reads the DLQ, removes stale dead letters, sends dead letters and lost tasks again, and what handlers submit",
+        write=only(names.TASK_EXCHANGE, names.DEAD_QUEUE, also=DELAYS),
         read=only(names.DEAD_QUEUE),
         topic=((names.TASK_EXCHANGE, ROUTED),),
     ),

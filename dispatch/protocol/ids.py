@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import hashlib
+import json
 import re
 import secrets
+import uuid
 
 import uuid_utils
 
@@ -25,6 +28,19 @@ _LAST = 253_402_300_799_000
 def new_task_id() -> str:
     """A UUIDv7: carries its time, which distinguishes an expired record from an unknown id."""
     return str(uuid_utils.uuid7())
+
+
+def derived_id(millis: int, *parts: str | int) -> str:
+    """A UUIDv7 that the same arguments always yield: what is submitted again under it is the same task.
+
+    Args:
+        millis: epoch milliseconds that it carries.
+        parts: what it is derived from.
+    """
+    digest = hashlib.sha256(json.dumps(["robot-dispatch derived id 1", *parts]).encode()).digest()
+    random = int.from_bytes(digest[:10])
+    fields = (min(max(millis, 0), (1 << 48) - 1) << 16) | (7 << 12) | (random & 0xFFF)
+    return str(uuid.UUID(int=(fields << 64) | (0b10 << 62) | (random >> 12 & ((1 << 62) - 1))))
 
 
 def is_task_id(text: object) -> bool:

@@ -26,6 +26,11 @@ def written(labels: Mapping[str, str]) -> str:
     return " ".join(f"{key}={labels[key]}" for key in sorted(labels))
 
 
+def is_valid(labels: Mapping[str, str]) -> bool:
+    """Whether a task can have these labels."""
+    return len(labels) <= MAX_LABELS and all(_PAIR.fullmatch(f"{key}={value}") for key, value in labels.items())
+
+
 def read(text: object) -> dict[str, str]:
     """The inverse of `written`; no labels in what is not exactly such a text, since any client may have sent it."""
     if not isinstance(text, str) or not text or len(text) > _LONGEST:

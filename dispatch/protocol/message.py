@@ -74,6 +74,9 @@ DEAD_REASON = "x-dead-reason"
 DEAD_ID = "x-dead-id"  #: identifies a dead letter that has no usable task id of its own
 
 
+PARENT_ID = "x-parent-id"  #: the task whose handler submitted it
+
+
 LABELS = "x-labels"  #: the task's labels as one text, see `dispatch.protocol.labels`
 
 

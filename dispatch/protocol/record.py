@@ -105,6 +105,7 @@ class Brief:
     wakes_at: int = 0  #: epoch milliseconds; 0 of a task that was not submitted for later
     request_id: str = ""
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    parent_id: str = ""
 
     @property
     def due_at(self) -> int:

@@ -8,11 +8,13 @@ from typing import Any
 
 from dispatch.protocol import labels
 from dispatch.protocol.fingerprints import fingerprint_stored
+from dispatch.protocol.ids import is_task_id
 from dispatch.protocol.message import (
     ACCEPTED_AT,
     DEADLINE_AT,
     FAILED_AT,
     LABELS,
+    PARENT_ID,
     PRINCIPAL,
     REQUEST_ID,
     TRACEPARENT,
@@ -27,7 +29,7 @@ from dispatch.protocol.sealing import UNSEALED, Sealing
 BRIEF = ("type", "state", "errorType", "errorFingerprint", "discarded", "before")
 
 #: What a search reads besides, where it chooses by it.
-FOUND = (*BRIEF, "createdAt", "wakesAt", "requestId", "labels")
+FOUND = (*BRIEF, "createdAt", "wakesAt", "requestId", "labels", "parentId")
 
 #: The same where errors are compared: a record of a release without fingerprints has the error alone.
 LIKE = (*BRIEF, "error")
@@ -67,6 +69,7 @@ def parse_brief(fields: Mapping[str, str]) -> Brief | None:
         wakes_at=int(float(wakes)) if wakes else 0,
         request_id=fields.get("requestId", ""),
         labels=labels.read(fields.get("labels")),
+        parent_id=fields.get("parentId", ""),
     )
 
 
@@ -199,6 +202,8 @@ def _fields(message: Message, max_attempts: int) -> dict[str, Any]:
     }
     if labels.read(message.text(LABELS)):
         fields["labels"] = message.text(LABELS)
+    if is_task_id(parent := message.headers.get(PARENT_ID)):
+        fields["parentId"] = parent
     if accepted := message.moment(ACCEPTED_AT):
         fields["createdAt"] = accepted
     if wakes := message.moment(WAKES_AT):

@@ -22,6 +22,7 @@ from dispatch.protocol.message import (
     DEADLINE,
     DEADLINE_AT,
     LABELS,
+    PARENT_ID,
     PRINCIPAL,
     SEQ,
     SIGNATURE,
@@ -40,7 +41,7 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _SIGNED = ("id", "task", PRINCIPAL, CYCLE, SEQ, ATTEMPT, ACCEPTED_AT, "eta", "expires")
 
 #: Headers that only some messages have.
-_SIGNED_IF_THERE = (WAKES_AT, LABELS, DEADLINE, DEADLINE_AT)
+_SIGNED_IF_THERE = (WAKES_AT, LABELS, DEADLINE, DEADLINE_AT, PARENT_ID)
 
 #: What the signed text begins with: another text of ours that is signed with the same key is no message.
 _PURPOSE = "robot-dispatch message 1"

@@ -12,7 +12,8 @@ import random
 from collections.abc import Sequence
 
 from dispatch.protocol import labels, request_ids
-from dispatch.protocol.message import LABELS, PRINCIPAL, REQUEST_ID, Message
+from dispatch.protocol.ids import is_task_id
+from dispatch.protocol.message import LABELS, PARENT_ID, PRINCIPAL, REQUEST_ID, Message
 from dispatch.protocol.record_fields import BRIEF, FOUND
 from dispatch.protocol.task_filter import TaskFilter
 from dispatch.store import index
@@ -32,11 +33,14 @@ def indexes_of(keys: RedisKeys, message: Message, due_at: int) -> list[str]:
     """
     given, request_id = message.headers.get(LABELS), message.text(REQUEST_ID)
     own = request_id and request_ids.needs_index(request_id, due_at) and request_ids.is_valid(request_id)
-    if not given and not own:
+    parent = message.headers.get(PARENT_ID)
+    if not given and not own and not parent:
         return []
     principals = (message.text(PRINCIPAL) or "", None)
     pairs = [f"{key}={value}" for key, value in labels.read(given).items()]
     found = [keys.label(principal, pair) for pair in pairs for principal in principals]
+    if parent is not None and is_task_id(parent):
+        found.append(keys.children(parent))
     return [*found, *(keys.request(principal, request_id) for principal in principals if own and request_id)]
 
 
@@ -95,6 +99,8 @@ def page(redis: RedisHandle, wanted: TaskFilter, *, limit: int, cursor: str | No
 def _narrowest(redis: RedisHandle, wanted: TaskFilter) -> tuple[str, int | None, int | None]:
     """The shortest index that has every task of a filter, and the part of it that may have one."""
     keys, principal = redis.keys, wanted.principal
+    if wanted.parent_id is not None:
+        return keys.children(wanted.parent_id), wanted.since, wanted.until
     found = [keys.label(principal, f"{key}={value}") for key, value in wanted.labels.items()]
     by_request = keys.request(principal, wanted.request_id) if wanted.request_id is not None else None
     made = request_ids.made_at(wanted.request_id) if wanted.request_id is not None else None

@@ -57,6 +57,14 @@ class RedisKeys:
         """``robot:request:<id>`` or ``robot:request:<principal>:<id>``: task ids by a request id of the client's own."""
         return f"{self.prefix}request:{request_id if principal is None else f'{principal}:{request_id}'}"
 
+    def children(self, task_id: str) -> str:
+        """``robot:children:<id>``: the ids of the tasks that a task's handler submitted, as in `index`."""
+        return f"{self.prefix}children:{task_id}"
+
+    def submitted(self, task_id: str) -> str:
+        """``robot:submitted:<id>``, a hash: what a task's handler has submitted, so that a repeated step submits nothing twice."""
+        return f"{self.prefix}submitted:{task_id}"
+
     @property
     def probe(self) -> str:
         """``robot:probe``: what readiness writes, to see whether Redis takes a write."""

@@ -31,6 +31,7 @@ from dispatch.protocol.message import (
     DEADLINE,
     DEADLINE_AT,
     LABELS,
+    PARENT_ID,
     PRINCIPAL,
     QUEUED_AT,
     REQUEST_ID,
@@ -66,6 +67,9 @@ class Submission:
     wakes_at: int = 0  #: epoch milliseconds before which it does not run; 0: at once
     deadline: int = 0  #: seconds, from its acceptance or `wakes_at` on, within which its last attempt must begin; 0: the type's, if it has one
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: see `dispatch.protocol.labels`
+    task_id: str = ""  #: derived from what submits it, which may submit it again; empty: a new one
+    parent_id: str = ""  #: the task whose handler submits it
+    begun: Message | None = None  #: what an earlier submission with the same derived id recorded, and perhaps published
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,8 +131,8 @@ class Submitter:
             Unroutable: the broker returned it: it never runs.
             InDoubt: unknown; has the attribute ``task_id``.
         """
-        task_id = new_task_id()
-        cut_off, begun = False, None
+        task_id = submission.task_id or new_task_id()
+        cut_off, begun = submission.begun is not None, None
         if submission.idempotency_key is not None:
             reservation = self._reserve(submission, submission.idempotency_key, task_id)
             reach("submit.key-reserved")
@@ -160,16 +164,8 @@ class Submitter:
         )
 
     def _publish(self, attempt: _Attempt) -> None:
-        task = self._celery_tasks[attempt.submission.type.name]
         try:
-            dispatch(
-                task,
-                attempt.submission.payload,
-                task_id=attempt.task_id,
-                headers=attempt.headers,
-                send=attempt.persist_and_publish,
-                sealing=self._sealing,
-            )
+            self._send(attempt)
         except InDoubt as exc:
             exc.task_id = attempt.task_id
             raise
@@ -183,13 +179,26 @@ class Submitter:
             doubt.task_id = attempt.task_id
             raise doubt from exc
 
+    def _send(self, attempt: _Attempt) -> None:
+        if (begun := attempt.submission.begun) is not None:
+            attempt.persist_and_publish(begun, names.TASK_EXCHANGE, begun.routing_key)
+            return
+        dispatch(
+            self._celery_tasks[attempt.submission.type.name],
+            attempt.submission.payload,
+            task_id=attempt.task_id,
+            headers=attempt.headers,
+            send=attempt.persist_and_publish,
+            sealing=self._sealing,
+        )
+
     def _refuse(self, attempt: _Attempt, exc: PublishError) -> None:
         """Reject the record, unless a worker has claimed a copy all the same: then it was accepted."""
         assert attempt.message is not None  # noqa: S101 - a publish error comes after the message
         error = ErrorInfo(_slug(exc), str(exc), retryable=True)
         key = attempt.submission.idempotency_key
-        # With a key another request may have gone on with the task id meanwhile, and its copy be stored.
-        certain = isinstance(exc, NotSent | Unroutable)
+        # With a key, or a derived id, another submission may have gone on with the task id meanwhile, and its copy be stored.
+        certain = isinstance(exc, NotSent | Unroutable) and not attempt.submission.task_id
         try:
             refused = self._tasks.refuse(
                 attempt.message, error=error, idempotency_key=key, stored_nowhere=certain and key is None
@@ -223,6 +232,7 @@ class Submitter:
             request_id=submission.request_id,
             traceparent=submission.traceparent,
             labels=submission.labels,
+            parent_id=submission.parent_id or None,
         )
 
     # --- used by the attempt -------------------------------------------------------------------------
@@ -278,13 +288,8 @@ class _Attempt:
 
     def persist_and_publish(self, message: Message, exchange: str, routing_key: str) -> None:
         """Called by `apply_async` with the finished message."""
-        if self.submission.wakes_at:
-            message = message.with_headers(**{WAKES_AT: self.submission.wakes_at, QUEUED_AT: self.submission.wakes_at})
-        if self.deadline:
-            until = {DEADLINE: self.deadline, DEADLINE_AT: self.deadline_at}
-            message = dataclasses.replace(message, headers={**message.headers, **until})
-        if given := self.submission.labels:  # after the template, which fits messages without
-            message = dataclasses.replace(message, headers={**message.headers, LABELS: labels.written(given)})
+        if more := self._own_headers():  # after the template, which fits messages without
+            message = dataclasses.replace(message, headers={**message.headers, **more})
         self.message = message
         state = self._submitter.accept(message, self.submission)
         reach("submit.recorded")
@@ -314,6 +319,22 @@ class _Attempt:
         reach("submit.marked")
         if not marked:
             raise NotSent("it took too long: the sweeper had given the task up, it will not run")
+
+    def _own_headers(self) -> dict[str, Any]:
+        """Headers that only some tasks have; what was recorded before has them already."""
+        submission = self.submission
+        if submission.begun is not None:
+            return {}
+        given: dict[str, Any] = {}
+        if submission.wakes_at:
+            given = {WAKES_AT: submission.wakes_at, QUEUED_AT: submission.wakes_at}
+        if self.deadline:
+            given |= {DEADLINE: self.deadline, DEADLINE_AT: self.deadline_at}
+        if submission.labels:
+            given[LABELS] = labels.written(submission.labels)
+        if submission.parent_id:
+            given[PARENT_ID] = submission.parent_id
+        return given
 
     def _left(self) -> int:
         """Whole seconds of its delay that are left now: a repeated Idempotency-Key may come long after the first request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dispatch.config.groups import HandlerSettings
@@ -50,6 +51,35 @@ class Context(Protocol):
 
     def progress(self, percent: int, message: str = "") -> None:
         """Record progress in percent (0-100) and a message; may be dropped while Redis is unavailable."""
+
+    def submit(
+        self,
+        type: str,
+        payload: Mapping[str, Any],
+        *,
+        key: str,
+        delay: float = 0.0,
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
+        """Submit another task, once: a repeated step submits nothing twice.
+
+        It has this task's principal, request id and trace. At most 100 in a run.
+
+        Args:
+            type: the name of its task type.
+            payload: checked by that type's model.
+            key: distinguishes it from other tasks that this one submits: the same key is the same task, until this one is redriven.
+            delay: seconds before which it does not run.
+            labels: by which it is found.
+
+        Returns:
+            Its task id: it was accepted, and will reach SUCCESS or FAIL.
+
+        Raises:
+            PermanentError: it can't ever be submitted: no such type, a payload that is not valid (``invalid-child``), too many
+                (``too-many-children``).
+            Throttled: it can't be submitted now (an outage, a full queue, a quota). Let it pass: the repeated step submits it.
+        """
 
     def cancelled(self) -> bool:
         """Whether the record asks the handler to stop. No verb of an operator or a client sets that: it is False."""

@@ -30,16 +30,20 @@ from dispatch.maintenance.metrics_server import MetricsServer
 from dispatch.maintenance.presence import Heartbeat
 from dispatch.maintenance.queue_metrics import QueueMetrics
 from dispatch.maintenance.sweeper import Sweeper
-from dispatch.protocol import names
+from dispatch.protocol import delays, names
 from dispatch.protocol.message import Copy
 from dispatch.store.audit import AuditLog
+from dispatch.store.children import ChildEntries
 from dispatch.store.claims import Claims
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
+from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.reminders import Reminders
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo, WorkerRegistry
+from dispatch.submission.children import ChildSubmitter
+from dispatch.submission.submitter import Submitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logger, logs, metrics, tracing
@@ -103,7 +107,7 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     redis = RedisHandle(settings, timeout=REDIS_TIMEOUT)
     publisher = Publisher(settings.address("worker"), timeout=settings.publish_timeout, keys=settings.signing)
     router = _router(redis, publisher, ladders, settings)
-    runs = Runs(settings, ladders, threads=pool.threads)
+    runs = Runs(celery, ladders, threads=pool.threads)
     starter = Starter(router.batcher, router.pace)
     celery.dispatch_worker = WorkerParts(router, starter, Shutdown(router.loop), pool, runs)
     celery.dispatch_run = runs.run
@@ -236,6 +240,7 @@ class _DispatchStep(bootsteps.StartStopStep):
         if self._publisher is not None:
             self._publisher.close()
         parent.app.dispatch_worker.router.stop()
+        parent.app.dispatch_worker.runs.close()
         tracing.stop()
 
 
@@ -266,16 +271,18 @@ class Runs:
     """The runner of this process: made anew in each child, since connections don't survive a fork; one for all threads.
 
     Args:
-        settings: the worker's.
+        celery: the worker's app.
         ladders: of the task types.
         threads: the worker runs tasks in its main process.
     """
 
-    def __init__(self, settings: Settings, ladders: Ladders, *, threads: bool) -> None:
-        self._settings = settings
+    def __init__(self, celery: Any, ladders: Ladders, *, threads: bool) -> None:
+        self._celery = celery
+        self._settings: Settings = celery.dispatch_settings
         self._ladders = ladders
         self._threads = threads
         self._runner: Runner | None = None
+        self._publisher: Publisher | None = None
         if not threads:
             worker_process_init.connect(self._forked, weak=False)
 
@@ -293,8 +300,39 @@ class Runs:
             recording.instrument_tasks()
             recording.instrument_http()
         # A child is ended at any point of its code, also in the middle of what others share; a thread never is.
-        claims = Claims(RedisHandle(self._settings, timeout=REDIS_TIMEOUT, share=self._threads), self._settings)
-        self._runner = Runner(claims, self._ladders, self._settings.handlers())
+        redis = RedisHandle(self._settings, timeout=REDIS_TIMEOUT, share=self._threads)
+        claims, children = Claims(redis, self._settings), self._children(redis)
+        self._runner = Runner(claims, self._ladders, self._settings.handlers(), children)
+
+    def _children(self, redis: RedisHandle) -> ChildSubmitter:
+        """What submits the tasks of handlers; it connects to RabbitMQ at the first of them."""
+        settings, celery = self._settings, self._celery
+        seconds = settings.publish_timeout
+        self._publisher = Publisher(
+            settings.address("replay"), timeout=seconds, connect_timeout=seconds, keys=settings.signing
+        )
+        tasks = TaskStore(redis, settings)
+        submitter = Submitter(
+            tasks,
+            IdempotencyKeys(redis, settings),
+            self._publisher,
+            celery.tasks,
+            self._ladders,
+            sealing=settings.sealing,
+        )
+        return ChildSubmitter(
+            submitter,
+            tasks,
+            ChildEntries(redis),
+            celery.dispatch_types,
+            settings,
+            longest_delay=delays.longest(settings.delay_levels),
+        )
+
+    def close(self) -> None:
+        """End its connection to RabbitMQ."""
+        if self._publisher is not None:
+            self._publisher.close()
 
     def run(self, task_type: TaskType, request: Any, payload: Any) -> dict[str, Any]:
         """See `Runner.run`."""

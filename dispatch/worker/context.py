@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatch.config.groups import HandlerSettings
-from dispatch.errors import StoreError
+from dispatch.errors import PermanentError, StoreError
 from dispatch.protocol.ids import child_traceparent, trace_id
 from dispatch.protocol.message import Message
 from dispatch.store.claims import Claims, Ticket
+from dispatch.submission.children import MAX_CHILDREN, ChildSubmitter, ChildTask
 from dispatch.tasktypes.context import Log
 from dispatch.telemetry import logs, task_log, tracing
 from dispatch.worker.limits import UNLIMITED_RUN, RunLimits
@@ -30,11 +31,15 @@ class RunContext:
         claims: Claims,
         settings: HandlerSettings,
         limits: RunLimits = UNLIMITED_RUN,
+        *,
+        children: ChildSubmitter | None = None,
     ) -> None:
         self._message = message
         self._ticket = ticket
         self._claims = claims
         self._limits = limits
+        self._children = children
+        self._submitted: set[str] = set()
         self._recorded_at = self._asked_at = 0.0
         self._cancelled = False
         self.settings = settings
@@ -80,6 +85,24 @@ class RunContext:
             self._asked_at = now
             self._record(None)
         return self._cancelled
+
+    def submit(
+        self,
+        type: str,
+        payload: Mapping[str, Any],
+        *,
+        key: str,
+        delay: float = 0.0,
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
+        """Submit a child."""
+        self._limits.check()
+        assert self._children is not None  # noqa: S101 - a worker's runs have one
+        self._submitted.add(key)
+        if len(self._submitted) > MAX_CHILDREN:
+            raise PermanentError(f"a run can submit {MAX_CHILDREN} tasks at most", type="too-many-children")
+        child = ChildTask(type, payload, key, delay, labels or {})
+        return self._children.submit(self._message, self.traceparent, child)
 
     def _record(self, progress: Mapping[str, Any] | None) -> None:
         try:

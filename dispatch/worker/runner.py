@@ -34,6 +34,7 @@ from dispatch.protocol.message import (
 )
 from dispatch.protocol.retry import HOLD_RUNG, LEASE_RUNG, AttemptFailed, Failure, FailureKind
 from dispatch.store.claims import Claims, Ticket
+from dispatch.submission.children import ChildSubmitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import secrets_of
 from dispatch.tasktypes.registry import TaskType
@@ -72,12 +73,16 @@ class Runner:
         claims: for progress, and for the results of chains.
         ladders: of the task types, for records that have to be rebuilt.
         settings: what handlers may read.
+        children: submits what handlers submit.
     """
 
-    def __init__(self, claims: Claims, ladders: Ladders, settings: HandlerSettings) -> None:
+    def __init__(
+        self, claims: Claims, ladders: Ladders, settings: HandlerSettings, children: ChildSubmitter | None = None
+    ) -> None:
         self._claims = claims
         self._ladders = ladders
         self._settings = settings
+        self._children = children
 
     def run(self, task_type: TaskType, request: Any, payload: Any) -> dict[str, Any]:
         """Run one delivery.
@@ -106,7 +111,8 @@ class Runner:
     def _run(self, task_type: TaskType, message: Message, ticket: Ticket, payload: Any, request: Any) -> dict[str, Any]:
         began = time.monotonic()
         _trace(message)
-        context = RunContext(message, ticket, self._claims, self._settings, request.get(LIMITS) or UNLIMITED_RUN)
+        limits = request.get(LIMITS) or UNLIMITED_RUN
+        context = RunContext(message, ticket, self._claims, self._settings, limits, children=self._children)
         reach("run.claimed")
         with _same_process():
             result, text = call_handler(task_type, payload, context)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatch.config.settings import Settings, load
+from dispatch.protocol.ids import derived_id
 
 
 class RecordingLog:
@@ -38,9 +39,14 @@ class FakeContext:
     cancel: Callable[[FakeContext], bool] = lambda _: False
     log: RecordingLog = dataclasses.field(default_factory=RecordingLog)
     reports: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    submitted: list[tuple[Any, ...]] = dataclasses.field(default_factory=list)
 
     def progress(self, percent: int, message: str = "") -> None:
         self.reports.append((percent, message))
+
+    def submit(self, type: str, payload: Any, *, key: str, delay: float = 0.0, labels: Any = None) -> str:
+        self.submitted.append((type, payload, key, delay, labels))
+        return derived_id(0, key)
 
     def cancelled(self) -> bool:
         return self.cancel(self)

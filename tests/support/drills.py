@@ -16,7 +16,7 @@ from pathlib import Path
 import celery.exceptions
 
 import celery_app
-from dispatch.errors import RetryableError
+from dispatch.errors import PermanentError, RetryableError
 from dispatch.tasktypes.payload import Payload
 from dispatch.tasktypes.registry import task
 
@@ -54,6 +54,15 @@ class Whim(Payload):
 
     seconds: float = 0.0
     dies: bool = False
+
+
+class Family(Payload):
+    """What a parent submits, and in how many attempts it fails afterwards."""
+
+    children: int = 1
+    fails: int = 0
+    delay: float = 0.0
+    permanent: bool = False
 
 
 def _pages() -> int:
@@ -152,6 +161,18 @@ def linger(order, _ctx):
     """Leave a thread behind that Python would wait for at its end."""
     threading.Thread(target=time.sleep, args=[order.seconds]).start()
     return {}
+
+
+@task("drill.parent", payload=Family)
+def parent(order, ctx):
+    """Submit children, then fail."""
+    found = [
+        ctx.submit("echo", {"message": f"{number} of attempt {ctx.attempt}"}, key=f"child-{number}", delay=order.delay)
+        for number in range(order.children)
+    ]
+    if ctx.attempt <= order.fails:
+        raise (PermanentError if order.permanent else RetryableError)("on purpose")
+    return {"children": found}
 
 
 @task("drill.fork", payload=Payload)

@@ -14,11 +14,11 @@ from typing import Any
 
 from dispatch.config.groups import GatewaySettings
 from dispatch.errors import StoreError
-from dispatch.gateway.admission.allowance import FAR, REQUESTS
 from dispatch.gateway.http.problems import Problem
 from dispatch.store.client import RedisCommand
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.usage import LATELY
+from dispatch.submission.quotas import FAR, REQUESTS
 from dispatch.telemetry import metrics
 
 

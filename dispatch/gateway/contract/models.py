@@ -179,6 +179,13 @@ class TaskQuery(Query):
     cursor: Cursor | None = None
 
 
+class ChildQuery(Query):
+    """Which children of a task to list."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
 class StatsQuery(Query):
     """Whose tasks to count."""
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import flask
 from flask import Response
 
-from dispatch.gateway.admission import allowance
 from dispatch.gateway.http import auth, long_poll
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.server import connections, protocol_errors, unread_body
+from dispatch.submission import quotas
 from dispatch.telemetry import metrics
 
 
@@ -37,7 +37,7 @@ class MetricViews:
             metrics.HTTP_WAITS_REFUSED.initialise(place)
         for outcome in unread_body.OUTCOMES:
             metrics.HTTP_UNREAD_BODIES.initialise(outcome)
-        for quota in allowance.QUOTAS:
+        for quota in quotas.QUOTAS:
             metrics.QUOTA_REFUSALS.initialise(quota)
         for name in types:
             metrics.ACCEPTED.initialise(name)

@@ -107,6 +107,27 @@ class TaskSearchViews:
 
     @operation(
         Operation(
+            "GET", "/v1/tasks/{taskId}/children", "listChildren", "Tasks", "List the tasks that a task submitted, newest first",
+            (ResponseSpec(200, "A page.", models.TaskListModel, ("Cache-Control",)),),
+            scope=api_keys.TASKS_READ,
+            description="For as long as the task itself is shown; each child is listed for some days after it was accepted.",
+            query=models.ChildQuery,
+            problems=("task-not-found", "task-expired"),
+        )
+    )  # fmt: skip
+    def children(self, task_id: str) -> Reply:
+        """A page of the tasks that a handler submitted."""
+        query = validation.read_query(models.ChildQuery)
+        parent = task_access.find(self._tasks.get, task_id, self._result_ttl)
+        page = validation.page(
+            lambda: self._tasks.list(
+                principal=parent.principal, parent_id=parent.task_id, limit=query.limit, cursor=query.cursor
+            )
+        )
+        return json_reply({"items": [task_access.shown(record) for record in page.items], "next": page.next})
+
+    @operation(
+        Operation(
             "GET", "/v1/stats", "getStats", "Tasks", "Count tasks by type and state",
             (ResponseSpec(200, "The counts.", models.StatsModel, ("Cache-Control",)),),
             scope=api_keys.TASKS_READ,

@@ -81,7 +81,7 @@ def test_the_definitions_make_the_whole_map(loaded):
         ("worker", {names.RETRY_EXCHANGE, names.DEAD_EXCHANGE}, {names.WORK_QUEUE, names.RECORDER_QUEUE}),
         ("monitor", set(), set()),
         ("control", set(), set()),
-        ("replay", {names.TASK_EXCHANGE}, {names.DEAD_QUEUE}),
+        ("replay", {names.TASK_EXCHANGE, LEVEL}, {names.DEAD_QUEUE}),
         ("admin", set(EXCHANGES), set(QUEUES)),
     ],
 )

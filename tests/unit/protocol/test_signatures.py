@@ -57,6 +57,14 @@ def test_labels_are_signed_and_a_message_without_has_the_signature_that_it_alway
     assert SIGNED.headers["x-signature"] == "one:2d90c0994cef4303af73432ed253f3e0a6592189f7cc1fcc023a2cc390919093"
 
 
+def test_a_parent_is_signed():
+    child = KEYS.sign(MESSAGE.with_headers(**{"x-parent-id": "t0"}))
+    forged = [child.with_headers(**{"x-parent-id": "t9"}), child.with_headers("x-parent-id")]
+
+    assert KEYS.fault(child) == ""
+    assert [KEYS.fault(each) for each in forged] == ["its signature is wrong"] * 2
+
+
 def test_another_body_or_another_reading_of_it_is_wrong():
     others = [
         Message(b'[[{"message":"y"}],{},{}]', SIGNED.headers),

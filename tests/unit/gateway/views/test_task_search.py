@@ -121,10 +121,17 @@ def test_without_the_scope_no_other_principals_tasks_are_listed_or_counted(path)
     assert [entry.result for entry in world.audit.entries] == ["insufficient-scope"]  # one a minute
 
 
-@each("suffix", ["", "/events", "/payload"])
+@each("suffix", ["", "/events", "/payload", "/children"])
 def test_another_principals_task_is_there_for_operators_only(suffix):
     assert client(*OPERATOR)[0].get(f"/v1/tasks/{OTHER.task_id}{suffix}").status_code == 200
     problem(client(*READER)[0].get(f"/v1/tasks/{OTHER.task_id}{suffix}"), 404, "task-not-found")
+
+
+def test_children_are_those_of_the_parents_owner():
+    made, world = client(*OPERATOR)
+    made.get(f"/v1/tasks/{OTHER.task_id}/children?limit=7&cursor=abc")
+
+    assert world.tasks.listed == {"principal": "bank", "parent_id": OTHER.task_id, "limit": 7, "cursor": "abc"}
 
 
 def test_the_owner_of_a_task_is_shown_where_it_is_another():
