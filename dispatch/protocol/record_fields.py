@@ -22,6 +22,7 @@ from dispatch.protocol.message import (
     Message,
     compact_json,
 )
+from dispatch.protocol.packing import unpacked
 from dispatch.protocol.record import Brief, ErrorInfo, Record, State
 from dispatch.protocol.sealing import UNSEALED, Sealing
 
@@ -147,7 +148,7 @@ def parse(
         decided_seq=number("decidedSeq"),
         copy_attempt=number("copyAttempt"),
         idempotency_key=fields.get("key") or None,
-        message=Message.from_json(message) if message else None,
+        message=unpacked(message, task_id, fields) if message else None,
     )
 
 
@@ -172,8 +173,8 @@ def seed(message: Message, max_attempts: int, **more: str) -> str:
     return f"{compact_json(fields)}\n{message.to_json()}"
 
 
-def accepted(message: Message, max_attempts: int, *, at: int, key: str) -> list[str | int]:
-    """The fields of a new record and their values in turn, without those that change with every transition.
+def accepted(message: Message, max_attempts: int, *, at: int, key: str) -> dict[str, Any]:
+    """The fields of a new record, without those that change with every transition.
 
     Args:
         message: the task's first.
@@ -185,7 +186,7 @@ def accepted(message: Message, max_attempts: int, *, at: int, key: str) -> list[
     del fields["state"]
     if key:
         fields["key"] = key
-    return [word for field in fields.items() for word in field]
+    return fields
 
 
 def _fields(message: Message, max_attempts: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from dispatch.config.groups import RecordSettings
 from dispatch.errors import StoreError, StoreFull
 from dispatch.protocol.ids import timestamp
 from dispatch.protocol.message import ACCEPTED_AT, PRINCIPAL, WAKES_AT, Message
+from dispatch.protocol.packing import packed
 from dispatch.protocol.record import Brief, ErrorInfo, Record, State
 from dispatch.protocol.record_fields import accepted, opened_progress, parse
 from dispatch.protocol.sealing import Sealing
@@ -93,13 +94,13 @@ class TaskStore:
         own, everyone = keys.index(principal), keys.index(None)
         accepted_at = message.moment(ACCEPTED_AT) or int(time.time() * 1_000)
         due_at = message.due_at or accepted_at  # an entry is dropped some time after it
-        text = message.to_json()
         fields = accepted(message, max_attempts, at=accepted_at, key=idempotency_key or "")
+        text, words = packed(message, fields), [word for field in fields.items() for word in field]
         found = finding.indexes_of(keys, message, due_at)
         commands = (
             # The sweeper's reminder comes first: a record without one would be forgotten if the gateway died here.
             ("ZADD", keys.due, accepted_at / 1_000 + self._grace, task_id),
-            self._redis.script("accept", keys.task(task_id), hop("accepted", message), text, *fields),
+            self._redis.script("accept", keys.task(task_id), hop("accepted", message), text, *words),
             self.usage.entry(principal, task_id, Holding.OPEN, len(text)),
             ("ZADD", own, due_at, task_id),
             ("ZADD", everyone, due_at, task_id),
