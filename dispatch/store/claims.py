@@ -23,8 +23,9 @@ from typing import Any, ClassVar
 from dispatch.config.groups import RecordSettings
 from dispatch.protocol.message import PRINCIPAL, Copy, Message, compact_json
 from dispatch.store.client import RedisCommand
+from dispatch.store.hops import arrived_hop
 from dispatch.store.scripts import RedisHandle
-from dispatch.store.transitions import MISSING, Transitions, hop, published_hop
+from dispatch.store.transitions import MISSING, Transitions, hop
 from dispatch.store.usage import Holding, Usage
 from dispatch.telemetry import tracing
 
@@ -192,7 +193,7 @@ class Claims:
         started = hop("started", message, worker=ticket.worker, attempt=message.attempt, spanId=_span_of(ticket))
         return (
             message.cycle, message.seq, message.attempt, ticket.owner, ticket.fence,
-            self._lease, self._lost_runs, ticket.worker, started, published_hop(message), message.deadline_at or "",
+            self._lease, self._lost_runs, ticket.worker, started, arrived_hop(message), message.deadline_at or "",
         )  # fmt: skip
 
     def _complete_words(self, step: ToComplete) -> tuple[str | float, ...]:

@@ -27,8 +27,9 @@ from dispatch.store import index
 from dispatch.store.client import RedisCommand
 from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, decided
 from dispatch.store.index import Page, ScannedBatch
+from dispatch.store.hops import arrived_hop
 from dispatch.store.scripts import RedisHandle
-from dispatch.store.transitions import MISSING, Transitions, hop, published_hop
+from dispatch.store.transitions import MISSING, Transitions, hop
 from dispatch.store.usage import Holding, Usage
 
 #: The value of `RedisKeys.recorded` while every dead letter in the DLQ has its record.
@@ -87,7 +88,7 @@ class DeadLetterRecords:
                 "record_dead", dead_letter,
                 dead_letter.cycle, dead_letter.seq, state.value, reason, error, text,
                 int(not is_hopeless(reason)), fingerprint_of(dead_letter), names.DEAD_QUEUE, hop("dead-lettered", dead_letter, reason=reason),
-                published_hop(dead_letter),
+                arrived_hop(dead_letter),
                 max_attempts=max_attempts,
                 arrived=True,
                 before=[self._redis.vital("ZADD", keys.dead, "NX", _now(), task_id)],

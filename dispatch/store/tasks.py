@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,7 +28,7 @@ from dispatch.protocol.record import Brief, ErrorInfo, Record, State
 from dispatch.protocol.record_fields import accepted, opened_progress, parse
 from dispatch.protocol.sealing import Sealing
 from dispatch.protocol.task_filter import TaskFilter
-from dispatch.store import finding, index
+from dispatch.store import finding, hops, index
 from dispatch.store.client import RedisCommand
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.index import Page
@@ -159,7 +158,7 @@ class TaskStore:
         confirm = (
             [self._idempotency.confirmation(principal, idempotency_key, message.task_id)] if idempotency_key else []
         )
-        note = hop("published", message, **details)
+        note = hops.published_hop(message, **details)
         answer = self._transitions.run(
             "mark_published", message, queue, state.value, note, max_attempts=max_attempts, after=confirm
         )
@@ -281,8 +280,12 @@ class TaskStore:
 
     def hops(self, task_id: str) -> list[dict[str, Any]]:
         """What happened to a task, oldest first (docs/reference/http-api.md, "Following a task")."""
-        lines = self._redis.run(("LRANGE", self._redis.keys.task(task_id).hops, 0, -1))[0]
-        return [_shown(json.loads(line), self._redis.sealing) for line in lines]
+        keys = self._redis.keys.task(task_id)
+        (task_type, *first), lines = self._redis.run(
+            ("HMGET", keys.record, "type", *hops.FIRST_HOPS), ("LRANGE", keys.hops, 0, -1)
+        )
+        lines = [*hops.first_hops(first), *lines]
+        return [_shown(hops.read(line, task_type), self._redis.sealing) for line in lines]
 
     def list(self, *, limit: int = 50, cursor: str | None = None, **wanted: Any) -> Page:
         """Tasks, newest first; one that was submitted for later by the time that it was submitted for.

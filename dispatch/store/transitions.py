@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dispatch.protocol import names
 from dispatch.protocol.ids import trace_id
 from dispatch.protocol.message import MAX_UNRECORDED, PRINCIPAL, Message, compact_json
 from dispatch.protocol.record_fields import seed
@@ -44,11 +43,6 @@ def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
 def _span(message: Message | None) -> str | None:
     parent = message.text("traceparent") if message else None
     return tracing.current().span_id or (parent.split("-")[2] if parent and trace_id(parent) else None)
-
-
-def published_hop(message: Message) -> str:
-    """The hop of a publish whose confirm is not recorded yet, from the copy that arrived: without the time of the confirm."""
-    return hop("published", exchange=names.TASK_EXCHANGE, routingKey=message.routing_key)
 
 
 class Transitions:

@@ -76,6 +76,42 @@ def test_a_dead_letter_that_the_broker_made_before_the_gateways_mark_was_publish
     assert hop(case, "published") == CONFIRMED
 
 
+def test_a_waiting_task_has_its_hops_in_its_record_and_a_claim_makes_a_list_of_them(case):
+    def listed():
+        return case.redis.lrange(case.stores.redis.keys.task(case.task_id).hops, 0, -1)
+
+    recorded(case)
+    accepted = case.store.hops(case.task_id)
+    marked(case)
+    waiting, none = case.store.hops(case.task_id), listed()
+    case.run()
+    running = case.store.hops(case.task_id)
+
+    assert ([hop["kind"] for hop in accepted], none) == (["accepted"], [])
+    assert [(hop["seq"], hop["kind"]) for hop in waiting] == [(1, "accepted"), (2, "published")]
+    assert waiting[:1] == accepted
+    assert running[:2] == waiting
+    assert len(listed()) == 3
+    assert case.redis.object("encoding", case.stores.redis.keys.task(case.task_id).record) == "listpack"
+
+
+def test_a_way_that_is_not_the_usual_one_is_kept(case):
+    way = {"exchange": "robot.delay.3", "routingKey": "robot.task.dispatch.echo", "confirmMs": 2.0}
+    recorded(case)
+    case.store.mark_published(case.message, queue="robot.delay.q.3", max_attempts=4, idempotency_key=None, **way)
+
+    assert hop(case, "published") == way
+
+
+def test_a_task_id_that_is_used_again_has_no_hops_of_a_record_that_is_gone(case):
+    recorded(case)
+    case.run()
+    case.redis.delete(case.stores.redis.keys.task(case.task_id).record)
+    recorded(case)
+
+    assert case.kinds() == ["accepted"]
+
+
 def test_a_lost_run_and_one_that_was_stopped_leave_a_hop(case):
     case.accept()
     case.run()

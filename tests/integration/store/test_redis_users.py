@@ -102,7 +102,7 @@ def test_a_gateway_and_a_worker_do_all_they_do_with_their_own_users(user, admini
 
 
 @pytest.mark.parametrize(
-    ("lacks", "reason"), [("resetchannels", "PUBLISH on the channel"), ("-rpush", "rpush"), ("-pexpire -persist", "p")]
+    ("lacks", "reason"), [("resetchannels", "PUBLISH on the channel"), ("-hset", "hset"), ("-del -exists", "e")]
 )
 def test_a_right_that_lacks_leaves_no_half_of_a_transition(user, administrator, lacks, reason):
     stores = Stores(user(f"{USERS['worker']} {lacks}"))

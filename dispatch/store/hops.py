@@ -1,0 +1,66 @@
+"""The first hops of a task, accepted and published, which its record holds while it waits (``lua/task/_common.lua``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from dispatch.protocol import names
+from dispatch.protocol.message import Message
+from dispatch.store.transitions import hop
+
+#: The record's fields, and the beginning of the hop that each one holds: a time in epoch milliseconds, and the hop's other fields.
+FIRST_HOPS = {"hop1": '{"seq":1,"at":%s,"kind":"accepted"', "hop2": '{"seq":2,"at":%s,"kind":"published"'}
+
+
+def first_hops(fields: Sequence[str | None]) -> list[str]:
+    """The hops that a record holds, as JSON.
+
+    Args:
+        fields: the values of `FIRST_HOPS`; None where it holds none.
+    """
+    held = []
+    for text, start in zip(fields, FIRST_HOPS.values(), strict=True):
+        if text:
+            digits = len(text) - len(text.lstrip("0123456789"))
+            held.append(start % text[:digits] + text[digits:])
+    return held
+
+
+def published_hop(message: Message, **details: Any) -> str:
+    """The hop of a confirmed publish; the usual way of a task of its type is left out.
+
+    Args:
+        message: what was published.
+        details: about it: exchange, routingKey, confirmMs, until.
+    """
+    usual = _usual(message.type)
+    if all(details.get(name) == value for name, value in usual.items()):
+        details = {name: value for name, value in details.items() if name not in usual}
+    return hop("published", message, **details)
+
+
+def arrived_hop(message: Message) -> str:
+    """The same where the confirm is not recorded yet: from the copy that arrived, without the time of the confirm."""
+    way = {"exchange": names.TASK_EXCHANGE, "routingKey": message.routing_key}
+    return hop("published", **({} if way == _usual(message.type) else way))
+
+
+def read(line: str, task_type: str | None) -> dict[str, Any]:
+    """A hop from its JSON, with the usual way where it was left out.
+
+    Args:
+        line: the JSON.
+        task_type: the task's; None where its record is gone.
+    """
+    entry: dict[str, Any] = json.loads(line)
+    return (
+        {**entry, **_usual(task_type)}
+        if task_type and entry["kind"] == "published" and "exchange" not in entry
+        else entry
+    )
+
+
+def _usual(task_type: str) -> dict[str, str]:
+    return {"exchange": names.TASK_EXCHANGE, "routingKey": names.routing_key(task_type)}
