@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dispatch.protocol import names
-from dispatch.protocol.message import Message
+from dispatch.protocol.ids import trace_id
+from dispatch.protocol.message import TRACEPARENT, Message
 from dispatch.store.transitions import hop
 
 #: The record's fields, and the beginning of the hop that each one holds: a time in epoch milliseconds, and the hop's other fields.
@@ -28,8 +29,13 @@ def first_hops(fields: Sequence[str | None]) -> list[str]:
     return held
 
 
+def accepted_hop(message: Message) -> str:
+    """The hop of an acceptance; a span that its record's traceparent names is left out."""
+    return _without_span(hop("accepted", message), message)
+
+
 def published_hop(message: Message, **details: Any) -> str:
-    """The hop of a confirmed publish; the usual way of a task of its type is left out.
+    """The hop of a confirmed publish; the usual way of a task of its type is left out, and the span as in `accepted_hop`.
 
     Args:
         message: what was published.
@@ -38,7 +44,7 @@ def published_hop(message: Message, **details: Any) -> str:
     usual = _usual(message.type)
     if all(details.get(name) == value for name, value in usual.items()):
         details = {name: value for name, value in details.items() if name not in usual}
-    return hop("published", message, **details)
+    return _without_span(hop("published", message, **details), message)
 
 
 def arrived_hop(message: Message) -> str:
@@ -47,18 +53,26 @@ def arrived_hop(message: Message) -> str:
     return hop("published", **({} if way == _usual(message.type) else way))
 
 
-def read(line: str, task_type: str | None) -> dict[str, Any]:
-    """A hop from its JSON, with the usual way where it was left out.
+def read(line: str, task_type: str | None, traceparent: str | None) -> dict[str, Any]:
+    """A hop from its JSON, with what was left out.
 
     Args:
         line: the JSON.
         task_type: the task's; None where its record is gone.
+        traceparent: the record's.
     """
     entry: dict[str, Any] = json.loads(line)
+    if entry["kind"] not in ("accepted", "published"):
+        return entry
+    way = _usual(task_type) if task_type and entry["kind"] == "published" and "exchange" not in entry else {}
+    span = {"spanId": traceparent.split("-")[2]} if traceparent and trace_id(traceparent) else {}
+    return {**span, **entry, **way}
+
+
+def _without_span(text: str, message: Message) -> str:
+    traceparent = message.text(TRACEPARENT)
     return (
-        {**entry, **_usual(task_type)}
-        if task_type and entry["kind"] == "published" and "exchange" not in entry
-        else entry
+        text.replace(f',"spanId":"{traceparent.split("-")[2]}"', "") if traceparent and trace_id(traceparent) else text
     )
 
 

@@ -99,7 +99,7 @@ class TaskStore:
         commands = (
             # The sweeper's reminder comes first: a record without one would be forgotten if the gateway died here.
             ("ZADD", keys.due, accepted_at / 1_000 + self._grace, task_id),
-            self._redis.script("accept", keys.task(task_id), hop("accepted", message), text, *words),
+            self._redis.script("accept", keys.task(task_id), hops.accepted_hop(message), text, *words),
             self.usage.entry(principal, task_id, Holding.OPEN, len(text)),
             ("ZADD", own, due_at, task_id),
             ("ZADD", everyone, due_at, task_id),
@@ -281,11 +281,11 @@ class TaskStore:
     def hops(self, task_id: str) -> list[dict[str, Any]]:
         """What happened to a task, oldest first (docs/reference/http-api.md, "Following a task")."""
         keys = self._redis.keys.task(task_id)
-        (task_type, *first), lines = self._redis.run(
-            ("HMGET", keys.record, "type", *hops.FIRST_HOPS), ("LRANGE", keys.hops, 0, -1)
-        )
+        wanted = ("type", "traceparent", *hops.FIRST_HOPS)
+        fields, lines = self._redis.run(("HMGET", keys.record, *wanted), ("LRANGE", keys.hops, 0, -1))
+        task_type, traceparent, *first = fields
         lines = [*hops.first_hops(first), *lines]
-        return [_shown(hops.read(line, task_type), self._redis.sealing) for line in lines]
+        return [_shown(hops.read(line, task_type, traceparent), self._redis.sealing) for line in lines]
 
     def list(self, *, limit: int = 50, cursor: str | None = None, **wanted: Any) -> Page:
         """Tasks, newest first; one that was submitted for later by the time that it was submitted for.

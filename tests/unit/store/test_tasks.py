@@ -126,7 +126,7 @@ def test_what_a_worker_has_claimed_is_not_refused():
 
 def test_hops_have_times_that_people_read_and_the_end_of_a_wait():
     lines = ['{"seq":1,"at":0,"kind":"accepted"}', '{"seq":2,"at":1000,"kind":"delayed","seconds":60}']
-    made, _ = store(LRANGE=[lines], HMGET=[["echo", None, None]])
+    made, _ = store(LRANGE=[lines], HMGET=[["echo", None, None, None]])
 
     assert made.hops("t-1") == [
         {"seq": 1, "at": "1970-01-01T00:00:00.000Z", "kind": "accepted"},
