@@ -26,8 +26,8 @@ from dispatch.protocol.record_fields import BRIEF, LIKE
 from dispatch.store import index
 from dispatch.store.client import RedisCommand
 from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, decided
-from dispatch.store.index import Page, ScannedBatch
 from dispatch.store.hops import arrived_hop
+from dispatch.store.index import Page, ScannedBatch
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.transitions import MISSING, Transitions, hop
 from dispatch.store.usage import Holding, Usage
