@@ -14,7 +14,7 @@ from dispatch.background import Background
 from dispatch.config.settings import Settings
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, StoreUnavailable
-from dispatch.protocol.copies import resent_copy
+from dispatch.protocol.copies import resent_copy, wait_of
 from dispatch.protocol.message import Copy
 from dispatch.protocol.record import ErrorInfo, Record, State
 from dispatch.store.claims import Claims
@@ -204,8 +204,7 @@ class Sweeper(Background):
         if record.before_redrive is not None:
             self._dead_letters.finish_redrive(copy)
         else:
-            rung = self._settings.ladder.rung(record.rung)
-            self._handovers.hand_over(copy, wait=rung.seconds if rung else 0.0)
+            self._handovers.hand_over(copy, wait=wait_of(copy, self._settings.ladder))
         metrics.SWEEPS.inc("published")
         log.warning("swept: decided copy published", task_id=record.task_id, queue=copy.queue, seq=copy.message.seq)
         self._reminders.set(record.task_id, now + self._settings.lease)

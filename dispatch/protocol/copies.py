@@ -10,6 +10,7 @@ from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.message import (
     ATTEMPT,
+    CHECKPOINT,
     CYCLE,
     DEAD_ID,
     DEAD_REASON,
@@ -23,11 +24,14 @@ from dispatch.protocol.message import (
     QUEUED_AT,
     RETRY_QUEUE,
     SEQ,
+    STEP,
+    STEP_AT,
+    WAITING_SINCE,
     Copy,
     Message,
 )
 from dispatch.protocol.record import Record, State
-from dispatch.protocol.retry import LEASE_RUNG, Dead, Decision, Failure, FailureKind, Retry
+from dispatch.protocol.retry import LEASE_RUNG, Dead, Decision, Failure, FailureKind, Ladder, Retry
 from dispatch.protocol.sealing import UNSEALED, Sealing
 
 
@@ -61,7 +65,8 @@ def next_copy(
     attempt = message.attempt + isinstance(decision, Retry)
     rung = decision.rung.name
     queued = failed_at + int(decision.rung.seconds * 1_000)
-    waiting = message.with_headers(DEAD_REASON, **failed, **{ATTEMPT: attempt, RETRY_QUEUE: rung, QUEUED_AT: queued})
+    changes = {**failed, ATTEMPT: attempt, RETRY_QUEUE: rung, QUEUED_AT: queued}
+    waiting = message.with_headers(DEAD_REASON, **changes)
     return Copy(waiting, names.RETRY_EXCHANGE, key, names.rung_queue(rung))
 
 
@@ -83,6 +88,35 @@ def delayed_copy(message: Message, seconds: int) -> Copy:
     key = names.routed_key(message.routing_key, message.type)
     delayed = message.with_headers(**delays.bits(seconds))
     return Copy(delayed, names.delay_exchange(level), key, names.delay_queue(level))
+
+
+def step_copy(message: Message, checkpoint: str | None, seconds: int, at: int) -> Copy:
+    """The copy of the next step, after a wait: next seq, and the whole ladder before it, since a step has succeeded.
+
+    Args:
+        message: the copy whose step ended in the wait.
+        checkpoint: what the next step finds, as its header has it; None: nothing.
+        seconds: the wait, as `dispatch.protocol.delays.whole_seconds` returns it; 0: none.
+        at: epoch milliseconds of its begin.
+    """
+    changes: dict[str, Any] = {
+        SEQ: message.seq + 1, STEP: message.step + 1, ATTEMPT: 1, "retries": 0,
+        WAITING_SINCE: at, STEP_AT: at + seconds * 1_000, QUEUED_AT: at + seconds * 1_000,
+    }  # fmt: skip
+    if checkpoint is not None:
+        changes[CHECKPOINT] = checkpoint
+    gone = (RETRY_QUEUE, DEAD_REASON, LAST_ERROR, LAST_ERROR_TYPE, ERROR_FINGERPRINT, FAILED_AT, CHECKPOINT)
+    following = message.with_headers(*gone, **changes)
+    if seconds:
+        return delayed_copy(following, seconds)
+    key = names.routed_key(message.routing_key, message.type)
+    return Copy(following, names.TASK_EXCHANGE, key, names.WORK_QUEUE)
+
+
+def wait_of(copy: Copy, ladder: Ladder) -> float:
+    """Seconds that a copy waits on its rung or in the delay levels; 0 of any other."""
+    rung = next((rung.seconds for rung in ladder.rungs if copy.queue == names.rung_queue(rung.name)), 0.0)
+    return rung or float(delays.seconds_of(copy.message.headers))
 
 
 def dead_copy(
@@ -115,6 +149,7 @@ def redriven_copy(dead_letter: Message) -> Copy:
     until = {DEADLINE_AT: now + dead_letter.number(DEADLINE)} if dead_letter.deadline_at else {}
     fresh = dead_letter.with_headers(
         RETRY_QUEUE,
+        WAITING_SINCE,
         DEAD_REASON,
         LAST_ERROR,
         LAST_ERROR_TYPE,
@@ -143,7 +178,8 @@ def resent_copy(record: Record, sealing: Sealing = UNSEALED) -> Copy | None:
         decided = Copy.from_json(record.decision).message
         again = decided.with_headers(**{SEQ: decided.seq + 1, QUEUED_AT: _now()})
     elif record.message is not None:
-        again = record.message.with_headers(RETRY_QUEUE, DEAD_REASON, **_headers_on_its_way(record, sealing))
+        gone = (RETRY_QUEUE, DEAD_REASON, WAITING_SINCE, CHECKPOINT)
+        again = record.message.with_headers(*gone, **_headers_on_its_way(record, sealing))
     else:
         return None
     key = names.routed_key(again.routing_key, record.type)
@@ -151,12 +187,16 @@ def resent_copy(record: Record, sealing: Sealing = UNSEALED) -> Copy | None:
 
 
 def _headers_on_its_way(record: Record, sealing: Sealing) -> dict[str, Any]:
-    attempt = max(1, record.copy_attempt or 0, record.attempt)
+    attempt = max(1, record.copy_attempt or 0, 0 if record.state is State.WAITING else record.attempt)
     headers: dict[str, Any] = {
         CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1, QUEUED_AT: _now(),
     }  # fmt: skip
     if record.deadline_at:  # this cycle's; the message is the first one's
         headers[DEADLINE_AT] = record.deadline_at
+    if record.step:
+        headers |= {STEP: record.step, STEP_AT: _now()}
+    if record.checkpoint is not None:
+        headers[CHECKPOINT] = record.checkpoint
     waits = record.state is State.RETRY_WAIT
     if record.error is not None and (waits or attempt > 1):  # a redrive leaves the error of the cycle before there
         error = sealing.seal_error(record.error.message)

@@ -56,6 +56,18 @@ DEADLINE = "x-deadline"  #: milliseconds from the time that a cycle may begin, b
 DEADLINE_AT = "x-deadline-at"  #: epoch milliseconds after which no attempt of this cycle begins
 
 
+STEP = "x-step"  #: waits that the task's handler has gone through; only of a task that has waited
+
+
+CHECKPOINT = "x-checkpoint"  #: the state that the handler's last wait left for the step to come: JSON, perhaps sealed
+
+
+STEP_AT = "x-step-at"  #: epoch milliseconds from which the step can run: the end of the wait before it
+
+
+WAITING_SINCE = "x-waiting-since"  #: epoch milliseconds at which the wait before this step began
+
+
 LAST_ERROR_TYPE = "x-last-error-type"
 
 
@@ -178,6 +190,11 @@ class Message:
         """The attempt this copy authorises."""
         return max(1, self.number(ATTEMPT, 1))
 
+    @property
+    def step(self) -> int:
+        """Waits that the task's handler has gone through."""
+        return self.number(STEP)
+
     def number(self, header: str, default: int = 0) -> int:
         """A header as a whole number; the default when it is missing or not one."""
         value = self.headers.get(header, default)
@@ -197,6 +214,11 @@ class Message:
     def deadline_at(self) -> int:
         """Epoch milliseconds after which no attempt begins; 0 for a task without a deadline."""
         return self.moment(DEADLINE_AT)
+
+    @property
+    def step_due_at(self) -> int:
+        """As `due_at`, of the step that it is for."""
+        return max(self.due_at, self.moment(STEP_AT))
 
     def text(self, header: str) -> str | None:
         """A header as text; None when it is missing or not text."""

@@ -46,6 +46,11 @@ def delay_exchange(level: int) -> str:
     return f"robot.delay.{level}"
 
 
+def is_delay_exchange(exchange: str) -> bool:
+    """Whether an exchange is that of a delay level."""
+    return exchange.startswith(f"{DELAY_POLICY}.")
+
+
 def delay_queue(level: int | str) -> str:
     """The queue of a delay level, e.g. ``robot.delay.q.5``, which waits 2^5 seconds."""
     return f"robot.delay.q.{level}"

@@ -168,6 +168,7 @@ class Record:
     decision: str | None = None  #: its `Copy` as JSON; of a whole record only
     copy_attempt: int | None = None  #: the attempt that the copy on its way authorises
     idempotency_key: str | None = None  #: that it was submitted with
+    checkpoint: str | None = None  #: what its next step finds, as the copy's header has it; of a whole record only
     message: Message | None = None  #: as it was accepted, until no copy of it can be needed; of a whole record only
 
     @property

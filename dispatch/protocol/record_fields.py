@@ -11,13 +11,16 @@ from dispatch.protocol.fingerprints import fingerprint_stored
 from dispatch.protocol.ids import is_task_id
 from dispatch.protocol.message import (
     ACCEPTED_AT,
+    CHECKPOINT,
     DEADLINE_AT,
     FAILED_AT,
     LABELS,
     PARENT_ID,
     PRINCIPAL,
     REQUEST_ID,
+    STEP,
     TRACEPARENT,
+    WAITING_SINCE,
     WAKES_AT,
     Message,
     compact_json,
@@ -106,11 +109,14 @@ def parse(
     text = sealing.open_text(fields.get("error", ""))
     error = ErrorInfo(error_type, text, fields.get("errorRetryable") == "1") if error_type else None
     progress = json.loads(fields["progress"]) if fields.get("progress") else None
+    state = State(fields["state"])
+    # `wakesAt` stays what it was submitted with, by which lists have it; of a wait, the next copy's time is the same.
+    waits = state is State.WAITING
     return Record(
         task_id=task_id,
         type=fields.get("type", ""),
         principal=fields.get("principal", ""),
-        state=State(fields["state"]),
+        state=state,
         cycle=number("cycle") or 0,
         seq=number("seq") or 0,
         attempt=(number("attempt") or 0) if "startedAt" in fields else 0,
@@ -121,8 +127,8 @@ def parse(
         published=fields.get("published") == "1",
         started_at=number("startedAt"),
         finished_at=number("finishedAt"),
-        next_attempt_at=number("nextAttemptAt"),
-        wakes_at=number("wakesAt"),
+        next_attempt_at=None if waits else number("nextAttemptAt"),
+        wakes_at=number("nextAttemptAt" if waits else "wakesAt"),
         waiting_for=tuple(json.loads(fields["waitingFor"])) if fields.get("waitingFor") else (),
         held_by=fields.get("heldBy") or None,
         deadline_at=number("deadlineAt"),
@@ -148,6 +154,7 @@ def parse(
         decided_seq=number("decidedSeq"),
         copy_attempt=number("copyAttempt"),
         idempotency_key=fields.get("key") or None,
+        checkpoint=fields.get("checkpoint"),
         message=unpacked(message, task_id, fields) if message else None,
     )
 
@@ -213,4 +220,15 @@ def _fields(message: Message, max_attempts: int) -> dict[str, Any]:
         fields["deadlineAt"] = message.deadline_at
     if message.number("retries") >= message.attempt and (failed := message.moment(FAILED_AT)):
         fields["startedAt"] = failed  # a dead letter's last attempt began at that time at the latest
+    if message.step:
+        fields.update(step_fields(message))
+        if began := message.moment(WAITING_SINCE) or message.moment(FAILED_AT):
+            fields["startedAt"] = began
     return fields
+
+
+def step_fields(message: Message) -> dict[str, Any]:
+    """Where a task is between its waits, from a copy; nothing of a task that has not waited."""
+    checkpoint = message.text(CHECKPOINT)
+    kept = {} if checkpoint is None else {"checkpoint": checkpoint}
+    return {"step": message.number(STEP), **kept} if message.step else {}

@@ -137,14 +137,14 @@ class Sealing:
     def open_text(self, text: str) -> str:
         """A text of a record or a header, opened where it is sealed; `UNREADABLE` in place of one that can't be."""
         try:
-            return self._text(text)
+            return self.unsealed(text)
         except SealError:
             return UNREADABLE
 
     def open_json(self, text: str) -> Any:
         """The same of a result, parsed; `UNREADABLE_RESULT` in place of one that can't be opened."""
         try:
-            return json.loads(self._text(text))
+            return json.loads(self.unsealed(text))
         except SealError:
             return dict(UNREADABLE_RESULT)
 
@@ -162,7 +162,12 @@ class Sealing:
         keyed = [hmac.digest(key, _PURPOSE + digest.encode(errors="replace"), "sha256").hex() for key in self.keys]
         return (*keyed, digest) if self.seals else (digest, *keyed)
 
-    def _text(self, text: str) -> str:
+    def unsealed(self, text: str) -> str:
+        """A text of a record or a header, opened where it is sealed.
+
+        Raises:
+            SealError: it can't be opened.
+        """
         return self._opened(text[len(_PREFIX) :].encode()).decode() if text.startswith(_BEGIN) else text
 
     def _opened(self, token: bytes) -> bytes:

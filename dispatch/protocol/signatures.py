@@ -18,6 +18,7 @@ from typing import Any
 from dispatch.protocol.message import (
     ACCEPTED_AT,
     ATTEMPT,
+    CHECKPOINT,
     CYCLE,
     DEADLINE,
     DEADLINE_AT,
@@ -26,6 +27,8 @@ from dispatch.protocol.message import (
     PRINCIPAL,
     SEQ,
     SIGNATURE,
+    STEP,
+    STEP_AT,
     TOO_LARGE,
     WAKES_AT,
     Message,
@@ -41,7 +44,7 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _SIGNED = ("id", "task", PRINCIPAL, CYCLE, SEQ, ATTEMPT, ACCEPTED_AT, "eta", "expires")
 
 #: Headers that only some messages have.
-_SIGNED_IF_THERE = (WAKES_AT, LABELS, DEADLINE, DEADLINE_AT, PARENT_ID)
+_SIGNED_IF_THERE = (WAKES_AT, LABELS, DEADLINE, DEADLINE_AT, PARENT_ID, STEP, STEP_AT, CHECKPOINT)
 
 #: What the signed text begins with: another text of ours that is signed with the same key is no message.
 _PURPOSE = "robot-dispatch message 1"

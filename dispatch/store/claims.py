@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from dispatch.config.groups import RecordSettings
-from dispatch.protocol.message import PRINCIPAL, Copy, Message, compact_json
+from dispatch.protocol.message import PRINCIPAL, STEP, Copy, Message, compact_json
+from dispatch.protocol.record_fields import step_fields
 from dispatch.store.client import RedisCommand
 from dispatch.store.hops import arrived_hop
 from dispatch.store.scripts import RedisHandle
@@ -194,6 +195,7 @@ class Claims:
         return (
             message.cycle, message.seq, message.attempt, ticket.owner, ticket.fence,
             self._lease, self._lost_runs, ticket.worker, started, arrived_hop(message), message.deadline_at or "",
+            compact_json(step_fields(message)) if STEP in message.headers else "",
         )  # fmt: skip
 
     def _complete_words(self, step: ToComplete) -> tuple[str | float, ...]:

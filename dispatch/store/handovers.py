@@ -15,11 +15,20 @@ from __future__ import annotations
 import dataclasses
 import enum
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from dispatch.protocol import names
-from dispatch.protocol.message import DEAD_REASON, ERROR_FINGERPRINT, MAX_ERROR, PRINCIPAL, Copy, Message
+from dispatch.protocol.message import (
+    CHECKPOINT,
+    DEAD_REASON,
+    ERROR_FINGERPRINT,
+    MAX_ERROR,
+    PRINCIPAL,
+    Copy,
+    Message,
+    compact_json,
+)
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Dead, Decision, Failure, Retry
 from dispatch.store.claims import Ticket
@@ -101,13 +110,40 @@ class Handovers:
         )  # fmt: skip
         return decided(answer)
 
+    def wait(
+        self, message: Message, ticket: Ticket, copy: Copy, until: Sequence[str], seconds: float, *, max_attempts: int
+    ) -> Decided:
+        """Record a step that ended in a wait, and its next copy.
+
+        Args:
+            message: the copy of the step.
+            ticket: the run's; its fence must be the record's.
+            copy: the next step's.
+            until: the signals that end the wait early.
+            seconds: the wait.
+            max_attempts: for a record that has to be rebuilt.
+
+        Returns, raises: as `decide`.
+        """
+        following = copy.message
+        waiting = hop(
+            "waiting", message, queue=copy.queue, seconds=seconds, step=following.step, signals=list(until) or None
+        )
+        answer = self._transitions.run(
+            "wait", message,
+            ticket.fence, message.seq, copy.to_json(), following.step, following.text(CHECKPOINT) or "",
+            compact_json(list(until)), copy.queue, int(seconds * 1_000), waiting,
+            max_attempts=max_attempts,
+        )  # fmt: skip
+        return decided(answer)
+
     def hand_over(self, copy: Copy, *, owner: str = "", wait: float = 0.0) -> None:
         """Record that the decided copy is confirmed.
 
         Args:
             copy: what was published; its seq is one above the one that was decided.
             owner: whose lease is dropped; empty when there is none.
-            wait: seconds the copy waits on its rung.
+            wait: seconds the copy waits on its rung, or in the delay levels.
 
         Raises:
             StoreUnavailable: the copy's own claim mends the record later.

@@ -5,5 +5,6 @@ from __future__ import annotations
 from dispatch.tasktypes.context import Context, Log
 from dispatch.tasktypes.payload import Payload, Secret
 from dispatch.tasktypes.registry import Registry, TaskType, load, task
+from dispatch.tasktypes.waiting import Wait
 
-__all__ = ["Context", "Log", "Payload", "Registry", "Secret", "TaskType", "load", "task"]
+__all__ = ["Context", "Log", "Payload", "Registry", "Secret", "TaskType", "Wait", "load", "task"]

@@ -34,6 +34,14 @@ class Context(Protocol):
         """The number of the current attempt, 1-based."""
 
     @property
+    def step(self) -> int:
+        """Waits that the task has gone through in this cycle: 0 until a handler returns a `dispatch.tasktypes.Wait`."""
+
+    @property
+    def state(self) -> Any:
+        """The state of the wait before this step, of the model that the type declares; None without one."""
+
+    @property
     def trace_id(self) -> str:
         """32 hex digits, the same through every hop."""
 

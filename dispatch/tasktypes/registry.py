@@ -22,10 +22,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
+import pydantic
+
 from dispatch.errors import ConfigurationError
 from dispatch.protocol.delays import MAX_LEVELS, longest
 from dispatch.tasktypes.context import Context
 from dispatch.tasktypes.payload import Payload, masked_fields
+from dispatch.tasktypes.waiting import Wait
 
 #: Part of a routing key and of a URL: dotted lower-case words.
 _NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*")
@@ -38,7 +41,7 @@ MAX_DEADLINE = longest(MAX_LEVELS)
 
 
 P = TypeVar("P", bound=Payload)
-Handler = Callable[[P, Context], Mapping[str, Any] | None]
+Handler = Callable[[P, Context], Mapping[str, Any] | Wait | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class TaskType:
     time_limit: float  #: seconds: hard limit of an attempt
     summary: str  #: first line of the handler's docstring
     deadline: int | None = None  #: seconds, see `task`; None: no deadline
+    state: type[pydantic.BaseModel] | None = None  #: model of what its waits keep; None for nothing
 
 
 class Registry(Mapping[str, TaskType]):
@@ -69,7 +73,8 @@ class Registry(Mapping[str, TaskType]):
         if not _NAME.fullmatch(task_type.name):
             msg = f"task name {task_type.name!r} must be dotted lower-case words, as in 'robot.clean'"
             raise ConfigurationError(msg)
-        if masked := masked_fields(task_type.payload):
+        masked = masked_fields(task_type.payload) + (masked_fields(task_type.state) if task_type.state else [])
+        if masked:
             msg = f"task {task_type.name}: declare {', '.join(masked)} as dispatch.tasktypes.Secret: pydantic would send asterisks"
             raise ConfigurationError(msg)
         if task_type.deadline is not None and not 1 <= task_type.deadline <= MAX_DEADLINE:
@@ -101,6 +106,7 @@ def task(
     ladder: Sequence[str] | None = None,
     time_limit: float = DEFAULT_TIME_LIMIT,
     deadline: int | None = None,
+    state: type[pydantic.BaseModel] | None = None,
 ) -> Callable[[Handler[P]], Handler[P]]:
     """Register a handler as a task type.
 
@@ -110,6 +116,7 @@ def task(
         ladder: names of the declared rungs of this type, in order; all by default.
         time_limit: seconds after which an attempt is killed and counts as failed.
         deadline: seconds within which the last attempt must begin, counted as `options.deadlineSeconds`, which replaces it; none by default.
+        state: model of what a `Wait` of this type keeps for the next step; without one it keeps nothing.
 
     Returns:
         A decorator that returns the handler unchanged, so that tests can call it.
@@ -121,7 +128,7 @@ def task(
     def register(handler: Handler[P]) -> Handler[P]:
         summary = (inspect.getdoc(handler) or name).splitlines()[0]
         rungs = None if ladder is None else tuple(ladder)
-        registry.add(TaskType(name, payload, handler, rungs, time_limit, summary, deadline))
+        registry.add(TaskType(name, payload, handler, rungs, time_limit, summary, deadline, state))
         return handler
 
     return register

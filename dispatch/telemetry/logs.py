@@ -354,11 +354,14 @@ class _NoValues(logging.Filter):
         return True
 
 
+_EXPECTED = frozenset({"raised expected", "ignored"})
+
+
 class _Details(logging.Filter):
-    """Celery's lines about what one line of ours has: an attempt that failed, and one that succeeded."""
+    """Celery's lines about what one line of ours has: an attempt that failed, one that succeeded, a step that ended in a wait."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        expected = isinstance(record.args, Mapping) and record.args.get("description") == "raised expected"
+        expected = isinstance(record.args, Mapping) and record.args.get("description") in _EXPECTED
         if record.levelno != logging.INFO or not (expected or str(record.msg).startswith(_SUCCEEDED)):
             return True
         record.levelno, record.levelname = logging.DEBUG, "DEBUG"

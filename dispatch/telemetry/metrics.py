@@ -221,7 +221,7 @@ DEPTH = _gauge(
 # --- worker ---------------------------------------------------------------------------------------
 ATTEMPTS = _counter(
     "robot_task_attempts_total",
-    "Attempts ended: succeeded, retried, parked (no attempt used up), dead; worker-lost and time-limit in addition.",
+    "Attempts ended: succeeded, waited (a step that ended in a wait), retried, parked (no attempt used up), dead; worker-lost and time-limit in addition.",
     "type", "outcome", where="worker",
 )  # fmt: skip
 DURATION = _histogram("robot_task_duration_seconds", "Duration of an attempt.", "type", where="worker", buckets=_RUN)

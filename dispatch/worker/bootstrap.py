@@ -105,8 +105,7 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     celery.conf.update(connections.celery(settings.address("worker")))
     ladders = Ladders.of_types(settings.ladder, celery.dispatch_types.values())
     redis = RedisHandle(settings, timeout=REDIS_TIMEOUT)
-    publisher = Publisher(settings.address("worker"), timeout=settings.publish_timeout, keys=settings.signing)
-    router = _router(redis, publisher, ladders, settings)
+    router = _router(redis, ladders, settings)
     runs = Runs(celery, ladders, threads=pool.threads)
     starter = Starter(router.batcher, router.pace)
     celery.dispatch_worker = WorkerParts(router, starter, Shutdown(router.loop), pool, runs)
@@ -132,7 +131,11 @@ def check_control_commands(commands: Iterable[str]) -> None:
         raise ConfigurationError(f"{SETTING}: have no effect here but an OK: {', '.join(useless)}")
 
 
-def _router(redis: RedisHandle, publisher: Publisher, ladders: Ladders, settings: Settings) -> Router:
+def _router(redis: RedisHandle, ladders: Ladders, settings: Settings) -> Router:
+    # Waits have a connection of their own, which the first one opens: see `Router`.
+    publisher, later = (
+        Publisher(settings.address("worker"), timeout=settings.publish_timeout, keys=settings.signing) for _ in "12"
+    )
     # Leases have a handle of their own: a call that waits for a silent Redis must not delay a renewal.
     own = RedisHandle(settings, timeout=min(REDIS_TIMEOUT, settings.lease / 4))
     # So has the batcher: it shares its one connection, whose answers come in order, with no other part.
@@ -141,6 +144,7 @@ def _router(redis: RedisHandle, publisher: Publisher, ladders: Ladders, settings
         claims=Claims(redis, settings),
         handovers=Handovers(redis),
         publisher=publisher,
+        later=later,
         batcher=Batcher(Claims(shared, settings), loop.call),
         pace=Pace(),
         leases=Leases(Claims(own, settings), lease=settings.lease),
@@ -149,6 +153,7 @@ def _router(redis: RedisHandle, publisher: Publisher, ladders: Ladders, settings
         loop=loop,
         deadline=settings.deadline,
         lost_runs=settings.lost_runs,
+        longest_wait=delays.longest(settings.delay_levels),
         sealing=settings.sealing,
     )
 
@@ -302,7 +307,14 @@ class Runs:
         # A child is ended at any point of its code, also in the middle of what others share; a thread never is.
         redis = RedisHandle(self._settings, timeout=REDIS_TIMEOUT, share=self._threads)
         claims, children = Claims(redis, self._settings), self._children(redis)
-        self._runner = Runner(claims, self._ladders, self._settings.handlers(), children)
+        self._runner = Runner(
+            claims,
+            self._ladders,
+            self._settings.handlers(),
+            children,
+            sealing=self._settings.sealing,
+            longest_wait=delays.longest(self._settings.delay_levels),
+        )
 
     def _children(self, redis: RedisHandle) -> ChildSubmitter:
         """What submits the tasks of handlers; it connects to RabbitMQ at the first of them."""

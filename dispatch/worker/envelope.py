@@ -17,6 +17,7 @@ from dispatch.protocol.ids import is_task_id
 from dispatch.protocol.message import (
     ACCEPTED_AT,
     ATTEMPT,
+    CHECKPOINT,
     CYCLE,
     DEADLINE,
     DEADLINE_AT,
@@ -24,8 +25,11 @@ from dispatch.protocol.message import (
     MOMENTS,
     QUEUED_AT,
     SEQ,
+    STEP,
+    STEP_AT,
     TOO_LARGE,
     UNREADABLE,
+    WAITING_SINCE,
     WAKES_AT,
     Message,
 )
@@ -49,6 +53,9 @@ _NUMBERS = {
     WAKES_AT: MOMENTS,
     DEADLINE: MOMENTS,
     DEADLINE_AT: MOMENTS,
+    STEP: _COUNT,
+    STEP_AT: MOMENTS,
+    WAITING_SINCE: MOMENTS,
 }
 
 
@@ -108,10 +115,7 @@ def check(
         raise Poison(Reason.MALFORMED, "the header 'id' is missing or is no usable task id")
     if not isinstance(name, str):
         raise Poison(Reason.MALFORMED, "the header 'task' is no text")
-    for header, allowed in _NUMBERS.items():
-        value = headers.get(header, 0)
-        if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
-            raise Poison(Reason.MALFORMED, f"the header {header!r} is no whole number, or out of range")
+    _check_own(headers)
     if COMPRESSION in headers:
         raise Poison(Reason.UNDECODABLE, "the body is compressed: it could fill the memory")
     if content_type not in ("application/json", SEALED_TYPE):
@@ -125,6 +129,15 @@ def check(
         raise Poison(Reason.MALFORMED, "eta and countdown are refused: a worker would hold the wait in its memory")
     _check_expiry(headers.get("expires"), now)
     return triple
+
+
+def _check_own(headers: dict[str, Any]) -> None:
+    for header, allowed in _NUMBERS.items():
+        value = headers.get(header, 0)
+        if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
+            raise Poison(Reason.MALFORMED, f"the header {header!r} is no whole number, or out of range")
+    if not isinstance(headers.get(CHECKPOINT, ""), str):
+        raise Poison(Reason.MALFORMED, f"the header {CHECKPOINT!r} is no text")
 
 
 def _opened(body: Any, headers: dict[str, Any], sealing: Sealing) -> tuple[Any, str | None]:

@@ -11,6 +11,7 @@ from celery.exceptions import Ignore
 from dispatch.errors import PermanentError, RetryableError, StoreError, TaskError, Throttled
 from dispatch.protocol.message import MAX_ERROR, MAX_ERROR_TYPE, Copy
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
+from dispatch.protocol.waits import AskedWait
 from dispatch.store.claims import ClaimAnswer, Claimed
 
 #: Fields of Celery's request in which the main process passes a delivery's identity to a child; never on the wire.
@@ -51,6 +52,16 @@ class DecidedBefore(Outcome):
         """The decided copy."""
         copy: Copy = self.args[0]
         return copy
+
+
+class StepEnded(Outcome):
+    """The handler asked for a wait: hand over to the next step. Its argument is that `AskedWait`."""
+
+    @property
+    def wait(self) -> AskedWait:
+        """The wait."""
+        wait: AskedWait = self.args[0]
+        return wait
 
 
 def outcome_of(answer: Claimed | StoreError, lost_runs: int) -> Outcome | AttemptFailed:

@@ -18,7 +18,7 @@ from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, PublishError, StoreError
 from dispatch.protocol.copies import parked_copy
 from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason
-from dispatch.protocol.message import MAX_TRACEBACK, Copy, Message
+from dispatch.protocol.message import CHECKPOINT, MAX_TRACEBACK, Copy, Message
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
 from dispatch.store.claims import ClaimAnswer, Claimed, Ticket, ToClaim, ToComplete, ToRelease
 from dispatch.telemetry import logger, task_log
@@ -31,6 +31,7 @@ from dispatch.worker.outcomes import (
     Foreign,
     LeaseTaken,
     NothingToDo,
+    StepEnded,
     failure_of,
     outcome_of,
 )
@@ -55,6 +56,7 @@ _FOR_CELERY = ("id", "task", "lang", "root_id", "parent_id", "group", "origin", 
 def celery_headers(message: Message) -> dict[str, Any]:
     """The headers that a run may see: Celery's own as text, its counter, and ours."""
     headers = {name: value for name, value in message.headers.items() if name.startswith(("x-", "trace"))}
+    headers.pop(CHECKPOINT, None)  # large, and in the message, which goes along
     for name in _FOR_CELERY:
         if name in message.headers:
             value = message.headers[name]
@@ -268,6 +270,8 @@ class DeliveryRequest(Request):
                 self._submit(lambda: self.router.release(self.wire, self.ticket, self.delivery_queue), ack=False)
             case ClaimUnanswered() as unanswered:
                 self._hold(str(unanswered))
+            case StepEnded() as ended:
+                self._wait(ended)
             case NothingToDo():
                 self.acknowledge()
             case Foreign():
@@ -297,6 +301,18 @@ class DeliveryRequest(Request):
         if self.router.sealing.active:
             text, traceback = f"{failure.type}: {HIDDEN}", ""
         self.send_event("task-failed" if handover.final else "task-retried", exception=text, traceback=traceback)
+
+    def _wait(self, ended: StepEnded) -> None:
+        handover = self.router.wait(self.wire, self.ticket, ended.wait)
+
+        def carry_out() -> None:
+            handover()
+            self._run.waited()
+
+        self._submit(carry_out)
+        # Flower knows no wait; of the events that it knows, this is the one of a task that goes on later.
+        text = f"step {self.wire.step + 1} in {ended.wait.seconds:g} s"
+        self.send_event("task-retried", exception=text, traceback="")
 
     def _publish_decided(self, copy: Copy) -> None:
         self.router.publish(copy)

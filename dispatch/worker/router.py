@@ -8,23 +8,26 @@ Crash windows: see `dispatch.store.handovers`; every one leaves the message unac
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 from dispatch.broker.publisher import Publisher
 from dispatch.crashpoints import reach
 from dispatch.errors import StoreError
-from dispatch.protocol import names
-from dispatch.protocol.copies import dead_copy, next_copy, parked_copy
+from dispatch.protocol import delays, names
+from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, step_copy, wait_of
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import is_task_id
 from dispatch.protocol.message import TRACEPARENT, Copy, Message
 from dispatch.protocol.retry import Dead, Decision, Failure, decide
 from dispatch.protocol.sealing import UNSEALED, Sealing
+from dispatch.protocol.waits import SLACK, AskedWait
 from dispatch.store.claims import Claims, Ticket
-from dispatch.store.handovers import DecisionAnswer, Handovers
+from dispatch.store.handovers import Decided, DecisionAnswer, Handovers
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logger, metrics, task_log, tracing
 from dispatch.worker.batcher import Batcher
@@ -43,15 +46,18 @@ class Router:
         claims: releases leases.
         handovers: records decisions.
         publisher: may write to the retry exchange and the dead-letter exchange.
+        later: may write to the delay levels; without them, or without the right to them, the broker ends its connection.
         batcher: claims and completes.
         pace: how long runs take.
         leases: renews those of the deliveries in hand.
         ladders: of the task types.
         executor: runs what blocks.
         loop: where acks are written.
-        deadline: seconds after acceptance, or the later time that it was submitted for, during which a task may wait without using up attempts.
+        deadline: seconds after acceptance, the later time that it was submitted for, or the wait before its step, during which a task may
+            wait without using up attempts.
         lost_runs: lapsed leases of one attempt before it counts as failed.
-        sealing: of errors, which may quote a payload.
+        longest_wait: seconds that the delay levels hold a copy.
+        sealing: of errors, which may quote a payload, and of the state that a wait leaves.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Router:
         claims: Claims,
         handovers: Handovers,
         publisher: Publisher,
+        later: Publisher,
         batcher: Batcher,
         pace: Pace,
         leases: Leases,
@@ -68,13 +75,16 @@ class Router:
         loop: LoopBridge,
         deadline: float,
         lost_runs: int,
+        longest_wait: int = 0,
         sealing: Sealing = UNSEALED,
     ) -> None:
         self._claims = claims
         self._handovers = handovers
         self._publisher = publisher
+        self._later = later
         self._executor = executor
         self._deadline = deadline
+        self._longest_wait = longest_wait
         self.batcher = batcher
         self.pace = pace
         self.lost_runs = lost_runs
@@ -96,6 +106,7 @@ class Router:
         self.batcher.stop()
         self.leases.stop()
         self._publisher.close()
+        self._later.close()
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run a job on another thread, tried again through outages."""
@@ -120,9 +131,9 @@ class Router:
         self.loop.run()
 
     # --- jobs (on a thread of the executor) ---------------------------------------------------------
-    def decide(self, message: Message, ticket: Ticket, failure: Failure) -> HandOver:
+    def decide(self, message: Message, ticket: Ticket, failure: Failure) -> FailedHandOver:
         """Decide a failed attempt; the hand-over is called until its next copy is confirmed."""
-        accepted = message.due_at / 1_000 or time.time()
+        accepted = message.step_due_at / 1_000 or time.time()
         ladder = self.ladders.of(message.type)
         expires = message.deadline_at / 1_000 or math.inf
         decision = decide(failure, message.attempt, ladder, accepted + self._deadline, time.time(), expires=expires)
@@ -133,39 +144,48 @@ class Router:
             decided=describe(decision),
             queue=names.DEAD_QUEUE if isinstance(decision, Dead) else names.rung_queue(decision.rung.name),
         )
-        return HandOver(self, message, ticket, failure, decision)
+        return FailedHandOver(self, message, ticket, failure, decision)
 
-    def record(self, handover: HandOver) -> Copy:
+    def wait(self, message: Message, ticket: Ticket, asked: AskedWait) -> WaitingHandOver:
+        """Hand a step over to the next one, after a wait."""
+        seconds = delays.whole_seconds(max(1.0, asked.seconds), SLACK, self._longest_wait)
+        if message.deadline_at:  # nothing begins later: the task ends then, and not at the end of its wait
+            seconds = min(seconds, max(1, math.ceil(message.deadline_at / 1_000 - time.time()) + 1))
+        task_log(message).info("task waits", seconds=seconds, step=message.step + 1, signals=list(asked.until) or None)
+        return WaitingHandOver(self, message, ticket, asked, seconds)
+
+    def record_failure(self, message: Message, ticket: Ticket, failure: Failure, decision: Decision) -> Copy:
         """Record a decision.
 
         Returns:
             The copy to publish; the parked one when another run has taken over.
         """
-        message, ticket = handover.message, handover.ticket
-        failure = handover.failure
         like = self.sealing.error_fingerprint(failure.message)
         failure = dataclasses.replace(failure, message=self.sealing.seal_error(failure.message))
-        copy = next_copy(message, failure, handover.decision, int(time.time() * 1_000), error_fingerprint=like)
-        copy = dataclasses.replace(copy, message=tracing.stamped(copy.message, ticket.fence))
-        decided = self._handovers.decide(
-            message,
-            ticket,
-            copy,
-            failure,
-            handover.decision,
-            max_attempts=self.ladders.of(message.type).attempts,
+        now = int(time.time() * 1_000)
+        copy = _stamped(next_copy(message, failure, decision, now, error_fingerprint=like), ticket)
+        attempts = self.ladders.of(message.type).attempts
+        return _published(
+            message, self._handovers.decide(message, ticket, copy, failure, decision, max_attempts=attempts)
         )
-        return parked_copy(message) if decided.answer is DecisionAnswer.REFUSED or not decided.copy else decided.copy
+
+    def record_wait(self, message: Message, ticket: Ticket, asked: AskedWait, seconds: int) -> Copy:
+        """Record a wait; returns as `record_failure`."""
+        checkpoint = None if asked.state is None else self.sealing.seal_text(asked.state)
+        copy = _stamped(step_copy(message, checkpoint, seconds, int(time.time() * 1_000)), ticket)
+        attempts = self.ladders.of(message.type).attempts
+        decided = self._handovers.wait(message, ticket, copy, asked.until, seconds, max_attempts=attempts)
+        return _published(message, decided)
 
     def publish(self, copy: Copy) -> None:
         """Publish a copy, confirmed."""
-        metrics.CONFIRM.observe(self._publisher.publish(copy.message, copy.exchange, copy.routing_key))
+        publisher = self._later if names.is_delay_exchange(copy.exchange) else self._publisher
+        metrics.CONFIRM.observe(publisher.publish(copy.message, copy.exchange, copy.routing_key))
 
     def hand_over(self, copy: Copy, owner: str) -> None:
         """Finish a hand-over; the copy is confirmed, so an outage may not hold the ack up."""
-        rung = next((rung for rung in self.ladders.whole.rungs if copy.queue == names.rung_queue(rung.name)), None)
         try:
-            self._handovers.hand_over(copy, owner=owner, wait=rung.seconds if rung else 0.0)
+            self._handovers.hand_over(copy, owner=owner, wait=wait_of(copy, self.ladders.whole))
         except StoreError as exc:
             task_log(copy.message).warning("hand-over not recorded; the copy's claim mends it", reason=str(exc))
 
@@ -208,37 +228,46 @@ def describe(decision: Decision) -> str:
     return f"{type(decision).__name__.lower()} {decision.rung.name}"
 
 
-class HandOver:
-    """A failed attempt on its way to its next copy; called again and again until it is through.
+def _stamped(copy: Copy, ticket: Ticket) -> Copy:
+    return dataclasses.replace(copy, message=tracing.stamped(copy.message, ticket.fence))
+
+
+def _published(message: Message, decided: Decided) -> Copy:
+    """The copy to publish; the parked one when another run has taken over."""
+    return parked_copy(message) if decided.answer is DecisionAnswer.REFUSED or not decided.copy else decided.copy
+
+
+class HandOver(abc.ABC):
+    """A run on its way to the task's next copy; called again and again until it is through.
 
     Args:
         router: does the steps.
-        message: the copy that failed.
+        message: the copy that ran.
         ticket: the run's identity.
-        failure: how it failed.
-        decision: what happens next.
+        decided: what happens next, for people.
+        details: more for its span.
     """
 
-    def __init__(self, router: Router, message: Message, ticket: Ticket, failure: Failure, decision: Decision) -> None:
+    def __init__(self, router: Router, message: Message, ticket: Ticket, decided: str, **details: Any) -> None:
         self._router = router
         self._copy: Copy | None = None
+        self._decided = decided
         self.message = message
         self.ticket = ticket
-        self.failure = failure
-        self.decision = decision
-        attributes = tracing.messaging(
-            "settle", message, names.WORK_QUEUE, error=failure.type, decided=describe(decision)
-        )
+        attributes = tracing.messaging("settle", message, names.WORK_QUEUE, **details, decided=decided)
         self._span = tracing.begin(
             f"route {message.type}",
             parent=tracing.sibling(message.text(TRACEPARENT), ticket.fence),
             attributes=attributes,
         )
 
-    @property
-    def final(self) -> bool:
-        """Whether it ends in the DLQ."""
-        return isinstance(self.decision, Dead)
+    @abc.abstractmethod
+    def record(self) -> Copy:
+        """Record what was decided.
+
+        Returns:
+            The copy to publish.
+        """
 
     def __call__(self) -> None:
         """Go on from where the last try ended.
@@ -249,16 +278,58 @@ class HandOver:
         """
         with self._span.active():
             if self._copy is None:
-                self._copy = self._router.record(self)
+                self._copy = self.record()
                 reach("route.decided")
             self._router.publish(self._copy)
             reach("route.published")
             self._router.hand_over(self._copy, self.ticket.owner)
             reach("route.handed-over")
         self._span.end()
-        task_log(self.message).debug(
-            "attempt handed over",
-            error_type=self.failure.type,
-            decided=describe(self.decision),
-            queue=self._copy.queue,
-        )
+        task_log(self.message).debug("attempt handed over", decided=self._decided, queue=self._copy.queue)
+
+
+class FailedHandOver(HandOver):
+    """That of a failed attempt.
+
+    Args:
+        router: does the steps.
+        message: the copy that failed.
+        ticket: the run's identity.
+        failure: how it failed.
+        decision: what happens next.
+    """
+
+    def __init__(self, router: Router, message: Message, ticket: Ticket, failure: Failure, decision: Decision) -> None:
+        super().__init__(router, message, ticket, describe(decision), error=failure.type)
+        self.failure = failure
+        self.decision = decision
+
+    @property
+    def final(self) -> bool:
+        """Whether it ends in the DLQ."""
+        return isinstance(self.decision, Dead)
+
+    def record(self) -> Copy:
+        """Record the failed attempt."""
+        return self._router.record_failure(self.message, self.ticket, self.failure, self.decision)
+
+
+class WaitingHandOver(HandOver):
+    """That of a step which ended in a wait.
+
+    Args:
+        router: does the steps.
+        message: the copy of the step.
+        ticket: the run's identity.
+        asked: what the handler asked for.
+        seconds: the wait as the delay levels can keep it.
+    """
+
+    def __init__(self, router: Router, message: Message, ticket: Ticket, asked: AskedWait, seconds: int) -> None:
+        super().__init__(router, message, ticket, f"wait {seconds} s")
+        self._asked = asked
+        self._seconds = seconds
+
+    def record(self) -> Copy:
+        """Record the wait."""
+        return self._router.record_wait(self.message, self.ticket, self._asked, self._seconds)

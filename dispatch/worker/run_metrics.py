@@ -27,7 +27,7 @@ GIVE_UP = 5.0
 
 _SUCCEEDED = logs.FrequentLine("dispatch.task", "task succeeded")
 
-_OUTCOMES = ("succeeded", "retried", "parked", "dead", *_LOST)
+_OUTCOMES = ("succeeded", "waited", "retried", "parked", "dead", *_LOST)
 
 
 def create_series(rungs: Iterable[str]) -> None:
@@ -119,6 +119,10 @@ class Run:
         metrics.ATTEMPTS.inc(self._type, failure.type if failure.type in _LOST else outcome)
         if not isinstance(decision, Dead):
             metrics.RETRIES.inc(self._type, decision.rung.name)
+
+    def waited(self) -> None:
+        """The next step's copy is confirmed."""
+        metrics.ATTEMPTS.inc(self._type, "waited")
 
     def _ended(self, answer: str) -> None:
         self._counted = True

@@ -15,35 +15,37 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pydantic
-
 from dispatch.config.groups import HandlerSettings
 from dispatch.crashpoints import reach
 from dispatch.errors import PermanentError, StoreError
 from dispatch.protocol import names
 from dispatch.protocol.message import (
     ACCEPTED_AT,
+    CHECKPOINT,
     FAILED_AT,
     LAST_SPAN,
     MAX_TRACEBACK,
     QUEUED_AT,
     RETRY_QUEUE,
     TRACEPARENT,
+    WAITING_SINCE,
     WAKES_AT,
     Message,
 )
 from dispatch.protocol.retry import HOLD_RUNG, LEASE_RUNG, AttemptFailed, Failure, FailureKind
+from dispatch.protocol.sealing import UNSEALED, Sealing
 from dispatch.store.claims import Claims, Ticket
 from dispatch.submission.children import ChildSubmitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import secrets_of
 from dispatch.tasktypes.registry import TaskType
-from dispatch.tasktypes.validating import validated
+from dispatch.tasktypes.waiting import Wait
 from dispatch.telemetry import logs, tracing
 from dispatch.worker.context import RunContext
 from dispatch.worker.limits import UNLIMITED_RUN
-from dispatch.worker.outcomes import FENCE, LIMITS, OWNER, RESULT, WIRE, LeaseTaken, failure_of
+from dispatch.worker.outcomes import FENCE, LIMITS, OWNER, RESULT, WIRE, LeaseTaken, Outcome, StepEnded, failure_of
 from dispatch.worker.run_metrics import GIVE_UP
+from dispatch.worker.steps import asked_wait, restored, validated_or_dead
 
 #: Seconds: a time in a header that lies further back was not written by us.
 _LONGEST_WAIT = 40 * 86_400.0
@@ -74,15 +76,26 @@ class Runner:
         ladders: of the task types, for records that have to be rebuilt.
         settings: what handlers may read.
         children: submits what handlers submit.
+        sealing: of the state that a wait leaves.
+        longest_wait: seconds.
     """
 
     def __init__(
-        self, claims: Claims, ladders: Ladders, settings: HandlerSettings, children: ChildSubmitter | None = None
+        self,
+        claims: Claims,
+        ladders: Ladders,
+        settings: HandlerSettings,
+        children: ChildSubmitter | None = None,
+        *,
+        sealing: Sealing = UNSEALED,
+        longest_wait: int = 0,
     ) -> None:
         self._claims = claims
         self._ladders = ladders
         self._settings = settings
         self._children = children
+        self._sealing = sealing
+        self._longest_wait = longest_wait
 
     def run(self, task_type: TaskType, request: Any, payload: Any) -> dict[str, Any]:
         """Run one delivery.
@@ -96,7 +109,7 @@ class Runner:
             The result without the payload's secrets: Celery puts it into events.
 
         Raises:
-            Outcome: the delivery isn't finished here; the main process decides.
+            Outcome: the delivery isn't finished here; the main process decides, or hands it over to the next step.
             AttemptFailed: the handler failed.
         """
         message: Message = request.get(WIRE)
@@ -115,7 +128,9 @@ class Runner:
         context = RunContext(message, ticket, self._claims, self._settings, limits, children=self._children)
         reach("run.claimed")
         with _same_process():
-            result, text = call_handler(task_type, payload, context)
+            result, text = call_handler(
+                task_type, payload, context, message, sealing=self._sealing, longest_wait=self._longest_wait
+            )
         reach("run.handled")
         if request.get("callbacks") or request.get("chain"):
             # What follows in a chain is published when this returns: recorded before, a refused result starts nothing.
@@ -172,25 +187,48 @@ def _trace(message: Message) -> None:
             f"wait {names.DELAY_LEVELS}", message.moment(ACCEPTED_AT) / 1_000, min(wakes, now), parent=parent
         )
     failed, rung = message.moment(FAILED_AT) / 1_000, message.text(RETRY_QUEUE)
-    if rung and rung not in {LEASE_RUNG, HOLD_RUNG} and now - _LONGEST_WAIT < failed <= queued:
+    waited = message.moment(WAITING_SINCE) / 1_000
+    if rung in {None, LEASE_RUNG, HOLD_RUNG} and now - _LONGEST_WAIT < waited < queued:
+        tracing.record(f"wait {names.DELAY_LEVELS}", waited, min(queued, now), parent=parent)
+    if rung not in {None, LEASE_RUNG, HOLD_RUNG} and now - _LONGEST_WAIT < failed <= queued:
         tracing.record(f"wait {names.rung_queue(rung)}", failed, min(queued, now), parent=parent)
     if now - _LONGEST_WAIT < queued:
         tracing.record(f"wait {names.WORK_QUEUE}", queued, now, parent=parent)
 
 
-def call_handler(task_type: TaskType, payload: Any, context: Any) -> tuple[dict[str, Any], str]:
-    """Validate the payload, call the handler, check what it returns.
+def call_handler(
+    task_type: TaskType,
+    payload: Any,
+    context: Any,
+    message: Message | None = None,
+    *,
+    sealing: Sealing = UNSEALED,
+    longest_wait: int = 0,
+) -> tuple[dict[str, Any], str]:
+    """Validate the payload and the state of the last wait, call the handler, check what it returns.
+
+    Args:
+        task_type: whose handler is called.
+        payload: as it came.
+        context: what the handler is given beside it.
+        message: the copy, which may have a checkpoint.
+        sealing: opens that.
+        longest_wait: seconds that the handler may ask for.
 
     Returns:
         The result, and the same as JSON.
 
     Raises:
         AttemptFailed: any of it went wrong.
+        StepEnded: the handler asked for a wait.
     """
     try:
-        order = _validated(task_type, payload)
-        result = task_type.handler(order, context)
-        return _checked(result)
+        order = validated_or_dead(task_type.payload, payload, "payload")
+        if message is not None and CHECKPOINT in message.headers:
+            context.state = restored(task_type, message, sealing)
+        return _returned(task_type, task_type.handler(order, context), longest_wait)
+    except Outcome:
+        raise
     except Exception as exc:
         failure = failure_of(exc)
         failure = dataclasses.replace(failure, message=logs.redacted(failure.message), type=logs.redacted(failure.type))
@@ -212,22 +250,17 @@ def _unknown(exc: Exception) -> bool:
     return not getattr(type(exc), "__module__", "").startswith("dispatch.")
 
 
-def _validated(task_type: TaskType, payload: Any) -> Any:
-    try:
-        return validated(task_type.payload, payload)
-    except pydantic.ValidationError as exc:
-        places = [
-            f"/{'/'.join(map(str, error['loc']))}: {error['msg']}"
-            for error in exc.errors(include_input=False, include_context=False, include_url=False)
-        ]
-        raise PermanentError(f"the payload is not valid: {'; '.join(places)}", type="invalid-payload") from None
+def _returned(task_type: TaskType, result: Any, longest_wait: int) -> tuple[dict[str, Any], str]:
+    if isinstance(result, Wait):
+        raise StepEnded(asked_wait(task_type, result, longest_wait))
+    return _checked(result)
 
 
 def _checked(result: Any) -> tuple[dict[str, Any], str]:
     if result is None:
         return {}, "{}"
     if not isinstance(result, Mapping):
-        msg = f"the handler returned {type(result).__name__}, not a mapping"
+        msg = f"the handler returned {type(result).__name__}, neither a mapping nor a Wait"
         raise PermanentError(msg, type="invalid-result")
     plain = dict(result)
     try:

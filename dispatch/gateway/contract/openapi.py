@@ -87,7 +87,7 @@ TAGS: Mapping[str, str] = {
 _REFUSED = "refused"
 
 #: States that no task of this version reaches; workers know them, since a later version's may.
-_RESERVED = frozenset({State.CANCELLED, State.HELD, State.WAITING})
+_RESERVED = frozenset({State.CANCELLED, State.HELD})
 
 _QUOTA = ("RateLimit-Policy", "RateLimit")
 

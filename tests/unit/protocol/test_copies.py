@@ -4,14 +4,23 @@ import dataclasses
 import time
 
 from dispatch.protocol import names
-from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, redriven_copy, resent_copy
+from dispatch.protocol.copies import (
+    dead_copy,
+    next_copy,
+    parked_copy,
+    redriven_copy,
+    resent_copy,
+    step_copy,
+    wait_of,
+)
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.message import MAX_ERROR, Message
 from dispatch.protocol.record import ErrorInfo, Record, State
-from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, Rung
+from dispatch.protocol.retry import Dead, Failure, FailureKind, Ladder, Park, Retry, Rung
 
 RUNG = Rung("5m", 300)
+LADDER = Ladder((RUNG,))
 FAILURE = Failure(FailureKind.RETRYABLE, "upstream-timeout", "no answer")
 MESSAGE = Message(
     b"[[{}],{},{}]",
@@ -192,3 +201,43 @@ def test_the_error_of_the_cycle_before_is_no_header_of_the_next():
     copy = resent_copy(record(cycle=1, attempt=0, error=ErrorInfo("old", "old", retryable=True)))
 
     assert "x-last-error" not in copy.message.headers
+
+
+def test_the_copy_of_the_next_step_has_the_whole_ladder_before_it_and_no_trace_of_failures():
+    failed = MESSAGE.with_headers(**{
+        "x-attempt": 3, "retries": 2, "retry-queue": "5m", "x-last-error": "no", "x-last-error-type": "boom",
+        "x-failed-at": 5, "x-checkpoint": "{}", "x-step": 1,
+    })  # fmt: skip
+    copy = step_copy(failed, '{"a":1}', 6, 1_000)
+    headers = copy.message.headers
+
+    assert (copy.exchange, copy.queue) == ("robot.delay.2", "robot.delay.q.2")
+    assert (copy.message.seq, copy.message.attempt, headers["retries"], copy.message.step) == (failed.seq + 1, 1, 0, 2)
+    assert headers["x-checkpoint"] == '{"a":1}'
+    assert (headers["x-waiting-since"], headers["x-step-at"], headers["x-queued-at"]) == (1_000, 7_000, 7_000)
+    assert not {"retry-queue", "x-last-error", "x-last-error-type", "x-failed-at"} & set(headers)
+    assert wait_of(copy, LADDER) == 6
+
+
+def test_a_step_without_a_state_leaves_none_and_one_without_a_wait_goes_to_the_work_queue():
+    copy = step_copy(MESSAGE.with_headers(**{"x-checkpoint": "{}", "x-step": 1}), None, 0, 1_000)
+
+    assert (copy.exchange, copy.queue) == ("robot.task.topic", "robot.task.q")
+    assert "x-checkpoint" not in copy.message.headers
+    assert wait_of(copy, LADDER) == 0
+
+
+def test_a_step_that_fails_keeps_its_checkpoint_on_every_way():
+    step = MESSAGE.with_headers(**{"x-checkpoint": "{}", "x-step": 2})
+    failed = next_copy(step, FAILURE, Retry(LADDER.rungs[0]), 5)
+    dead = next_copy(step, FAILURE, Dead(Reason.RETRIES_EXHAUSTED), 5)
+    copies = [failed, dead, parked_copy(step), dead_copy(step, Reason.EXPIRED, "late"), redriven_copy(dead.message)]
+
+    assert [(copy.message.step, copy.message.text("x-checkpoint")) for copy in copies] == [(2, "{}")] * 5
+    assert wait_of(failed, LADDER) == LADDER.rungs[0].seconds
+
+
+def test_a_lost_step_is_resent_with_its_checkpoint():
+    resent = resent_copy(record(state=State.WAITING, attempt=3, copy_attempt=1, step=2, checkpoint="{}")).message
+
+    assert (resent.attempt, resent.step, resent.text("x-checkpoint")) == (1, 2, "{}")

@@ -29,7 +29,7 @@ def test_a_list_reads_every_field_of_a_record_but_its_messages():
     fields = Noting({"state": "EXPIRED", "startedAt": "1", "errorType": "boom"})
     parse("id", fields)
 
-    assert sorted(LISTED) == sorted(fields.read - {"message", "decision"})
+    assert sorted(LISTED) == sorted(fields.read - {"message", "decision", "checkpoint"})
 
 
 def test_the_message_is_the_stored_one_or_that_of_the_version_before():
@@ -105,3 +105,23 @@ def test_a_brief_and_its_record_agree(fields):
     brief, record = parse_brief(fields), parse("id", fields)
 
     assert (brief.status, brief.state, brief.is_dead_letter) == (record.status, record.state, record.is_dead_letter)
+
+
+def test_a_record_that_is_rebuilt_from_a_later_step_knows_where_the_task_is():
+    fields = json.loads(
+        seed(task_message(**{"x-step": 2, "x-checkpoint": "{}", "x-waiting-since": 7}), 4).split("\n")[0]
+    )
+
+    assert {name: fields[name] for name in ("step", "checkpoint", "startedAt")} == {
+        "step": 2,
+        "checkpoint": "{}",
+        "startedAt": 7,
+    }
+
+
+def test_the_time_of_a_wait_is_that_of_its_next_copy_and_lists_keep_the_one_of_the_submission():
+    fields = {"state": "WAITING", "wakesAt": "5", "nextAttemptAt": "9", "waitingFor": '["go"]', "checkpoint": "{}"}
+    record, brief = parse("id", fields), parse_brief(fields)
+
+    assert (record.wakes_at, record.next_attempt_at, record.waiting_for, record.checkpoint) == (9, None, ("go",), "{}")
+    assert brief.wakes_at == 5

@@ -147,3 +147,13 @@ def test_the_time_that_a_task_was_submitted_for_is_signed_where_there_is_one():
     assert KEYS.fault(later.with_headers(**{"x-wakes-at": 1_900_000_000_000})) == "its signature is wrong"
     assert KEYS.fault(later.with_headers("x-wakes-at")) == "its signature is wrong"
     assert KEYS.fault(SIGNED.with_headers(**{"x-wakes-at": 1})) == "its signature is wrong"
+
+
+def test_where_a_task_is_between_its_waits_is_signed():
+    step = KEYS.sign(MESSAGE.with_headers(**{"x-step": 1, "x-step-at": 5, "x-checkpoint": "{}"}))
+    forged = [
+        step.with_headers(**{name: value}) for name, value in (("x-step", 2), ("x-step-at", 6), ("x-checkpoint", "[]"))
+    ]
+
+    assert KEYS.fault(step) == ""
+    assert {KEYS.fault(each) for each in [*forged, step.with_headers("x-checkpoint")]} == {"its signature is wrong"}

@@ -9,9 +9,10 @@ import pytest
 from dispatch.errors import NotSent, StoreUnavailable
 from dispatch.protocol.copies import parked_copy
 from dispatch.protocol.dead_letters import Reason
-from dispatch.protocol.message import Message
+from dispatch.protocol.message import CHECKPOINT, Message
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Park, Retry, parse_ladder
 from dispatch.protocol.sealing import Sealing
+from dispatch.protocol.waits import AskedWait
 from dispatch.store.claims import Ticket
 from dispatch.store.handovers import Decided, DecisionAnswer
 from dispatch.tasktypes.ladders import Ladders
@@ -30,12 +31,17 @@ class FakeHandovers:
     """Records decisions as the real one answers: the decided copy, or another answer of the test's."""
 
     def __init__(self):
-        self.decisions, self.handed_over = [], []
+        self.decisions, self.waits, self.handed_over = [], [], []
         self.answer, self.failing = None, Failing()
 
     def decide(self, _message, ticket, copy, _failure, decision, *, max_attempts):
         self.failing()
         self.decisions.append((ticket.fence, decision, max_attempts))
+        return self.answer or Decided(DecisionAnswer.OK, copy)
+
+    def wait(self, _message, ticket, copy, until, seconds, *, max_attempts):
+        self.failing()
+        self.waits.append((ticket.fence, until, seconds, max_attempts))
         return self.answer or Decided(DecisionAnswer.OK, copy)
 
     def hand_over(self, copy, *, owner="", wait=0.0):
@@ -49,12 +55,15 @@ class World:
     def __init__(self):
         self.handovers = FakeHandovers()
         self.publish, self.release = Failing(result=0.01), Failing()
+        self.later = Failing(result=0.01)
         self.as_it_came = Failing(result=0.01)
         self.jobs, self.dropped, self.on_loop = [], [], []
         self.router = Router(
             claims=types.SimpleNamespace(release=self.release),
             handovers=self.handovers,
             publisher=types.SimpleNamespace(publish=self.publish, publish_as_it_came=self.as_it_came),
+            later=types.SimpleNamespace(publish=self.later),
+            longest_wait=4_095,
             batcher=types.SimpleNamespace(),
             pace=Pace(),
             lost_runs=3,
@@ -239,3 +248,55 @@ def test_with_keys_an_errors_message_is_sealed_in_record_and_copy(monkeypatch, w
     assert "'Ada'" not in sealed  # with the quotes, which no sealed text has: three letters may come up in any
     assert sealing.open_text(sealed).startswith("KeyError: 'Ada'")
     assert copy.text("x-error-fingerprint") == sealing.error_fingerprint("KeyError: 'Eve' " * 200)
+
+
+def test_a_step_that_waits_is_recorded_published_to_the_levels_and_handed_over(world):
+    world.router.wait(task_message(), TICKET, AskedWait(60.0, ("go",), '{"a":1}'))()
+    (message, exchange, key), *_ = world.later.calls
+
+    assert world.handovers.waits == [(TICKET.fence, ("go",), 64, 4)]
+    assert (exchange, key) == ("robot.delay.6", "robot.task.dispatch.echo")
+    assert (message.seq, message.attempt, message.step, message.text(CHECKPOINT)) == (4, 1, 1, '{"a":1}')
+    assert world.handovers.handed_over == [("robot.delay.q.6", "owner", 64)]
+    assert not world.publish.calls
+
+
+def test_a_wait_is_a_second_at_least_and_its_slack_keeps_within_the_levels(world):
+    for seconds in (0, 0.5, 4_095):
+        world.router.wait(task_message(), TICKET, AskedWait(float(seconds)))()
+
+    assert [seconds for _, _, seconds, _ in world.handovers.waits] == [1, 1, 4_095]
+
+
+def test_a_refused_wait_parks_the_copy_as_it_is(world):
+    world.handovers.answer = Decided(DecisionAnswer.REFUSED, None)
+    world.router.wait(task_message(), TICKET, AskedWait(60.0))()
+
+    assert world.published == [(3, 2, "robot.retry")]
+
+
+def test_with_keys_a_state_is_sealed_in_record_and_copy(world):
+    world.router.sealing = Sealing((b"k" * 32,))
+    world.router.wait(task_message(), TICKET, AskedWait(60.0, (), '{"a":1}'))()
+    (message, *_), *_ = world.later.calls
+
+    assert world.router.sealing.unsealed(message.text(CHECKPOINT)) == '{"a":1}'
+    assert message.text(CHECKPOINT).startswith("sealed:")
+
+
+def test_a_throttled_step_has_its_deadline_from_the_end_of_its_wait_on(world):
+    late, now = Failure(FailureKind.THROTTLED, "busy", "later", 60), int(time.time() * 1_000)
+    old = {"x-accepted-at": now - 90 * 86_400_000, "x-step": 1}
+
+    assert isinstance(world.decide(late, **old).decision, Dead)
+    assert isinstance(world.decide(late, **old, **{"x-step-at": now - 1_000}).decision, Park)
+
+
+def test_a_wait_ends_at_the_deadline(world):
+    now = int(time.time() * 1_000)
+    for left in (20_000, -5_000, 600_000):
+        world.router.wait(task_message(**{"x-deadline-at": now + left}), TICKET, AskedWait(60.0))()
+
+    near, past, far = (seconds for _, _, seconds, _ in world.handovers.waits)
+    assert 15 <= near <= 22
+    assert (past, far) == (1, 64)

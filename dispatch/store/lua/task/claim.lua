@@ -1,5 +1,6 @@
 -- May this copy run? The questions are asked in this order; every answer but RUN, LOST and OVERDUE leaves the record as it is.
-local cycle, seq, attempt, owner, fence, lease_ms, lost_runs, worker, hop, published_hop, deadline, seed =
+-- step: of a copy whose task has waited, the record's fields of that, as JSON; otherwise ''.
+local cycle, seq, attempt, owner, fence, lease_ms, lost_runs, worker, hop, published_hop, deadline, step, seed =
   unpack(ARGV)
 cycle, seq = tonumber(cycle), tonumber(seq)
 if not present(seed) then return 'MISSING' end
@@ -38,8 +39,13 @@ end
 set('state', 'RUNNING', 'cycle', cycle, 'seq', seq, 'attempt', attempt, 'published', 1,
     'owner', owner, 'fence', fence, 'worker', worker)
 redis.call('HSETNX', KEYS[1], 'startedAt', NOW)
-unset('decision', 'decidedSeq', 'before', 'nextAttemptAt', 'rung', 'queue', 'finishedAt', 'deadReason', 'progress',
-      'discarded')
+-- Progress is the task's, not the step's.
+unset('decision', 'decidedSeq', 'before', 'nextAttemptAt', 'rung', 'queue', 'finishedAt', 'deadReason',
+      step == '' and 'progress' or 'before', 'discarded')
+-- The copy is what counts, where Redis has lost its last second.
+if step ~= '' then
+  for field, value in pairs(cjson.decode(step)) do set(field, value) end
+end
 redis.call('SET', KEYS[2], owner, 'PX', lease_ms)
 add_hop(hop)
 commit(0)

@@ -1,5 +1,5 @@
 -- The decided copy is confirmed: its seq is the record's now, older copies are stale, the lease is dropped.
--- final: the state of a dead letter, or ''. queued: '1' when the copy went to the work queue. wait_ms: on the rung, from
+-- final: the state of a dead letter, or ''. queued: '1' when the copy went to the work queue. wait_ms: on the rung or in the delay levels, from
 -- the confirm on.
 local seq, owner, final, hop, queued, queue, wait_ms, attempt = unpack(ARGV)
 seq = tonumber(seq)

@@ -1,0 +1,26 @@
+"""What a handler returns when its task is to wait: neither a slot nor a process waits with it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pydantic
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wait:
+    """End this step, and have the handler called again later.
+
+    The wait is a message in the broker's delay levels; it survives what a task survives. The next step begins with the whole
+    ladder before it, so a step that succeeds forgives the failures before it.
+
+    Args:
+        seconds: until the next step; at least 1, and up to 10 % longer.
+        state: what the next step finds in ``ctx.state``: of the model that the type declares (``@task(..., state=Model)``),
+            at most 16 KiB as JSON. None: nothing.
+        until: the names of signals that end the wait early.
+    """
+
+    seconds: float
+    state: pydantic.BaseModel | None = None
+    until: tuple[str, ...] = ()
