@@ -36,6 +36,7 @@ from dispatch.store.audit import AuditLog
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.key_usage import KeyUsage
+from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.task_counts import TaskCounter
 from dispatch.store.tasks import TaskStore
@@ -93,6 +94,8 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             dead_letters=DeadLetterService(store, DeadLetterRecords(redis, settings), publisher, ladders),
             bulk=BulkRedrives(redis),
             audit=AuditLog(redis, settings),
+            pauses=Pauses(redis),
+            held=HeldTasks(redis),
             guard=guard,
             meter=Quota(redis, settings),
             allowance=Allowances(store.usage, settings).of,

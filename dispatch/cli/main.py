@@ -32,7 +32,7 @@ class LazyCommand(click.Command):
 
 dlq = LazyCommand("dlq", help="Dead letters: list, show, redrive, discard, jobs, stop.")
 queues = LazyCommand("queues", help="Ready, unacked, consumers, rates, limits and drift of every queue.")
-tasks = LazyCommand("tasks", help="Tasks: list, show, events, stats, submit.")
+tasks = LazyCommand("tasks", help="Tasks: list, show, events, stats, submit, pause, resume.")
 topology = LazyCommand("topology", help="The broker map: plan, apply, verify, show, definitions.")
 
 

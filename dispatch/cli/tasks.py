@@ -1,4 +1,4 @@
-"""``celery -A celery_app tasks list | show | events | stats | submit``: find tasks, look at one, submit one.
+"""``celery -A celery_app tasks list | show | events | stats | submit | pause | resume | pauses``: find, submit and pause tasks.
 
 All but ``submit`` read Redis, of all principals and also while no gateway runs. A submission goes to the gateway, which alone
 knows whether a task may be accepted now.
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from dispatch.cli import acts, task_pages, task_submission
+from dispatch.cli import acts, task_pages, task_pauses, task_submission
 from dispatch.cli.output import (
     NOT_DONE,
     UNANSWERED,
@@ -128,7 +128,12 @@ _principal = click.option("--principal", metavar="ID", help="Only of this princi
 
 @click.group()
 def tasks() -> None:
-    """Tasks: find them, look at one, count them, submit one."""
+    """Tasks: find them, look at one, count them, submit one, pause and resume them."""
+
+
+tasks.add_command(task_pauses.pause)
+tasks.add_command(task_pauses.resume)
+tasks.add_command(task_pauses.pauses)
 
 
 @tasks.command("list")

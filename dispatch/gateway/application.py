@@ -38,6 +38,7 @@ from dispatch.gateway.views.health import HealthViews
 from dispatch.gateway.views.jobs import JobViews
 from dispatch.gateway.views.metrics import MetricViews
 from dispatch.gateway.views.pages import PageViews
+from dispatch.gateway.views.pauses import PauseViews
 from dispatch.gateway.views.queues import QueueViews
 from dispatch.gateway.views.task_search import TaskSearchViews
 from dispatch.gateway.views.task_types import TaskTypeViews
@@ -46,6 +47,7 @@ from dispatch.gateway.views.workers import WorkerViews
 from dispatch.protocol import delays
 from dispatch.store.audit import AuditLog
 from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo
@@ -70,6 +72,8 @@ class Parts:
     dead_letters: DeadLetterService
     bulk: BulkRedrives
     audit: AuditLog
+    pauses: Pauses
+    held: HeldTasks
     guard: Guard
     meter: Meter
     allowance: Callable[[str], Allowance]  #: whether a principal may submit a task
@@ -80,7 +84,7 @@ class Parts:
 
 def operations() -> list[Operation]:
     """Every operation's contract."""
-    operators = (DeadLetterViews, DeadLetterGroupViews, JobViews, QueueViews, WorkerViews, AuditViews)
+    operators = (DeadLetterViews, DeadLetterGroupViews, JobViews, PauseViews, QueueViews, WorkerViews, AuditViews)
     groups = (TaskViews, TaskSearchViews, TaskTypeViews, *operators, HealthViews, MetricViews, PageViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
 
@@ -176,6 +180,7 @@ def _views(parts: Parts) -> list[object]:
         DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),
         DeadLetterGroupViews(parts.dead_letters),
         JobViews(parts.bulk),
+        PauseViews(parts.pauses, parts.held),
         QueueViews(parts.queues, parts.guard),
         WorkerViews(parts.workers),
         AuditViews(parts.audit),

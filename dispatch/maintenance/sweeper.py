@@ -86,12 +86,19 @@ def next_step(record: Record | None, *, leased: bool, now: float, settings: Sett
     if record.state is State.SCHEDULED and not record.published:
         at = changed + settings.unpublished_grace
         return Reject() if now >= at else CheckAt(at)
-    at = max(changed, _waits_until(record)) + settings.lease + settings.queue_ttl + settings.sweep_margin
+    at = (
+        max(changed, _waits_until(record, settings.hold_ttl))
+        + settings.lease
+        + settings.queue_ttl
+        + settings.sweep_margin
+    )
     return Resend() if now >= at else CheckAt(at)
 
 
-def _waits_until(record: Record) -> float:
-    """Epoch seconds until which its copy waits on a rung or in the delay levels; 0 where it does not."""
+def _waits_until(record: Record, hold_ttl: float) -> float:
+    """Epoch seconds until which its copy waits on a rung, in the delay levels or the hold queue; 0 where it does not."""
+    if record.state is State.HELD:
+        return record.updated_at / 1_000 + hold_ttl
     waits = {State.RETRY_WAIT: record.next_attempt_at, State.DELAYED: record.wakes_at, State.WAITING: record.wakes_at}
     return (waits.get(record.state) or 0) / 1_000
 

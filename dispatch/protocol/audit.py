@@ -17,6 +17,7 @@ LONGEST = 256
 REDRIVE, BULK_REDRIVE = "redriveDeadLetter", "redriveDeadLetters"
 DISCARD, BULK_DISCARD = "discardDeadLetter", "discardDeadLetters"
 STOP_JOB = "stopJob"
+PAUSE, RESUME = "pauseTasks", "resumeTasks"
 READ_PAYLOAD = "getTaskPayload"
 
 OK = "ok"  #: result of what was done

@@ -31,7 +31,7 @@ from dispatch.protocol.message import (
     Message,
 )
 from dispatch.protocol.record import Record, State
-from dispatch.protocol.retry import LEASE_RUNG, Dead, Decision, Failure, FailureKind, Ladder, Retry
+from dispatch.protocol.retry import HOLD_RUNG, LEASE_RUNG, Dead, Decision, Failure, FailureKind, Ladder, Retry
 from dispatch.protocol.sealing import UNSEALED, Sealing
 
 
@@ -74,6 +74,18 @@ def parked_copy(message: Message) -> Copy:
     """The same copy for the lease queue: no attempt and no seq is used up."""
     key = names.routed_key(message.routing_key, message.type)
     return Copy(message.with_headers(**{RETRY_QUEUE: LEASE_RUNG}), names.RETRY_EXCHANGE, key, names.LEASE_QUEUE)
+
+
+def held_copy(message: Message, ttl: float) -> Copy:
+    """The next copy of one that may not run yet, for the hold queue: next seq, same attempt.
+
+    Args:
+        message: the copy.
+        ttl: seconds after which it leaves the hold queue by itself.
+    """
+    headers = {SEQ: message.seq + 1, RETRY_QUEUE: HOLD_RUNG, QUEUED_AT: _now() + int(ttl * 1_000)}
+    key = names.routed_key(message.routing_key, message.type)
+    return Copy(message.with_headers(**headers), names.RETRY_EXCHANGE, key, names.HOLD_QUEUE)
 
 
 def delayed_copy(message: Message, seconds: int) -> Copy:
@@ -187,7 +199,8 @@ def resent_copy(record: Record, sealing: Sealing = UNSEALED) -> Copy | None:
 
 
 def _headers_on_its_way(record: Record, sealing: Sealing) -> dict[str, Any]:
-    attempt = max(1, record.copy_attempt or 0, 0 if record.state is State.WAITING else record.attempt)
+    before = record.state is State.WAITING or (record.state is State.HELD and record.copy_attempt is not None)
+    attempt = max(1, record.copy_attempt or 0, 0 if before else record.attempt)  # before: of the step before, perhaps
     headers: dict[str, Any] = {
         CYCLE: record.cycle, SEQ: record.seq + 1, ATTEMPT: attempt, "retries": attempt - 1, QUEUED_AT: _now(),
     }  # fmt: skip

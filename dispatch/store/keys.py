@@ -106,6 +106,25 @@ class RedisKeys:
         return f"{self.prefix}dead:walk"
 
     @property
+    def pauses(self) -> str:
+        """``robot:pauses``, a hash: what is paused, and why."""
+        return f"{self.prefix}pauses"
+
+    @property
+    def held(self) -> str:
+        """``robot:held``: what holds tasks, by when it held the last one (epoch milliseconds)."""
+        return f"{self.prefix}held"
+
+    def held_by(self, what: str) -> str:
+        """``robot:held:<what>``: task ids by when they were held (epoch milliseconds)."""
+        return f"{self.prefix}held:{what}"
+
+    @property
+    def resuming(self) -> str:
+        """``robot:resuming``: which worker sends what was held."""
+        return f"{self.prefix}resuming"
+
+    @property
     def audit(self) -> str:
         """``robot:audit``, a stream: what operators did."""
         return f"{self.prefix}audit"

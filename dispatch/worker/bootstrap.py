@@ -22,6 +22,7 @@ from dispatch.background import Background
 from dispatch.broker import connections
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
+from dispatch.control.send_now import SendNow
 from dispatch.deadletters.janitor import Janitor
 from dispatch.deadletters.recorder import DeadLetterRecorder
 from dispatch.deadletters.service import DeadLetterService
@@ -29,6 +30,7 @@ from dispatch.errors import ConfigurationError
 from dispatch.maintenance.metrics_server import MetricsServer
 from dispatch.maintenance.presence import Heartbeat
 from dispatch.maintenance.queue_metrics import QueueMetrics
+from dispatch.maintenance.resumer import Resumer
 from dispatch.maintenance.sweeper import Sweeper
 from dispatch.protocol import delays, names
 from dispatch.protocol.message import Copy
@@ -37,7 +39,9 @@ from dispatch.store.children import ChildEntries
 from dispatch.store.claims import Claims
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
+from dispatch.store.holds import Holds
 from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.pauses import Pauses
 from dispatch.store.reminders import Reminders
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.tasks import TaskStore
@@ -50,6 +54,7 @@ from dispatch.telemetry import logger, logs, metrics, tracing
 from dispatch.worker import tracer
 from dispatch.worker.batcher import Batcher
 from dispatch.worker.executor import RetryingExecutor
+from dispatch.worker.holding import DeliveryHolder, PauseWatch
 from dispatch.worker.leases import Leases
 from dispatch.worker.loop import LoopBridge
 from dispatch.worker.outcomes import FENCE
@@ -80,6 +85,8 @@ class WorkerParts:
     shutdown: Shutdown
     pool: PoolPlan
     runs: Runs
+    watch: PauseWatch
+    holder: DeliveryHolder
     consumer: Any = None  #: Celery's, once it is made
 
 
@@ -107,8 +114,10 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     redis = RedisHandle(settings, timeout=REDIS_TIMEOUT)
     router = _router(redis, ladders, settings)
     runs = Runs(celery, ladders, threads=pool.threads)
-    starter = Starter(router.batcher, router.pace)
-    celery.dispatch_worker = WorkerParts(router, starter, Shutdown(router.loop), pool, runs)
+    watch = PauseWatch(Pauses(redis))
+    holder = DeliveryHolder(router, Holds(redis), Handovers(redis), ttl=settings.hold_ttl)
+    starter = Starter(router.batcher, router.pace, watch.held_by)
+    celery.dispatch_worker = WorkerParts(router, starter, Shutdown(router.loop), pool, runs, watch, holder)
     celery.dispatch_run = runs.run
     if pool.threads:
         celery.conf.worker_concurrency = pool.slots
@@ -182,6 +191,7 @@ class _DispatchStep(bootsteps.StartStopStep):
         if app.dispatch_worker.pool.threads:
             app.dispatch_worker.runs.prepare()
         app.dispatch_worker.router.start()
+        app.dispatch_worker.watch.prime()
         self._publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
         self._publisher.start()
         self._threads = self._maintenance(parent, app.dispatch_worker.router, self._publisher, settings)
@@ -213,6 +223,13 @@ class _DispatchStep(bootsteps.StartStopStep):
                 audit=AuditLog(redis, settings).add,
                 interval=min(1.0, settings.sweep_interval),
                 keys=settings.signing,
+            ),
+            parent.app.dispatch_worker.watch,
+            Resumer(
+                redis,
+                SendNow(tasks, Handovers(redis), publisher, settings.sealing),
+                lambda: parent.app.dispatch_worker.watch.paused,
+                rate=settings.resume_rate,
             ),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),
         ]

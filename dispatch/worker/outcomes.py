@@ -36,6 +36,15 @@ class LeaseTaken(Outcome):
     """Another delivery holds the lease or has taken over: park the copy on the lease queue."""
 
 
+class MayNotRun(Outcome):
+    """The copy may not run yet: the hold queue takes it. Its argument is what holds it."""
+
+    @property
+    def held_by(self) -> str:
+        """A pause, or a concurrency key."""
+        return str(self.args[0])
+
+
 class NothingToDo(Outcome):
     """The copy is done, cancelled or stale: ack it. Its argument is the claim's answer."""
 

@@ -30,6 +30,7 @@ from dispatch.worker.outcomes import (
     DecidedBefore,
     Foreign,
     LeaseTaken,
+    MayNotRun,
     NothingToDo,
     StepEnded,
     failure_of,
@@ -154,6 +155,10 @@ class DeliveryRequest(Request):
             self.claimed()
         self._ended(outcome_of(answer, self.router.lost_runs), "")
 
+    def hold(self, held_by: str) -> None:
+        """It may not run yet: the hold queue takes it."""
+        self._ended(MayNotRun(held_by), "")
+
     def unclaim(self) -> None:
         """It has not begun, and can't now: no attempt is used up, and no run lost."""
         self.router.leases.drop(self.ticket)
@@ -276,6 +281,8 @@ class DeliveryRequest(Request):
                 self.acknowledge()
             case Foreign():
                 self._submit(self.router.dead_lettering(self.wire, Reason.UNAUTHENTIC, CLAIMS_TOO_MUCH))
+            case MayNotRun() as held:
+                self._submit(self._worker.holder.job(self.wire, held.held_by))
             case LeaseTaken():
                 self._submit(lambda: self.router.publish(parked_copy(self.wire)))
             case DecidedBefore():

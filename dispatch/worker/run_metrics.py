@@ -13,7 +13,7 @@ from dispatch.protocol.message import ACCEPTED_AT, QUEUED_AT, TRACEPARENT, Messa
 from dispatch.protocol.retry import AttemptFailed, Dead, Decision, Failure, FailureKind, Retry
 from dispatch.store.claims import ClaimAnswer
 from dispatch.telemetry import logs, metrics, tracing
-from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, Foreign, LeaseTaken, NothingToDo
+from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, Foreign, LeaseTaken, MayNotRun, NothingToDo
 
 #: Failures that are outcomes of their own, whatever is decided about them.
 _LOST = ("worker-lost", "time-limit")
@@ -154,13 +154,14 @@ _ANSWERS: dict[type, str] = {
     LeaseTaken: ClaimAnswer.BUSY.value,
     DecidedBefore: ClaimAnswer.ROUTE.value,
     Foreign: ClaimAnswer.FOREIGN.value,
+    MayNotRun: "HELD",
 }
 
 
 def claim_answer(error: object) -> str:
     """The claim's answer to a run that ended in an error."""
     match error:
-        case ClaimUnanswered() | LeaseTaken() | DecidedBefore() | Foreign():
+        case ClaimUnanswered() | LeaseTaken() | DecidedBefore() | Foreign() | MayNotRun():
             return _ANSWERS[type(error)]
         case NothingToDo():
             return str(error.args[0])

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from dispatch.crashpoints import reach
+from dispatch.protocol.message import Message
 from dispatch.store.claims import ClaimAnswer, Claimed
 from dispatch.worker.batcher import Batcher
 from dispatch.worker.pace import Pace
@@ -38,16 +39,22 @@ class Places(Protocol):
         """Give back what was started and has not begun."""
 
 
+def _never(_: Message) -> None:
+    """No pause holds it."""
+
+
 class Starter:
     """The line of deliveries. For the event loop's thread.
 
     Args:
         batcher: claims.
         pace: how long runs take.
+        held_by: the pause that holds a message's task; None when it may run.
     """
 
-    def __init__(self, batcher: Batcher, pace: Pace) -> None:
+    def __init__(self, batcher: Batcher, pace: Pace, held_by: Callable[[Message], str | None] = _never) -> None:
         self._batcher = batcher
+        self._held_by = held_by
         self._pace = pace
         self._waiting: collections.deque[Any] = collections.deque()
         self._returned: list[Any] = []
@@ -92,7 +99,9 @@ class Starter:
     def _claim(self) -> None:
         while self._waiting and self.places is not None:
             request = self._waiting[0]
-            if request.deliverable:
+            if request.deliverable and (held_by := self._held_by(request.wire)) is not None:
+                request.hold(held_by)  # for which it needs no place
+            elif request.deliverable:
                 request.seconds = self._pace.seconds(request.wire.type)
                 place = self.places.take(request.seconds)
                 if place is None:

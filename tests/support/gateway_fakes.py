@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flask
@@ -22,6 +22,7 @@ from dispatch.gateway.http.key_source import KeySource
 from dispatch.protocol import ids
 from dispatch.protocol.audit import Audited, AuditEntry
 from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.pauses import Pause
 from dispatch.protocol.record import Record, State
 from dispatch.store.audit import AuditPage
 from dispatch.store.idempotency import Holder
@@ -240,6 +241,26 @@ class FakeDeadLetters:
         return next((bulk for bulk in self.jobs if bulk.id == job_id), None)
 
 
+class FakePauses:
+    """Pauses in a dict, and how many tasks each holds."""
+
+    def __init__(self) -> None:
+        self.pauses: dict[str, Pause] = {}
+        self.held: dict[str, int] = {}
+
+    def all(self) -> list[Pause]:
+        return [self.pauses[what] for what in sorted(self.pauses)]
+
+    def put(self, pause: Pause) -> None:
+        self.pauses[pause.what] = pause
+
+    def remove(self, what: str) -> bool:
+        return self.pauses.pop(what, None) is not None
+
+    def counts(self, holders: Iterable[str]) -> dict[str, int]:
+        return {what: self.held.get(what, 0) for what in holders}
+
+
 class FakeAudit:
     """The audit log in a list."""
 
@@ -265,6 +286,7 @@ class World:
     submitter: FakeSubmitter = dataclasses.field(default_factory=FakeSubmitter)
     dead_letters: FakeDeadLetters = dataclasses.field(default_factory=FakeDeadLetters)
     audit: FakeAudit = dataclasses.field(default_factory=FakeAudit)
+    pauses: FakePauses = dataclasses.field(default_factory=FakePauses)
     guard: Guard = dataclasses.field(default_factory=lambda: Guard(100))
     checks: dict[str, Callable[[], str | None]] = dataclasses.field(
         default_factory=lambda: {"broker": lambda: None, "store": lambda: None}
@@ -293,6 +315,8 @@ class World:
                 dead_letters=self.dead_letters,
                 bulk=self.dead_letters,
                 audit=self.audit,
+                pauses=self.pauses,
+                held=self.pauses,
                 guard=self.guard,
                 meter=FakeMeter(self.spend),
                 allowance=self.allowance,

@@ -42,6 +42,13 @@ class WorkerSettings(Group):
         600.0, ge=0, description="Seconds beyond lease, rung and queue TTL before a silent task is sent again."
     )
 
+    resume_rate: float = Field(
+        200.0,
+        ge=1,
+        le=10_000,
+        description="Held tasks that the workers send a second, all together, after the end of a pause.",
+    )
+
     @pydantic.field_validator("control_commands", mode="before")
     @classmethod
     def _control_commands(cls, value: Any) -> Any:

@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from dispatch.protocol import fingerprints, labels, moments, request_ids
+from dispatch.protocol import fingerprints, labels, moments, pauses, request_ids
 from dispatch.protocol.record import State, Status
 from dispatch.tasktypes.registry import MAX_DEADLINE
 
@@ -244,6 +244,17 @@ class BulkRedriveBody(Body):
         10.0, gt=0, le=1_000, allow_inf_nan=False, description="Maximum of dead letters a second."
     )
     dry_run: bool = Field(False, description="Only count the dead letters that match now.")
+
+
+class PauseBody(Body):
+    """Why tasks are paused, and for how long."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=pauses.MAX_REASON)] = Field(
+        description="For other operators.", examples=["the vendor repairs its API"]
+    )
+    until: Annotated[pydantic.AwareDatetime | None, pydantic.BeforeValidator(_rfc_3339)] = Field(
+        None, description="It ends by itself at this time: RFC 3339 with a zone, in the future. By default it does not."
+    )
 
 
 # --- responses -----------------------------------------------------------------------------------
@@ -479,6 +490,25 @@ class AuditListModel(_Base):
     next: str | None
 
 
+class PauseModel(_Base):
+    """A pause."""
+
+    what: str = Field(description="`all`, `type:…`, `principal:…` or `key:…`.", examples=["type:robot.clean"])
+    reason: str
+    by: str = Field(description="The principal, or `cli:<OS user>`.")
+    at: Moment
+    until: Moment | None
+    held: int = Field(
+        ge=0, description="Tasks that it holds; one that came out of the hold queue is counted until it is held again."
+    )
+
+
+class PauseListModel(_Base):
+    """The pauses, by name."""
+
+    items: list[PauseModel]
+
+
 class JobModel(_Base):
     """A bulk redrive that is not done."""
 
@@ -617,7 +647,9 @@ class HomeModel(_Base):
 class FieldErrorModel(_Base):
     """One validation error of a request."""
 
-    pointer: str = Field(description="JSON Pointer into the body, or `/query/<name>`.", examples=["/payload/message"])
+    pointer: str = Field(
+        description="JSON Pointer into the body, `/query/<name>`, or `/path/<name>`.", examples=["/payload/message"]
+    )
     detail: str
     code: str = Field(description="Machine-readable.", examples=["missing"])
 

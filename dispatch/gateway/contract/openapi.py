@@ -76,6 +76,7 @@ TAGS: Mapping[str, str] = {
     "Tasks": "Submit tasks and follow them.",
     "Task types": "What may be submitted.",
     "Dead letters": "What failed for good: look at it, run it again, or discard it.",
+    "Operators": "Stop tasks that have not ended, and let them go on.",
     "Queues": "What waits where.",
     "Workers": "Which workers run.",
     "Audit": "What operators did, and what was refused.",
@@ -87,7 +88,7 @@ TAGS: Mapping[str, str] = {
 _REFUSED = "refused"
 
 #: States that no task of this version reaches; workers know them, since a later version's may.
-_RESERVED = frozenset({State.CANCELLED, State.HELD})
+_RESERVED = frozenset({State.CANCELLED})
 
 _QUOTA = ("RateLimit-Policy", "RateLimit")
 

@@ -132,6 +132,11 @@ KINDS: Mapping[str, ProblemKind] = {
             "Read `GET /v1/jobs`.",
         ),
         ProblemKind(
+            "pause-not-found", 404, "No such pause",
+            "Nothing of that name is paused: its pause was ended, ended by itself, or never was.",
+            "Read `GET /v1/pauses`.",
+        ),
+        ProblemKind(
             "broker-unavailable", 503, "The message broker is not available",
             "RabbitMQ is unreachable or did not accept the message. The task was not accepted and never runs.",
             "Repeat after `Retry-After` seconds.",

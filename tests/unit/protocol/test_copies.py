@@ -188,6 +188,14 @@ def test_a_copy_that_ends_a_wait_has_the_headers_of_the_one_that_waits():
     assert kept == waiting.message.headers
 
 
+def test_a_copy_that_was_held_is_sent_for_the_attempt_that_waits_and_not_for_that_of_the_step_before():
+    held = {"state": State.HELD, "seq": 4, "attempt": 3}
+
+    assert resent_copy(record(**held, copy_attempt=1)).message.attempt == 1
+    assert resent_copy(record(**held, copy_attempt=4)).message.attempt == 4
+    assert resent_copy(record(**held)).message.attempt == 3
+
+
 def test_a_copy_that_is_decided_and_not_confirmed_counts_as_one_on_its_way():
     waiting = next_copy(MESSAGE, FAILURE, Retry(RUNG), 5)
     copy = resent_copy(record(state=State.RETRY_WAIT, attempt=2, decided_seq=3, decision=waiting.to_json()))

@@ -30,8 +30,12 @@ def test_the_keys_of_the_whole_system():
         "walk": "robot:dead:walk",
         "audit": "robot:audit",
         "bulk_redrives": "robot:dead:jobs",
+        "pauses": "robot:pauses",
+        "held": "robot:held",
+        "resuming": "robot:resuming",
     }
     assert KEYS.index(None) == "robot:index"
+    assert KEYS.held_by("type:echo") == "robot:held:type:echo"
 
 
 def test_every_key_begins_with_the_prefix_of_the_settings():

@@ -14,7 +14,7 @@ if final ~= '' then
 elseif queued == '1' then
   set('state', 'QUEUED', 'queue', queue)
   unset('nextAttemptAt', 'rung')
-else
+elseif get('state') ~= 'HELD' then
   set('nextAttemptAt', NOW + tonumber(wait_ms))
 end
 add_hop(hop)

@@ -1,0 +1,93 @@
+"""``/v1/pauses``: stop tasks of a type, a principal, a concurrency key, or all of them, and let them go on. For operators."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Response
+
+from dispatch.config import api_keys as keys
+from dispatch.gateway.contract import models
+from dispatch.gateway.http import context, validation
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
+from dispatch.gateway.http.problems import FieldError, Problem
+from dispatch.gateway.http.reply import Reply, json_reply
+from dispatch.protocol import pauses
+from dispatch.protocol.pauses import Pause
+from dispatch.store.pauses import HeldTasks, Pauses
+
+
+class PauseViews:
+    """The operations on pauses.
+
+    Args:
+        store: the pauses.
+        held: what they hold.
+    """
+
+    def __init__(self, store: Pauses, held: HeldTasks) -> None:
+        self._store = store
+        self._held = held
+
+    @operation(
+        Operation(
+            "GET", "/v1/pauses", "listPauses", "Operators", "What is paused, and how many tasks that holds",
+            (ResponseSpec(200, "Every pause, by its name.", models.PauseListModel, ("Cache-Control",)),),
+            scope=keys.TASKS_CONTROL,
+        )
+    )  # fmt: skip
+    def index(self) -> Reply:
+        """Every pause."""
+        found = self._store.all()
+        counts = self._held.counts([pause.what for pause in found])
+        return json_reply({"items": [{**pause.to_json(), "held": counts[pause.what]} for pause in found]})
+
+    @operation(
+        Operation(
+            "PUT", "/v1/pauses/{what}", "pauseTasks", "Operators", "Pause tasks",
+            (ResponseSpec(200, "The workers know of it within two seconds.", models.PauseModel),),
+            scope=keys.TASKS_CONTROL,
+            audited=True,
+            description="`what` is `all`, `type:<task type>`, `principal:<id>` or `key:<concurrency key>`. What runs goes on; what would start "
+            "is HELD, and uses up no attempt. A pause of the same is replaced.",
+            body=models.PauseBody,
+        )
+    )  # fmt: skip
+    def put(self, what: str) -> Reply:
+        """Pause."""
+        checked, now = _checked(what), time.time()
+        order = validation.parse(models.PauseBody, validation.read_object())
+        until = None if order.until is None else int(order.until.timestamp() * 1_000)
+        if until is not None and until <= now * 1_000:
+            raise validation.invalid(FieldError("/until", "The time should be in the future.", "not_in_the_future"))
+        pause = Pause(checked, order.reason, context.principal().id, int(now * 1_000), until)
+        context.current().details = {"reason": order.reason, "until": pause.to_json()["until"]}
+        self._store.put(pause)
+        return json_reply(self._shown(pause))
+
+    @operation(
+        Operation(
+            "DELETE", "/v1/pauses/{what}", "resumeTasks", "Operators", "End a pause",
+            (ResponseSpec(204, "The workers send what was held, at `DISPATCH_RESUME_RATE` tasks a second."),),
+            scope=keys.TASKS_CONTROL,
+            audited=True,
+            problems=("pause-not-found",),
+        )
+    )  # fmt: skip
+    def delete(self, what: str) -> Response:
+        """Resume."""
+        if not self._store.remove(_checked(what)):
+            raise Problem("pause-not-found")
+        return Response(status=204)
+
+    def _shown(self, pause: Pause) -> dict[str, Any]:
+        return {**pause.to_json(), "held": self._held.counts([pause.what])[pause.what]}
+
+
+def _checked(what: str) -> str:
+    context.current().target = what
+    if not pauses.is_what(what):
+        text = "It should be all, type:<task type>, principal:<id> or key:<concurrency key>."
+        raise validation.invalid(FieldError("/path/what", text, "invalid_what"))
+    return what
