@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -45,28 +46,38 @@ def depth(channel: Any, queue: str) -> Depth:
     return Depth(answer.message_count, answer.consumer_count)
 
 
-def depths(settings: BrokerSettings, queues: Sequence[str]) -> dict[str, Depth]:
+def depths(settings: BrokerSettings, queues: Sequence[str], seconds: float) -> dict[str, Depth]:
     """The depth of several queues, on a connection that is closed afterwards; needs no right on them.
 
     Args:
         settings: the broker, as the gateway's user.
         queues: their names.
+        seconds: to wait at most. Each answer has a limit of its own, which a slow network may use up again and again.
 
     Returns:
-        By name, without those that are not there; nothing when RabbitMQ does not answer.
+        By name, without those that are not there, or not answered for in time.
     """
+    found: dict[str, Depth] = {}
+    reading = threading.Thread(target=_read_depths, args=(settings, queues, found), name="queue depths", daemon=True)
+    reading.start()
+    reading.join(seconds)
+    return found.copy()
+
+
+def _read_depths(settings: BrokerSettings, queues: Sequence[str], found: dict[str, Depth]) -> None:
     timeouts = {"read_timeout": _SOCKET, "write_timeout": _SOCKET}
     address = settings.address("gateway")
-    found: dict[str, Depth] = {}
     with contextlib.suppress(provision.BrokerUnreachable, amqp.exceptions.AMQPError, OSError):  # noqa: SIM117 - the next line connects
         with connections.connection(
             address, connect_timeout=_SOCKET, heartbeat=0, transport_options=timeouts
         ) as connection:
             provision.connect(connection, address)
+            channel = connection.channel()
             for queue in queues:
-                with contextlib.suppress(amqp.exceptions.NotFound):
-                    found[queue] = depth(connection.channel(), queue)
-    return found
+                try:
+                    found[queue] = depth(channel, queue)
+                except amqp.exceptions.NotFound:
+                    channel = connection.channel()
 
 
 class DepthGauge:

@@ -174,6 +174,9 @@ class Management:
     def _exchange(
         self, server: _ManagementNode, method: str, path: tuple[str, ...], body: str | None, query: str
     ) -> tuple[int, bytes]:
+        if server.connection.sock is None:
+            self._limit(server)
+            server.connection.connect()
         self._limit(server)
         url = "/".join([server.path, *(quote(part, safe="") for part in path)]) + query
         server.connection.request(method, url, body, server.headers)

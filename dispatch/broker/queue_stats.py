@@ -19,8 +19,8 @@ from dispatch.config.groups import BrokerSettings
 from dispatch.protocol import names
 from dispatch.protocol.ids import timestamp
 
-#: Seconds that a snapshot may take: a request has five (P7).
-SNAPSHOT = 3.0
+#: Seconds that a snapshot may take: a request has five (P7). Of these for depths that have no statistics yet.
+SNAPSHOT, DEPTHS = 3.0, 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _complete(stats: dict[str, dict[str, Any]], management: Management, settings
     if not fresh:
         return
     totals = management.queue_totals()
-    for name, depth in depths(settings, fresh).items():
+    for name, depth in depths(settings, fresh, DEPTHS).items():
         unacked = totals.get(name, {}).get("messages_unacknowledged", 0)
         counts = {"messages_ready": depth.ready, "messages_unacknowledged": unacked, "messages": depth.ready + unacked}
         stats[name].update(counts, consumers=depth.consumers, message_stats=None)

@@ -15,6 +15,7 @@ from dispatch.broker.depth import Depth, depth, depths
 from dispatch.broker.management import Management, ManagementUnavailable
 from dispatch.protocol import names
 from dispatch.protocol.retry import Ladder
+from support.proxy import Proxy
 from support.waiting import eventually
 
 #: Seconds within which RabbitMQ's statistics must have caught up; they are collected every five by default.
@@ -210,8 +211,20 @@ def test_a_queue_that_rabbitmq_has_no_statistics_of_yet_has_its_counts(applied, 
     eventually(counted, 2)  # a queue that takes 250 ms to answer is reported as empty
 
 
+def test_a_slow_wire_to_the_broker_holds_no_answer_up(applied):
+    """Right after a start, when each of the map's thirty queues is asked for."""
+    with Proxy.to(applied.broker("gateway")) as proxy:
+        proxy.delay(0.6)
+        slow = applied.model_copy(update={"broker_url": SecretStr(proxy.url)})
+        began = time.monotonic()
+        found = queues.snapshot(topology.broker_map(slow), slow, depth_limit=slow.queue_depth_limit)
+
+    assert time.monotonic() - began < 12
+    assert {names.WORK_QUEUE, names.DEAD_QUEUE} <= {queue.name for queue in found}
+
+
 def test_without_the_amqp_port_the_counts_are_unknown_and_no_error(applied):
     url = applied.broker("gateway").replace(f":{applied.broker('gateway').rpartition(':')[2]}", ":1/x")
-    found = depths(applied.model_copy(update={"broker_url": SecretStr(url)}), [names.WORK_QUEUE])
+    found = depths(applied.model_copy(update={"broker_url": SecretStr(url)}), [names.WORK_QUEUE], 5.0)
 
     assert found == {}
