@@ -111,6 +111,8 @@ def _line(title: str, task: Mapping[str, Any]) -> str:
         wait += f" until {task['nextAttemptAt'][11:19]}"
     if task["state"] == "RUNNING" and progress:
         wait = f"{progress['percent']} % {progress['message']}"
+    if task["state"] == "WAITING":
+        wait = f"the robot works; next look at {task['wakesAt'][11:19]}"
     if task["error"] and task["status"] != "SUCCESS":
         wait += f"  ({task['error']['type']})"
     attempt = f"{task['attempt']}/{task['maxAttempts']}"

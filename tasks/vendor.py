@@ -46,6 +46,9 @@ BUSY = "ROBOT_BUSY"
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
+#: What a command's name is.
+COMMAND = rf"^robots/{_SEGMENT}/commands/{_SEGMENT}$"
+
 
 class _Response(pydantic.BaseModel):
     """Base of response models: unknown fields are ignored."""
@@ -68,7 +71,7 @@ class CommandError(_Response):
 class Command(_Response):
     """An order that the vendor has accepted."""
 
-    name: str = Field(pattern=rf"^robots/{_SEGMENT}/commands/{_SEGMENT}$")  #: also its path
+    name: str = Field(pattern=COMMAND)  #: also its path
     state: str = Field(min_length=1)  #: WAITING, RUNNING, or terminal; unknown states are not terminal
     percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0  #: progress
     message: str = ""  #: human-readable progress

@@ -102,7 +102,7 @@ def delayed_copy(message: Message, seconds: int) -> Copy:
     return Copy(delayed, names.delay_exchange(level), key, names.delay_queue(level))
 
 
-def step_copy(message: Message, checkpoint: str | None, seconds: int, at: int) -> Copy:
+def step_copy(message: Message, checkpoint: str | None, seconds: int, at: int, *, attempt: int = 1) -> Copy:
     """The copy of the next step, after a wait: next seq, and the whole ladder before it, since a step has succeeded.
 
     Args:
@@ -110,9 +110,10 @@ def step_copy(message: Message, checkpoint: str | None, seconds: int, at: int) -
         checkpoint: what the next step finds, as its header has it; None: nothing.
         seconds: the wait, as `dispatch.protocol.delays.whole_seconds` returns it; 0: none.
         at: epoch milliseconds of its begin.
+        attempt: that the step begins with; that of the message where failures before the wait still count.
     """
     changes: dict[str, Any] = {
-        SEQ: message.seq + 1, STEP: message.step + 1, ATTEMPT: 1, "retries": 0,
+        SEQ: message.seq + 1, STEP: message.step + 1, ATTEMPT: attempt, "retries": attempt - 1,
         WAITING_SINCE: at, STEP_AT: at + seconds * 1_000, QUEUED_AT: at + seconds * 1_000,
     }  # fmt: skip
     if checkpoint is not None:

@@ -23,6 +23,7 @@ class AskedWait:
     seconds: float
     until: tuple[str, ...] = ()  #: the signals that end it early
     state: str | None = None  #: for the next step, as JSON
+    same_attempt: bool = False  #: the next step does not begin a new ladder
 
 
 def is_signal(name: object) -> bool:

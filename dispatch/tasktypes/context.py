@@ -34,6 +34,10 @@ class Context(Protocol):
         """The number of the current attempt, 1-based."""
 
     @property
+    def cycle(self) -> int:
+        """How often the task was redriven."""
+
+    @property
     def step(self) -> int:
         """Waits that the task has gone through in this cycle: 0 until a handler returns a `dispatch.tasktypes.Wait`."""
 

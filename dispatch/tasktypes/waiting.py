@@ -19,8 +19,11 @@ class Wait:
         state: what the next step finds in ``ctx.state``: of the model that the type declares (``@task(..., state=Model)``),
             at most 16 KiB as JSON. None: nothing.
         until: the names of signals that end the wait early.
+        same_attempt: the next step belongs to this attempt: failures before the wait still count. For work that the handler only
+            follows and that may fail each time, which would otherwise never reach the end of the ladder.
     """
 
     seconds: float
     state: pydantic.BaseModel | None = None
     until: tuple[str, ...] = ()
+    same_attempt: bool = False

@@ -45,6 +45,7 @@ class RunContext:
         self.settings = settings
         self.task_id = message.task_id
         self.attempt = message.attempt
+        self.cycle = message.cycle
         self.step = message.step
         self.state: Any = None  #: `dispatch.worker.steps.restored`
         self._span = tracing.current().traceparent

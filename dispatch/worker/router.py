@@ -172,7 +172,8 @@ class Router:
     def record_wait(self, message: Message, ticket: Ticket, asked: AskedWait, seconds: int) -> Copy:
         """Record a wait; returns as `record_failure`."""
         checkpoint = None if asked.state is None else self.sealing.seal_text(asked.state)
-        copy = _stamped(step_copy(message, checkpoint, seconds, int(time.time() * 1_000)), ticket)
+        attempt = message.attempt if asked.same_attempt else 1
+        copy = _stamped(step_copy(message, checkpoint, seconds, int(time.time() * 1_000), attempt=attempt), ticket)
         attempts = self.ladders.of(message.type).attempts
         decided = self._handovers.wait(message, ticket, copy, asked.until, seconds, max_attempts=attempts)
         return _published(message, decided)

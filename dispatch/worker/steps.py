@@ -81,7 +81,7 @@ def asked_wait(task_type: TaskType, wait: Wait, longest: int) -> AskedWait:
     text = None if wait.state is None else _text(wait.state)
     if text is not None and len(text) > MAX_STATE:
         raise PermanentError(f"the state is {len(text)} bytes of JSON, more than {MAX_STATE}", type="state-too-large")
-    return AskedWait(float(wait.seconds), tuple(wait.until), text)
+    return AskedWait(float(wait.seconds), tuple(wait.until), text, bool(wait.same_attempt))
 
 
 def _text(state: pydantic.BaseModel) -> str:

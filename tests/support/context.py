@@ -34,6 +34,7 @@ class FakeContext:
     task_id: str = "0198c1a2-0000-7000-8000-000000000001"
     idempotency_key: str = "key-1"
     attempt: int = 1
+    cycle: int = 0
     step: int = 0
     state: Any = None
     trace_id: str = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -6,7 +6,7 @@ import pytest
 from dispatch.errors import PermanentError, RetryableError
 from support.cases import each
 from support.context import FakeContext
-from tasks.robots import CleanOrder
+from tasks.robots import CleaningState, CleanOrder
 from tasks.robots import _result as result
 from tasks.vendor import Command, CommandError
 
@@ -113,3 +113,30 @@ def test_an_estimate_that_makes_no_sense_is_none(sent, estimate):
     text = f'{{"name": "robots/SN-1/commands/x", "state": "RUNNING", "remainingSeconds": {sent}}}'
 
     assert Command.model_validate_json(text).remaining_seconds == estimate
+
+
+STATE = {"command": "robots/SN-1/commands/x", "cycle": 0, "attempt": 1}
+
+
+def test_a_state_of_a_newer_version_is_read_where_it_can_be():
+    state = CleaningState.model_validate({**STATE, "looks": 3, "failed_polls": 1, "zone": "new"})
+
+    assert (state.command, state.looks, state.failed_polls) == (STATE["command"], 3, 1)
+
+
+@each(
+    "changes",
+    [
+        {"command": "robots/SN-1/commands/../x"},
+        {"command": "x"},
+        {"command": None},
+        {"attempt": 0},
+        {"cycle": -1},
+        {"cycle": "one"},
+        {"looks": -1},
+        {"failed_polls": None},
+    ],
+)
+def test_other_states_are_refused(changes):
+    with pytest.raises(pydantic.ValidationError):
+        CleaningState.model_validate({**STATE, **changes})

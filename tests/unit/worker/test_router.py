@@ -261,6 +261,13 @@ def test_a_step_that_waits_is_recorded_published_to_the_levels_and_handed_over(w
     assert not world.publish.calls
 
 
+def test_a_wait_begins_a_new_ladder_unless_it_belongs_to_the_attempt(world):
+    for same_attempt in (False, True):
+        world.router.wait(task_message(**{"x-attempt": 3}), TICKET, AskedWait(2.0, same_attempt=same_attempt))()
+
+    assert [(message.attempt, message.headers["retries"]) for message, *_ in world.later.calls] == [(1, 0), (3, 2)]
+
+
 def test_a_wait_is_a_second_at_least_and_its_slack_keeps_within_the_levels(world):
     for seconds in (0, 0.5, 4_095):
         world.router.wait(task_message(), TICKET, AskedWait(float(seconds)))()

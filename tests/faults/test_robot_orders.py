@@ -1,0 +1,142 @@
+"""P1, P3: robots that work for longer than a worker, a broker or a version lives are ordered once."""
+
+import contextlib
+import os
+import signal
+
+import httpx
+import psutil
+import pytest
+
+from dispatch.protocol.message import CHECKPOINT
+from dispatch.protocol.record import State
+from examples.robot_simulator.app import create_app
+from examples.robot_simulator.server import serving
+from examples.robot_simulator.world import Config
+from support import stack
+from support.steps_client import waiting
+from support.waiting import eventually
+from support.worker import open_bench, running_worker
+
+#: Orders of the run with kills, and the seconds that a robot works.
+ORDERS, SECONDS = 60, 3
+
+#: A version whose `robot.clean` keeps another state.
+NEWER = "support.newer_robots"
+
+
+@pytest.fixture
+def vendor(settings):
+    """A vendor, and settings with its address."""
+    app = create_app(Config(work_seconds=SECONDS))
+    with serving(app) as url, httpx.Client(base_url=url) as client:
+        yield client, settings.model_copy(update={"robot_api_url": url})
+
+
+def _created(client):
+    return {key: count["created"] for key, count in client.get("/control/orders").json().items()}
+
+
+def _kill(system, name):
+    """SIGKILL to a process and to all that it has started."""
+    parent = psutil.Process(system.pid(name))
+    for process in (*parent.children(recursive=True), parent):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def _submit(client, number):
+    body = {"type": "robot.clean", "payload": {"robot": f"SN-{number}", "areas": ["lobby"]}}
+    answer = client.post("/v1/tasks", json=body)
+    assert answer.status_code == 202, answer.text
+    return answer.json()["taskId"]
+
+
+def _tasks(client, ids):
+    """The tasks; none while the gateway can't read them."""
+    try:
+        answers = [client.get(f"/v1/tasks/{task_id}") for task_id in ids]
+    except httpx.HTTPError:
+        return []
+    return [answer.json() for answer in answers] if {answer.status_code for answer in answers} == {200} else []
+
+
+def _all(client, ids, state):
+    tasks = _tasks(client, ids)
+    return tasks if tasks and {task["state"] for task in tasks} == {state} else None
+
+
+def test_worker_broker_and_redis_are_killed_while_robots_work_and_each_is_ordered_once():
+    settings = {
+        "ladder": "1m=1,5m=2,30m=3", "lease": 2, "lease_park": 1, "concurrency_min": 2, "concurrency_max": 4,
+        "unpublished_grace": 2, "sweep_interval": 1,
+    }  # fmt: skip
+    with (
+        stack.running("servers,simulator,worker,gateway", **settings) as system,
+        httpx.Client(base_url=system.env["DISPATCH_HTTP_URL"], timeout=30) as client,
+        httpx.Client(base_url=system.env["ROBOT_API_URL"], timeout=30) as robots,
+    ):
+        robots.post("/control/jobs", json={"seconds": SECONDS, "times": None}).raise_for_status()
+        ids = [_submit(client, number) for number in range(ORDERS)]
+        eventually(lambda: robots.get("/control/counts").json()["active"] >= ORDERS / 4, 60, "robots work")
+        for victim in ("WORKER", "REDIS", "RABBITMQ"):
+            _kill(system, victim)
+        tasks = eventually(lambda: _all(client, ids, "SUCCEEDED"), 180, lambda: f"all succeed: {_tasks(client, ids)}")
+        orders = _created(robots)
+
+    assert {task["result"]["state"] for task in tasks} == {"SUCCEEDED"}
+    assert orders == dict.fromkeys(ids, 1)
+
+
+def test_a_robot_works_while_no_worker_runs(vendor):
+    client, settings = vendor
+    with open_bench(settings) as bench:
+        with running_worker(settings) as first:
+            task_id = bench.submit("robot.clean", {"robot": "SN-1", "areas": ["lobby"]})
+            waiting(bench, task_id)
+            first.kill()
+        eventually(lambda: client.get("/control/counts").json()["active"] == 0, 20, "the robot has finished")
+        with running_worker(settings, abrupt=True):
+            record = bench.finished(task_id, 30)
+
+    assert (record.state, record.attempt, record.lost_runs) == (State.SUCCEEDED, 1, 0)
+    assert _created(client) == {task_id: 1}
+
+
+def test_a_robot_that_always_gets_stuck_is_ordered_once_an_attempt_and_ends_in_the_dlq(vendor):
+    client, settings = vendor
+    client.post("/control/jobs", json={"seconds": 0.5, "outcome": "FAILED", "times": None})
+    with open_bench(settings) as bench, running_worker(settings):
+        task_id = bench.submit("robot.clean", {"robot": "SN-1", "areas": ["lobby"]})
+        record = bench.finished(task_id, 60)
+        hops = [hop.get("attempt") for hop in bench.store.hops(task_id) if hop["kind"] == "failed"]
+
+    assert (record.state, record.attempt, record.error.type) == (State.DEAD_LETTERED, 4, "robot-failed")
+    assert hops == [1, 2, 3, 4]
+    assert _created(client) == {task_id: 4}
+
+
+def test_a_state_of_another_version_is_a_clear_failure_and_the_version_that_reads_it_goes_on(vendor):
+    client, settings = vendor
+    with open_bench(settings) as bench:
+        with running_worker(settings) as first:
+            task_id = bench.submit("robot.clean", {"robot": "SN-1", "areas": ["lobby"]})
+            waiting(bench, task_id)
+            first.kill()
+        with running_worker(settings, app=NEWER):
+            dead = bench.finished(task_id, 30)
+            (letter,) = bench.settled_dead_letters(1)
+        with running_worker(settings, abrupt=True):
+            bench.stores.service(bench.publisher).redrive(task_id, by="ada")
+            record = eventually(lambda: _succeeded(bench, task_id), 30, "its next cycle succeeds")
+
+    assert (dead.state, dead.attempt, dead.error.type) == (State.DEAD_LETTERED, 1, "invalid-state")
+    assert "command_name" in dead.error.message
+    assert CHECKPOINT in letter.headers
+    assert (record.cycle, record.result["state"]) == (1, "SUCCEEDED")
+    assert _created(client) == {task_id: 1}
+
+
+def _succeeded(bench, task_id):
+    record = bench.store.get(task_id)
+    return record if record.state is State.SUCCEEDED else None
