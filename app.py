@@ -91,7 +91,9 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
                 store, idempotency, publisher, celery.tasks, ladders, sealing=settings.sealing, later=later
             ),
             idempotency=idempotency,
-            dead_letters=DeadLetterService(store, DeadLetterRecords(redis, settings), publisher, ladders),
+            dead_letters=DeadLetterService(
+                store, DeadLetterRecords(redis, settings), publisher, ladders, sealing=settings.sealing
+            ),
             bulk=BulkRedrives(redis),
             audit=AuditLog(redis, settings),
             pauses=Pauses(redis),

@@ -23,10 +23,7 @@ from amqp import abstract_channel, basic_message, method_framing, serialization
 from amqp.spec import Basic
 from kombu import serialization as kombu_serialization
 
-from dispatch.protocol.message import MAX_MESSAGE, TOO_LARGE, UNREADABLE, Message
-
-#: Where a foreign message's ``compression`` header goes: kombu would decompress the body, however large it gets.
-COMPRESSION = "x-compression"
+from dispatch.protocol.message import COMPRESSION, MAX_MESSAGE, TOO_LARGE, UNREADABLE, Message
 
 #: Bytes of all headers. They travel in one frame, of 128 KiB at most, and a hand-over adds its own.
 MAX_HEADERS = 65_536

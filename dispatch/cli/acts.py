@@ -6,15 +6,18 @@ import collections
 import contextlib
 import dataclasses
 import socket
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import click
 
+from dispatch.cli.output import NOT_DONE, echo_line
+from dispatch.cli.tables import plain
 from dispatch.deadletters.service import RedriveOutcome
 from dispatch.protocol import audit
 from dispatch.protocol.audit import AuditEntry
 from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.message import LAST_ERROR_TYPE, Message
 from dispatch.store.audit import AuditLog
 
 DISCARDED = "discarded"  #: outcome of a discard
@@ -23,7 +26,20 @@ DISCARDED = "discarded"  #: outcome of a discard
 _DONE = frozenset({RedriveOutcome.SENT.value, DISCARDED})
 
 #: Outcomes after which a redrive has left something undone.
-_LEFT = frozenset({RedriveOutcome.FAILED.value, RedriveOutcome.UNAUTHENTIC.value})
+_LEFT = frozenset(
+    {outcome.value for outcome in (RedriveOutcome.FAILED, RedriveOutcome.UNAUTHENTIC, RedriveOutcome.OVERTAKEN)}
+)
+
+
+#: In place of an outcome.
+_KEPT = {
+    RedriveOutcome.STALE: "stale, removed",
+    RedriveOutcome.LIVE: "kept: a worker runs it",
+    RedriveOutcome.OVERTAKEN: "not as given: a redrive that was cut off has sent it",
+    RedriveOutcome.TOO_LARGE: "kept: too large, discard it",
+    RedriveOutcome.UNAUTHENTIC: "kept: unauthentic, no gateway or worker of ours wrote it; discard it",
+    RedriveOutcome.FAILED: "kept: it can't be published",
+}
 
 
 class Verb(NamedTuple):
@@ -61,7 +77,9 @@ class Outcomes:
 
 
 @contextlib.contextmanager
-def audited(log: AuditLog, by: str, verb: Verb, wanted: DeadLetterFilter) -> Iterator[Outcomes]:
+def audited(
+    log: AuditLog, by: str, verb: Verb, wanted: DeadLetterFilter, note: Mapping[str, Any] | None = None
+) -> Iterator[Outcomes]:
     """The block's entries in the audit log: one for each dead letter that is named, begin and end for a filter.
 
     Args:
@@ -69,12 +87,15 @@ def audited(log: AuditLog, by: str, verb: Verb, wanted: DeadLetterFilter) -> Ite
         by: who acts.
         verb: what is done.
         wanted: the dead letters.
+        note: more about the act.
 
     Yields:
         What the block fills.
     """
-    outcomes = Outcomes(wanted.ids)
-    entry = AuditEntry(by, verb.many, audit.target_of(wanted), audit.OK, audit.BEGIN, client=socket.gethostname())
+    outcomes, more = Outcomes(wanted.ids), dict(note or {})
+    entry = AuditEntry(
+        by, verb.many, audit.target_of(wanted), audit.OK, audit.BEGIN, client=socket.gethostname(), details=more
+    )
     if wanted.ids is None:
         record(log, entry)
     error = "interrupted"
@@ -86,14 +107,47 @@ def audited(log: AuditLog, by: str, verb: Verb, wanted: DeadLetterFilter) -> Ite
         raise
     finally:
         if wanted.ids is None:
-            counts = dict(outcomes.counts)
+            counts = {**more, **outcomes.counts}
             record(log, dataclasses.replace(entry, result=error or audit.OK, phase=audit.END, details=counts))
         for each, own in outcomes.of.items():
             result = audit.OK if own.keys() & _DONE else error or next(iter(own), "nothing-found")
-            record(log, AuditEntry(by, verb.one, each, result, client=entry.client, details=dict(own)))
+            record(log, AuditEntry(by, verb.one, each, result, client=entry.client, details={**more, **own}))
 
 
 def record(log: AuditLog, entry: AuditEntry) -> None:
     """Add an entry, and point it out when Redis does not take it."""
     if not log.add(entry):
         click.echo("Redis did not take the audit entry; the line above is all there is of it", err=True)
+
+
+def conclude(text: str, outcomes: Outcomes, as_json: bool) -> None:
+    """The last lines of a command, and its exit code."""
+    missing = [each for each, counts in outcomes.of.items() if not counts]
+    for each in missing:
+        if as_json:
+            echo_line({"taskId": each, "outcome": "nothing-found"})
+        else:
+            click.echo(f"{each}  no such dead letter")
+    if not as_json:
+        click.echo(text)
+    if outcomes.undone:
+        raise SystemExit(NOT_DONE)
+
+
+def echo_redriven(dead_letter: Message, outcome: RedriveOutcome, as_json: bool) -> None:
+    """The line of one that was to be redriven."""
+    cycle = dead_letter.cycle + 1 if outcome is RedriveOutcome.SENT else dead_letter.cycle
+    if as_json:
+        named = {"taskId": dead_letter.dead_letter_id, "type": dead_letter.type or None}
+        echo_line({**named, "outcome": outcome.value, "cycle": cycle})
+    else:
+        click.echo(f"{dead_letter.dead_letter_id}  {_KEPT.get(outcome, f'sent, cycle {cycle}')}")
+
+
+def echo_discarded(dead_letter: Message, as_json: bool) -> None:
+    """The line of one that was discarded."""
+    error, type_ = dead_letter.text(LAST_ERROR_TYPE), dead_letter.type or None
+    if as_json:
+        echo_line({"taskId": dead_letter.dead_letter_id, "type": type_, "outcome": DISCARDED, "errorType": error})
+    else:
+        click.echo(f"{dead_letter.dead_letter_id}  {plain(type_ or '-')}  {plain(error or '-')}")

@@ -12,12 +12,13 @@ import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import click
 
 from dispatch.broker.publisher import Publisher
-from dispatch.cli import acts, letters
+from dispatch.cli import acts, letters, mending
+from dispatch.cli.mending import PayloadRefused
 from dispatch.cli.output import (
     NOT_DONE,
     UNANSWERED,
@@ -31,7 +32,7 @@ from dispatch.cli.output import (
     operator,
     reported,
 )
-from dispatch.cli.tables import plain, table, terminal_width
+from dispatch.cli.tables import table
 from dispatch.config.settings import Settings
 from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives, discard_matching, find_unauthentic, redrive_matching
 from dispatch.deadletters.groups import survey_groups
@@ -42,7 +43,8 @@ from dispatch.errors import DispatchError
 from dispatch.protocol import audit
 from dispatch.protocol.audit import AuditEntry
 from dispatch.protocol.dead_letters import EVERY_DEAD_LETTER, DeadLetterFilter, NamedDeadLetters
-from dispatch.protocol.message import LAST_ERROR_TYPE, Message
+from dispatch.protocol.mending import Mend
+from dispatch.protocol.message import Message
 from dispatch.protocol.record import Record
 from dispatch.store.audit import AuditLog
 from dispatch.store.dead_letters import DeadLetterRecords
@@ -78,7 +80,9 @@ _yes = click.option("--yes", is_flag=True, help="Don't ask before acting on what
 _dry_run = click.option("--dry-run", is_flag=True, help="Only count them, by reason.")
 
 #: What one dead letter that could not be shown lacks is no failure of the command's.
-_reported = reported("dlq", code=lambda exc: NOT_DONE if isinstance(exc, NoSuchDeadLetter) else UNANSWERED)
+_reported = reported(
+    "dlq", code=lambda exc: NOT_DONE if isinstance(exc, NoSuchDeadLetter | PayloadRefused) else UNANSWERED
+)
 
 
 class _Dlq(NamedTuple):
@@ -99,7 +103,9 @@ def _connected() -> Iterator[_Dlq]:
     tasks, records = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
     log = AuditLog(redis, settings, lines=bool(click.get_current_context().meta.get(_LINES)))
     try:
-        service = DeadLetterService(tasks, records, publisher, Ladders.of_types(settings.ladder, types.values()))
+        service = DeadLetterService(
+            tasks, records, publisher, Ladders.of_types(settings.ladder, types.values()), sealing=settings.sealing
+        )
         yield _Dlq(settings, types, tasks, service, WalkLock(redis), log, BulkRedrives(redis))
     finally:
         publisher.close()
@@ -183,17 +189,11 @@ def _list_unauthentic(dlq: _Dlq, wanted: DeadLetterFilter, limit: int, as_json: 
     """From the DLQ itself, by a walk through it."""
     with dlq.lock.held(PATIENCE) as lock:
         found = find_unauthentic(dlq.settings.address("replay"), lock, wanted, dlq.settings.signing, limit=limit)
-    entries = [
-        {"deadLetterId": each.dead_letter_id, "type": each.type, "cycle": each.cycle, "seq": each.seq, "fault": fault}
-        for each, fault in found
-    ]
+    entries = [letters.unauthentic(*each) for each in found]
     for entry in entries if as_json else []:
         echo_line(entry)
     if not as_json:
-        heads = ("DEAD LETTER", "TYPE", "CYCLE", "SEQ", "FAULT")
-        rows = [tuple(str(value) or "-" for value in entry.values()) for entry in entries]
-        shown = table(heads, rows, right={"CYCLE", "SEQ"}, cut="FAULT", width=terminal_width())
-        click.echo(shown if rows else "no unauthentic dead letters")
+        click.echo(letters.unauthentic_table(entries) if entries else "no unauthentic dead letters")
 
 
 @dlq.command("show")
@@ -231,6 +231,10 @@ def show(task_id: str, as_json: bool) -> None:
 @_all
 @click.option("--limit", type=click.IntRange(1), default=_MOST, help="Dead letters at most.")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Dead letters a second; 0 is no limit.")
+@click.option(
+    "--payload", type=click.File("rb"), metavar="FILE", help="Of one TASK_ID: the JSON to send instead; - is stdin."
+)
+@click.option("--fresh", is_flag=True, help="A new effect at the other side: its idempotency key is another one.")
 @_dry_run
 @_yes
 @as_json_option
@@ -243,25 +247,32 @@ def redrive(
     everything: bool,
     limit: int,
     rate: float,
+    payload: IO[bytes] | None,
+    fresh: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Redrive those that are named, or all that match. Same task id, next cycle; works also with Redis wiped."""
     wanted = _wanted(task_ids, type_, error_type, fingerprint, everything)
+    if payload is not None and len(task_ids) != 1:
+        raise click.UsageError("--payload is that of one dead letter: name it")
     with _connected() as dlq:
+        given = mending.read(payload, dlq.settings.max_body) if payload is not None else None
+        mend = mending.mender(given, dlq.types, fresh=fresh)
         if not _agreed(dlq, "redrive", wanted, limit, dry_run=dry_run, yes=yes, as_json=as_json):
             return
         bulk = BulkRedrive(wanted, limit, rate, _me())
 
         def on_outcome(dead_letter: Message, outcome: RedriveOutcome) -> None:
             outcomes.add(dead_letter.dead_letter_id, outcome.value)
-            _echo_redriven(dead_letter, outcome, as_json)
+            acts.echo_redriven(dead_letter, outcome, as_json)
 
-        with acts.audited(dlq.audit, _me(), acts.REDRIVE, wanted) as outcomes, dlq.lock.held(PATIENCE) as lock:
+        note = Mend(given, fresh=fresh).hop()
+        with acts.audited(dlq.audit, _me(), acts.REDRIVE, wanted, note) as outcomes, dlq.lock.held(PATIENCE) as lock:
             broker, keys = dlq.settings.address("replay"), dlq.settings.signing
-            sent = redrive_matching(broker, dlq.service, lock, bulk, keys=keys, on_outcome=on_outcome)
-    _conclude(f"{sent:,} redriven", outcomes, as_json)
+            sent = redrive_matching(broker, dlq.service, lock, bulk, keys=keys, mend=mend, on_outcome=on_outcome)
+    acts.conclude(f"{sent:,} redriven", outcomes, as_json)
 
 
 @dlq.command("discard")
@@ -289,7 +300,7 @@ def discard(
 
     def on_discard(dead_letter: Message) -> None:
         outcomes.add(dead_letter.dead_letter_id, acts.DISCARDED)
-        _echo_discarded(dead_letter, as_json)
+        acts.echo_discarded(dead_letter, as_json)
 
     with _connected() as dlq:
         if not _agreed(dlq, "discard", wanted, _MOST, dry_run=dry_run, yes=yes, as_json=as_json):
@@ -297,7 +308,7 @@ def discard(
         with acts.audited(dlq.audit, _me(), acts.DISCARD, wanted) as outcomes, dlq.lock.held(PATIENCE) as lock:
             broker, keys = dlq.settings.address("replay"), dlq.settings.signing
             gone = discard_matching(broker, dlq.service, lock, wanted, by=_me(), keys=keys, on_discard=on_discard)
-    _conclude(f"{gone:,} discarded", outcomes, as_json)
+    acts.conclude(f"{gone:,} discarded", outcomes, as_json)
 
 
 @dlq.command("jobs")
@@ -392,44 +403,5 @@ def _agreed(
     return False
 
 
-def _conclude(text: str, outcomes: acts.Outcomes, as_json: bool) -> None:
-    missing = [each for each, counts in outcomes.of.items() if not counts]
-    for each in missing:
-        if as_json:
-            echo_line({"taskId": each, "outcome": "nothing-found"})
-        else:
-            click.echo(f"{each}  no such dead letter")
-    if not as_json:
-        click.echo(text)
-    if outcomes.undone:
-        raise SystemExit(NOT_DONE)
-
-
 def _me() -> str:
     return operator(click.get_current_context().meta.get(_AS))
-
-
-_KEPT = {
-    RedriveOutcome.STALE: "stale, removed",
-    RedriveOutcome.LIVE: "kept: a worker runs it",
-    RedriveOutcome.TOO_LARGE: "kept: too large, discard it",
-    RedriveOutcome.UNAUTHENTIC: "kept: unauthentic, no gateway or worker of ours wrote it; discard it",
-    RedriveOutcome.FAILED: "kept: it can't be published",
-}
-
-
-def _echo_redriven(dead_letter: Message, outcome: RedriveOutcome, as_json: bool) -> None:
-    cycle = dead_letter.cycle + 1 if outcome is RedriveOutcome.SENT else dead_letter.cycle
-    if as_json:
-        named = {"taskId": dead_letter.dead_letter_id, "type": dead_letter.type or None}
-        echo_line({**named, "outcome": outcome.value, "cycle": cycle})
-    else:
-        click.echo(f"{dead_letter.dead_letter_id}  {_KEPT.get(outcome, f'sent, cycle {cycle}')}")
-
-
-def _echo_discarded(dead_letter: Message, as_json: bool) -> None:
-    error, type_ = dead_letter.text(LAST_ERROR_TYPE), dead_letter.type or None
-    if as_json:
-        echo_line({"taskId": dead_letter.dead_letter_id, "type": type_, "outcome": acts.DISCARDED, "errorType": error})
-    else:
-        click.echo(f"{dead_letter.dead_letter_id}  {plain(type_ or '-')}  {plain(error or '-')}")

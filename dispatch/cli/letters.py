@@ -39,6 +39,26 @@ def listed(records: Iterable[Record], types: Types, sealing: Sealing) -> str:
     return table(_HEADS, rows, right={"CYCLE", "AGE"}, cut="ERROR", width=terminal_width())
 
 
+def unauthentic(dead_letter: Message, fault: str) -> dict[str, Any]:
+    """A dead letter that nothing of ours wrote, for programs.
+
+    Args:
+        dead_letter: as it lies in the DLQ.
+        fault: what is wrong with it.
+    """
+    return {
+        "deadLetterId": dead_letter.dead_letter_id, "type": dead_letter.type, "cycle": dead_letter.cycle,
+        "seq": dead_letter.seq, "fault": fault,
+    }  # fmt: skip
+
+
+def unauthentic_table(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Such dead letters for people."""
+    rows = [tuple(str(value) or "-" for value in entry.values()) for entry in entries]
+    heads = ("DEAD LETTER", "TYPE", "CYCLE", "SEQ", "FAULT")
+    return table(heads, rows, right={"CYCLE", "SEQ"}, cut="FAULT", width=terminal_width())
+
+
 def grouped(groups: Iterable[DeadLetterGroup]) -> str:
     """A table, a line for each group: how many, of what, since when, with an example."""
     now = time.time()

@@ -13,6 +13,7 @@ from dispatch.deadletters.walk_lock import WalkLock
 from dispatch.errors import DispatchError, InDoubt, Nacked, NotSent, StoreError, StoreUnavailable
 from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, normalized, reason_of
 from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.mending import AS_IT_WAS, Mend
 from dispatch.protocol.message import LAST_ERROR, LAST_ERROR_TYPE, TOO_LARGE, Message
 from dispatch.protocol.signatures import NO_KEYS, MessageKeys
 from dispatch.store.scripts import RedisHandle
@@ -128,6 +129,7 @@ def redrive_matching(
     *,
     keys: MessageKeys = NO_KEYS,
     wanted: Callable[[], bool] = lambda: True,
+    mend: Callable[[Message], Mend] = lambda _dead_letter: AS_IT_WAS,
     on_outcome: Callable[[Message, RedriveOutcome], None] = lambda _dead_letter, _outcome: None,
 ) -> int:
     """Redrive what a filter matches; works also with Redis wiped.
@@ -139,6 +141,7 @@ def redrive_matching(
         bulk: which dead letters, how many, how fast.
         keys: that a dead letter must be signed with.
         wanted: asked before each dead letter; False ends the walk.
+        mend: what is changed of one; what it raises ends the walk.
         on_outcome: called with each dead letter that matched.
 
     Returns:
@@ -156,10 +159,10 @@ def redrive_matching(
         if not wanted():
             raise StopWalk
         dead_letter = normalized(dead_letter)  # as its record is
-        outcome = RedriveOutcome.UNAUTHENTIC if fault else _redrive(service, dead_letter, bulk.by)
+        outcome = RedriveOutcome.UNAUTHENTIC if fault else _redrive(service, dead_letter, bulk.by, mend(dead_letter))
         sent += outcome is RedriveOutcome.SENT
         on_outcome(dead_letter, outcome)
-        return outcome in (RedriveOutcome.SENT, RedriveOutcome.STALE)
+        return outcome in (RedriveOutcome.SENT, RedriveOutcome.STALE, RedriveOutcome.OVERTAKEN)
 
     walk(broker, lock, visit, rate=bulk.rate)
     return sent
@@ -171,10 +174,10 @@ def meant(wanted: DeadLetterFilter, dead_letter: Message, fault: str) -> bool:
     return wanted.matches(shown)
 
 
-def _redrive(service: DeadLetterService, dead_letter: Message, by: str) -> RedriveOutcome:
+def _redrive(service: DeadLetterService, dead_letter: Message, by: str, mend: Mend) -> RedriveOutcome:
     """Redrive one; what only this one can't stands in no other's way."""
     try:
-        return service.redrive_message(dead_letter, by=by)
+        return service.redrive_message(dead_letter, by=by, mend=mend)
     except _OF_THE_MOMENT:
         raise
     except Exception as exc:

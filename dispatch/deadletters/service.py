@@ -5,7 +5,9 @@ the DLQ. A walk takes it out: `celery dlq`'s, or that of a worker's janitor.
 
 Crash windows:
 
-- recorded, not published: the sweeper publishes the decided copy, or a repeated redrive does;
+- recorded, not published: the sweeper publishes the decided copy, or a repeated redrive does. Of one that is mended, the decided
+  copy has the new payload whole, and the record's message is that one; the one of before is kept with the decision, until the copy
+  is confirmed or the broker has refused it;
 - published, the dead letter still in the DLQ: it is of an earlier cycle than its record, so the janitor takes it out and
   no walk redrives it again.
 """
@@ -22,10 +24,12 @@ from dispatch.broker.publisher import Publisher
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, InDoubt
 from dispatch.protocol import names
-from dispatch.protocol.copies import redriven_copy
+from dispatch.protocol.copies import redriven_copy, step_headers
 from dispatch.protocol.dead_letters import DeadLetterFilter
-from dispatch.protocol.message import CYCLE, LAST_SPAN, SEQ, TOO_LARGE, TRACEPARENT, Message
+from dispatch.protocol.mending import AS_IT_WAS, Mend, mended, same_work
+from dispatch.protocol.message import CHECKPOINT, CYCLE, LAST_SPAN, SEQ, STEP, STEP_AT, TOO_LARGE, TRACEPARENT, Message
 from dispatch.protocol.record import Record
+from dispatch.protocol.sealing import UNSEALED, Sealing
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import DecisionAnswer
 from dispatch.store.index import Page, ScannedBatch
@@ -62,6 +66,7 @@ class RedriveOutcome(enum.StrEnum):
     SENT = "sent"  #: its next cycle has begun
     STALE = "stale"  #: its task has since succeeded, was discarded or redriven: it is of no use any more
     LIVE = "live"  #: a worker runs its task: it stays until that is over
+    OVERTAKEN = "overtaken"  #: a redrive that was recorded before has sent it, with another payload or effect
     TOO_LARGE = "too-large"  #: only the broker has its body: it stays until it is discarded
     UNAUTHENTIC = "unauthentic"  #: no gateway or worker of ours wrote it: it stays until it is discarded
     FAILED = "failed"  #: it can't be published; a bulk redrive passes it over, and it stays
@@ -83,9 +88,19 @@ class DeadLetterService:
         records: of dead letters.
         publisher: may write to the task exchange.
         ladders: of the task types, for records that have to be rebuilt.
+        sealing: of the body of one that is mended.
     """
 
-    def __init__(self, tasks: TaskStore, records: DeadLetterRecords, publisher: Publisher, ladders: Ladders) -> None:
+    def __init__(
+        self,
+        tasks: TaskStore,
+        records: DeadLetterRecords,
+        publisher: Publisher,
+        ladders: Ladders,
+        *,
+        sealing: Sealing = UNSEALED,
+    ) -> None:
+        self._sealing = sealing
         self._tasks = tasks
         self._records = records
         self._publisher = publisher
@@ -149,29 +164,41 @@ class DeadLetterService:
         """Whether at least as many dead letters have a record; see `DeadLetterRecords.has`."""
         return self._records.has(number)
 
-    def redrive(self, task_id: str, *, by: str) -> Record:
-        """Start a dead letter's next cycle from its record: same task id, same trace.
-
-        Args:
-            task_id: the task.
-            by: who asked for it.
-
-        Returns:
-            The record in its next cycle.
+    def redrivable(self, task_id: str) -> tuple[Record, Message]:
+        """The whole record of a dead letter, or of a redrive that was cut off; and its message.
 
         Raises:
             NoSuchDeadLetter: the task isn't known.
             NotDead: it is not a dead letter (any more).
-            TooLarge: no worker could take it.
-            PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
-            StoreUnavailable: unknown; redrive again.
+            StoreUnavailable: Redis did not answer.
         """
         record = self._tasks.whole(task_id)
         if record is not None and not record.state.dead and record.before_redrive is None:
             raise NotDead(record)
         if record is None or record.message is None or record.discarded:
             raise NoSuchDeadLetter(f"there is no dead letter of task {task_id}")
-        match self.redrive_message(self._dead_copy(record, record.message), by=by):
+        return record, record.message
+
+    def redrive(self, task_id: str, *, by: str, mend: Mend = AS_IT_WAS) -> Record:
+        """Start a dead letter's next cycle from its record: same task id, same trace.
+
+        Args:
+            task_id: the task.
+            by: who asked for it.
+            mend: what is changed.
+
+        Returns:
+            The record in its next cycle.
+
+        Raises:
+            NoSuchDeadLetter: the task isn't known.
+            NotDead: it is not a dead letter (any more), or another redrive, not mended in the same way, came first.
+            TooLarge: no worker could take it.
+            PublishError: the broker did not take it; unless `InDoubt`, it is a dead letter as before.
+            StoreUnavailable: unknown; redrive again.
+        """
+        record, message = self.redrivable(task_id)
+        match self.redrive_message(self._dead_copy(record, message), by=by, mend=mend):
             case RedriveOutcome.SENT:
                 return self._tasks.get(task_id) or record
             case RedriveOutcome.TOO_LARGE:
@@ -183,14 +210,17 @@ class DeadLetterService:
         cut_off = record.before_redrive is not None
         cycle = record.cycle - 1 if cut_off else record.cycle
         seq = record.decided_seq if cut_off and record.decided_seq is not None else record.seq
-        return self._with_last_span(message.with_headers(**{CYCLE: cycle, SEQ: seq}))
+        # The message is the first one: where its handler was between two waits, the record has.
+        died = message.with_headers(STEP, STEP_AT, CHECKPOINT, **step_headers(record), **{CYCLE: cycle, SEQ: seq})
+        return self._with_last_span(died)
 
-    def redrive_message(self, dead_letter: Message, *, by: str) -> RedriveOutcome:
+    def redrive_message(self, dead_letter: Message, *, by: str, mend: Mend = AS_IT_WAS) -> RedriveOutcome:
         """Start the next cycle of a dead letter, wherever it was found.
 
         Args:
             dead_letter: with the cycle and seq it died in.
             by: who asked for it.
+            mend: what is changed.
 
         Returns:
             The outcome; only one that was sent or is stale may leave the DLQ.
@@ -210,13 +240,13 @@ class DeadLetterService:
             attributes=attributes,
         ) as span:
             request.link(span.traceparent)
-            return self._redrive(dead_letter, by)
+            return self._redrive(dead_letter, by, mend)
 
-    def _redrive(self, dead_letter: Message, by: str) -> RedriveOutcome:
+    def _redrive(self, dead_letter: Message, by: str, mend: Mend) -> RedriveOutcome:
         fresh = redriven_copy(dead_letter)
-        fresh = dataclasses.replace(fresh, message=tracing.stamped(fresh.message))
+        fresh = dataclasses.replace(fresh, message=tracing.stamped(mended(fresh.message, mend, self._sealing)))
         max_attempts = self._ladders.of(dead_letter.type).attempts
-        decided = self._records.redrive(dead_letter, fresh, by=by, max_attempts=max_attempts)
+        decided = self._records.redrive(dead_letter, fresh, by=by, max_attempts=max_attempts, mend=mend)
         if decided.copy is None:
             return _WITHOUT_COPY[decided.answer]
         copy = decided.copy
@@ -231,6 +261,9 @@ class DeadLetterService:
         reach("redrive.published")
         self._records.finish_redrive(copy)
         reach("redrive.finished")
+        # A redrive that was cut off has gone on with what was decided then.
+        if mend and not same_work(copy.message, fresh.message, self._sealing):
+            return RedriveOutcome.OVERTAKEN
         return RedriveOutcome.SENT
 
     def discard(self, task_id: str, *, by: str) -> None:

@@ -207,10 +207,7 @@ def _headers_on_its_way(record: Record, sealing: Sealing) -> dict[str, Any]:
     }  # fmt: skip
     if record.deadline_at:  # this cycle's; the message is the first one's
         headers[DEADLINE_AT] = record.deadline_at
-    if record.step:
-        headers |= {STEP: record.step, STEP_AT: _now()}
-    if record.checkpoint is not None:
-        headers[CHECKPOINT] = record.checkpoint
+    headers |= step_headers(record)
     waits = record.state is State.RETRY_WAIT
     if record.error is not None and (waits or attempt > 1):  # a redrive leaves the error of the cycle before there
         error = sealing.seal_error(record.error.message)
@@ -219,6 +216,14 @@ def _headers_on_its_way(record: Record, sealing: Sealing) -> dict[str, Any]:
     if waits and record.rung:
         headers |= {FAILED_AT: record.updated_at, RETRY_QUEUE: record.rung}
     return headers
+
+
+def step_headers(record: Record) -> dict[str, Any]:
+    """Where a task is between its waits, for a copy that is made from its record; nothing of a task that has not waited."""
+    if not record.step:
+        return {}
+    checkpoint = {} if record.checkpoint is None else {CHECKPOINT: record.checkpoint}
+    return {STEP: record.step, STEP_AT: _now(), **checkpoint}
 
 
 def _now() -> int:

@@ -80,6 +80,9 @@ ERROR_FINGERPRINT = "x-error-fingerprint"  #: of the last error, see `dispatch.p
 FAILED_AT = "x-failed-at"  #: epoch milliseconds
 
 
+EFFECT_KEY = "x-effect-key"  #: what the other side recognises a repetition by, where that is not the task's id; see `dispatch.protocol.mending`
+
+
 DEAD_REASON = "x-dead-reason"
 
 
@@ -93,6 +96,10 @@ LABELS = "x-labels"  #: the task's labels as one text, see `dispatch.protocol.la
 
 
 SIGNATURE = "x-signature"  #: key id and HMAC of what must not be forged; see `dispatch.protocol.signatures`
+
+
+#: Where a foreign message's ``compression`` header goes: kombu would decompress the body, however large it gets.
+COMPRESSION = "x-compression"
 
 
 UNREADABLE = "x-unreadable"  #: why a message's properties could not be read, with their first bytes in base64

@@ -20,6 +20,7 @@ from dispatch.protocol.dead_letters import (
     is_hopeless,
     reason_of,
 )
+from dispatch.protocol.mending import AS_IT_WAS, Mend
 from dispatch.protocol.message import LAST_ERROR_TYPE, PRINCIPAL, Copy, Message
 from dispatch.protocol.record import State
 from dispatch.protocol.record_fields import BRIEF, LIKE
@@ -104,14 +105,19 @@ class DeadLetterRecords:
             self._redis.run(self._flag(task_id))
         return answer
 
-    def redrive(self, dead_letter: Message, copy: Copy, *, by: str, max_attempts: int) -> Decided:
+    def redrive(
+        self, dead_letter: Message, copy: Copy, *, by: str, max_attempts: int, mend: Mend = AS_IT_WAS
+    ) -> Decided:
         """Record that a dead letter starts its next cycle.
+
+        With a mend, the copy's message is the record's from then on, until the redrive is undone.
 
         Args:
             dead_letter: the dead copy, from the DLQ or from the record.
             copy: the first copy of the next cycle.
             by: who asked for it.
             max_attempts: for a record that has to be rebuilt.
+            mend: what the copy has changed.
 
         Returns:
             OK or ROUTE with the copy to publish, BUSY when a worker runs the task, FOREIGN when the letter claims more than
@@ -121,10 +127,10 @@ class DeadLetterRecords:
             StoreUnavailable: unknown; redrive again.
         """
         keys, task_id = self._redis.keys, dead_letter.task_id
-        note = hop("redriven", copy.message, by=by)
+        note = hop("redriven", copy.message, by=by, **mend.hop())
         command = self._redis.script(
             "redrive", keys.task(task_id), dead_letter.cycle, dead_letter.seq, copy.to_json(), note,
-            copy.message.deadline_at or "",
+            copy.message.deadline_at or "", "fresh" if mend.fresh else "1" if mend else "",
         )  # fmt: skip
         reminder = self._redis.vital("ZADD", keys.due, time.time() + self._grace, task_id)
         answer = self._redis.run(reminder, self._flag(task_id), command)[2]
@@ -141,7 +147,8 @@ class DeadLetterRecords:
         if answer[0] == DecisionAnswer.OK:
             # Before the publish: later, the next cycle may have died already, and it is the next death that is listed.
             # A crash before this leaves an entry that no list shows, since its record is not dead.
-            counted = self._usage.entry(dead_letter.text(PRINCIPAL), task_id, Holding.OPEN)
+            size = len(copy.message.to_json()) if mend else 0
+            counted = self._usage.entry(dead_letter.text(PRINCIPAL), task_id, Holding.OPEN, size)
             self._redis.run(counted, ("ZREM", keys.dead, task_id))
         return decided(answer)
 
@@ -164,8 +171,9 @@ class DeadLetterRecords:
         listed = self._redis.vital("ZADD", keys.dead, "NX", _now(), message.task_id)
         arguments = (message.cycle, message.seq - 1)
         undone = self._redis.script("undo_redrive", keys.task(message.task_id), *arguments)
-        if self._redis.run(listed, undone)[1] == "OK":
-            self._redis.run(self._usage.entry(message.text(PRINCIPAL), message.task_id, Holding.DEAD))
+        answer, *size = self._redis.run(listed, undone)[1]
+        if answer == "OK":
+            self._redis.run(self._usage.entry(message.text(PRINCIPAL), message.task_id, Holding.DEAD, *size))
 
     def discard(self, task_id: str, *, by: str) -> bool:
         """Discard a dead letter: the task stays FAIL, its record expires, the message leaves the DLQ.

@@ -27,7 +27,10 @@ class Context(Protocol):
 
     @property
     def idempotency_key(self) -> str:
-        """An Idempotency-Key for outgoing calls: the same through retries and redrives."""
+        """An Idempotency-Key for outgoing calls.
+
+        The task's id, through retries and redrives, until an operator redrives it with another payload or asks for a fresh effect.
+        """
 
     @property
     def attempt(self) -> int:

@@ -108,6 +108,18 @@ def shown_payload(message: Message, known: TaskType | None, sealing: Sealing) ->
     return masked(known.payload, payload) if known else closed(payload)
 
 
+def masks_in(payload: Any) -> list[str]:
+    """JSON Pointers to what has a `MASK` in it: a payload that was copied from where it is shown, without its secrets."""
+    found: list[str] = []
+    for path in _leaves(payload, ()):
+        value = payload
+        for part in path:
+            value = value[part]
+        if MASK in str(value) or any(MASK in str(part) for part in path):
+            found.append(_pointer(path))
+    return found
+
+
 @functools.lru_cache(4_096)
 def is_suspicious(name: str) -> bool:
     """Whether a name is one that secrets have."""

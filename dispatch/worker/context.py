@@ -10,6 +10,7 @@ from typing import Any
 from dispatch.config.groups import HandlerSettings
 from dispatch.errors import PermanentError, StoreError
 from dispatch.protocol.ids import child_traceparent, trace_id
+from dispatch.protocol.mending import effect_key
 from dispatch.protocol.message import Message
 from dispatch.store.claims import Claims, Ticket
 from dispatch.submission.children import MAX_CHILDREN, ChildSubmitter, ChildTask
@@ -63,8 +64,8 @@ class RunContext:
 
     @property
     def idempotency_key(self) -> str:
-        """Survives retries and redrives."""
-        return self.task_id
+        """Survives retries and redrives, until one is mended."""
+        return effect_key(self._message)
 
     @property
     def trace_id(self) -> str:

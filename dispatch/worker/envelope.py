@@ -10,7 +10,7 @@ import json
 from collections.abc import Container, Iterable
 from typing import Any
 
-from dispatch.broker.decoding import COMPRESSION, decoded
+from dispatch.broker.decoding import decoded
 from dispatch.errors import DispatchError
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import is_task_id
@@ -18,6 +18,7 @@ from dispatch.protocol.message import (
     ACCEPTED_AT,
     ATTEMPT,
     CHECKPOINT,
+    COMPRESSION,
     CYCLE,
     DEADLINE,
     DEADLINE_AT,

@@ -1,6 +1,7 @@
 """P1, P3, P4, P5: a task that waits between its steps, and what crashes meanwhile."""
 
 import base64
+import dataclasses
 import json
 import time
 
@@ -11,6 +12,8 @@ from pydantic import SecretStr
 from dispatch import crashpoints
 from dispatch.broker import provision
 from dispatch.protocol import names
+from dispatch.protocol.copies import redriven_copy
+from dispatch.protocol.mending import Mend, mended
 from dispatch.protocol.message import CHECKPOINT, DEAD_REASON, MAX_ERROR, STEP
 from dispatch.protocol.record import State, Status
 from dispatch.protocol.waits import MAX_STATE
@@ -89,11 +92,38 @@ def test_a_dead_letter_is_redriven_from_its_last_step(bench, tmp_path):
         gate.touch()
         bench.stores.service(bench.publisher).redrive(task_id, by="ada")
         eventually(lambda: bench.store.get(task_id).cycle == 1 and bench.finished(task_id), 20, "its next cycle ended")
-        record = bench.store.get(task_id)
+        record, waits = bench.store.get(task_id), bench.hops(task_id).count("waiting")
 
+    assert waits == 1
     assert (dead.state, dead.error.type, dead.step) == (State.DEAD_LETTERED, "closed", 1)
     assert (letter.step, letter.text(CHECKPOINT)) == (1, '{"attempts":[1],"pad":""}')
     assert (record.state, record.result["attempts"], record.step) == (State.SUCCEEDED, [1, 1], 1)
+
+
+def test_a_fresh_redrive_begins_anew_and_a_refused_one_leaves_the_step_that_it_had(bench, tmp_path):
+    gate = tmp_path / "gate"
+    with running_worker(bench.settings, app=APP, abrupt=True):
+        task_id = send(bench, gate=str(gate))
+        bench.finished(task_id)
+        dead = bench.store.whole(task_id)
+        (letter,) = bench.settled_dead_letters(1)
+        mend, records = Mend(fresh=True), bench.stores.dead_letters
+        copy = redriven_copy(letter)
+        copy = dataclasses.replace(copy, message=mended(copy.message, mend, bench.settings.sealing))
+        records.redrive(letter, copy, by="ada", max_attempts=4, mend=mend)
+        begun = bench.store.get(task_id)
+        records.undo_redrive(copy)
+        undone = bench.store.whole(task_id)
+        gate.touch()
+        bench.stores.service(bench.publisher).redrive(task_id, by="ada", mend=mend)
+        eventually(lambda: bench.store.get(task_id).state is State.SUCCEEDED, 30)
+        record, waits = bench.store.get(task_id), bench.hops(task_id).count("waiting")
+
+    assert (begun.state, begun.step) == (State.SCHEDULED, 0)
+    assert (undone.state, undone.step, undone.checkpoint, undone.message) == (
+        State.DEAD_LETTERED, 1, dead.checkpoint, dead.message
+    )  # fmt: skip
+    assert (waits, record.step, record.result["attempts"]) == (2, 1, [1, 1])
 
 
 def test_redis_loses_everything_and_the_next_step_runs_at_its_time_with_its_state(bench):

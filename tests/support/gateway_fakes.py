@@ -22,6 +22,8 @@ from dispatch.gateway.http.key_source import KeySource
 from dispatch.protocol import ids
 from dispatch.protocol.audit import Audited, AuditEntry
 from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.mending import AS_IT_WAS, Mend
+from dispatch.protocol.message import Message
 from dispatch.protocol.pauses import Pause
 from dispatch.protocol.record import Record, State
 from dispatch.store.audit import AuditPage
@@ -210,8 +212,13 @@ class FakeDeadLetters:
     def errors_of(self, task_ids: Sequence[str]) -> list[str]:
         return [error.message if (error := self.held[each].error) else "" for each in task_ids]
 
-    def redrive(self, task_id: str, *, by: str) -> Record:
-        self.asked.append((task_id, by))
+    def redrivable(self, task_id: str) -> tuple[Record, Message]:
+        found = self.find(task_id)
+        assert found.message is not None
+        return found, found.message
+
+    def redrive(self, task_id: str, *, by: str, mend: Mend = AS_IT_WAS) -> Record:
+        self.asked.append((task_id, by, mend))
         if self.failure:
             raise self.failure
         return dataclasses.replace(self.held[task_id], state=State.QUEUED, cycle=1)

@@ -46,7 +46,7 @@ class Stores:
 
     def service(self, publisher) -> DeadLetterService:
         """The operator's verbs on dead letters."""
-        return DeadLetterService(self.tasks, self.dead_letters, publisher, self.ladders)
+        return DeadLetterService(self.tasks, self.dead_letters, publisher, self.ladders, sealing=self.settings.sealing)
 
     def send_now(self, publisher) -> SendNow:
         """What ends a task's wait."""

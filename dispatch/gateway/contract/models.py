@@ -227,6 +227,21 @@ class AuditQuery(Query):
     cursor: Cursor | None = None
 
 
+class RedriveBody(Body):
+    """How a dead letter is sent again: as it was, by default."""
+
+    payload: dict[str, Any] = Field(
+        {},
+        description="Instead of the payload that it has, whole and with its secrets; valid for its task type.",
+        examples=[{"robot": "R-2", "areas": ["kitchen"]}],
+    )
+    fresh: bool = Field(
+        False,
+        description="A new effect at the other side: the handler's `idempotency_key` is another one, as always with a `payload`; "
+        "a task that waits between its steps begins anew.",
+    )
+
+
 class LetterFilter(Body):
     """Which dead letters; all by default."""
 

@@ -84,6 +84,11 @@ def read_optional_object() -> dict[str, Any]:
     return read_object() if flask.request.content_length or _chunked() else {}
 
 
+def read_optional_body() -> bytes:
+    """As `read_body`; an absent body is an empty object."""
+    return read_body() if flask.request.content_length or _chunked() else b"{}"
+
+
 def parse(model: type[Model], value: Mapping[str, Any], at: str = "", *, text: bytes | None = None) -> Model:
     """Validate a part of the body.
 

@@ -13,10 +13,11 @@ from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives
 from dispatch.deadletters.service import DeadLetterService, NoSuchDeadLetter, without_secrets
 from dispatch.errors import InDoubt
 from dispatch.gateway.contract import models
-from dispatch.gateway.http import context, validation
+from dispatch.gateway.http import context, heavy, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
+from dispatch.gateway.views import mending
 from dispatch.gateway.views.dead_letter_groups import filter_of
 from dispatch.protocol import ids
 from dispatch.protocol.audit import BEGIN, target_of
@@ -83,18 +84,27 @@ class DeadLetterViews:
             (ResponseSpec(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.TaskModel, ("Location",)),),
             scope=keys.DEADLETTERS_WRITE,
             audited=True,
-            body=models.NoBody, body_required=False,
+            description="With a `payload` or `fresh` the task's message is another one from then on, and the handler's `idempotency_key` "
+            "becomes `<taskId>.<cycle>`. A `payload` needs the right to submit such a task (`tasks:write`), too. It is sent as it is "
+            "given: a secret that is shown as `[secret]` must be given itself (422).",
+            body=models.RedriveBody, body_required=False,
             problems=(
-                "task-not-found", "task-not-dead", "letter-too-large", "broker-unavailable", "publish-unroutable", "publish-unconfirmed",
-                "queue-depth-exceeded",
+                "task-not-found", "task-not-dead", "letter-too-large", "unknown-task-type", "gateway-busy", "broker-unavailable",
+                "publish-unroutable", "publish-unconfirmed", "queue-depth-exceeded",
             ),
         )
     )  # fmt: skip
     def redrive(self, task_id: str) -> Reply:
         """Send one again."""
-        validation.parse(models.NoBody, validation.read_optional_object())
+        raw, task_id = validation.read_optional_body(), _checked(task_id)
+        mend = heavy.run(len(raw), lambda: mending.read(raw))
+        if mend.payload is not None:
+            record, _ = self._service.redrivable(task_id)
+            task_type = mending.permitted(self._types, record.type, context.principal().scopes)
+            mend = heavy.run(len(raw), lambda: mending.checked(mend, task_type))
+        context.current().details = mend.hop()
         try:
-            body = context.task_json(self._service.redrive(_checked(task_id), by=context.principal().id))
+            body = context.task_json(self._service.redrive(task_id, by=context.principal().id, mend=mend))
         except InDoubt as exc:
             detail = "It is unknown whether the letter was sent. Repeating this is safe: one cycle runs once at most."
             raise Problem("publish-unconfirmed", detail, retry_after=_REPEAT, taskId=task_id) from exc

@@ -119,6 +119,30 @@ def test_a_group_is_redriven_and_discarded_as_a_whole(world):
     assert entries(world, limit=1)[0].target == f"fingerprint={broken}"
 
 
+def test_a_dead_letter_is_mended_and_what_is_wrong_with_a_payload_is_shown(world, tmp_path):
+    task_id, file = world.dead("mend"), tmp_path / "payload.json"
+    file.write_text('{"message": "mended"}')
+
+    def mend(payload, *words, task=task_id):
+        return world.run("redrive", task, "--payload", "-", *words, answer=payload)
+
+    wrong = [mend(text) for text in ('{"massage": "x"}', "nonsense", "[]", '{"message": "[secret]"}', " " * 300_000)]
+    many = world.run("redrive", "--error-type", "mend", "--payload", str(file))
+    sent = world.run("redrive", task_id, "--payload", str(file), "--fresh")
+    stored = world.stores.tasks.whole(task_id)
+
+    assert [result.exit_code for result in (*wrong, many, sent)] == [1, 1, 1, 1, 1, 2, 0]
+    assert ["/massage" in wrong[0].output, "no JSON" in wrong[1].output, "secret at /message" in wrong[3].output] == [
+        True
+    ] * 3
+    assert (json.loads(stored.message.body)[0], stored.cycle) == ([{"message": "mended"}], 1)
+    assert stored.message.headers["x-effect-key"] == f"{task_id}.1"
+    assert [hop["payloadEdited"] for hop in world.stores.tasks.hops(task_id) if hop["kind"] == "redriven"] == [True]
+    assert [(one.result, dict(one.details)) for one in entries(world, limit=2)] == [
+        ("PayloadRefused", {"payloadEdited": True}), ("ok", {"payloadEdited": True, "fresh": True, "sent": 1})
+    ]  # fmt: skip
+
+
 def test_an_audit_log_that_fails_stops_no_verb_and_is_pointed_out(world):
     key = world.stores.redis.keys.audit
     world.stores.redis.run(("DEL", key), ("SET", key, "not a stream"))

@@ -86,7 +86,7 @@ class FakeService:
     def __init__(self, **outcomes):
         self.outcomes, self.redriven, self.discarded, self.failure = outcomes, [], [], None
 
-    def redrive_message(self, dead_letter, *, by):
+    def redrive_message(self, dead_letter, *, by, **_mend):
         self.redriven.append((dead_letter.task_id, by))
         return self.outcomes.get(dead_letter.task_id, RedriveOutcome.SENT)
 

@@ -15,6 +15,7 @@ from dispatch.deadletters.service import (
 from dispatch.errors import InDoubt, Nacked, NotSent, StoreUnavailable, Unroutable
 from dispatch.protocol.copies import redriven_copy
 from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.mending import Mend
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import parse_ladder
 from dispatch.store.handovers import Decided, DecisionAnswer
@@ -52,7 +53,7 @@ class World:
         return [] if task_id in self.held else None
 
     # the records of dead letters
-    def redrive(self, dead_letter, copy, *, by, max_attempts):
+    def redrive(self, dead_letter, copy, *, by, max_attempts, **_mend):
         self.did.append(("recorded", dead_letter.cycle, dead_letter.seq, by))
         self.attempts = max_attempts
         return self.answer or Decided(DecisionAnswer.OK, copy)
@@ -81,6 +82,21 @@ def test_a_redrive_is_recorded_published_and_finished():
     assert world.did == [("recorded", 1, 5, "op"), ("finished", 2)]
     assert (message.cycle, message.seq, message.attempt) == (2, 6, 1)
     assert (exchange, key) == ("robot.task.topic", "robot.task.dispatch.echo")
+
+
+def test_a_mended_redrive_publishes_the_new_payload_and_one_that_was_recorded_before_wins():
+    world = World(DEAD)
+    mend = Mend({"message": "mended"})
+    assert world.service.redrive_message(task_message(), by="op", mend=mend) is RedriveOutcome.SENT
+    (message, *_), *_ = world.publish.calls
+    world.answer = Decided(DecisionAnswer.ROUTE, redriven_copy(task_message()))
+    overtaken = world.service.redrive_message(task_message(), by="op", mend=mend)
+
+    assert b"mended" in message.body
+    assert overtaken is RedriveOutcome.OVERTAKEN
+    assert [step for step, *_ in world.did] == ["recorded", "finished"] * 2
+    with pytest.raises(NotDead):
+        world.service.redrive("t-1", by="op", mend=mend)
 
 
 def test_a_redrive_allows_the_attempts_of_its_type():

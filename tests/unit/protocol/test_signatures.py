@@ -65,6 +65,13 @@ def test_a_parent_is_signed():
     assert [KEYS.fault(each) for each in forged] == ["its signature is wrong"] * 2
 
 
+def test_the_key_of_another_effect_is_signed():
+    mended = KEYS.sign(MESSAGE.with_headers(**{"x-effect-key": "t.1"}))
+
+    assert KEYS.fault(mended) == ""
+    assert KEYS.fault(mended.with_headers("x-effect-key")) == "its signature is wrong"
+
+
 def test_another_body_or_another_reading_of_it_is_wrong():
     others = [
         Message(b'[[{"message":"y"}],{},{}]', SIGNED.headers),

@@ -5,6 +5,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from dispatch.config.settings import load
 from dispatch.errors import StoreUnavailable
+from dispatch.protocol.ids import new_task_id
 from dispatch.store.claims import Ticket
 from dispatch.worker import context as module
 from dispatch.worker.context import PROGRESS_PAUSE, RunContext
@@ -44,6 +45,13 @@ def context(claims, clock):
     clock.now += 60
     settings = load({}).handlers()
     return RunContext(task_message(traceparent=TRACE), Ticket("o", "fence", "w"), claims, settings)
+
+
+def test_a_mended_task_has_another_key_for_the_other_side(claims):
+    task_id = new_task_id()
+    message = task_message(**{"id": task_id, "x-effect-key": f"{task_id}.3"})
+
+    assert RunContext(message, Ticket("o", "f", "w"), claims, load({}).handlers()).idempotency_key == f"{task_id}.3"
 
 
 def percents(claims):

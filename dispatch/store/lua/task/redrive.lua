@@ -1,6 +1,7 @@
 -- A dead letter starts its next cycle; recorded before the copy is published.
--- deadline: of that cycle; '' without one.
-local cycle, seq, decision, hop, deadline = unpack(ARGV)
+-- deadline: of that cycle; '' without one. mended: '1' when its message is another one than the record's, 'fresh' when it
+-- begins anew, too; '' otherwise. What it takes the place of is kept with the decision: a refused publish brings it back.
+local cycle, seq, decision, hop, deadline, mended = unpack(ARGV)
 cycle, seq = tonumber(cycle), tonumber(seq)
 if not exists() then return {'MISSING'} end
 -- A redrive that was cut off between record and publish: go on with the copy that was decided.
@@ -8,7 +9,17 @@ if get('before') and number('cycle') == cycle + 1 and get('decision') then retur
 local state = get('state')
 if not DEAD[state] or get('discarded') then return {'REFUSED', state} end
 if number('cycle') ~= cycle or number('seq') ~= seq then return {'REFUSED', state} end
-set('before', state, 'state', 'SCHEDULED', 'cycle', cycle + 1, 'decision', decision, 'decidedSeq', seq, 'attempt', 0, 'lostRuns', 0)
+local kept = decision
+if mended ~= '' then
+  local undo = {message = redis.call('GET', KEYS[4]) or get('message')}
+  if mended == 'fresh' then
+    undo.step, undo.checkpoint = get('step'), get('checkpoint')
+    unset('step', 'checkpoint')
+  end
+  kept = string.sub(decision, 1, -2) .. ',"undo":' .. cjson.encode(undo) .. '}'
+  redis.call('SET', KEYS[4], cjson.decode(decision).message)
+end
+set('before', state, 'state', 'SCHEDULED', 'cycle', cycle + 1, 'decision', kept, 'decidedSeq', seq, 'attempt', 0, 'lostRuns', 0)
 if deadline ~= '' then set('deadlineAt', deadline) end
 unset('finishedAt', 'startedAt', 'progress', 'cancelRequested', 'letters', 'copyAttempt')
 add_hop(hop)

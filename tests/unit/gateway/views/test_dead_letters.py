@@ -3,11 +3,13 @@ import json
 
 import pytest
 
+from dispatch.config import api_keys
 from dispatch.deadletters.bulk import BulkRedrive
 from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
 from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
 from dispatch.gateway.contract import models
 from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.mending import AS_IT_WAS, Mend
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import Brief, ErrorInfo, State
 from dispatch.store.index import BriefEntry, ScannedBatch
@@ -143,13 +145,60 @@ def test_a_redrive_is_202_in_the_next_cycle(client, world, options):
         answer.json["cycle"],
         answer.headers["Location"],
     )
-    assert [(DEAD_LETTER.task_id, "local")] == world.dead_letters.asked
+    assert [(DEAD_LETTER.task_id, "local", AS_IT_WAS)] == world.dead_letters.asked
 
 
-def test_a_redrive_takes_no_options(client, world):
-    problem(client.post(f"{URL}/redrive", json={"payload": {}}), 422, "validation-error")
+def test_a_redrive_has_the_payload_as_a_submission_would_and_the_audit_log_has_that_it_was_edited(world, client):
+    answer = client.post(f"{URL}/redrive", json={"payload": {"message": "mended"}})
+    fresh = client.post(f"{URL}/redrive", json={"fresh": True})
+    edited, again = [entry for entry in world.audit.entries if entry.verb == "redriveDeadLetter"]
+
+    assert (answer.status_code, fresh.status_code) == (202, 202)
+    assert [mend for *_, mend in world.dead_letters.asked] == [Mend({"message": "mended"}), Mend(fresh=True)]
+    assert (edited.details, again.details) == ({"payloadEdited": True}, {"fresh": True})
+    assert "mended" not in str(edited)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"payload": {}}, "/payload/message"),
+        ({"payload": {"message": 7}}, "/payload/message"),
+        ({"payload": {"message": "x", "more": 1}}, "/payload/more"),
+        ({"payload": {"message": "the [secret] of it"}}, "/payload/message"),
+        ({"payload": None}, "/payload"),
+        ({"payload": "x"}, "/payload"),
+        ({"fresh": "yes"}, "/fresh"),
+        ({"cycle": 3}, "/cycle"),
+    ],
+)
+def test_a_payload_that_is_not_valid_is_refused_with_its_place(client, world, body, pointer):
+    found = problem(client.post(f"{URL}/redrive", json=body), 422, "validation-error")
+
     problem(client.post(f"{URL}/redrive", data="x", content_type="text/plain"), 415, "unsupported-media-type")
+    assert found["errors"][0]["pointer"] == pointer
     assert world.dead_letters.asked == []
+
+
+def test_a_payload_for_a_type_that_is_not_known_is_refused():
+    unknown = record(state=State.DEAD_LETTERED, type="gone", message=Message(b"", {}))
+    client = World(dead_letters=FakeDeadLetters(unknown)).client()
+
+    problem(client.post(f"/v1/dead-letters/{unknown.task_id}/redrive", json={"payload": {}}), 422, "unknown-task-type")
+
+
+@pytest.mark.parametrize(
+    ("scopes", "status"), [((), 403), (("tasks:write:robot.*",), 403), (("tasks:write:greet",), 202)]
+)
+def test_another_payload_needs_the_right_to_submit_it(scopes, status):
+    key = api_keys.token("ops", api_keys.new_secret())
+    entry = api_keys.ApiKey("ops", api_keys.digest("pepper", key), frozenset({api_keys.DEADLETTERS_WRITE, *scopes}))
+    options = {"api_keys": (str(entry),), "api_key_pepper": "pepper"}
+    client = World(dead_letters=FakeDeadLetters(DEAD_LETTER), options=options).client()
+    headers = {"Authorization": f"Bearer {key}"}
+
+    assert client.post(f"{URL}/redrive", headers=headers, json={"payload": {"message": "x"}}).status_code == status
+    assert client.post(f"{URL}/redrive", headers=headers, json={"fresh": True}).status_code == 202
 
 
 @pytest.mark.parametrize(
