@@ -127,6 +127,14 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
             _echo(), {"Idempotency-Key": "{{key}}"},
         ),
         PostmanStep(
+            "Repeat it in a batch", "submitTasks", 207,
+            (
+                _equal("body.items[0].task.taskId", _OF_ID), _equal("body.items[0].replayed", "true"),
+                _equal("body.items[1].status", "422"), _equal("body.items[1].problem.errors[0].pointer", '"/payload/message"'),
+            ),
+            {"items": [{**_echo(), "idempotencyKey": "{{key}}"}, {"type": "echo", "payload": {"message": 7}}]},
+        ),
+        PostmanStep(
             "Reuse the Idempotency-Key for another task", "submitTask", 422, (), _echo(sleepSeconds=1), {"Idempotency-Key": "{{key}}"},
             problem="idempotency-key-reused",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import click
@@ -85,6 +85,29 @@ class GatewayClient:
         if answer.status_code == httpx.codes.ACCEPTED and "taskId" in task:
             return task
         raise TaskNotAccepted(_reason(answer, task, key))
+
+    def submit_many(self, items: Sequence[Mapping[str, Any]], *, again: str) -> list[dict[str, Any]]:
+        """Submit a batch.
+
+        Args:
+            items: of the request, each with its Idempotency-Key.
+            again: the option by which the command can be repeated.
+
+        Returns:
+            A verdict for each item.
+
+        Raises:
+            TaskNotAccepted: the whole batch was refused, with the reason.
+            GatewayUnreachable: see the class.
+        """
+        try:
+            answer = self._ask("POST", f"{self._url}/v1/tasks/batch", {}, {"items": items})
+        except GatewayUnreachable as exc:
+            raise GatewayUnreachable(f"{exc}; what was accepted is unknown: repeat it with {again}") from exc
+        body = _json(answer)
+        if answer.status_code == httpx.codes.MULTI_STATUS and len(body.get("items", ())) == len(items):
+            return list(body["items"])
+        raise TaskNotAccepted(f"{_reason(answer, body)}\n  repeat it with {again}")
 
     def wait(self, task: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Follow a task until its end, or until the time is over.

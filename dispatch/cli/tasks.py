@@ -13,12 +13,13 @@ import re
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import click
 
-from dispatch.cli import acts, task_pages, task_pauses, task_submission
+from dispatch.cli import acts, task_batches, task_pages, task_pauses, task_submission
 from dispatch.cli.output import (
     NOT_DONE,
     UNANSWERED,
@@ -266,14 +267,17 @@ def stats(principal: str | None, as_json: bool) -> None:
 
 
 @tasks.command("submit")
-@click.argument("type_", metavar="TYPE")
+@click.argument("type_", metavar="[TYPE]", required=False)
 @click.argument("payload", default="{}")
 @_labels
+@click.option(
+    "--batch", type=click.File(encoding="utf-8"), help="Submit a file, or - : a body of POST /v1/tasks on each line."
+)
 @click.option(
     "--idempotency-key",
     type=_IDEMPOTENCY_KEY,
     metavar="KEY",
-    help="Makes a repeated command safe; a new one by default.",
+    help="Makes a repeated command safe; a new one by default. In a batch, what the lines' keys begin with.",
 )
 @click.option("--request-id", type=_REQUEST_ID, metavar="ID", help="The task's X-Request-Id.")
 @click.option("--wait", type=click.IntRange(0), default=0, help="Seconds to wait for the end; 0: not at all.")
@@ -282,9 +286,10 @@ def stats(principal: str | None, as_json: bool) -> None:
 @as_json_option
 @_reported
 def submit(
-    type_: str,
+    type_: str | None,
     payload: str,
     pairs: tuple[tuple[str, str], ...],
+    batch: IO[str] | None,
     idempotency_key: str | None,
     request_id: str | None,
     wait: int,
@@ -292,10 +297,16 @@ def submit(
     key_file: Any,
     as_json: bool,
 ) -> None:
-    """Submit a task to the gateway. PAYLOAD is a JSON object, or - for standard input."""
+    """Submit a task to the gateway, or many. PAYLOAD is a JSON object, or - for standard input."""
     environment()  # takes over the address of a running stack
     if not url:
         raise click.UsageError("name the gateway: --url, or DISPATCH_HTTP_URL")
+    if (type_ is None) == (batch is None) or (batch is not None and (pairs or wait or request_id)):
+        raise click.UsageError("give a TYPE, with its options, or --batch FILE, whose lines have theirs")
+    if batch is not None:
+        many = task_submission.GatewayClient(url, task_submission.api_key(key_file))
+        task_batches.submit(many, batch, keys=idempotency_key or uuid.uuid4().hex, as_json=as_json)
+        return
     body = {"type": type_, "payload": _object(payload), **({"options": {"labels": dict(pairs)}} if pairs else {})}
     client = task_submission.GatewayClient(url, task_submission.api_key(key_file))
     task = client.submit(body, idempotency_key=idempotency_key, request_id=request_id)

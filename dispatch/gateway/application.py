@@ -31,10 +31,12 @@ from dispatch.gateway.http.reply import Reply
 from dispatch.gateway.server import unread_body
 from dispatch.gateway.views import pages
 from dispatch.gateway.views.audit import AuditViews
+from dispatch.gateway.views.batches import BatchViews
 from dispatch.gateway.views.dead_letter_groups import DeadLetterGroupViews
 from dispatch.gateway.views.dead_letters import DeadLetterViews
 from dispatch.gateway.views.docs import DocsViews, serve_static
 from dispatch.gateway.views.health import HealthViews
+from dispatch.gateway.views.intake import Intake
 from dispatch.gateway.views.jobs import JobViews
 from dispatch.gateway.views.metrics import MetricViews
 from dispatch.gateway.views.pages import PageViews
@@ -85,7 +87,17 @@ class Parts:
 def operations() -> list[Operation]:
     """Every operation's contract."""
     operators = (DeadLetterViews, DeadLetterGroupViews, JobViews, PauseViews, QueueViews, WorkerViews, AuditViews)
-    groups = (TaskViews, TaskSearchViews, TaskTypeViews, *operators, HealthViews, MetricViews, PageViews, DocsViews)
+    groups = (
+        TaskViews,
+        BatchViews,
+        TaskSearchViews,
+        TaskTypeViews,
+        *operators,
+        HealthViews,
+        MetricViews,
+        PageViews,
+        DocsViews,
+    )
     return [contract for group in groups for _, contract in contracts(group)]
 
 
@@ -141,7 +153,7 @@ def build(parts: Parts) -> flask.Flask:
     app.teardown_request(context.end)
     errors.install(app)
     docs = DocsViews()
-    for group in [*_views(parts), docs]:
+    for group in [*_views(parts, errors), docs]:
         for contract, endpoint in endpoints(group, keyring, parts.meter):
             argument = register(app, contract, endpoint)
             if contract.direct:
@@ -159,20 +171,25 @@ def _finished(steps: Sequence[Callable[[Response | Reply], None]], response: Res
     return response
 
 
-def _views(parts: Parts) -> list[object]:
+def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
     settings = parts.settings
+    intake = Intake(
+        tasks=parts.tasks,
+        submitter=parts.submitter,
+        types=parts.types,
+        idempotency=parts.idempotency,
+        guard=parts.guard,
+        allowance=parts.allowance,
+        longest_delay=delays.longest(settings.delay_levels),
+    )
     return [
         TaskViews(
             tasks=parts.tasks,
-            submitter=parts.submitter,
-            types=parts.types,
-            idempotency=parts.idempotency,
-            guard=parts.guard,
+            intake=intake,
             room=WaitingRoom(settings.http_waits, settings.http_waits_per_principal),
-            allowance=parts.allowance,
             result_ttl=settings.result_ttl,
-            longest_delay=delays.longest(settings.delay_levels),
         ),
+        BatchViews(intake, parts.meter, errors.problem, max_body=settings.max_batch_body, max_item=settings.max_body),
         TaskSearchViews(
             parts.tasks, parts.counts, parts.types, sealing=settings.sealing, result_ttl=settings.result_ttl
         ),

@@ -5,8 +5,10 @@ import threading
 
 import httpx
 import psutil
+import pytest
 from pydantic import SecretStr
 
+from dispatch import crashpoints
 from dispatch.protocol import names
 from dispatch.protocol.record import State
 from support.gateway_live import running_gateway
@@ -75,3 +77,38 @@ def test_a_gateway_dies_after_a_write_of_many_messages_and_before_their_confirms
     assert len(set(task_ids)) == len(KEYS)
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert [bench.hops(task_id).count("started") for task_id in task_ids] == [1] * len(KEYS)
+
+
+BATCH = {"items": [{**TASK, "idempotencyKey": f"b-{number}"} for number in range(60)]}
+
+
+def _sent(url):
+    with contextlib.suppress(httpx.HTTPError), httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+        http.post("/v1/tasks/batch", json=BATCH)
+
+
+@pytest.mark.parametrize("point", ["submit.key-reserved", "submit.recorded", "submit.published", "submit.marked"])
+def test_a_gateway_dies_with_a_batch_under_way_and_each_item_is_what_a_single_request_would_be(
+    bench, monkeypatch, tmp_path, point
+):
+    """Some items are accepted, some published, some reserved; the repeated batch is one task for each, and each runs once."""
+    with monkeypatch.context() as armed:
+        armed.setenv(crashpoints.VARIABLE, f"{point}={tmp_path / 'died-here'}")
+        with running_gateway(bench.settings, free_port()) as (http, process, _):
+            _sent(str(http.base_url))
+            eventually((tmp_path / "died-here").exists, 10, "the gateway died there")
+            _kill(process.pid)
+    with running_gateway(bench.settings, free_port()) as (http, _, _):
+        tasks = eventually(lambda: _whole(http), 40, "each key is adopted, replayed or free")
+    with running_worker(bench.settings, abrupt=True):
+        records = [bench.finished(task_id, 40) for task_id in tasks]
+        bench.drained()
+
+    assert len(set(tasks)) == len(BATCH["items"])
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert {bench.hops(task_id).count("started") for task_id in tasks} == {1}
+
+
+def _whole(http):
+    verdicts = http.post("/v1/tasks/batch", json=BATCH).json()["items"]
+    return all(one["task"] for one in verdicts) and [one["task"]["taskId"] for one in verdicts]

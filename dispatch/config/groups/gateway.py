@@ -73,6 +73,12 @@ class GatewaySettings(Group):
         le=1_048_576,
         description="Bytes a request body may have (413 above); 1 MiB at most. Workers take bodies with about as many values.",
     )
+    max_batch_body: int = Field(
+        4_194_304,
+        ge=1_024,
+        le=67_108_864,
+        description="Bytes that the body of a batch of tasks may have (413 above); each of its items has those of `max_body`.",
+    )
     http_head_timeout: float = Field(
         5.0,
         gt=0,

@@ -23,6 +23,9 @@ from dispatch.telemetry import metrics
 #: Seconds between two comparisons of a principal's counts with its records.
 MEND_INTERVAL = 10.0
 
+#: Room where there is no quota of tasks.
+NO_LIMIT = 1_000_000_000
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allowance:
@@ -30,6 +33,7 @@ class Allowance:
 
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: of the response
     refusal: Problem | None = None
+    room: int = NO_LIMIT  #: tasks that fit into the narrowest quota, bytes apart
 
 
 class Counts(Protocol):
@@ -74,7 +78,8 @@ class Allowances:
             "RateLimit": ", ".join([limit.left for limit in quotas]),
         }
         over = used_up(quotas)
-        return Allowance(shown, _refusal(over) if over is not None else None)
+        room = min([limit.most - limit.used for limit in quotas if not limit.unit], default=NO_LIMIT)
+        return Allowance(shown, _refusal(over) if over is not None else None, room)
 
     def _quotas(self, principal: str) -> list[Limit]:
         lately = self._counts.lately(principal)

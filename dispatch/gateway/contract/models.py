@@ -22,6 +22,7 @@ from dispatch.tasktypes.registry import MAX_DEADLINE
 
 MAX_NAME = 128  #: characters of a task type's or an error type's name
 MAX_PAGE = 200  #: items on one page
+MAX_BATCH = 1_000  #: items of one batch
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Cursor = Annotated[str, Field(min_length=1, max_length=4_096, description="`next` of the previous page.")]
@@ -151,6 +152,26 @@ class SubmitBody(Body):
     type: Name
     payload: dict[str, Any]
     options: SubmitOptions = Field(SubmitOptions(), description="How to run the task, and how to find it.")
+
+
+class BatchItem(SubmitBody):
+    """One task of a batch."""
+
+    idempotency_key: str | None = Field(
+        None, description="As the header `Idempotency-Key` of a single submission, and in the same scope."
+    )
+
+
+class BatchBody(Body):
+    """Tasks to run."""
+
+    items: list[BatchItem] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class BatchEnvelope(Body):
+    """A batch whose items are validated one by one."""
+
+    items: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class TaskQuery(Query):
@@ -682,3 +703,18 @@ class ProblemModel(_Base):
     request_id: str
     trace_id: str
     errors: list[FieldErrorModel] = Field(default_factory=list, description="For `validation-error` only.")
+
+
+class VerdictModel(_Base):
+    """What became of one item of a batch."""
+
+    status: int = Field(description="202, or that of the problem.")
+    replayed: bool = Field(description="Its Idempotency-Key had been used: this is the task of its first request.")
+    task: TaskModel | None = Field(description="The accepted task.")
+    problem: ProblemModel | None = Field(description="Why it was refused; `retryAfter` where a repeat may help.")
+
+
+class BatchVerdictsModel(_Base):
+    """What became of a batch."""
+
+    items: list[VerdictModel]

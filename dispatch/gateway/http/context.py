@@ -176,15 +176,21 @@ def task_json(record: Record) -> dict[str, Any]:
     return body
 
 
-def problem_reply(problem: problems.Problem) -> Reply:
-    """A problem details response (RFC 9457) to the current request."""
+def problem_json(problem: problems.Problem) -> dict[str, Any]:
+    """A problem of the current request as JSON."""
     context = current()
-    context.problem = problem.kind.slug
-    body = problem.body() | {
+    return problem.body() | {
         "instance": quote(context.path),
         "requestId": context.request_id,
         "traceId": context.trace_id,
     }
+
+
+def problem_reply(problem: problems.Problem) -> Reply:
+    """A problem details response (RFC 9457) to the current request."""
+    context = current()
+    context.problem = problem.kind.slug
+    body = problem_json(problem)
     text = json.dumps(body, separators=(",", ":"))
     reply = Reply(text.encode(), body["status"], problem.headers, problems.MEDIA_TYPE)
     reply.headers.setdefault("Cache-Control", "no-store")

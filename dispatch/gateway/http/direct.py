@@ -8,6 +8,7 @@ operation needs Flask for; every other one is Flask's.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -25,8 +26,16 @@ _FLASKS = frozenset({"HTTP_PREFER"})
 #: One segment of a path, in which nothing is encoded.
 _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 
+#: A Host that Flask's routing reads as a name or an address; it refuses what it can't.
+_HOST = re.compile(r"([A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+
 #: Carries an operation out; called with the arguments of the path.
 _Endpoint = Callable[..., Reply]
+
+
+@functools.lru_cache(256)
+def _is_plain(host: str) -> bool:
+    return _HOST.fullmatch(host) is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +81,8 @@ class DirectOperations:
         """
         path = environ["PATH_INFO"]
         if environ.get("RAW_URI") != path or environ["QUERY_STRING"] or not _FLASKS.isdisjoint(environ):
+            return None
+        if not _is_plain(environ.get("HTTP_HOST", "localhost")):
             return None
         method, arguments = environ["REQUEST_METHOD"], {}
         route = self._exact.get((method, path))

@@ -64,8 +64,8 @@ KINDS: Mapping[str, ProblemKind] = {
         ),
         ProblemKind(
             "body-too-large", 413, "The body is too large",
-            "The body exceeds `DISPATCH_MAX_BODY` (256 KiB by default).",
-            "Send a reference to large data instead of the data itself.",
+            "The body exceeds `DISPATCH_MAX_BODY` (256 KiB by default), or that of a batch `DISPATCH_MAX_BATCH_BODY` (4 MiB).",
+            "Send a reference to large data instead of the data itself, and a batch in parts.",
         ),
         ProblemKind(
             "unknown-task-type", 422, "No such task type",
@@ -165,8 +165,8 @@ KINDS: Mapping[str, ProblemKind] = {
         ),
         ProblemKind(
             "gateway-busy", 503, "Too many large bodies at the same time",
-            "The gateway process reads large bodies one at a time, and the request's turn did not come. The task was not accepted "
-            "and never runs.",
+            "The gateway process reads large bodies one at a time and holds few batches, and the request's turn, or that of an item, did "
+            "not come. The task was not accepted and never runs.",
             "Repeat after `Retry-After` seconds.",
         ),
         ProblemKind(

@@ -33,8 +33,11 @@ def read_object() -> dict[str, Any]:
     return parse_object(read_body())
 
 
-def read_body() -> bytes:
+def read_body(max_body: int = 0) -> bytes:
     """The body of the current request, which claims to be JSON.
+
+    Args:
+        max_body: bytes that it may have; 0: as many as any.
 
     Raises:
         Problem: 415, 413, or 400 when it is not whole.
@@ -44,7 +47,7 @@ def read_body() -> bytes:
         raise Problem("unsupported-media-type", headers={"Accept": "application/json"})
     if (request.header("HTTP_CONTENT_ENCODING") or "identity").lower() != "identity":
         raise Problem("unsupported-media-type", headers={"Accept-Encoding": "identity"})
-    most = request.site.max_body + 1
+    most = (max_body or request.site.max_body) + 1
     stream = request.environ["wsgi.input"]
     if isinstance(stream, WholeInput):
         raw = stream.getvalue()

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection
 
 import flask
-import orjson
 from flask import Response
 
-from dispatch.config import api_keys, type_scopes
-from dispatch.errors import InDoubt, PublishError, StoreError
-from dispatch.gateway.admission.allowance import Allowance
-from dispatch.gateway.admission.guard import Guard
+from dispatch.config import api_keys
 from dispatch.gateway.contract import models
-from dispatch.gateway.http import auth, context, headers, heavy, jsonbody, long_poll, validation
+from dispatch.gateway.http import auth, context, headers, heavy, long_poll, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
-from dispatch.gateway.http.problems import FieldError, Problem
+from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
-from dispatch.gateway.views import event_stream, later, task_access
-from dispatch.protocol.record import Record, State
-from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.gateway.views import event_stream, task_access
+from dispatch.gateway.views.intake import Intake, Valid
+from dispatch.protocol.record import Record
 from dispatch.store.tasks import TaskStore
-from dispatch.submission.submitter import Accepted, Submission, Submitter
-from dispatch.tasktypes.registry import TaskType
-from dispatch.telemetry import logger, metrics
+from dispatch.submission.submitter import Submission
+from dispatch.telemetry import logger
 
 log = logger(__name__)
 
@@ -45,38 +38,23 @@ class TaskViews:
 
     Args:
         tasks: the records.
-        submitter: accepts tasks.
-        types: the task types by name.
-        idempotency: looks Idempotency-Keys up, to recognise repeated requests.
-        guard: the limit of the queue depth.
+        intake: takes tasks in.
         room: places of long polls and event streams.
-        allowance: whether a principal may submit a task.
         result_ttl: seconds for which a record is retained after its end.
-        longest_delay: seconds for which a task can be delayed.
     """
 
     def __init__(
         self,
         *,
         tasks: TaskStore,
-        submitter: Submitter,
-        types: Mapping[str, TaskType],
-        idempotency: IdempotencyKeys,
-        guard: Guard,
+        intake: Intake,
         room: long_poll.WaitingRoom,
-        allowance: Callable[[str], Allowance],
         result_ttl: float,
-        longest_delay: int,
     ) -> None:
         self._tasks = tasks
-        self._submitter = submitter
-        self._types = types
-        self._idempotency = idempotency
-        self._guard = guard
+        self._intake = intake
         self._room = room
-        self._allowance = allowance
         self._result_ttl = result_ttl
-        self._longest_delay = longest_delay
 
     @operation(
         Operation(
@@ -101,14 +79,8 @@ class TaskViews:
     )  # fmt: skip
     def submit(self) -> Reply:
         """Validate, admit and accept a task."""
-        submission = self._read()
-        self._admit(submission)
-        accepted = self._accept(submission)
+        accepted = self._intake.take(self._read())
         record = accepted.record
-        if not accepted.replayed:
-            if record.state is not State.DELAYED:
-                self._guard.accepted()
-            metrics.ACCEPTED.inc(metrics.type_label(record.type))
         context.current().task_id = record.task_id
         body = context.task_json(record)
         more = {"Location": body["statusUrl"], "Retry-After": str(long_poll.retry_after(record) or 1)}
@@ -184,80 +156,15 @@ class TaskViews:
         """Parse and validate the request; raises Problem."""
         raw = validation.read_body()
         given = context.current().header("HTTP_IDEMPOTENCY_KEY")
-        task_type, payload, options, fingerprint = heavy.run(
-            len(raw), functools.partial(self._validate, raw, context.principal().scopes, keyed=given is not None)
+        valid = heavy.run(
+            len(raw), functools.partial(self._valid, raw, context.principal().scopes, keyed=given is not None)
         )
-        try:
-            key = headers.idempotency_key(given)
-        except headers.InvalidIdempotencyKey as exc:
-            raise Problem("invalid-idempotency-key", str(exc)) from exc
-        return Submission(
-            principal=context.principal().id,
-            type=task_type,
-            payload=payload,
-            fingerprint=fingerprint,
-            idempotency_key=key,
-            request_id=context.current().request_id,
-            traceparent=context.current().traceparent,
-            rider=context.current().charge,
-            wakes_at=later.wakes_at(options, time.time(), self._longest_delay) if options else 0,
-            deadline=(options.deadline_seconds or 0) if options else 0,
-            labels=options.labels if options else {},
-        )
+        return self._intake.submission(valid, given, context.current().charge)
 
-    def _validate(
-        self, raw: bytes, scopes: Collection[str], *, keyed: bool
-    ) -> tuple[TaskType, dict[str, Any], models.SubmitOptions | None, str]:
-        """A body's task type, payload, options if any, and with an Idempotency-Key its fingerprint; raises Problem. Pure."""
+    def _valid(self, raw: bytes, scopes: Collection[str], *, keyed: bool) -> Valid:
+        """What a body asks for; raises Problem. Pure."""
         body = validation.parse(models.SubmitBody, validation.parse_object(raw), text=raw)
-        task_type = self._types.get(body.type) or self._unknown(body.type)
-        if not type_scopes.permits_type(scopes, api_keys.TASKS_WRITE, task_type.name):
-            raise auth.insufficient(f"{api_keys.TASKS_WRITE}:{task_type.name}")
-        payload = validation.parse(task_type.payload, body.payload, "/payload", text=orjson.dumps(body.payload))
-        options = body.options if body.options.model_fields_set else None
-        return (
-            task_type,
-            payload.model_dump(mode="json", by_alias=True, exclude_unset=True),  # no defaults for absent fields
-            options,
-            _fingerprint(body, options) if keyed else "",
-        )
-
-    def _unknown(self, name: str) -> TaskType:
-        nearest = difflib.get_close_matches(name, self._types, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "See /v1/task-types."
-        error = FieldError("/type", f"There is no task type with that name. {hint}", "unknown_task_type")
-        raise Problem("unknown-task-type", error.detail, errors=[error], nearest=nearest)
-
-    def _admit(self, submission: Submission) -> None:
-        allowance = self._allowance(submission.principal)
-        context.current().allowance = allowance.headers
-        refusal = self._guard.refusal() if self._guard.full() else allowance.refusal
-        if submission.wakes_at and submission.wakes_at <= time.time() * 1_000:
-            refusal = later.past()
-        # "It never runs" would be a lie about a repeat of an accepted task: it is answered from its record, also when the time that
-        # it was submitted for has come meanwhile.
-        if refusal is not None and not self._repeats(submission):
-            raise refusal
-
-    def _repeats(self, submission: Submission) -> bool:
-        key = submission.idempotency_key
-        holder = None if key is None else self._idempotency.find(submission.principal, key)
-        if (
-            holder is None or not holder.confirmed
-        ):  # unconfirmed: in progress, or cut off after it may have been published
-            return holder is not None
-        record = self._tasks.get(holder.task_id)
-        return record is not None and record.state is not State.REJECTED  # otherwise this request makes a new task
-
-    def _accept(self, submission: Submission) -> Accepted:
-        try:
-            return self._submitter.submit(submission)
-        except (PublishError, StoreError):
-            raise
-        except Exception as exc:
-            # A 500 would promise that the task never runs; after an unexpected error that is unknown.
-            log.exception("unexpected error while submitting a task")
-            raise InDoubt from exc
+        return self._intake.valid(body, scopes, keyed=keyed)
 
     def _wait(self, record: Record, known: str | None, seconds: int) -> tuple[Record, bool]:
         """Wait for a change that the client has not seen; without a place to wait return the record unchanged."""
@@ -299,10 +206,3 @@ class TaskViews:
         """A task that the principal may read."""
         read = functools.partial(self._tasks.get, rider=context.current().charge)
         return task_access.find(read, task_id, self._result_ttl)
-
-
-def _fingerprint(body: models.SubmitBody, options: models.SubmitOptions | None) -> str:
-    """Without options as before there were any: a repeat that a newer gateway gets is the same request."""
-    given = options.model_dump(mode="json", by_alias=True, exclude_defaults=True) if options else {}
-    more = {"options": given} if given else {}
-    return jsonbody.fingerprint("POST", {"type": body.type, "payload": body.payload, **more})

@@ -202,6 +202,60 @@ def test_a_repeated_submission_is_the_same_task(world, keyed):
     assert first["taskId"] == again["taskId"]
 
 
+def test_a_file_of_tasks_is_submitted_and_a_repeat_submits_none_twice(world, keyed, tmp_path):
+    url, key = keyed
+    lines = [
+        {"type": "echo", "payload": {"message": str(at)}, "options": {"labels": {"run": "7"}}} for at in range(1_203)
+    ]
+    (file := tmp_path / "tasks.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    words = ["submit", "--batch", str(file), "--url", url, "--idempotency-key", "run-7"]
+    first, again = (world.run(*words, "--json", env={"KEY": key}) for _ in range(2))
+    verdicts, repeated = ([json.loads(line) for line in each.stdout.splitlines()] for each in (first, again))
+    shown = world.run(*words, env={"KEY": key}).stdout.splitlines()
+
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    assert [verdict["line"] for verdict in verdicts] == list(range(1, 2_406, 2))
+    assert [one["task"]["taskId"] for one in repeated] == [one["task"]["taskId"] for one in verdicts]
+    assert shown[7].split() == ["15", verdicts[7]["task"]["taskId"], "PENDING", "QUEUED"]
+
+
+def test_the_tasks_of_a_file_that_are_refused_are_named(world, keyed):
+    url, key = keyed
+    lines = [
+        '{"type": "echo", "payload": {"message": "x"}}',
+        '{"type": "echo", "payload": {"message": 7}}',
+        '{"type": "ecko"}',
+    ]
+    done = world.run("submit", "--batch", "-", "--url", url, answer="\n".join(lines), env={"KEY": key})
+    accepted, mistyped, unknown = done.stdout.splitlines()
+
+    assert done.exit_code == 1
+    assert accepted.endswith("QUEUED")
+    assert mistyped.startswith("2  validation-error: /payload/message")
+    assert unknown.startswith("3  ")
+    assert "2 refused; repeat with --idempotency-key " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "answer", "code", "why"),
+    [
+        ([], "", 2, "give a TYPE"),
+        (["echo", "--batch", "-"], "", 2, "give a TYPE"),
+        (["--batch", "-", "--label", "a=b"], "", 2, "give a TYPE"),
+        (["--batch", "-"], "{}\n[]", 2, "line 2 is no object"),
+        (["--batch", "-"], "{", 2, "line 1 is no JSON"),
+        (["--batch", "-"], '{"a": NaN}', 2, "line 1 is no JSON"),
+        (["--batch", "-"], "", 0, ""),
+        (["--batch", "-", "--url", "http://127.0.0.1:9"], "{}", 2, "repeat it with --idempotency-key"),
+    ],
+)
+def test_what_is_no_file_of_tasks_is_refused(world, words, answer, code, why):
+    done = world.run("submit", "--url", "http://127.0.0.1:9", *words, answer=answer)
+
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert why in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "env", "code", "why"),
     [

@@ -205,6 +205,7 @@ def test_keys_scopes_and_quotas_count_as_in_flask(header, failure):
         ("GET", f"/v1/tasks/{TASK.task_id}", {"raw": f"/v1%2Ftasks/{TASK.task_id}"}),
         ("GET", f"/v1/tasks/{TASK.task_id}", {"HTTP_PREFER": "wait=0"}),
         ("GET", "//v1/tasks/x", {}),
+        ("GET", f"/v1/tasks/{TASK.task_id}", {"HTTP_HOST": "."}),
         ("GET", "/v1/tasks/", {}),
         ("GET", "/v1/tasks/a/b", {}),
         ("GET", "/v1/tasks/Ã¼", {}),

@@ -56,7 +56,7 @@ def test_the_routes_of_the_contract_are_there(document):
     listed = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
 
     assert {
-        "POST /v1/tasks", "GET /v1/tasks/{taskId}", "GET /v1/tasks", "GET /v1/tasks/{taskId}/events",
+        "POST /v1/tasks", "POST /v1/tasks/batch", "GET /v1/tasks/{taskId}", "GET /v1/tasks", "GET /v1/tasks/{taskId}/events",
         "GET /v1/tasks/{taskId}/payload", "GET /v1/tasks/{taskId}/children", "GET /v1/stats",
         "GET /v1/task-types", "GET /v1/task-types/{name}", "GET /v1/queues", "GET /v1/queues/{name}", "GET /v1/workers", "GET /v1/audit",
         "GET /v1/dead-letters", "GET /v1/dead-letters/groups", "GET /v1/dead-letters/{taskId}", "POST /v1/dead-letters/{taskId}/redrive",
