@@ -21,6 +21,8 @@ from dispatch.broker.depth import DepthGauge, ack_rate
 from dispatch.broker.model import BrokerMap
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
+from dispatch.control.send_now import SendNow
+from dispatch.control.signalling import Signaller
 from dispatch.deadletters.bulk import BulkRedrives
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.gateway.admission.allowance import Allowances
@@ -34,10 +36,12 @@ from dispatch.gateway.http.key_source import KeySource
 from dispatch.gateway.server import pacing
 from dispatch.store.audit import AuditLog
 from dispatch.store.dead_letters import DeadLetterRecords
+from dispatch.store.handovers import Handovers
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.key_usage import KeyUsage
 from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.scripts import RedisHandle
+from dispatch.store.signals import Signals
 from dispatch.store.task_counts import TaskCounter
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerRegistry
@@ -93,6 +97,9 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             idempotency=idempotency,
             dead_letters=DeadLetterService(
                 store, DeadLetterRecords(redis, settings), publisher, ladders, sealing=settings.sealing
+            ),
+            signaller=Signaller(
+                store, Signals(redis), SendNow(store, Handovers(redis), publisher, settings.sealing), settings.sealing
             ),
             bulk=BulkRedrives(redis),
             audit=AuditLog(redis, settings),

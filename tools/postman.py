@@ -106,6 +106,10 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
         PostmanStep(
             "Children of the task", "listChildren", 200, (_equal("body.items.length", "0"),), path=_TASK_PATH,
         ),
+        PostmanStep(
+            "Signal the ended task", "signalTask", 409, body={"battery": 40}, path={**_TASK_PATH, "name": "charged"},
+            problem="task-terminal",
+        ),
         PostmanStep("Count tasks", "getStats", 200, (_equal("body.complete", "true"),)),
         PostmanStep(
             "List tasks", "listTasks", 200,

@@ -60,9 +60,9 @@ ROLES = (
     ),
     Role(
         "worker",
-        "consumes the work queue and the recorder queue, publishes to the rungs, the delay levels and the DLX",
+        "consumes the work queue and the recorder queue, publishes to the rungs and the DLX",
         configure=only(also=CELERY),
-        write=only(names.RETRY_EXCHANGE, names.DEAD_EXCHANGE, also=f"{DELAYS}|{CELERY}"),
+        write=only(names.RETRY_EXCHANGE, names.DEAD_EXCHANGE, also=CELERY),
         read=only(names.WORK_QUEUE, names.RECORDER_QUEUE, also=CELERY),
     ),
     Role(

@@ -28,3 +28,11 @@ class TaskTerminal(VerbRefused):
 
 class NotWaiting(VerbRefused):
     """No copy of the task waits where the verb could end its wait."""
+
+
+class TooManySignals(VerbRefused):
+    """The task has as many signals as a task may have."""
+
+
+class SignalKeyReused(VerbRefused):
+    """The Idempotency-Key came with another body before."""

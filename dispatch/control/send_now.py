@@ -17,7 +17,7 @@ one's place: its seq is one higher, so whichever the worker still publishes is S
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from dispatch.broker.publisher import Publisher
@@ -78,7 +78,7 @@ class SendNow:
             copy = resent_copy(record, self._sealing)
             if copy is None:  # its message has lapsed
                 raise NotWaiting(record)
-            if self._send(record, copy, states, kind, details):
+            if self.carry_out(record.type, copy, lambda copy: self._decided(copy, states, kind, details)):
                 return self._tasks.get(task_id) or record
         raise NotWaiting(record)
 
@@ -94,18 +94,35 @@ class SendNow:
             raise NotWaiting(record)
         return record
 
-    def _send(self, record: Record, copy: Copy, states: Collection[State], kind: str, details: dict[str, Any]) -> bool:
+    def _decided(self, copy: Copy, states: Collection[State], kind: str, details: dict[str, Any]) -> Copy | None:
+        return self._handovers.send_now(copy, states, kind, **details).copy
+
+    def carry_out(self, task_type: str, copy: Copy, decide: Callable[[Copy], Copy | None]) -> bool:
+        """Record that a wait is over, publish the copy, hand over.
+
+        Args:
+            task_type: the task's.
+            copy: the next one, for the work queue.
+            decide: records it; returns the decided copy, None when it is not to be sent.
+
+        Returns:
+            Whether it was sent.
+
+        Raises:
+            PublishError: the decision is recorded, and the sweeper publishes its copy later.
+            StoreUnavailable: unknown.
+        """
         request = tracing.current()  # of the operator's request, which has a trace of its own
         attributes = tracing.messaging("send", copy.message, names.WORK_QUEUE)
         with tracing.span(
-            f"send now {record.type}",
+            f"send now {task_type}",
             parent=copy.message.text(TRACEPARENT),
             links=[request.traceparent],
             attributes=attributes,
         ) as span:
             request.link(span.traceparent)
             copy = dataclasses.replace(copy, message=tracing.stamped(copy.message))
-            decided = self._handovers.send_now(copy, states, kind, **details).copy
+            decided = decide(copy)
             if decided is None or decided.exchange != names.TASK_EXCHANGE:
                 return False
             reach("send-now.recorded")

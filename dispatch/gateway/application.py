@@ -12,6 +12,7 @@ from flask import Response
 
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
+from dispatch.control.signalling import Signaller
 from dispatch.deadletters.bulk import BulkRedrives
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.gateway.admission.allowance import Allowance
@@ -42,6 +43,7 @@ from dispatch.gateway.views.metrics import MetricViews
 from dispatch.gateway.views.pages import PageViews
 from dispatch.gateway.views.pauses import PauseViews
 from dispatch.gateway.views.queues import QueueViews
+from dispatch.gateway.views.signals import SignalViews
 from dispatch.gateway.views.task_search import TaskSearchViews
 from dispatch.gateway.views.task_types import TaskTypeViews
 from dispatch.gateway.views.tasks import TaskViews
@@ -71,6 +73,7 @@ class Parts:
     counts: Callable[[str | None], TaskCounts]  #: of a principal's tasks, or of all
     submitter: Submitter
     idempotency: IdempotencyKeys
+    signaller: Signaller
     dead_letters: DeadLetterService
     bulk: BulkRedrives
     audit: AuditLog
@@ -90,6 +93,7 @@ def operations() -> list[Operation]:
     groups = (
         TaskViews,
         BatchViews,
+        SignalViews,
         TaskSearchViews,
         TaskTypeViews,
         *operators,
@@ -193,6 +197,7 @@ def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
         TaskSearchViews(
             parts.tasks, parts.counts, parts.types, sealing=settings.sealing, result_ttl=settings.result_ttl
         ),
+        SignalViews(parts.tasks, parts.signaller, settings.result_ttl),
         TaskTypeViews(parts.types, parts.ladders),
         DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),
         DeadLetterGroupViews(parts.dead_letters),

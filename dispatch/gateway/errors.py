@@ -9,6 +9,7 @@ from typing import Any
 import flask
 from werkzeug.exceptions import HTTPException
 
+from dispatch.control.refusals import SignalKeyReused, TaskTerminal, TooManySignals, UnknownTask
 from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
 from dispatch.errors import Nacked, NotSent, PublishError, StoreFull, StoreUnavailable, Unroutable
 from dispatch.gateway.admission.guard import Guard
@@ -50,6 +51,10 @@ class ErrorHandlers:
             PublishError: self.publish_problem,
             StoreUnavailable: _store,
             KeyInProgress: _in_progress,
+            UnknownTask: lambda _: Problem("task-not-found"),
+            TaskTerminal: lambda exc: Problem("task-terminal", state=exc.record.state.value),
+            TooManySignals: lambda _: Problem("too-many-signals"),
+            SignalKeyReused: lambda _: Problem("idempotency-key-reused"),
             KeyReused: lambda _: Problem("idempotency-key-reused"),
             NoSuchDeadLetter: lambda _: Problem("task-not-found", "There is no dead letter of that task."),
             TooLarge: lambda _: Problem("letter-too-large"),

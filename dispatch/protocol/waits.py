@@ -11,6 +11,9 @@ MAX_STATE = 16_384
 #: The share by which a wait may be longer: fewer hops from level to level.
 SLACK = 0.1
 
+#: Signals that a task may have, and bytes of each one's payload as JSON.
+MAX_SIGNALS, MAX_SIGNAL = 100, 16_384
+
 #: Signals that one wait may be for, and what a signal's name is.
 MAX_SIGNALS_WAITED_FOR = 16
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

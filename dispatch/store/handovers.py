@@ -18,7 +18,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from dispatch.protocol import names
+from dispatch.protocol import delays, names
 from dispatch.protocol.message import (
     CHECKPOINT,
     DEAD_REASON,
@@ -53,6 +53,15 @@ class Decided:
 
     answer: DecisionAnswer
     copy: Copy | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NextStep:
+    """The copies of a task's next step, of which one is published."""
+
+    copy: Copy  #: for the delay levels
+    until: Sequence[str] = ()  #: the signals that end the wait early
+    early: Copy | None = None  #: for the work queue, where the wait is for signals: one of them may have come before
 
 
 class Handovers:
@@ -110,29 +119,27 @@ class Handovers:
         )  # fmt: skip
         return decided(answer)
 
-    def wait(
-        self, message: Message, ticket: Ticket, copy: Copy, until: Sequence[str], seconds: float, *, max_attempts: int
-    ) -> Decided:
-        """Record a step that ended in a wait, and its next copy.
+    def wait(self, message: Message, ticket: Ticket, step: NextStep, *, max_attempts: int) -> Decided:
+        """Record a step that ended in a wait, and the copy of the next one.
 
         Args:
             message: the copy of the step.
             ticket: the run's; its fence must be the record's.
-            copy: the next step's.
-            until: the signals that end the wait early.
-            seconds: the wait.
+            step: the next one.
             max_attempts: for a record that has to be rebuilt.
 
         Returns, raises: as `decide`.
         """
-        following = copy.message
-        waiting = hop(
-            "waiting", message, queue=copy.queue, seconds=seconds, step=following.step, signals=list(until) or None
-        )
+        copy, early, following = step.copy, step.early, step.copy.message
+        seconds = delays.seconds_of(following.headers)
+        about = {"step": following.step, "signals": list(step.until) or None}
+        waiting = hop("waiting", message, queue=copy.queue, seconds=seconds, **about)
+        waited = hop("waiting", message, queue=early.queue, seconds=0, **about) if early else ""
         answer = self._transitions.run(
             "wait", message,
-            ticket.fence, message.seq, copy.to_json(), following.step, following.text(CHECKPOINT) or "",
-            compact_json(list(until)), copy.queue, int(seconds * 1_000), waiting,
+            ticket.fence, message.seq, copy.to_json(), early.to_json() if early else "", following.step,
+            following.text(CHECKPOINT) or "", compact_json(list(step.until)), copy.queue, early.queue if early else "",
+            seconds * 1_000, waiting, waited,
             max_attempts=max_attempts,
         )  # fmt: skip
         return decided(answer)

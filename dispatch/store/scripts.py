@@ -37,8 +37,11 @@ MAX_HOPS = 200
 #: Milliseconds without a transition after which a living task's stored message lapses; no queue, rung or run lasts so long.
 MESSAGE_TTL = 60 * 86_400_000
 
-#: The one script of a task that a Redis with its memory full refuses; without the helpers of the others.
+#: The one script of a task without the helpers of the others.
 NEW = "accept"
+
+#: The scripts of a task that a Redis with its memory full refuses: what they bring is new.
+_REFUSED_WHEN_FULL = frozenset({NEW, "signal"})
 
 #: How the name of a script's first part begins: the usual case, which needs no helpers.
 QUICK = "_quick_"
@@ -81,7 +84,7 @@ def scripts() -> Mapping[str, Script]:
     quick = {name.removeprefix(QUICK): task.pop(name) for name in [*task] if name.startswith(QUICK)}
     sources = dict(other)
     for name, text in task.items():
-        whole = text if name == NEW else common + reserve + text
+        whole = text if name == NEW else common + ("" if name in _REFUSED_WHEN_FULL else reserve) + text
         first = _checked(rights, quick[name]) if name in quick else ""
         sources[name] = _constants() + first + _checked(rights, whole)
     return {name: Script(name, source) for name, source in sources.items()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dispatch.config.groups import HandlerSettings
+from dispatch.tasktypes.waiting import Signal
 
 
 class Log(Protocol):
@@ -47,6 +48,14 @@ class Context(Protocol):
     @property
     def state(self) -> Any:
         """The state of the wait before this step, of the model that the type declares; None without one."""
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The signals that the task has had since it began, oldest first; each use reads them anew.
+
+        Raises:
+            Throttled: Redis did not answer: the task waits on a rung, and no attempt is used up.
+        """
 
     @property
     def trace_id(self) -> str:

@@ -218,6 +218,12 @@ DEPTH = _gauge(
     across="mostrecent",
 )
 
+SIGNALS = _counter(
+    "robot_signals_total",
+    "Signals for tasks that were accepted, callbacks included: ended-wait, or kept.",
+    "type", "outcome", where="gateway",
+)  # fmt: skip
+
 # --- worker ---------------------------------------------------------------------------------------
 ATTEMPTS = _counter(
     "robot_task_attempts_total",

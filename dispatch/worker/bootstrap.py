@@ -44,6 +44,7 @@ from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.pauses import Pauses
 from dispatch.store.reminders import Reminders
 from dispatch.store.scripts import RedisHandle
+from dispatch.store.signals import Signals
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo, WorkerRegistry
 from dispatch.submission.children import ChildSubmitter
@@ -143,7 +144,8 @@ def check_control_commands(commands: Iterable[str]) -> None:
 def _router(redis: RedisHandle, ladders: Ladders, settings: Settings) -> Router:
     # Waits have a connection of their own, which the first one opens: see `Router`.
     publisher, later = (
-        Publisher(settings.address("worker"), timeout=settings.publish_timeout, keys=settings.signing) for _ in "12"
+        Publisher(settings.address(role), timeout=settings.publish_timeout, keys=settings.signing)
+        for role in ("worker", "replay")
     )
     # Leases have a handle of their own: a call that waits for a silent Redis must not delay a renewal.
     own = RedisHandle(settings, timeout=min(REDIS_TIMEOUT, settings.lease / 4))
@@ -329,6 +331,7 @@ class Runs:
             self._ladders,
             self._settings.handlers(),
             children,
+            signals=Signals(redis),
             sealing=self._settings.sealing,
             longest_wait=delays.longest(self._settings.delay_levels),
         )

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatch.config.groups import HandlerSettings
-from dispatch.errors import PermanentError, StoreError
+from dispatch.errors import PermanentError, StoreError, Throttled
 from dispatch.protocol.ids import child_traceparent, trace_id
 from dispatch.protocol.mending import effect_key
 from dispatch.protocol.message import Message
 from dispatch.store.claims import Claims, Ticket
+from dispatch.store.signals import Signals
 from dispatch.submission.children import MAX_CHILDREN, ChildSubmitter, ChildTask
 from dispatch.tasktypes.context import Log
+from dispatch.tasktypes.waiting import Signal
 from dispatch.telemetry import logs, task_log, tracing
 from dispatch.worker.limits import UNLIMITED_RUN, RunLimits
 
@@ -34,12 +36,14 @@ class RunContext:
         limits: RunLimits = UNLIMITED_RUN,
         *,
         children: ChildSubmitter | None = None,
+        signals: Signals | None = None,
     ) -> None:
         self._message = message
         self._ticket = ticket
         self._claims = claims
         self._limits = limits
         self._children = children
+        self._signals = signals
         self._submitted: set[str] = set()
         self._recorded_at = self._asked_at = 0.0
         self._cancelled = False
@@ -71,6 +75,17 @@ class RunContext:
     def trace_id(self) -> str:
         """The same through every hop."""
         return trace_id(self.traceparent) or ""
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """Read from Redis at each use."""
+        self._limits.check()
+        if self._signals is None:
+            return ()
+        try:
+            return self._signals.read(self.task_id)
+        except StoreError as exc:
+            raise Throttled(f"the signals could not be read: {exc}", type="store-unavailable") from exc
 
     def progress(self, percent: int, message: str = "") -> None:
         """Record progress, twice a second at most; dropped when Redis is away."""

@@ -27,7 +27,7 @@ from dispatch.protocol.retry import Dead, Decision, Failure, decide
 from dispatch.protocol.sealing import UNSEALED, Sealing
 from dispatch.protocol.waits import SLACK, AskedWait
 from dispatch.store.claims import Claims, Ticket
-from dispatch.store.handovers import Decided, DecisionAnswer, Handovers
+from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, NextStep
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logger, metrics, task_log, tracing
 from dispatch.worker.batcher import Batcher
@@ -46,7 +46,8 @@ class Router:
         claims: releases leases.
         handovers: records decisions.
         publisher: may write to the retry exchange and the dead-letter exchange.
-        later: may write to the delay levels; without them, or without the right to them, the broker ends its connection.
+        later: may write to the delay levels and the task exchange; without them, or without the right to them, the broker ends its
+            connection.
         batcher: claims and completes.
         pace: how long runs take.
         leases: renews those of the deliveries in hand.
@@ -172,15 +173,18 @@ class Router:
     def record_wait(self, message: Message, ticket: Ticket, asked: AskedWait, seconds: int) -> Copy:
         """Record a wait; returns as `record_failure`."""
         checkpoint = None if asked.state is None else self.sealing.seal_text(asked.state)
+        now, attempts = int(time.time() * 1_000), self.ladders.of(message.type).attempts
         attempt = message.attempt if asked.same_attempt else 1
-        copy = _stamped(step_copy(message, checkpoint, seconds, int(time.time() * 1_000), attempt=attempt), ticket)
-        attempts = self.ladders.of(message.type).attempts
-        decided = self._handovers.wait(message, ticket, copy, asked.until, seconds, max_attempts=attempts)
+        copies = [step_copy(message, checkpoint, delay, now, attempt=attempt) for delay in (seconds, 0)]
+        copy, early = (_stamped(each, ticket) for each in copies)
+        step = NextStep(copy, asked.until, early if asked.until else None)
+        decided = self._handovers.wait(message, ticket, step, max_attempts=attempts)
         return _published(message, decided)
 
     def publish(self, copy: Copy) -> None:
         """Publish a copy, confirmed."""
-        publisher = self._later if names.is_delay_exchange(copy.exchange) else self._publisher
+        ours = (names.RETRY_EXCHANGE, names.DEAD_EXCHANGE)  # what the workers' own user may write to
+        publisher = self._publisher if copy.exchange in ours else self._later
         metrics.CONFIRM.observe(publisher.publish(copy.message, copy.exchange, copy.routing_key))
 
     def hand_over(self, copy: Copy, owner: str) -> None:

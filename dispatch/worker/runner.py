@@ -35,6 +35,7 @@ from dispatch.protocol.message import (
 from dispatch.protocol.retry import HOLD_RUNG, LEASE_RUNG, AttemptFailed, Failure, FailureKind
 from dispatch.protocol.sealing import UNSEALED, Sealing
 from dispatch.store.claims import Claims, Ticket
+from dispatch.store.signals import Signals
 from dispatch.submission.children import ChildSubmitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import secrets_of
@@ -76,6 +77,7 @@ class Runner:
         ladders: of the task types, for records that have to be rebuilt.
         settings: what handlers may read.
         children: submits what handlers submit.
+        signals: of tasks.
         sealing: of the state that a wait leaves.
         longest_wait: seconds.
     """
@@ -87,6 +89,7 @@ class Runner:
         settings: HandlerSettings,
         children: ChildSubmitter | None = None,
         *,
+        signals: Signals | None = None,
         sealing: Sealing = UNSEALED,
         longest_wait: int = 0,
     ) -> None:
@@ -94,6 +97,7 @@ class Runner:
         self._ladders = ladders
         self._settings = settings
         self._children = children
+        self._signals = signals
         self._sealing = sealing
         self._longest_wait = longest_wait
 
@@ -125,7 +129,9 @@ class Runner:
         began = time.monotonic()
         _trace(message)
         limits = request.get(LIMITS) or UNLIMITED_RUN
-        context = RunContext(message, ticket, self._claims, self._settings, limits, children=self._children)
+        context = RunContext(
+            message, ticket, self._claims, self._settings, limits, children=self._children, signals=self._signals
+        )
         reach("run.claimed")
         with _same_process():
             result, text = call_handler(

@@ -2,12 +2,13 @@
 
 import redis
 
-from dispatch.protocol.copies import next_copy
+from dispatch.protocol.copies import next_copy, step_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import Message
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Retry
 from dispatch.store.claims import ClaimAnswer, Ticket
+from dispatch.store.handovers import NextStep
 from support.stores import Stores
 
 FAILURE = Failure(FailureKind.RETRYABLE, "boom", "it broke")
@@ -67,6 +68,12 @@ class Case:
         decision = decision or Retry(self.settings.ladder.rungs[0])
         copy = next_copy(message, FAILURE, decision, 1)
         return self.handovers.decide(message, ticket, copy, FAILURE, decision, max_attempts=4)
+
+    def wait(self, ticket, message=None, until=(), seconds=60, checkpoint="{}"):
+        """A step ends in a wait, which is not handed over yet."""
+        message = message or self.message
+        copies = [step_copy(message, checkpoint, delay, 1) for delay in (seconds, 0)]
+        return self.handovers.wait(message, ticket, NextStep(copies[0], until, copies[1]), max_attempts=4)
 
     def die(self, message=None):
         """An attempt fails for good; the dead letter that lies in the DLQ."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from dispatch.config.settings import Settings, load
 from dispatch.protocol.ids import derived_id
+from dispatch.tasktypes import Signal
 
 
 class RecordingLog:
@@ -37,6 +38,7 @@ class FakeContext:
     cycle: int = 0
     step: int = 0
     state: Any = None
+    signals: tuple[Signal, ...] = ()
     trace_id: str = "4bf92f3577b34da6a3ce929d0e0e4736"
     traceparent: str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     cancel: Callable[[FakeContext], bool] = lambda _: False

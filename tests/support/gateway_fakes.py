@@ -12,6 +12,7 @@ import pydantic
 
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys, settings
+from dispatch.control.signalling import Signalled
 from dispatch.deadletters.bulk import BulkRedrive
 from dispatch.deadletters.service import NoSuchDeadLetter
 from dispatch.gateway.admission.allowance import Allowance
@@ -29,6 +30,7 @@ from dispatch.protocol.record import Record, State
 from dispatch.store.audit import AuditPage
 from dispatch.store.idempotency import Holder
 from dispatch.store.index import Page, ScannedBatch
+from dispatch.store.signals import NewSignal
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.workers import WorkerInfo
 from dispatch.submission.submitter import Accepted, Submission
@@ -248,6 +250,22 @@ class FakeDeadLetters:
         return next((bulk for bulk in self.jobs if bulk.id == job_id), None)
 
 
+class FakeSignaller:
+    """Keeps signals, or raises its `failure`."""
+
+    def __init__(self, tasks: FakeTasks) -> None:
+        self._tasks = tasks
+        self.signals: list[tuple[str, NewSignal]] = []
+        self.failure: Exception | None = None
+        self.replayed = False
+
+    def signal(self, task_id: str, signal: NewSignal) -> Signalled:
+        if self.failure:
+            raise self.failure
+        self.signals.append((task_id, signal))
+        return Signalled(self._tasks.held[task_id], self.replayed)
+
+
 class FakePauses:
     """Pauses in a dict, and how many tasks each holds."""
 
@@ -294,6 +312,7 @@ class World:
     dead_letters: FakeDeadLetters = dataclasses.field(default_factory=FakeDeadLetters)
     audit: FakeAudit = dataclasses.field(default_factory=FakeAudit)
     pauses: FakePauses = dataclasses.field(default_factory=FakePauses)
+    signaller: FakeSignaller = dataclasses.field(init=False)
     guard: Guard = dataclasses.field(default_factory=lambda: Guard(100))
     checks: dict[str, Callable[[], str | None]] = dataclasses.field(
         default_factory=lambda: {"broker": lambda: None, "store": lambda: None}
@@ -305,6 +324,9 @@ class World:
     types: Mapping[str, TaskType] = dataclasses.field(default_factory=lambda: {"greet": GREET, "robot.tidy": TIDY})
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     keys: KeySource | None = None
+
+    def __post_init__(self) -> None:
+        self.signaller = FakeSignaller(self.tasks)
 
     def app(self) -> flask.Flask:
         """The application."""
@@ -319,6 +341,7 @@ class World:
                 submitter=self.submitter,
                 ladders=Ladders.of_types(chosen.ladder, self.types.values()),
                 idempotency=self.submitter,
+                signaller=self.signaller,
                 dead_letters=self.dead_letters,
                 bulk=self.dead_letters,
                 audit=self.audit,

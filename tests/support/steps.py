@@ -3,6 +3,7 @@
 Only a worker imports this: its types are in no other process's registry.
 """
 
+import time
 from pathlib import Path
 
 import celery_app
@@ -41,6 +42,22 @@ def _steps(order, ctx):
         ctx.progress(100 * ctx.step // order.steps, f"step {ctx.step}")
         return Wait(order.seconds, state=Trail(attempts=attempts, pad=trail.pad), until=order.until)
     return {"attempts": attempts, "pad": len(trail.pad)}
+
+
+class Signals(Payload):
+    """How often the handler waits for the signal ``go``, and how long each step takes."""
+
+    steps: int = 1
+    seconds: float = 1.0
+    busy: float = 0.0
+
+
+@task("wait.signals", payload=Signals)
+def _signals(order, ctx):
+    time.sleep(order.busy)
+    if ctx.step < order.steps:
+        return Wait(order.seconds, until=("go",))
+    return {"signals": [[signal.name, signal.payload] for signal in ctx.signals]}
 
 
 def __getattr__(name):

@@ -14,6 +14,7 @@ from dispatch.store.handovers import Handovers
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.reminders import Reminders
 from dispatch.store.scripts import RedisHandle
+from dispatch.store.signals import Signals
 from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.ladders import Ladders
 
@@ -37,6 +38,7 @@ class Stores:
         self.handovers = Handovers(self.redis)
         self.dead_letters = DeadLetterRecords(self.redis, settings)
         self.reminders = Reminders(self.redis)
+        self.signals = Signals(self.redis)
         self.bulk = BulkRedrives(self.redis)
         self.audit = AuditLog(self.redis, settings)
 

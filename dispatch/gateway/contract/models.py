@@ -104,6 +104,12 @@ class NoBody(Body):
     """An empty object."""
 
 
+class SignalBody(Body):
+    """A signal's payload: any object."""
+
+    model_config = pydantic.ConfigDict(extra="allow", json_schema_extra={"examples": [{"battery": 40}]})
+
+
 #: RFC 3339 (5.6); pydantic alone would also take a number, or a date without a time.
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 

@@ -122,6 +122,16 @@ KINDS: Mapping[str, ProblemKind] = {
             "Read the task: it may have been redriven already.",
         ),
         ProblemKind(
+            "task-terminal", 409, "The task has ended",
+            "The verb is for tasks that have not ended; `state` is the task's current state.",
+            "Read the task. A dead letter is discarded or redriven.",
+        ),
+        ProblemKind(
+            "too-many-signals", 409, "The task has too many signals",
+            "A task takes 100 signals in its life.",
+            "Put what is frequent into few signals, or into a system that the handler reads.",
+        ),
+        ProblemKind(
             "letter-too-large", 409, "The dead letter is too large for workers",
             "The message was not published by this gateway; its body exists in RabbitMQ only and exceeds the workers' limit.",
             "Discard the dead letter.",

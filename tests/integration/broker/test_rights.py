@@ -78,7 +78,7 @@ def test_the_definitions_make_the_whole_map(loaded):
     ("role", "exchanges", "queues"),
     [
         ("gateway", {names.TASK_EXCHANGE, LEVEL}, set()),
-        ("worker", {names.RETRY_EXCHANGE, names.DEAD_EXCHANGE, LEVEL}, {names.WORK_QUEUE, names.RECORDER_QUEUE}),
+        ("worker", {names.RETRY_EXCHANGE, names.DEAD_EXCHANGE}, {names.WORK_QUEUE, names.RECORDER_QUEUE}),
         ("monitor", set(), set()),
         ("control", set(), set()),
         ("replay", {names.TASK_EXCHANGE, LEVEL}, {names.DEAD_QUEUE}),

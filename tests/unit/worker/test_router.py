@@ -7,6 +7,7 @@ import types
 import pytest
 
 from dispatch.errors import NotSent, StoreUnavailable
+from dispatch.protocol import delays
 from dispatch.protocol.copies import parked_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.message import CHECKPOINT, Message
@@ -39,10 +40,10 @@ class FakeHandovers:
         self.decisions.append((ticket.fence, decision, max_attempts))
         return self.answer or Decided(DecisionAnswer.OK, copy)
 
-    def wait(self, _message, ticket, copy, until, seconds, *, max_attempts):
+    def wait(self, _message, ticket, step, *, max_attempts):
         self.failing()
-        self.waits.append((ticket.fence, until, seconds, max_attempts))
-        return self.answer or Decided(DecisionAnswer.OK, copy)
+        self.waits.append((ticket.fence, step.until, delays.seconds_of(step.copy.message.headers), max_attempts))
+        return self.answer or Decided(DecisionAnswer.OK, step.copy)
 
     def hand_over(self, copy, *, owner="", wait=0.0):
         self.failing()

@@ -132,3 +132,27 @@ local function commit(ttl)
   redis.call('PUBLISH', KEYS[1], revision)
   return revision
 end
+
+-- The names of signals that a wait is for, from their JSON.
+local function waited_for(names)
+  local wanted = {}
+  for _, name in ipairs(cjson.decode(names or '[]')) do wanted[name] = true end
+  return wanted
+end
+
+-- Whether a signal that a wait is for has come that ended no wait yet: then those of the names that it is for have, from now on.
+-- signalNames: of all signals, in their order. signalsTaken: by name, the number of the last one that ended a wait.
+local function take_signals(names)
+  local came = get('signalNames')
+  if not came or names == '[]' then return false end
+  local wanted, taken, number_of, found = waited_for(names), cjson.decode(get('signalsTaken') or '{}'), 0, false
+  for name in string.gmatch(came, '[^,]+') do
+    number_of = number_of + 1
+    if wanted[name] and number_of > (taken[name] or 0) then
+      taken[name] = number_of
+      found = true
+    end
+  end
+  if found then set('signalsTaken', cjson.encode(taken)) end
+  return found
+end

@@ -1,5 +1,7 @@
 -- A step ended in a wait: its next copy, recorded before that copy is published. No attempt failed; the next step has the whole ladder.
-local fence, seq, decision, step, checkpoint, waiting_for, queue, wait_ms, waiting_hop, seed = unpack(ARGV)
+-- early: where the wait is for signals, the copy that goes to the work queue at once if one of them has come before.
+local fence, seq, decision, early, step, checkpoint, waiting_for, queue, early_queue, wait_ms, waiting_hop, early_hop, seed =
+  unpack(ARGV)
 seq = tonumber(seq)
 local there, rebuilt = present(seed)
 if not there then return 'MISSING' end
@@ -7,8 +9,11 @@ if rebuilt then set('fence', fence, 'startedAt', NOW) end
 -- Decided already (the answer was lost, or another copy was first): publish what was decided then.
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
 if get('fence') ~= fence or number('seq') ~= seq then return {'REFUSED'} end
+local over = take_signals(waiting_for)
+if over then decision, queue, wait_ms = early, early_queue, 0 end
 set('decision', decision, 'decidedSeq', seq, 'state', 'WAITING', 'step', step, 'waitingFor', waiting_for, 'queue', queue,
     'nextAttemptAt', NOW + tonumber(wait_ms), 'lostRuns', 0)
+if over then set('state', 'QUEUED') end
 if checkpoint ~= '' then set('checkpoint', checkpoint) else unset('checkpoint') end
 unset('fence', 'rung', 'error', 'errorType', 'errorRetryable', 'errorFingerprint')
 -- Hops are bounded: of a task that polls for hours, the last step takes the place of the one before.
@@ -22,6 +27,6 @@ if redis.call('LLEN', KEYS[3]) >= MAX_HOPS / 2 then
     redis.call('LTRIM', KEYS[3], 0, -3)
   end
 end
-add_hop(waiting_hop)
+add_hop(over and early_hop or waiting_hop)
 commit(0)
 return {'OK', decision}
