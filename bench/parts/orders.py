@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime as dt
+import math
 import os
 import signal
 import tempfile
@@ -89,7 +90,8 @@ def measure(options: argparse.Namespace) -> Measured:
             seen.accepted = time.time() - seen.began
             progress(f"{options.orders:,} accepted in {seen.accepted:.1f} s")
             _followed(stack, gateway, options, seen)
-            seen.published = _published(on)
+            # A broker that was killed counts from its restart on.
+            seen.published = math.nan if options.faults else _published(on)
             figures, notes = _verdict(gateway, vendor, ids, seen)
         case = f"{options.orders:,} orders of {options.seconds:g} s" + (", with kills" if options.faults else "")
         return Measured(machine.described(on), [ResultRow(case, OURS, figures)], notes)
@@ -183,7 +185,7 @@ def _verdict(
         "middle": middle,
         "end": end,
         "most": max(seen.memory) / _MEGABYTE,
-        "messages/s": seen.published / took,
+        **({} if math.isnan(seen.published) else {"messages/s": seen.published / took}),
     }
     notes = [f"States: {dict(ended)}. Callbacks: {counts['callbacks']}."]
     return {name: [float(value)] for name, value in figures.items()}, notes
