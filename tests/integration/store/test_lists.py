@@ -9,7 +9,7 @@ import pytest
 
 from dispatch.deadletters import janitor
 from dispatch.protocol.copies import redriven_copy
-from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.dead_letters import DeadLetterFilter, Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import State
@@ -120,7 +120,7 @@ def test_a_list_of_heavy_tasks_costs_what_it_shows_and_shows_what_it_did(stores,
     one, for_one = wire.during(lambda: wire.stores.tasks.list(principal="ada", status="RUNNING", limit=1))
     rare, for_rare = wire.during(lambda: wire.stores.tasks.list(principal="ada", status="SUCCESS", limit=50))
     every, for_every = wire.during(lambda: wire.stores.tasks.list(principal="ada", limit=200))
-    letters, for_letters = wire.during(lambda: wire.stores.dead_letters.list(type="echo", limit=200))
+    letters, for_letters = wire.during(lambda: wire.stores.dead_letters.list(DeadLetterFilter(type="echo"), limit=200))
 
     assert one.items == whole(stores, [running])
     assert rare.items == whole(stores, [done])

@@ -45,7 +45,10 @@ def left(case):
     record = {
         name: text for name, text in case.redis.hgetall(keys.record).items() if name not in {*FIRST_HOPS, "decision"}
     }
-    hops = [{name: value for name, value in hop.items() if name != "at"} for hop in case.store.hops(case.task_id)]
+    hops = [
+        {name: value for name, value in hop.items() if name not in {"at", "until"}}
+        for hop in case.store.hops(case.task_id)
+    ]
     message = case.redis.get(keys.message)
     lease = case.redis.exists(keys.lease)
     lives = [case.redis.ttl(key) > 0 for key in (keys.record, keys.lease, keys.message)]
