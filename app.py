@@ -34,18 +34,25 @@ from dispatch.gateway.admission.readiness import Readiness, broker_check, key_ch
 from dispatch.gateway.application import Parts, build
 from dispatch.gateway.http.key_source import KeySource
 from dispatch.gateway.server import pacing
+from dispatch.protocol import delays
+from dispatch.schedules.service import ScheduleService
+from dispatch.schedules.ticks import Ticks
 from dispatch.store.audit import AuditLog
+from dispatch.store.children import ChildEntries
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.key_usage import KeyUsage
 from dispatch.store.pauses import HeldTasks, Pauses
+from dispatch.store.schedules import ScheduleStore
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.signals import Signals
 from dispatch.store.task_counts import TaskCounter
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerRegistry
+from dispatch.submission.once import OnceSubmitter
 from dispatch.submission.submitter import Submitter
+from dispatch.tasktypes.builtin import BUILTIN
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logs, tracing
 
@@ -67,8 +74,9 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
         with dispatch.config.settings.problems_exit():
             settings = dispatch.config.settings.load()
     types, wanted = tasktypes.load(tasks), topology.broker_map(settings)
-    ladders = Ladders.of_types(settings.ladder, types.values())
-    celery = celery_client.create(settings, types, wanted)
+    every = {**types, **BUILTIN}
+    ladders = Ladders.of_types(settings.ladder, every.values())
+    celery = celery_client.create(settings, every, wanted)
     logs.configure("gateway")
     if tracing.start("gateway") and (recording := tracing.backend()) is not None:
         celery.set_default()  # where the instrumentation looks a task up when its message is made
@@ -79,6 +87,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     keys = KeySource.from_settings(settings)
     store, idempotency = TaskStore(redis, settings), IdempotencyKeys(redis, settings)
     publisher, later = _publisher(settings, wanted), _later(settings)
+    submitter = Submitter(store, idempotency, publisher, celery.tasks, ladders, sealing=settings.sealing, later=later)
     guard = Guard(settings.queue_depth_limit)
     reader = DepthReader(guard, DepthGauge(settings), functools.partial(ack_rate, settings))
     checks = {"broker": broker_check(reader, publisher), "store": store_check(store), **key_checks(keys)}
@@ -91,9 +100,8 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             ladders=ladders,
             tasks=store,
             counts=TaskCounter(redis, settings).counts,
-            submitter=Submitter(
-                store, idempotency, publisher, celery.tasks, ladders, sealing=settings.sealing, later=later
-            ),
+            submitter=submitter,
+            schedules=_schedules(settings, redis, store, submitter),
             idempotency=idempotency,
             dead_letters=DeadLetterService(
                 store, DeadLetterRecords(redis, settings), publisher, ladders, sealing=settings.sealing
@@ -119,6 +127,12 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     watch.start()
     _close_with(app, readiness.close, watch.stop, reader.close, publisher.close, later.close, redis.close, tracing.stop)
     return app
+
+
+def _schedules(settings: Settings, redis: RedisHandle, tasks: TaskStore, submitter: Submitter) -> ScheduleService:
+    once = OnceSubmitter(submitter, tasks, ChildEntries(redis), settings)
+    ticks = Ticks(once, longest_delay=delays.longest(settings.delay_levels))
+    return ScheduleService(ScheduleStore(redis), ticks, submitter)
 
 
 def _publisher(settings: Settings, wanted: BrokerMap) -> Publisher:

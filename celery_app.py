@@ -19,6 +19,7 @@ from dispatch.cli import refused
 from dispatch.config import foreign, stack_env
 from dispatch.config.settings import Settings, load, problems_exit
 from dispatch.errors import ConfigurationError
+from dispatch.tasktypes.builtin import BUILTIN
 
 #: Commands that write a log, where they name what they ignore.
 _SERVICES = {"worker", "flower"}
@@ -36,7 +37,8 @@ def create_celery(settings: Settings) -> Celery:
     Raises:
         ConfigurationError: a task type doesn't fit the settings.
     """
-    celery = celery_client.create(settings, dict(tasktypes.load(tasks)), topology.broker_map(settings))
+    types = {**tasktypes.load(tasks), **BUILTIN}
+    celery = celery_client.create(settings, types, topology.broker_map(settings))
     refused.install()
     celeryd_init.connect(functools.partial(_install_worker, celery), weak=False)
     return celery

@@ -45,6 +45,9 @@ POINTS = (
     "send-now.handed-over",
     "sweep.recorded",
     "sweep.published",
+    "tick.waited",
+    "tick.fired",
+    "tick.noted",
 )
 
 _TARGET, _, _FILE = os.environ.get(VARIABLE, "").partition("=")

@@ -17,7 +17,7 @@ import click
 REFUSED = {
     "amqp": "its shell purges and deletes queues with accepted tasks: look with `celery -A celery_app queues`, and change "
     "exchanges, queues and policies with `celery -A celery_app topology`",
-    "beat": "what it publishes has no record: let cron, or what schedules your jobs, submit tasks with POST /v1/tasks",
+    "beat": "what it publishes has no record: PUT /v1/schedules/{name}, or `celery -A celery_app schedules put`, submits tasks again and again",
     "call": "a task needs a record before its message: submit it with `celery -A celery_app tasks submit`, or POST /v1/tasks",
     "graph bootsteps": "it would build a worker: docs/explanation/architecture.md has the picture",
     "list": "it needs pyrabbit, which is not maintained: `celery -A celery_app topology show` has the bindings, "

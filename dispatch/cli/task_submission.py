@@ -1,4 +1,4 @@
-"""A client of the gateway for the one command that submits."""
+"""A client of the gateway for the commands that submit, and for schedules."""
 
 from __future__ import annotations
 
@@ -133,6 +133,26 @@ class GatewayClient:
             if "Preference-Applied" not in answer.headers:
                 time.sleep(min(_PAUSE, max(0.0, end - time.monotonic())))
         return seen
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Carry another operation out, which is safe to repeat.
+
+        Args:
+            method: of the request.
+            path: below the gateway's address.
+            body: of the request.
+
+        Returns:
+            The answer's body; empty without one.
+
+        Raises:
+            TaskNotAccepted: with the reason.
+            GatewayUnreachable: see the class.
+        """
+        answer = self._ask(method, f"{self._url}{path}", {}, body)
+        if answer.is_success:
+            return _json(answer)
+        raise TaskNotAccepted(_reason(answer, _json(answer)))
 
     def _ask(
         self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any] | None = None, key: str = ""

@@ -43,12 +43,14 @@ from dispatch.gateway.views.metrics import MetricViews
 from dispatch.gateway.views.pages import PageViews
 from dispatch.gateway.views.pauses import PauseViews
 from dispatch.gateway.views.queues import QueueViews
+from dispatch.gateway.views.schedules import ScheduleViews
 from dispatch.gateway.views.signals import SignalViews
 from dispatch.gateway.views.task_search import TaskSearchViews
 from dispatch.gateway.views.task_types import TaskTypeViews
 from dispatch.gateway.views.tasks import TaskViews
 from dispatch.gateway.views.workers import WorkerViews
 from dispatch.protocol import delays
+from dispatch.schedules.service import ScheduleService
 from dispatch.store.audit import AuditLog
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.pauses import HeldTasks, Pauses
@@ -75,6 +77,7 @@ class Parts:
     idempotency: IdempotencyKeys
     signaller: Signaller
     dead_letters: DeadLetterService
+    schedules: ScheduleService
     bulk: BulkRedrives
     audit: AuditLog
     pauses: Pauses
@@ -90,18 +93,8 @@ class Parts:
 def operations() -> list[Operation]:
     """Every operation's contract."""
     operators = (DeadLetterViews, DeadLetterGroupViews, JobViews, PauseViews, QueueViews, WorkerViews, AuditViews)
-    groups = (
-        TaskViews,
-        BatchViews,
-        SignalViews,
-        TaskSearchViews,
-        TaskTypeViews,
-        *operators,
-        HealthViews,
-        MetricViews,
-        PageViews,
-        DocsViews,
-    )
+    clients = (TaskViews, BatchViews, SignalViews, TaskSearchViews, TaskTypeViews, ScheduleViews)
+    groups = (*clients, *operators, HealthViews, MetricViews, PageViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
 
 
@@ -199,6 +192,7 @@ def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
         ),
         SignalViews(parts.tasks, parts.signaller, settings.result_ttl),
         TaskTypeViews(parts.types, parts.ladders),
+        ScheduleViews(parts.schedules, parts.types, parts.guard, parts.allowance),
         DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),
         DeadLetterGroupViews(parts.dead_letters),
         JobViews(parts.bulk),

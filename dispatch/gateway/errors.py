@@ -13,9 +13,17 @@ from dispatch.control.refusals import SignalKeyReused, TaskTerminal, TooManySign
 from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
 from dispatch.errors import Nacked, NotSent, PublishError, StoreFull, StoreUnavailable, Unroutable
 from dispatch.gateway.admission.guard import Guard
-from dispatch.gateway.http import context, problems
-from dispatch.gateway.http.problems import Problem
+from dispatch.gateway.http import context, problems, validation
+from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.http.reply import Reply
+from dispatch.schedules.service import (
+    NeverFires,
+    NoSuchSchedule,
+    ScheduleChanged,
+    ScheduleExists,
+    ScheduleUnconfirmed,
+    TooManySchedules,
+)
 from dispatch.store.idempotency import KeyInProgress, KeyReused
 from dispatch.telemetry import logger
 
@@ -25,6 +33,16 @@ log = logger(__name__)
 _BROKER_RETRY, _STORE_RETRY, _TOPOLOGY_RETRY, _FULL_RETRY = 2, 2, 10, 10
 
 _FULL = "The store is full; accepted tasks go on, new ones are refused until there is room."
+
+#: What the verbs on schedules raise.
+_SCHEDULES: dict[type[Exception], Callable[[Any], Problem]] = {
+    NoSuchSchedule: lambda _: Problem("schedule-not-found"),
+    ScheduleExists: lambda _: Problem("schedule-exists"),
+    ScheduleChanged: lambda _: Problem("schedule-changed"),
+    ScheduleUnconfirmed: lambda _: Problem("schedule-unconfirmed", retry_after=_BROKER_RETRY),
+    TooManySchedules: lambda _: Problem("too-many-schedules", retry_after=_FULL_RETRY),
+    NeverFires: lambda exc: validation.invalid(FieldError("/cron", str(exc), "never_fires")),
+}
 
 #: What Flask and Werkzeug raise, by status.
 _HTTP = {
@@ -59,6 +77,7 @@ class ErrorHandlers:
             NoSuchDeadLetter: lambda _: Problem("task-not-found", "There is no dead letter of that task."),
             TooLarge: lambda _: Problem("letter-too-large"),
             NotDead: lambda exc: Problem("task-not-dead", state=exc.record.state.value),
+            **_SCHEDULES,
             HTTPException: _http,
         }
 

@@ -17,8 +17,11 @@ import dataclasses
 
 from dispatch.store.scripts import RedisHandle
 
+#: Milliseconds of a day.
+DAY = 86_400_000
+
 #: Milliseconds after a task's last submission for which its entries are kept: no step is repeated so late.
-KEPT = 30 * 86_400_000
+KEPT = 30 * DAY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,12 +51,13 @@ class ChildEntries:
     def __init__(self, redis: RedisHandle) -> None:
         self._redis = redis
 
-    def reserve(self, parent_id: str, first_id: str) -> tuple[ChildEntry, bool]:
+    def reserve(self, family: str, first_id: str, kept: int = KEPT) -> tuple[ChildEntry, bool]:
         """Note what is about to be submitted, or find what was.
 
         Args:
-            parent_id: the task whose handler submits.
+            family: the task whose handler submits, or another name of what submits.
             first_id: derived from that task, its cycle and the key.
+            kept: milliseconds for which the family's entries are kept from now on.
 
         Returns:
             The entry, and whether it is new.
@@ -61,20 +65,21 @@ class ChildEntries:
         Raises:
             StoreUnavailable: unknown; reserve it again.
         """
-        key = self._redis.keys.submitted(parent_id)
+        key = self._redis.keys.submitted(family)
         new, entry, _ = self._redis.run(
-            ("HSETNX", key, first_id, str(ChildEntry(first_id))), ("HGET", key, first_id), ("PEXPIRE", key, KEPT)
+            ("HSETNX", key, first_id, str(ChildEntry(first_id))), ("HGET", key, first_id), ("PEXPIRE", key, kept)
         )
         return ChildEntry.parse(entry), bool(new)
 
-    def advance(self, parent_id: str, first_id: str, was: ChildEntry, becomes: ChildEntry) -> ChildEntry:
+    def advance(self, family: str, first_id: str, was: ChildEntry, becomes: ChildEntry, kept: int = KEPT) -> ChildEntry:
         """Change an entry.
 
         Args:
-            parent_id: the task whose handler submits.
+            family: see `reserve`.
             first_id: the entry's name.
             was: as it was read.
             becomes: the accepted child, or the next id after one that was refused.
+            kept: see `reserve`.
 
         Returns:
             What it is now: another run of the same step may have been faster.
@@ -82,6 +87,6 @@ class ChildEntries:
         Raises:
             StoreUnavailable: unknown; the repeated step finds out.
         """
-        key = self._redis.keys.submitted(parent_id)
-        command = self._redis.script("advance_child", [key], first_id, str(was), str(becomes), KEPT)
+        key = self._redis.keys.submitted(family)
+        command = self._redis.script("advance_child", [key], first_id, str(was), str(becomes), kept)
         return ChildEntry.parse(self._redis.run(command)[0])

@@ -65,6 +65,15 @@ class RedisKeys:
         """``robot:submitted:<id>``, a hash: what a task's handler has submitted, so that a repeated step submits nothing twice."""
         return f"{self.prefix}submitted:{task_id}"
 
+    def schedule(self, name: str) -> str:
+        """``robot:schedule:<name>``, a hash: a schedule, and what has become of its due times."""
+        return f"{self.prefix}schedule:{name}"
+
+    @property
+    def schedules(self) -> str:
+        """``robot:schedules``: names of schedules by when their due time should have been handled (epoch milliseconds)."""
+        return f"{self.prefix}schedules"
+
     @property
     def probe(self) -> str:
         """``robot:probe``: what readiness writes, to see whether Redis takes a write."""

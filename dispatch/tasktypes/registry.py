@@ -56,6 +56,7 @@ class TaskType:
     summary: str  #: first line of the handler's docstring
     deadline: int | None = None  #: seconds, see `task`; None: no deadline
     state: type[pydantic.BaseModel] | None = None  #: model of what its waits keep; None for nothing
+    internal: bool = False  #: part of the system: no client and no handler can submit it
 
 
 class Registry(Mapping[str, TaskType]):

@@ -31,24 +31,21 @@ from dispatch.maintenance.metrics_server import MetricsServer
 from dispatch.maintenance.presence import Heartbeat
 from dispatch.maintenance.queue_metrics import QueueMetrics
 from dispatch.maintenance.resumer import Resumer
+from dispatch.maintenance.schedule_keeper import ScheduleKeeper
 from dispatch.maintenance.sweeper import Sweeper
 from dispatch.protocol import delays, names
 from dispatch.protocol.message import Copy
 from dispatch.store.audit import AuditLog
-from dispatch.store.children import ChildEntries
 from dispatch.store.claims import Claims
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
 from dispatch.store.holds import Holds
-from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.pauses import Pauses
 from dispatch.store.reminders import Reminders
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.signals import Signals
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo, WorkerRegistry
-from dispatch.submission.children import ChildSubmitter
-from dispatch.submission.submitter import Submitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logger, logs, metrics, tracing
@@ -67,6 +64,7 @@ from dispatch.worker.router import Router
 from dispatch.worker.run_metrics import create_series
 from dispatch.worker.runner import Runner
 from dispatch.worker.starter import Starter
+from dispatch.worker.submissions import submissions
 
 log = logger(__name__)
 
@@ -201,7 +199,7 @@ class _DispatchStep(bootsteps.StartStopStep):
             thread.start()
 
     def _maintenance(self, parent: Any, router: Router, publisher: Publisher, settings: Settings) -> list[Background]:
-        """The threads beside the runs: sweeper, recorder, janitor, heartbeat, metrics."""
+        """The threads beside the runs: sweeper, recorder, janitor, keeper of schedules, heartbeat, metrics."""
         redis, ladders = self.redis, router.ladders
         tasks, dead_letters = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
         threads: list[Background] = [
@@ -233,11 +231,16 @@ class _DispatchStep(bootsteps.StartStopStep):
                 lambda: parent.app.dispatch_worker.watch.paused,
                 rate=settings.resume_rate,
             ),
+            self._schedules(parent.app, publisher, ladders),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),
         ]
         if settings.worker_metrics_port:
             threads += self._serve_metrics(parent.app, settings)
         return threads
+
+    def _schedules(self, app: Any, publisher: Publisher, ladders: Ladders) -> ScheduleKeeper:
+        made = submissions(app, self.redis, publisher, ladders)
+        return ScheduleKeeper(made.store, made.tasks, made.ticks, interval=app.dispatch_settings.sweep_interval)
 
     def _serve_metrics(self, app: Any, settings: Settings) -> list[Background]:
         create_series(rung.name for rung in settings.ladder.rungs)
@@ -325,40 +328,23 @@ class Runs:
             recording.instrument_http()
         # A child is ended at any point of its code, also in the middle of what others share; a thread never is.
         redis = RedisHandle(self._settings, timeout=REDIS_TIMEOUT, share=self._threads)
-        claims, children = Claims(redis, self._settings), self._children(redis)
+        publisher = self._publisher = Publisher(  # it connects at the first task that a handler submits
+            self._settings.address("replay"),
+            timeout=self._settings.publish_timeout,
+            connect_timeout=self._settings.publish_timeout,
+            keys=self._settings.signing,
+        )
+        made = submissions(self._celery, redis, publisher, self._ladders)
+        claims = Claims(redis, self._settings)
         self._runner = Runner(
             claims,
             self._ladders,
             self._settings.handlers(),
-            children,
+            made.children,
             signals=Signals(redis),
+            internal=made.internal,
             sealing=self._settings.sealing,
             longest_wait=delays.longest(self._settings.delay_levels),
-        )
-
-    def _children(self, redis: RedisHandle) -> ChildSubmitter:
-        """What submits the tasks of handlers; it connects to RabbitMQ at the first of them."""
-        settings, celery = self._settings, self._celery
-        seconds = settings.publish_timeout
-        self._publisher = Publisher(
-            settings.address("replay"), timeout=seconds, connect_timeout=seconds, keys=settings.signing
-        )
-        tasks = TaskStore(redis, settings)
-        submitter = Submitter(
-            tasks,
-            IdempotencyKeys(redis, settings),
-            self._publisher,
-            celery.tasks,
-            self._ladders,
-            sealing=settings.sealing,
-        )
-        return ChildSubmitter(
-            submitter,
-            tasks,
-            ChildEntries(redis),
-            celery.dispatch_types,
-            settings,
-            longest_delay=delays.longest(settings.delay_levels),
         )
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dispatch.config.groups import HandlerSettings
@@ -69,6 +69,10 @@ def most_values(max_body: int) -> int:
     return max(max_body, MAX_RESULT) + _OWN_VALUES
 
 
+#: No handlers of internal types.
+_NONE: Mapping[str, Callable[[Any, Any], dict[str, Any]]] = {}
+
+
 class Runner:
     """Runs deliveries in one process.
 
@@ -80,6 +84,7 @@ class Runner:
         signals: of tasks.
         sealing: of the state that a wait leaves.
         longest_wait: seconds.
+        internal: handlers of internal task types, by name.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Runner:
         children: ChildSubmitter | None = None,
         *,
         signals: Signals | None = None,
+        internal: Mapping[str, Callable[[Any, Any], dict[str, Any]]] = _NONE,
         sealing: Sealing = UNSEALED,
         longest_wait: int = 0,
     ) -> None:
@@ -100,6 +106,7 @@ class Runner:
         self._signals = signals
         self._sealing = sealing
         self._longest_wait = longest_wait
+        self._internal = internal
 
     def run(self, task_type: TaskType, request: Any, payload: Any) -> dict[str, Any]:
         """Run one delivery.
@@ -118,6 +125,8 @@ class Runner:
         """
         message: Message = request.get(WIRE)
         ticket = Ticket(request.get(OWNER), request.get(FENCE), request.hostname or "")
+        if task_type.internal:
+            task_type = dataclasses.replace(task_type, handler=self._internal[task_type.name])
         secrets = secrets_of(task_type.payload, payload)
         logs.begin(message)
         if not secrets:

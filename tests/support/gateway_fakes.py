@@ -27,9 +27,11 @@ from dispatch.protocol.mending import AS_IT_WAS, Mend
 from dispatch.protocol.message import Message
 from dispatch.protocol.pauses import Pause
 from dispatch.protocol.record import Record, State
+from dispatch.schedules.service import ScheduleService
 from dispatch.store.audit import AuditPage
 from dispatch.store.idempotency import Holder
 from dispatch.store.index import Page, ScannedBatch
+from dispatch.store.schedules import ScheduleEntry
 from dispatch.store.signals import NewSignal
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.workers import WorkerInfo
@@ -303,6 +305,56 @@ class FakeAudit:
         return AuditPage([Audited(f"{at}-0", one) for at, one in enumerate(chosen[:limit], 1_795_487_760_000)], None)
 
 
+class FakeScheduleStore:
+    """Schedules in memory."""
+
+    def __init__(self):
+        self.entries: dict[str, ScheduleEntry] = {}
+
+    def get(self, name):
+        return self.entries.get(name)
+
+    def all(self):
+        return [self.entries[name] for name in sorted(self.entries) if self.entries[name].schedule is not None]
+
+    def count(self):
+        return len(self.all())
+
+    def set(self, schedule, *, was, next_at, fresh=False):
+        entry = self.entries.get(schedule.name)
+        if (entry.revision if entry else 0) != was:
+            return False
+        counts = (0, None, None, 0, 0, 0) if fresh or entry is None else dataclasses.astuple(entry)[6:12]
+        self.entries[schedule.name] = ScheduleEntry(
+            schedule.revision, schedule, schedule.principal, next_at, None, 0, *counts, ""
+        )
+        return True
+
+    def delete(self, name, principal, was):
+        entry = self.entries[name]
+        if entry.revision != was:
+            return False
+        self.entries[name] = dataclasses.replace(entry, schedule=None, revision=was + 1, principal=principal)
+        return True
+
+    def waits(self, name, tick, _next_at):
+        self.entries[name] = dataclasses.replace(self.entries[name], tick=tick)
+
+
+class FakeTicks:
+    """Waits that are submitted; `error` is raised instead."""
+
+    def __init__(self):
+        self.submitted: list[tuple[str, int]] = []
+        self.error: Exception | None = None
+
+    def submit(self, schedule, at, *, leg=0):
+        if self.error is not None:
+            raise self.error
+        self.submitted.append((schedule.name, at))
+        return schedule.tick_id(at, leg)
+
+
 @dataclasses.dataclass
 class World:
     """An application and what it is made of."""
@@ -310,6 +362,8 @@ class World:
     tasks: FakeTasks = dataclasses.field(default_factory=FakeTasks)
     submitter: FakeSubmitter = dataclasses.field(default_factory=FakeSubmitter)
     dead_letters: FakeDeadLetters = dataclasses.field(default_factory=FakeDeadLetters)
+    schedules: FakeScheduleStore = dataclasses.field(default_factory=FakeScheduleStore)
+    ticks: FakeTicks = dataclasses.field(default_factory=FakeTicks)
     audit: FakeAudit = dataclasses.field(default_factory=FakeAudit)
     pauses: FakePauses = dataclasses.field(default_factory=FakePauses)
     signaller: FakeSignaller = dataclasses.field(init=False)
@@ -342,6 +396,7 @@ class World:
                 ladders=Ladders.of_types(chosen.ladder, self.types.values()),
                 idempotency=self.submitter,
                 signaller=self.signaller,
+                schedules=ScheduleService(self.schedules, self.ticks, self.submitter),
                 dead_letters=self.dead_letters,
                 bulk=self.dead_letters,
                 audit=self.audit,

@@ -95,6 +95,10 @@ class Body(_Base):
     model_config = pydantic.ConfigDict(strict=True)
 
 
+class ResponseBase(_Base):
+    """Base of what views answer, for models of other modules."""
+
+
 class Query(_Base):
     """Base of query parameters: unknown ones are rejected."""
 

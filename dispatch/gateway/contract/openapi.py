@@ -32,7 +32,16 @@ REQUEST_HEADERS: Mapping[str, dict[str, Any]] = {
         "schema": _TEXT,
         "example": "wait=20",
     },
-    "If-None-Match": {"description": "304 while the task has this ETag.", "schema": _TEXT, "example": '"4"'},
+    "If-Match": {
+        "description": "Only this revision is changed: the ETag that was read.",
+        "schema": _TEXT,
+        "example": '"1795487760000"',
+    },
+    "If-None-Match": {
+        "description": "304 while the task has this ETag; `*` of a `PUT`: only what is new is created.",
+        "schema": _TEXT,
+        "example": '"4"',
+    },
     "Last-Event-ID": {"description": "The stream resumes after this event.", "schema": _TEXT, "example": "3"},
     "X-Request-Id": {
         "description": "For correlation only. Up to 128 of `A-Za-z0-9._~-`; anything else is replaced.",
@@ -75,6 +84,7 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
 TAGS: Mapping[str, str] = {
     "Tasks": "Submit tasks and follow them.",
     "Task types": "What may be submitted.",
+    "Schedules": "What is submitted again and again.",
     "Dead letters": "What failed for good: look at it, run it again, or discard it.",
     "Operators": "Stop tasks that have not ended, and let them go on.",
     "Queues": "What waits where.",

@@ -190,6 +190,30 @@ KINDS: Mapping[str, ProblemKind] = {
             "the request's API key is valid.",
             "Repeat after `Retry-After` seconds; an operator must correct `DISPATCH_API_KEYS_FILE` (`/readyz` has the reason).",
         ),
+        ProblemKind(
+            "schedule-not-found", 404, "No such schedule",
+            "There is no schedule with that name, or it is another principal's.", "See `GET /v1/schedules`.",
+        ),
+        ProblemKind(
+            "schedule-exists", 409, "There is a schedule with that name",
+            "Names are shared by all principals: the schedule is another principal's, or the request had `If-None-Match: *`.",
+            "Choose another name, or change the schedule with `If-Match`.",
+        ),
+        ProblemKind(
+            "schedule-changed", 412, "The schedule was changed meanwhile",
+            "Its revision is not the one in `If-Match`, or others change it at the same time.",
+            "Read it again, and repeat the change with its `ETag`.",
+        ),
+        ProblemKind(
+            "schedule-unconfirmed", 503, "The schedule is stored and does not wait yet",
+            "RabbitMQ did not confirm the message that waits for its next due time. A worker has it wait within a minute; until then "
+            "the schedule is in Redis alone.",
+            "Repeat the request, or read the schedule: `waitsAs` names the task once it waits.",
+        ),
+        ProblemKind(
+            "too-many-schedules", 429, "Too many schedules",
+            "As many schedules as can be are stored, of all principals together.", "Delete some, then repeat the request.",
+        ),
         ProblemKind("not-found", 404, "No such resource", "No operation has this path.", "See `/docs`."),
         ProblemKind(
             "method-not-allowed", 405, "The method is not allowed here",

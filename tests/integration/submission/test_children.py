@@ -11,6 +11,7 @@ from dispatch.protocol.message import PARENT_ID, PRINCIPAL
 from dispatch.protocol.record import State
 from dispatch.store.children import ChildEntries
 from dispatch.submission.children import ChildSubmitter, ChildTask
+from dispatch.submission.once import OnceSubmitter
 from dispatch.submission.submitter import Submitter
 from dispatch.tasktypes.ladders import Ladders
 from support.case import Case
@@ -43,9 +44,8 @@ class Nursery:
         ladders = Ladders.of_types(settings.ladder, celery.dispatch_types.values())
         submitter = Submitter(stores.tasks, stores.idempotency, self.publisher, celery.tasks, ladders)
         entries = ChildEntries(stores.redis)
-        self.submitter = ChildSubmitter(
-            submitter, stores.tasks, entries, celery.dispatch_types, settings, longest_delay=1_000
-        )
+        once = OnceSubmitter(submitter, stores.tasks, entries, settings)
+        self.submitter = ChildSubmitter(once, celery.dispatch_types, max_body=settings.max_body, longest_delay=1_000)
         self.case.accept()
 
     def submit(self, key="k", message="x", parent=None, **more):
@@ -145,7 +145,7 @@ def test_a_quota_that_is_used_up_refuses_a_new_child_and_no_repeated_one(nursery
 @each(
     "changed",
     [
-        {"type": "no.such"}, {"payload": {"message": 1}}, {"payload": {"massage": "x"}}, {"payload": {"message": "x" * 300_000}},
+        {"type": "no.such"}, {"type": "robot.schedule"}, {"payload": {"message": 1}}, {"payload": {"massage": "x"}}, {"payload": {"message": "x" * 300_000}},
         {"payload": {"message": float("nan")}}, {"payload": {"message": object()}}, {"key": ""}, {"key": "k" * 201}, {"delay": -1},
         {"delay": 1_001}, {"delay": float("nan")}, {"labels": {"Bad Key": "x"}}, {"labels": {str(n): "x" for n in range(9)}},
     ],

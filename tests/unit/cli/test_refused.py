@@ -12,7 +12,7 @@ from support.cases import each
 #: Commands that work; `tests/system` and docs/reference/cli.md have them.
 WORK = {"control", "events", "flower", "graph", "inspect", "report", "shell", "status", "worker"}
 
-OURS = {"dlq", "queues", "tasks", "topology"}
+OURS = {"dlq", "queues", "schedules", "tasks", "topology"}
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_each_command_of_celerys_is_known_to_work_or_refused():
     [
         (["amqp", "queue.purge", "robot.task.q"], "celery_app topology"),
         (["amqp"], "celery_app topology"),
-        (["beat"], "POST /v1/tasks"),
+        (["beat"], "schedules put"),
         (["call", "echo"], "POST /v1/tasks"),
         (["graph", "bootsteps"], "architecture.md"),
         (["list", "bindings"], "topology show"),

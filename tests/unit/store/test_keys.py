@@ -33,6 +33,7 @@ def test_the_keys_of_the_whole_system():
         "pauses": "robot:pauses",
         "held": "robot:held",
         "resuming": "robot:resuming",
+        "schedules": "robot:schedules",
     }
     assert KEYS.index(None) == "robot:index"
     assert KEYS.held_by("type:echo") == "robot:held:type:echo"
