@@ -20,6 +20,7 @@ OWNERS: Mapping[str, frozenset[str]] = {
     "control_broker_url": frozenset({"flower"}),
     "message_keys": frozenset({"gateway", "worker"}),
     "encryption_keys": frozenset({"gateway", "worker"}),
+    "callback_secrets": frozenset({"gateway", "worker"}),
     "admin_broker_url": frozenset(),
     "management_url": frozenset({"gateway", "worker", "flower"}),
     "redis_url": frozenset({"gateway", "worker"}),

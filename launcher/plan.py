@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dispatch.broker import connections, provision
 from dispatch.config.groups import (
     AuditSettings,
     BrokerSettings,
+    CallbackSettings,
     HandlerSettings,
     RecordSettings,
     RedisSettings,
@@ -21,7 +23,7 @@ from dispatch.config.groups import (
 )
 from dispatch.config.settings import PREFIX, Settings, load
 from dispatch.config.tls import BrokerAddress
-from launcher import applications, datadir, environments, procfs, rabbitmq, redis
+from launcher import applications, datadir, environments, files, procfs, rabbitmq, redis
 from launcher.errors import LaunchError
 from launcher.layout import URL_KEYS
 from launcher.ports import Ports
@@ -30,7 +32,9 @@ from launcher.rundir import RunDir
 
 #: Settings that commands and workers in another shell must share with the stack: all of the ``env`` file, also those that have
 #: their default, or a value of an earlier stack would survive in a shell that sources the file of the next one.
-_SHARED = (BrokerSettings, RedisSettings, RecordSettings, AuditSettings, WorkerSettings, HandlerSettings)
+_SHARED = (
+    BrokerSettings, RedisSettings, RecordSettings, AuditSettings, CallbackSettings, WorkerSettings, HandlerSettings,
+)  # fmt: skip
 
 #: One that a worker reads, of a group that is not shared; and one that each worker needs for itself.
 _ALSO, _OWN = frozenset({"max_body"}), frozenset({"worker_metrics_port", "worker_metrics_host"})
@@ -89,6 +93,7 @@ class _Planner:
         settings = self._settings
         flower_port = self._ports.claim("flower", settings.flower_port, settings.flower_host)
         host, http_port = settings.http_host, self._gateway_port()
+        self._callbacks(applications.gateway_url(settings, host, http_port))
         metrics_port = self._ports.claim("worker-metrics", settings.worker_metrics_port, settings.worker_metrics_host)
         simulator = self._simulator()
         environ = {**self._base, f"{PREFIX}HTTP_PORT": str(http_port), f"{PREFIX}FLOWER_PORT": str(flower_port)}
@@ -170,6 +175,14 @@ class _Planner:
         allowed = {} if f"{PREFIX}HTTP_ALLOWED_HOSTS" in self._base else {"http_allowed_hosts": f"127.0.0.1:{port}"}
         self._set(robot_api_url=f"http://127.0.0.1:{port}", **allowed)
         return [applications.simulator(self._settings, environments.only(self._base, "simulator"), port)]
+
+    def _callbacks(self, gateway_url: str) -> None:
+        """So that handlers have callback URLs; what an operator has set stays as it is, also an empty one."""
+        if {f"{PREFIX}PUBLIC_URL", f"{PREFIX}CALLBACK_SECRETS"}.isdisjoint(self._base):
+            path = self._run.path / "callback-secret"  # kept: URLs that were given out outlive a restart
+            if not path.exists():
+                files.write(path, secrets.token_hex(32), 0o600)
+            self._set(public_url=gateway_url, callback_secrets=path.read_text())
 
     def _gateway_port(self) -> int:
         settings, host = self._settings, self._settings.http_host

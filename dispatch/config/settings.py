@@ -20,6 +20,7 @@ from dispatch.config import foreign
 from dispatch.config.groups import (
     AuditSettings,
     BrokerSettings,
+    CallbackSettings,
     GatewaySettings,
     HandlerSettings,
     LauncherSettings,
@@ -52,6 +53,7 @@ GROUPS = (
     RecordSettings,
     GatewaySettings,
     AuditSettings,
+    CallbackSettings,
     WorkerSettings,
     HandlerSettings,
     LauncherSettings,
@@ -64,6 +66,7 @@ class Settings(
     WorkerSettings,
     AuditSettings,
     GatewaySettings,
+    CallbackSettings,
     RecordSettings,
     RedisSettings,
     BrokerSettings,

@@ -33,6 +33,7 @@ from dispatch.gateway.server import unread_body
 from dispatch.gateway.views import pages
 from dispatch.gateway.views.audit import AuditViews
 from dispatch.gateway.views.batches import BatchViews
+from dispatch.gateway.views.callbacks import CallbackViews
 from dispatch.gateway.views.dead_letter_groups import DeadLetterGroupViews
 from dispatch.gateway.views.dead_letters import DeadLetterViews
 from dispatch.gateway.views.docs import DocsViews, serve_static
@@ -93,7 +94,7 @@ class Parts:
 def operations() -> list[Operation]:
     """Every operation's contract."""
     operators = (DeadLetterViews, DeadLetterGroupViews, JobViews, PauseViews, QueueViews, WorkerViews, AuditViews)
-    clients = (TaskViews, BatchViews, SignalViews, TaskSearchViews, TaskTypeViews, ScheduleViews)
+    clients = (TaskViews, BatchViews, SignalViews, CallbackViews, TaskSearchViews, TaskTypeViews, ScheduleViews)
     groups = (*clients, *operators, HealthViews, MetricViews, PageViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
 
@@ -191,6 +192,7 @@ def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
             parts.tasks, parts.counts, parts.types, sealing=settings.sealing, result_ttl=settings.result_ttl
         ),
         SignalViews(parts.tasks, parts.signaller, settings.result_ttl),
+        CallbackViews(settings.callbacks, parts.signaller),
         TaskTypeViews(parts.types, parts.ladders),
         ScheduleViews(parts.schedules, parts.types, parts.guard, parts.allowance),
         DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),

@@ -57,6 +57,20 @@ class Context(Protocol):
             Throttled: Redis did not answer: the task waits on a rung, and no attempt is used up.
         """
 
+    def callback_url(self, name: str, *, seconds: float = 5_184_000.0) -> str | None:
+        """A URL by which another system can signal this task, without an API key. The same in each attempt of a step.
+
+        Args:
+            name: the signal's.
+            seconds: for which it is valid, from the begin of the step on; 60 days by default.
+
+        Returns:
+            The URL; None where callbacks are not configured (`DISPATCH_PUBLIC_URL`, `DISPATCH_CALLBACK_SECRETS`).
+
+        Raises:
+            PermanentError: no signal can have that name.
+        """
+
     @property
     def trace_id(self) -> str:
         """32 hex digits, the same through every hop."""

@@ -343,6 +343,7 @@ class Runs:
             made.children,
             signals=Signals(redis),
             internal=made.internal,
+            callbacks=self._settings.callback_urls,
             sealing=self._settings.sealing,
             longest_wait=delays.longest(self._settings.delay_levels),
         )

@@ -9,9 +9,11 @@ from typing import Any
 
 from dispatch.config.groups import HandlerSettings
 from dispatch.errors import PermanentError, StoreError, Throttled
+from dispatch.protocol.callbacks import Callback, CallbackUrls
 from dispatch.protocol.ids import child_traceparent, trace_id
 from dispatch.protocol.mending import effect_key
 from dispatch.protocol.message import Message
+from dispatch.protocol.waits import is_signal
 from dispatch.store.claims import Claims, Ticket
 from dispatch.store.signals import Signals
 from dispatch.submission.children import MAX_CHILDREN, ChildSubmitter, ChildTask
@@ -19,6 +21,9 @@ from dispatch.tasktypes.context import Log
 from dispatch.tasktypes.waiting import Signal
 from dispatch.telemetry import logs, task_log, tracing
 from dispatch.worker.limits import UNLIMITED_RUN, RunLimits
+
+#: Seconds for which a callback URL is valid by default.
+CALLBACK_TTL = 60 * 86_400.0
 
 #: Seconds: the least pause between two progress records.
 PROGRESS_PAUSE = 0.5
@@ -37,6 +42,7 @@ class RunContext:
         *,
         children: ChildSubmitter | None = None,
         signals: Signals | None = None,
+        callbacks: CallbackUrls | None = None,
     ) -> None:
         self._message = message
         self._ticket = ticket
@@ -44,6 +50,7 @@ class RunContext:
         self._limits = limits
         self._children = children
         self._signals = signals
+        self._callbacks = callbacks or CallbackUrls()
         self._submitted: set[str] = set()
         self._recorded_at = self._asked_at = 0.0
         self._cancelled = False
@@ -86,6 +93,13 @@ class RunContext:
             return self._signals.read(self.task_id)
         except StoreError as exc:
             raise Throttled(f"the signals could not be read: {exc}", type="store-unavailable") from exc
+
+    def callback_url(self, name: str, *, seconds: float = CALLBACK_TTL) -> str | None:
+        """The same for each attempt of a step, so that what is sent with an idempotency key is the same, too."""
+        if not is_signal(name):
+            raise PermanentError(f"no signal has the name {name!r}", type="invalid-signal")
+        begin = self._message.step_due_at / 1_000 or time.time()
+        return self._callbacks.url(Callback(self.task_id, name, int(begin + seconds)))
 
     def progress(self, percent: int, message: str = "") -> None:
         """Record progress, twice a second at most; dropped when Redis is away."""

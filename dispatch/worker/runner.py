@@ -19,6 +19,7 @@ from dispatch.config.groups import HandlerSettings
 from dispatch.crashpoints import reach
 from dispatch.errors import PermanentError, StoreError
 from dispatch.protocol import names
+from dispatch.protocol.callbacks import CallbackUrls
 from dispatch.protocol.message import (
     ACCEPTED_AT,
     CHECKPOINT,
@@ -82,6 +83,7 @@ class Runner:
         settings: what handlers may read.
         children: submits what handlers submit.
         signals: of tasks.
+        callbacks: makes callback URLs.
         sealing: of the state that a wait leaves.
         longest_wait: seconds.
         internal: handlers of internal task types, by name.
@@ -96,6 +98,7 @@ class Runner:
         *,
         signals: Signals | None = None,
         internal: Mapping[str, Callable[[Any, Any], dict[str, Any]]] = _NONE,
+        callbacks: CallbackUrls | None = None,
         sealing: Sealing = UNSEALED,
         longest_wait: int = 0,
     ) -> None:
@@ -104,6 +107,7 @@ class Runner:
         self._settings = settings
         self._children = children
         self._signals = signals
+        self._callbacks = callbacks
         self._sealing = sealing
         self._longest_wait = longest_wait
         self._internal = internal
@@ -139,7 +143,14 @@ class Runner:
         _trace(message)
         limits = request.get(LIMITS) or UNLIMITED_RUN
         context = RunContext(
-            message, ticket, self._claims, self._settings, limits, children=self._children, signals=self._signals
+            message,
+            ticket,
+            self._claims,
+            self._settings,
+            limits,
+            children=self._children,
+            signals=self._signals,
+            callbacks=self._callbacks,
         )
         reach("run.claimed")
         with _same_process():

@@ -39,12 +39,16 @@ class FakeContext:
     step: int = 0
     state: Any = None
     signals: tuple[Signal, ...] = ()
+    callback: str | None = None
     trace_id: str = "4bf92f3577b34da6a3ce929d0e0e4736"
     traceparent: str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     cancel: Callable[[FakeContext], bool] = lambda _: False
     log: RecordingLog = dataclasses.field(default_factory=RecordingLog)
     reports: list[tuple[int, str]] = dataclasses.field(default_factory=list)
     submitted: list[tuple[Any, ...]] = dataclasses.field(default_factory=list)
+
+    def callback_url(self, name: str, *, seconds: float = 5_184_000.0) -> str | None:
+        return self.callback and f"{self.callback}/{name}/{seconds:g}"
 
     def progress(self, percent: int, message: str = "") -> None:
         self.reports.append((percent, message))

@@ -56,6 +56,7 @@ class Signals(Payload):
 def _signals(order, ctx):
     time.sleep(order.busy)
     if ctx.step < order.steps:
+        ctx.progress(0, ctx.callback_url("go") or "")
         return Wait(order.seconds, until=("go",))
     return {"signals": [[signal.name, signal.payload] for signal in ctx.signals]}
 

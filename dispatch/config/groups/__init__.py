@@ -4,6 +4,7 @@ Every field is an environment variable, ``DISPATCH_<NAME>``, whatever its group.
 """
 
 from dispatch.config.groups.base import Group
+from dispatch.config.groups.callbacks import CallbackSettings
 from dispatch.config.groups.gateway import AuditSettings, GatewaySettings
 from dispatch.config.groups.launcher import LauncherSettings
 from dispatch.config.groups.queues import QueueSettings, RecordSettings
@@ -13,6 +14,7 @@ from dispatch.config.groups.worker import HandlerSettings, WorkerSettings
 __all__ = [
     "AuditSettings",
     "BrokerSettings",
+    "CallbackSettings",
     "GatewaySettings",
     "Group",
     "HandlerSettings",

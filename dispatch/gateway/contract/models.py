@@ -108,6 +108,12 @@ class NoBody(Body):
     """An empty object."""
 
 
+class CallbackModel(_Base):
+    """A callback that was recorded."""
+
+    signal: str = Field(examples=["finished"])
+
+
 class SignalBody(Body):
     """A signal's payload: any object."""
 

@@ -83,6 +83,7 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
 #: Groups of operations.
 TAGS: Mapping[str, str] = {
     "Tasks": "Submit tasks and follow them.",
+    "Callbacks": "How systems without an API key signal a task, by a URL that they were given for it.",
     "Task types": "What may be submitted.",
     "Schedules": "What is submitted again and again.",
     "Dead letters": "What failed for good: look at it, run it again, or discard it.",

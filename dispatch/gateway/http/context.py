@@ -19,6 +19,9 @@ from dispatch.protocol import ids
 from dispatch.protocol.record import Record
 from dispatch.telemetry import logs, tracing
 
+#: How paths begin that end in a secret.
+_CALLBACKS = "/v1/callbacks/"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Principal:
@@ -135,7 +138,10 @@ def begin_in_flask(site: Site) -> None:
     """The same for a request that Flask has routed; runs before every one."""
     request = flask.request
     rule = request.url_rule
-    begin(site, request.environ, request.path, rule.endpoint if rule is not None else "", request.view_args or {})
+    path = request.path
+    if path.startswith(_CALLBACKS):  # into no log, trace or response
+        path = f"{_CALLBACKS}{{token}}"
+    begin(site, request.environ, path, rule.endpoint if rule is not None else "", request.view_args or {})
 
 
 def refuse_other_slashes() -> None:

@@ -127,6 +127,16 @@ KINDS: Mapping[str, ProblemKind] = {
             "Read the task. A dead letter is discarded or redriven.",
         ),
         ProblemKind(
+            "callback-not-found", 404, "No such callback",
+            "The token in the URL is none of this gateway's.",
+            "Call the URL as it was given, the whole of it.",
+        ),
+        ProblemKind(
+            "callback-over", 410, "The callback is over",
+            "The URL has expired, or its task has ended; `detail` says which.",
+            "Do not call it again.",
+        ),
+        ProblemKind(
             "too-many-signals", 409, "The task has too many signals",
             "A task takes 100 signals in its life.",
             "Put what is frequent into few signals, or into a system that the handler reads.",

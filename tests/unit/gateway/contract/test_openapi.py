@@ -58,9 +58,9 @@ def test_the_routes_of_the_contract_are_there(document):
     assert {
         "POST /v1/tasks", "POST /v1/tasks/batch", "GET /v1/tasks/{taskId}", "GET /v1/tasks", "GET /v1/tasks/{taskId}/events",
         "GET /v1/tasks/{taskId}/payload", "GET /v1/tasks/{taskId}/children", "GET /v1/stats",
-        "POST /v1/tasks/{taskId}/signals/{name}",
         "GET /v1/schedules", "GET /v1/schedules/{name}", "PUT /v1/schedules/{name}", "DELETE /v1/schedules/{name}",
         "POST /v1/schedules/{name}/pause", "POST /v1/schedules/{name}/resume", "POST /v1/schedules/{name}/run-now",
+        "POST /v1/tasks/{taskId}/signals/{name}", "POST /v1/callbacks/{token}",
         "GET /v1/task-types", "GET /v1/task-types/{name}", "GET /v1/queues", "GET /v1/queues/{name}", "GET /v1/workers", "GET /v1/audit",
         "GET /v1/dead-letters", "GET /v1/dead-letters/groups", "GET /v1/dead-letters/{taskId}", "POST /v1/dead-letters/{taskId}/redrive",
         "POST /v1/dead-letters/redrive", "GET /v1/jobs", "GET /v1/pauses", "PUT /v1/pauses/{what}", "DELETE /v1/pauses/{what}", "POST /v1/jobs/{jobId}/stop", "DELETE /v1/dead-letters/{taskId}", "GET /livez", "GET /readyz", "GET /metrics",
