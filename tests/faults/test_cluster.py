@@ -138,3 +138,20 @@ def test_the_leader_of_the_work_queue_is_killed_under_load_and_nothing_is_lost(b
             f"longest pause {load.longest_pause():.2f} s between two accepted tasks, "
             f"{_longest_silence(records):.2f} s between two finished ones; {load.refusals.total()} refusals\n"
         )
+
+
+def test_the_leader_of_a_delay_level_is_killed_and_every_delayed_task_runs_once_in_its_time(bench, cluster):
+    with running_worker(bench.settings, abrupt=True):
+        tasks = [bench.submit("echo", {"message": "x"}, delay=3 + number % 10) for number in range(120)]
+        wakes = {task_id: bench.store.get(task_id).wakes_at for task_id in tasks}
+        leader = cluster.leader(names.delay_queue(1))
+        leader.kill()
+        records = [bench.finished(task_id, 60) for task_id in tasks]
+        leader.start()
+        eventually(cluster.whole, 60, "the node is back")
+        bench.drained(timeout=30)
+
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert all(record.started_at >= wakes[record.task_id] for record in records)
+    assert {bench.hops(task_id).count("succeeded") for task_id in tasks} == {1}
+    assert bench.depth(names.DEAD_QUEUE) == 0
