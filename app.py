@@ -22,6 +22,7 @@ from dispatch.broker.model import BrokerMap
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.control.send_now import SendNow
+from dispatch.control.service import ControlService
 from dispatch.control.signalling import Signaller
 from dispatch.deadletters.bulk import BulkRedrives
 from dispatch.deadletters.service import DeadLetterService
@@ -38,6 +39,7 @@ from dispatch.protocol import delays
 from dispatch.schedules.service import ScheduleService
 from dispatch.schedules.ticks import Ticks
 from dispatch.store.audit import AuditLog
+from dispatch.store.cancellations import Cancellations
 from dispatch.store.children import ChildEntries
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
@@ -88,6 +90,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     store, idempotency = TaskStore(redis, settings), IdempotencyKeys(redis, settings)
     publisher, later = _publisher(settings, wanted), _later(settings)
     submitter = Submitter(store, idempotency, publisher, celery.tasks, ladders, sealing=settings.sealing, later=later)
+    sender = SendNow(store, Handovers(redis), publisher, settings.sealing)
     guard = Guard(settings.queue_depth_limit)
     reader = DepthReader(guard, DepthGauge(settings), functools.partial(ack_rate, settings))
     checks = {"broker": broker_check(reader, publisher), "store": store_check(store), **key_checks(keys)}
@@ -106,9 +109,8 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             dead_letters=DeadLetterService(
                 store, DeadLetterRecords(redis, settings), publisher, ladders, sealing=settings.sealing
             ),
-            signaller=Signaller(
-                store, Signals(redis), SendNow(store, Handovers(redis), publisher, settings.sealing), settings.sealing
-            ),
+            signaller=Signaller(store, Signals(redis), sender, settings.sealing),
+            control=ControlService(store, Cancellations(redis, settings), sender),
             bulk=BulkRedrives(redis),
             audit=AuditLog(redis, settings),
             pauses=Pauses(redis),

@@ -43,6 +43,7 @@ POINTS = (
     "send-now.recorded",
     "send-now.published",
     "send-now.handed-over",
+    "cancel.recorded",
     "sweep.recorded",
     "sweep.published",
     "tick.waited",

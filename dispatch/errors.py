@@ -14,6 +14,7 @@
     │   └── InDoubt                 perhaps stored: only the same task id may be published again
     └── TaskError                   raised by handlers
         ├── PermanentError          dead-letter queue at once
+        │   └── Cancelled           the handler stopped, as its task was asked to
         ├── RetryableError          next rung of the ladder, an attempt is used up
         └── Throttled               a rung, no attempt is used up (bounded by the task's deadline)
 
@@ -122,6 +123,12 @@ class PermanentError(TaskError):
     """Another attempt cannot succeed: the task is dead-lettered at once."""
 
     default_type = "permanent"
+
+
+class Cancelled(PermanentError):
+    """The handler has stopped because its task was cancelled: the task ends CANCELLED; without such a request, as any permanent error."""
+
+    default_type = "cancelled"
 
 
 class RetryableError(TaskError):

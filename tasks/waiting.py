@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dispatch.errors import PermanentError
+from dispatch.errors import Cancelled
 from dispatch.tasktypes import Context
 
 #: Seconds between two checks for cancellation; each check may query Redis.
@@ -30,7 +30,7 @@ def pause(ctx: Context, seconds: float) -> bool:
     return False
 
 
-def stopped(note: str = "") -> PermanentError:
+def stopped(note: str = "") -> Cancelled:
     """The error that a handler raises when `pause` was cut short: no attempt follows.
 
     Args:
@@ -39,4 +39,4 @@ def stopped(note: str = "") -> PermanentError:
     Returns:
         The error to raise, of type ``cancelled``.
     """
-    return PermanentError(", ".join(filter(None, ("cancelled on request", note))), type="cancelled")
+    return Cancelled(", ".join(filter(None, ("cancelled on request", note))))

@@ -21,7 +21,7 @@ def routes() -> str:
         (
             f"`{contract.method} {contract.path}`",
             contract.summary,
-            f"`{contract.scope}`" if contract.scope else "none",
+            " or ".join(f"`{scope}`" for scope in (contract.scope, contract.or_scope) if scope) or "none",
             " ".join(str(response.status) for response in contract.responses),
             _errors(contract),
         )

@@ -143,6 +143,20 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
             problem="idempotency-key-reused",
         ),
     ),
+    "Cancel and run now": (
+        PostmanStep(
+            "Create a task for later", "submitTask", 202, (_KEEP, _equal("body.state", '"DELAYED"')),
+            {**_echo(), "options": {"delaySeconds": 3_600}},
+        ),
+        PostmanStep("Run it now", "retryTaskNow", 202, (_equal("body.taskId", _OF_ID),), path=_TASK_PATH),
+        _poll("Query it until it has run", "SUCCESS"),
+        PostmanStep("It has ended", "cancelTask", 409, (_equal("body.state", '"SUCCEEDED"'),), path=_TASK_PATH, problem="task-terminal"),
+        PostmanStep(
+            "Create another task for later", "submitTask", 202, (_KEEP,), {**_echo(), "options": {"delaySeconds": 3_600}},
+        ),
+        PostmanStep("Cancel it", "cancelTask", 202, (_equal("body.state", '"CANCELLED"'),), path=_TASK_PATH),
+        PostmanStep("It never runs", "retryTaskNow", 409, (), path=_TASK_PATH, problem="task-terminal"),
+    ),
     "Errors": (
         PostmanStep(
             "Bad body", "submitTask", 422,

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from dispatch.control.refusals import TaskTerminal, UnknownTask, VerbRefused
 from dispatch.control.send_now import SendNow
+from dispatch.errors import PublishError
 from dispatch.protocol.record import Record, State
+from dispatch.store.cancellations import CancelAnswer, Cancellations
+from dispatch.store.tasks import TaskStore
 
 #: The states whose wait an operator may end. A signal ends that of WAITING, a resume that of HELD.
 _RETRIED = frozenset({State.RETRY_WAIT, State.DELAYED})
+
+#: The states in which a task that has begun waits for its next step, or attempt.
+_BEGUN = frozenset({State.WAITING, State.RETRY_WAIT})
 
 
 class ControlService:
     """The verbs. Thread-safe.
 
     Args:
+        tasks: reads records.
+        cancellations: records them.
         sender: ends waits.
     """
 
-    def __init__(self, sender: SendNow) -> None:
+    def __init__(self, tasks: TaskStore, cancellations: Cancellations, sender: SendNow) -> None:
+        self._tasks = tasks
+        self._cancellations = cancellations
         self._sender = sender
 
     def retry_now(self, task_id: str, *, by: str) -> Record:
@@ -30,3 +43,32 @@ class ControlService:
             The record afterwards; raised as by `SendNow.send`.
         """
         return self._sender.send(task_id, _RETRIED, "sent-now", by=by)
+
+    def cancel(self, task_id: str, *, by: str) -> Record:
+        """Cancel a task: it is CANCELLED at once, or, where it has begun, asked to stop; safe to repeat.
+
+        A task that waits between two steps is sent now, so that its handler undoes what it has begun. Where that fails, the
+        sweeper sends it: the decision is recorded.
+
+        Args:
+            task_id: the task.
+            by: who asked for it.
+
+        Returns:
+            The record afterwards.
+
+        Raises:
+            UnknownTask: it has no record.
+            TaskTerminal: it has ended otherwise.
+            StoreUnavailable: unknown; cancel again.
+        """
+        answer = self._cancellations.cancel(task_id, by=by)
+        if answer is CancelAnswer.WAKE:
+            with contextlib.suppress(PublishError, VerbRefused):  # refused: it has gone on by itself
+                self._sender.send(task_id, _BEGUN, "sent-now", by=by)
+        record = self._tasks.get(task_id)
+        if record is None or answer is CancelAnswer.MISSING:
+            raise UnknownTask(f"there is no record of task {task_id}")
+        if answer is CancelAnswer.TERMINAL:
+            raise TaskTerminal(record)
+        return record

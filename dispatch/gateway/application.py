@@ -12,6 +12,7 @@ from flask import Response
 
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
+from dispatch.control.service import ControlService
 from dispatch.control.signalling import Signaller
 from dispatch.deadletters.bulk import BulkRedrives
 from dispatch.deadletters.service import DeadLetterService
@@ -34,6 +35,7 @@ from dispatch.gateway.views import pages
 from dispatch.gateway.views.audit import AuditViews
 from dispatch.gateway.views.batches import BatchViews
 from dispatch.gateway.views.callbacks import CallbackViews
+from dispatch.gateway.views.control import ControlViews
 from dispatch.gateway.views.dead_letter_groups import DeadLetterGroupViews
 from dispatch.gateway.views.dead_letters import DeadLetterViews
 from dispatch.gateway.views.docs import DocsViews, serve_static
@@ -77,6 +79,7 @@ class Parts:
     submitter: Submitter
     idempotency: IdempotencyKeys
     signaller: Signaller
+    control: ControlService
     dead_letters: DeadLetterService
     schedules: ScheduleService
     bulk: BulkRedrives
@@ -94,7 +97,16 @@ class Parts:
 def operations() -> list[Operation]:
     """Every operation's contract."""
     operators = (DeadLetterViews, DeadLetterGroupViews, JobViews, PauseViews, QueueViews, WorkerViews, AuditViews)
-    clients = (TaskViews, BatchViews, SignalViews, CallbackViews, TaskSearchViews, TaskTypeViews, ScheduleViews)
+    clients = (
+        TaskViews,
+        BatchViews,
+        ControlViews,
+        SignalViews,
+        CallbackViews,
+        TaskSearchViews,
+        TaskTypeViews,
+        ScheduleViews,
+    )
     groups = (*clients, *operators, HealthViews, MetricViews, PageViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
 
@@ -193,6 +205,7 @@ def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
         ),
         SignalViews(parts.tasks, parts.signaller, settings.result_ttl),
         CallbackViews(settings.callbacks, parts.signaller),
+        ControlViews(parts.tasks, parts.control, settings.result_ttl),
         TaskTypeViews(parts.types, parts.ladders),
         ScheduleViews(parts.schedules, parts.types, parts.guard, parts.allowance),
         DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),

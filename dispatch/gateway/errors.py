@@ -9,7 +9,7 @@ from typing import Any
 import flask
 from werkzeug.exceptions import HTTPException
 
-from dispatch.control.refusals import SignalKeyReused, TaskTerminal, TooManySignals, UnknownTask
+from dispatch.control.refusals import NotWaiting, SignalKeyReused, TaskTerminal, TooManySignals, UnknownTask
 from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
 from dispatch.errors import Nacked, NotSent, PublishError, StoreFull, StoreUnavailable, Unroutable
 from dispatch.gateway.admission.guard import Guard
@@ -78,6 +78,7 @@ class ErrorHandlers:
             TooLarge: lambda _: Problem("letter-too-large"),
             NotDead: lambda exc: Problem("task-not-dead", state=exc.record.state.value),
             **_SCHEDULES,
+            NotWaiting: lambda exc: Problem("not-waiting", state=exc.record.state.value),
             HTTPException: _http,
         }
 

@@ -197,6 +197,7 @@ class Record:
             "wakesAt": timestamp(self.wakes_at) if self.state in _ASLEEP else None,
             "waitingFor": list(self.waiting_for) if self.state is State.WAITING else [],
             "heldBy": self.held_by if self.state is State.HELD else None, "queue": self.queue, "step": self.step,
+            "cancelRequested": self.cancel_requested,
             "progress": self.progress, "result": self.result, "error": self.error and self.error.to_json(),
             "labels": dict(self.labels), "concurrencyKey": self.concurrency_key, "parentId": self.parent_id,
             "deadlineAt": timestamp(self.deadline_at), "requestId": self.request_id, "traceId": self.trace_id,

@@ -67,6 +67,14 @@ class Claimed:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Renewed:
+    """What became of the leases that a worker holds."""
+
+    lost: list[Ticket] = dataclasses.field(default_factory=list)  #: to another delivery, or to the record's end
+    to_stop: dict[Ticket, float] = dataclasses.field(default_factory=dict)  #: seconds since a stop was requested
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ToClaim:
     """Ask to run a copy; see `Claims.claim`."""
 
@@ -265,20 +273,20 @@ class Claims:
         command = self._redis.script("progress", self._redis.keys.task(task_id), fence, text, note)
         return bool(self._redis.run(command)[0] == "CANCEL")
 
-    def renew(self, running: Mapping[Ticket, tuple[Message, int]]) -> list[Ticket]:
+    def renew(self, running: Mapping[Ticket, tuple[Message, int]]) -> Renewed:
         """Renew the leases of everything that a worker holds, in one round trip.
 
         Args:
             running: message and attempts allowed, by ticket.
 
         Returns:
-            The tickets that have lost their lease to another delivery or to the record's end.
+            What became of them.
 
         Raises:
             StoreUnavailable: try again soon.
         """
         if not running:
-            return []
+            return Renewed()
         commands = [
             self._transitions.command("renew", message, ticket.owner, ticket.fence, self._lease)
             for ticket, (message, _) in running.items()
@@ -290,7 +298,9 @@ class Claims:
             self._transitions.rebuild(
                 "renew", message, ticket.owner, ticket.fence, self._lease, max_attempts=max_attempts
             )
-        return [ticket for ticket, answer in answers.items() if answer == "LOST"]
+        lost = [ticket for ticket, answer in answers.items() if answer == "LOST"]
+        to_stop = {ticket: answer[1] / 1_000 for ticket, answer in answers.items() if not isinstance(answer, str)}
+        return Renewed(lost, to_stop)
 
     def leased(self, task_id: str) -> bool:
         """Whether a worker holds the task's lease.

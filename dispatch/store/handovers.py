@@ -31,6 +31,7 @@ from dispatch.protocol.message import (
 )
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Dead, Decision, Failure, Retry
+from dispatch.store.cancellations import after_cancel
 from dispatch.store.claims import Ticket
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.transitions import FIRST_CHECK, Transitions, hop
@@ -44,6 +45,7 @@ class DecisionAnswer(enum.StrEnum):
     ROUTE = "ROUTE"  #: recorded before: publish what was decided then
     REFUSED = "REFUSED"  #: the record has moved on, or never was there
     BUSY = "BUSY"  #: a worker runs the task: its outcome is not known yet
+    CANCELLED = "CANCELLED"  #: the task was to be stopped, and has ended so: nothing is published
     FOREIGN = "FOREIGN"  #: it claims more than the record allows: nothing of ours wrote it
 
 
@@ -97,7 +99,7 @@ class Handovers:
             max_attempts: for a record that has to be rebuilt.
 
         Returns:
-            OK or ROUTE with the copy to publish, or REFUSED when another run has taken over.
+            OK or ROUTE with the copy to publish; CANCELLED; or REFUSED when another run has taken over.
 
         Raises:
             StoreUnavailable: unknown; decide again.
@@ -117,7 +119,7 @@ class Handovers:
             failure.type, text, int(failure.retryable), reason, failed, then, copy.message.text(ERROR_FINGERPRINT) or "",
             max_attempts=max_attempts,
         )  # fmt: skip
-        return decided(answer)
+        return self._decided(message, answer)
 
     def wait(self, message: Message, ticket: Ticket, step: NextStep, *, max_attempts: int) -> Decided:
         """Record a step that ended in a wait, and the copy of the next one.
@@ -142,7 +144,13 @@ class Handovers:
             seconds * 1_000, waiting, waited,
             max_attempts=max_attempts,
         )  # fmt: skip
-        return decided(answer)
+        return self._decided(message, answer)
+
+    def _decided(self, message: Message, answer: Any) -> Decided:
+        made = decided(answer)
+        if made.answer is DecisionAnswer.CANCELLED:
+            self._redis.run(*after_cancel(self._redis, self._usage, message.text(PRINCIPAL), message.task_id))
+        return made
 
     def hand_over(self, copy: Copy, *, owner: str = "", wait: float = 0.0) -> None:
         """Record that the decided copy is confirmed.
@@ -219,6 +227,6 @@ class Handovers:
 
 def decided(answer: list[str]) -> Decided:
     """A script's answer: how it was decided, and the decided copy."""
-    if answer[0] == DecisionAnswer.REFUSED:
-        return Decided(DecisionAnswer.REFUSED, None)
+    if answer[0] in (DecisionAnswer.REFUSED, DecisionAnswer.CANCELLED):
+        return Decided(DecisionAnswer(answer[0]), None)
     return Decided(DecisionAnswer(answer[0]), Copy.from_json(answer[1]))

@@ -120,4 +120,7 @@ class Context(Protocol):
         """
 
     def cancelled(self) -> bool:
-        """Whether the record asks the handler to stop. No verb of an operator or a client sets that: it is False."""
+        """Whether the task was cancelled: undo what can be undone and raise `dispatch.errors.Cancelled`.
+
+        Redis is asked twice a second at most. `DISPATCH_CANCEL_GRACE` seconds after the request the handler is ended.
+        """

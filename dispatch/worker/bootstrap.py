@@ -163,6 +163,7 @@ def _router(redis: RedisHandle, ladders: Ladders, settings: Settings) -> Router:
         deadline=settings.deadline,
         lost_runs=settings.lost_runs,
         longest_wait=delays.longest(settings.delay_levels),
+        cancel_grace=settings.cancel_grace,
         sealing=settings.sealing,
     )
 

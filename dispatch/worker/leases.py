@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dispatch.background import Background
 from dispatch.crashpoints import reach
@@ -26,19 +26,35 @@ class Leases(Background):
         super().__init__("leases", interval=lease / 3)
         self._claims = claims
         self._held: dict[Ticket, tuple[Message, int]] = {}
+        self._on_stop: dict[Ticket, Callable[[float], None]] = {}
         self._renewed: set[Ticket] = set()
         self._lock = threading.Lock()
 
-    def hold(self, ticket: Ticket, message: Message, max_attempts: int) -> None:
-        """Renew a delivery's lease from now on."""
+    def hold(
+        self,
+        ticket: Ticket,
+        message: Message,
+        max_attempts: int,
+        on_stop: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """Renew a delivery's lease from now on.
+
+        Args:
+            ticket: the run's.
+            message: the copy.
+            max_attempts: for a record that has to be rebuilt.
+            on_stop: called at each renewal, on this thread, with the seconds since the task was asked to stop.
+        """
         with self._lock:
             self._held[ticket] = (message, max_attempts)
+            self._on_stop[ticket] = on_stop
             metrics.IN_FLIGHT.set(len(self._held))
 
     def drop(self, ticket: Ticket) -> None:
         """Renew it no longer."""
         with self._lock:
             self._held.pop(ticket, None)
+            self._on_stop.pop(ticket, None)
             metrics.IN_FLIGHT.set(len(self._held))
 
     def step(self) -> None:
@@ -51,9 +67,14 @@ class Leases(Background):
             held = dict(self._held)
         if held:
             reach("lease.renewing")
-        lost = self._claims.renew(held)
-        self._count_lost(held, lost)
-        for ticket in lost:
+        renewed = self._claims.renew(held)
+        self._count_lost(held, renewed.lost)
+        for ticket, seconds in renewed.to_stop.items():
+            with self._lock:
+                on_stop = self._on_stop.get(ticket)
+            if on_stop is not None:
+                on_stop(seconds)
+        for ticket in renewed.lost:
             # Not an error by itself: a delivery whose child has not claimed yet holds no lease either.
             log.debug("lease not held", task_id=held[ticket][0].task_id, owner=ticket.owner)
 

@@ -6,6 +6,7 @@ values only, so that it survives pickling. A failed attempt is a `dispatch.proto
 
 from __future__ import annotations
 
+from billiard.einfo import ExceptionInfo
 from celery.exceptions import Ignore
 
 from dispatch.errors import PermanentError, RetryableError, StoreError, TaskError, Throttled
@@ -117,3 +118,13 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(FailureKind.RETRYABLE, name, text)
         case _:
             return Failure(FailureKind.RETRYABLE, name, text or name)
+
+
+def info_of(error: Exception) -> ExceptionInfo:
+    """As `on_failure` takes it; without the frames, which would keep all that the handler had."""
+    try:
+        raise error  # noqa: TRY301 - billiard takes the one that is being handled
+    except Exception:  # noqa: BLE001 - the same
+        info = ExceptionInfo(internal=True)
+    info.tb = error.__traceback__ = None
+    return info

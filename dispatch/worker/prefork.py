@@ -26,6 +26,7 @@ from celery.concurrency import prefork
 
 from dispatch.telemetry import logger
 from dispatch.worker.child import DROPPED, Worker, framed
+from dispatch.worker.outcomes import info_of
 from dispatch.worker.pace import AHEAD
 from dispatch.worker.patches.pool import MendedPool, ResultHandler
 
@@ -328,6 +329,20 @@ class Pool(MendedPool):
     def _expire(self, job: Job) -> None:
         self._end(job.child)
         self.on_hard_timeout(job)
+
+    def end(self, request: Any, error: Exception) -> bool:
+        """Kill the process that runs a delivery, as at its hard limit."""
+        for child in list(self._children.values()):
+            if child.jobs and child.jobs[0].request is request:
+                self.read(child)  # it may have ended
+                job = child.jobs[0] if child.jobs else None
+                if job is None or job.request is not request:
+                    return False
+                self._end(child)
+                job._set(None, (False, info_of(error)))  # noqa: SLF001
+                self._timeout_handler._trywaitkill(child.process)  # noqa: SLF001
+                return True
+        return False
 
     def _end(self, child: PoolProcess) -> None:
         """A process is about to be ended for the job that it runs: the others are given back."""

@@ -147,7 +147,8 @@ class DeliveryRequest(Request):
 
     def claimed(self) -> None:
         """It may run: its lease is renewed from now on."""
-        self.router.leases.hold(self.ticket, self.wire, self._attempts)
+        on_stop = functools.partial(self._stop_requested, self.ticket)
+        self.router.leases.hold(self.ticket, self.wire, self._attempts, on_stop)
 
     def not_claimed(self, answer: Claimed | StoreError) -> None:
         """It may not. A claim that ends the attempt has the lease, until that is handed over."""
@@ -198,6 +199,32 @@ class DeliveryRequest(Request):
         """The same."""
         if not self._reported:
             super().terminate(pool, signal)
+
+    def _stop_requested(self, ticket: Ticket, seconds: float) -> None:
+        """The task was cancelled, as the lease's renewal finds again and again: from the leases' thread to the loop."""
+        self.router.loop.call(functools.partial(self._end_after_grace, ticket, seconds))
+
+    def _end_after_grace(self, ticket: Ticket, seconds: float) -> None:
+        """End the handler once its grace is over.
+
+        A reconnect may drop the timer: then the next renewal ends it.
+
+        Args:
+            ticket: of the run that is meant.
+            seconds: since the task was cancelled.
+        """
+        consumer = self._worker.consumer
+        left = self.router.cancel_grace - min(
+            seconds, self._run.seconds
+        )  # a wait before this run is no part of the grace
+        if self._reported or ticket != self.ticket or consumer is None or consumer.hub is None:
+            return
+        if left > 0:
+            consumer.hub.call_later(left, self._end_after_grace, ticket, self.router.cancel_grace)
+            return
+        text = f"cancelled; the handler had not ended {self.router.cancel_grace:g} s later"
+        if self._worker.starter.places.end(self, AttemptFailed.of(Failure(FailureKind.RETRYABLE, "cancelled", text))):
+            task_log(self.wire).warning("cancelled run ended", grace=self.router.cancel_grace)
 
     def on_success(self, report: Any, **_: Any) -> None:
         """Its handler has returned, or it failed in a way that the child reports: see `dispatch.worker.tracer`."""
@@ -301,7 +328,7 @@ class DeliveryRequest(Request):
 
         def carry_out() -> None:
             handover()
-            self._run.handed_over(failure, handover.decision)
+            self._run.handed_over(failure, None if handover.cancelled else handover.decision)
 
         self._submit(carry_out)
         text = f"{failure.type}: {failure.message}"

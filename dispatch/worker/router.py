@@ -58,6 +58,7 @@ class Router:
             wait without using up attempts.
         lost_runs: lapsed leases of one attempt before it counts as failed.
         longest_wait: seconds that the delay levels hold a copy.
+        cancel_grace: seconds that a handler has to end after its task was cancelled.
         sealing: of errors, which may quote a payload, and of the state that a wait leaves.
     """
 
@@ -76,6 +77,7 @@ class Router:
         loop: LoopBridge,
         deadline: float,
         lost_runs: int,
+        cancel_grace: float,
         longest_wait: int = 0,
         sealing: Sealing = UNSEALED,
     ) -> None:
@@ -89,6 +91,7 @@ class Router:
         self.batcher = batcher
         self.pace = pace
         self.lost_runs = lost_runs
+        self.cancel_grace = cancel_grace
         self.leases = leases
         self.ladders = ladders
         self.loop = loop
@@ -155,11 +158,11 @@ class Router:
         task_log(message).info("task waits", seconds=seconds, step=message.step + 1, signals=list(asked.until) or None)
         return WaitingHandOver(self, message, ticket, asked, seconds)
 
-    def record_failure(self, message: Message, ticket: Ticket, failure: Failure, decision: Decision) -> Copy:
+    def record_failure(self, message: Message, ticket: Ticket, failure: Failure, decision: Decision) -> Copy | None:
         """Record a decision.
 
         Returns:
-            The copy to publish; the parked one when another run has taken over.
+            The copy to publish; the parked one when another run has taken over; None when the task is CANCELLED.
         """
         like = self.sealing.error_fingerprint(failure.message)
         failure = dataclasses.replace(failure, message=self.sealing.seal_error(failure.message))
@@ -170,7 +173,7 @@ class Router:
             message, self._handovers.decide(message, ticket, copy, failure, decision, max_attempts=attempts)
         )
 
-    def record_wait(self, message: Message, ticket: Ticket, asked: AskedWait, seconds: int) -> Copy:
+    def record_wait(self, message: Message, ticket: Ticket, asked: AskedWait, seconds: int) -> Copy | None:
         """Record a wait; returns as `record_failure`."""
         checkpoint = None if asked.state is None else self.sealing.seal_text(asked.state)
         now, attempts = int(time.time() * 1_000), self.ladders.of(message.type).attempts
@@ -237,8 +240,10 @@ def _stamped(copy: Copy, ticket: Ticket) -> Copy:
     return dataclasses.replace(copy, message=tracing.stamped(copy.message, ticket.fence))
 
 
-def _published(message: Message, decided: Decided) -> Copy:
-    """The copy to publish; the parked one when another run has taken over."""
+def _published(message: Message, decided: Decided) -> Copy | None:
+    """The copy to publish; the parked one when another run has taken over; None when the task is CANCELLED."""
+    if decided.answer is DecisionAnswer.CANCELLED:
+        return None
     return parked_copy(message) if decided.answer is DecisionAnswer.REFUSED or not decided.copy else decided.copy
 
 
@@ -257,6 +262,7 @@ class HandOver(abc.ABC):
         self._router = router
         self._copy: Copy | None = None
         self._decided = decided
+        self.cancelled = False  #: the task has ended: it was cancelled
         self.message = message
         self.ticket = ticket
         attributes = tracing.messaging("settle", message, names.WORK_QUEUE, **details, decided=decided)
@@ -267,11 +273,11 @@ class HandOver(abc.ABC):
         )
 
     @abc.abstractmethod
-    def record(self) -> Copy:
+    def record(self) -> Copy | None:
         """Record what was decided.
 
         Returns:
-            The copy to publish.
+            The copy to publish; None when the task is CANCELLED.
         """
 
     def __call__(self) -> None:
@@ -285,12 +291,15 @@ class HandOver(abc.ABC):
             if self._copy is None:
                 self._copy = self.record()
                 reach("route.decided")
-            self._router.publish(self._copy)
-            reach("route.published")
-            self._router.hand_over(self._copy, self.ticket.owner)
-            reach("route.handed-over")
+            self.cancelled = self._copy is None
+            if self._copy is not None:
+                self._router.publish(self._copy)
+                reach("route.published")
+                self._router.hand_over(self._copy, self.ticket.owner)
+                reach("route.handed-over")
         self._span.end()
-        task_log(self.message).debug("attempt handed over", decided=self._decided, queue=self._copy.queue)
+        decided = "cancelled" if self._copy is None else self._decided
+        task_log(self.message).debug("attempt handed over", decided=decided, queue=self._copy and self._copy.queue)
 
 
 class FailedHandOver(HandOver):
@@ -314,7 +323,7 @@ class FailedHandOver(HandOver):
         """Whether it ends in the DLQ."""
         return isinstance(self.decision, Dead)
 
-    def record(self) -> Copy:
+    def record(self) -> Copy | None:
         """Record the failed attempt."""
         return self._router.record_failure(self.message, self.ticket, self.failure, self.decision)
 
@@ -335,6 +344,6 @@ class WaitingHandOver(HandOver):
         self._asked = asked
         self._seconds = seconds
 
-    def record(self) -> Copy:
+    def record(self) -> Copy | None:
         """Record the wait."""
         return self._router.record_wait(self.message, self.ticket, self._asked, self._seconds)

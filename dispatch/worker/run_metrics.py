@@ -27,7 +27,7 @@ GIVE_UP = 5.0
 
 _SUCCEEDED = logs.FrequentLine("dispatch.task", "task succeeded")
 
-_OUTCOMES = ("succeeded", "waited", "retried", "parked", "dead", *_LOST)
+_OUTCOMES = ("succeeded", "waited", "retried", "parked", "dead", "cancelled", *_LOST)
 
 
 def create_series(rungs: Iterable[str]) -> None:
@@ -113,8 +113,11 @@ class Run:
             self._counted = True
             metrics.CLAIMS.inc(answer)
 
-    def handed_over(self, failure: Failure, decision: Decision) -> None:
-        """The failed attempt's next copy is confirmed."""
+    def handed_over(self, failure: Failure, decision: Decision | None) -> None:
+        """The failed attempt's next copy is confirmed; or, without a decision, the task has ended as cancelled."""
+        if decision is None:
+            metrics.ATTEMPTS.inc(self._type, "cancelled")
+            return
         outcome = "dead" if isinstance(decision, Dead) else "retried" if isinstance(decision, Retry) else "parked"
         metrics.ATTEMPTS.inc(self._type, failure.type if failure.type in _LOST else outcome)
         if not isinstance(decision, Dead):

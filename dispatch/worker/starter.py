@@ -38,6 +38,9 @@ class Places(Protocol):
     def recall(self) -> None:
         """Give back what was started and has not begun."""
 
+    def end(self, request: Any, error: Exception) -> bool:
+        """End a run that has begun: its process is killed, or its thread fenced, and it fails with an error; False when none runs."""
+
 
 def _never(_: Message) -> None:
     """No pause holds it."""

@@ -140,3 +140,18 @@ def test_a_state_of_another_version_is_a_clear_failure_and_the_version_that_read
 def _succeeded(bench, task_id):
     record = bench.store.get(task_id)
     return record if record.state is State.SUCCEEDED else None
+
+
+def test_a_cancelled_order_stops_its_robot_although_no_handler_runs(vendor):
+    client, settings = vendor
+    client.post("/control/jobs", json={"seconds": 12, "times": None}).raise_for_status()
+    with open_bench(settings) as bench, running_worker(settings, abrupt=True):
+        task_id = bench.submit("robot.clean", {"robot": "SN-1", "areas": ["lobby"]})
+        waiting(bench, task_id)
+        asked = bench.stores.control(bench.publisher).cancel(task_id, by="op")
+        record = bench.finished(task_id)
+        counts = client.get("/control/counts").json()
+
+    assert asked.cancel_requested
+    assert (record.state, record.error.message) == (State.CANCELLED, "cancelled by op")
+    assert (counts["active"], _created(client)) == (0, {task_id: 1})

@@ -120,6 +120,8 @@ class FakeTasks:
         self.waited: list[tuple[str, int, float]] = []
         self.on_wait: Callable[[], None] = lambda: None
         self.listed: dict[str, Any] = {}
+        self.ordered: list[tuple[str, str, str]] = []  # verbs of control
+        self.refusal: Exception | None = None  # of the next verb
 
     def get(self, task_id: str, rider: Any = None) -> Record | None:
         ride(rider)
@@ -128,6 +130,18 @@ class FakeTasks:
         return self.held.get(task_id)
 
     whole = get
+
+    def cancel(self, task_id: str, *, by: str) -> Record:
+        return self._ordered("cancel", task_id, by)
+
+    def retry_now(self, task_id: str, *, by: str) -> Record:
+        return self._ordered("retry-now", task_id, by)
+
+    def _ordered(self, verb: str, task_id: str, by: str) -> Record:
+        self.ordered.append((verb, task_id, by))
+        if self.refusal:
+            raise self.refusal
+        return self.held[task_id]
 
     def counts(self, principal: str | None) -> TaskCounts:
         mine = [one for one in self.held.values() if principal in (None, one.principal)]
@@ -397,6 +411,7 @@ class World:
                 idempotency=self.submitter,
                 signaller=self.signaller,
                 schedules=ScheduleService(self.schedules, self.ticks, self.submitter),
+                control=self.tasks,
                 dead_letters=self.dead_letters,
                 bulk=self.dead_letters,
                 audit=self.audit,

@@ -2,12 +2,14 @@
 
 from dispatch.config.settings import Settings
 from dispatch.control.send_now import SendNow
+from dispatch.control.service import ControlService
 from dispatch.deadletters.bulk import BulkRedrives
 from dispatch.deadletters.janitor import Janitor
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.deadletters.walk_lock import WalkLock
 from dispatch.maintenance.sweeper import Sweeper
 from dispatch.store.audit import AuditLog
+from dispatch.store.cancellations import Cancellations
 from dispatch.store.claims import Claims
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
@@ -36,6 +38,7 @@ class Stores:
         self.idempotency = IdempotencyKeys(self.redis, settings)
         self.claims = Claims(self.redis, settings)
         self.handovers = Handovers(self.redis)
+        self.cancellations = Cancellations(self.redis, settings)
         self.dead_letters = DeadLetterRecords(self.redis, settings)
         self.reminders = Reminders(self.redis)
         self.signals = Signals(self.redis)
@@ -53,6 +56,10 @@ class Stores:
     def send_now(self, publisher) -> SendNow:
         """What ends a task's wait."""
         return SendNow(self.tasks, self.handovers, publisher, self.settings.sealing)
+
+    def control(self, publisher) -> ControlService:
+        """The operator's verbs on tasks that have not ended."""
+        return ControlService(self.tasks, self.cancellations, self.send_now(publisher))
 
     def sweeper(self, publisher, settings: Settings | None = None) -> Sweeper:
         """A sweeper that publishes with one publisher."""

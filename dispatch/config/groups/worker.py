@@ -37,6 +37,11 @@ class WorkerSettings(Group):
         (),
         description="Remote-control commands that workers carry out beside those that only read, comma-separated (`shutdown,autoscale`).",
     )
+    cancel_grace: float = Field(
+        30.0,
+        ge=0,
+        description="Seconds that a running handler has to end after its task was cancelled; then it is ended.",
+    )
     sweep_interval: float = Field(5.0, gt=0, description="Seconds between two sweeps.")
     sweep_margin: float = Field(
         600.0, ge=0, description="Seconds beyond lease, rung and queue TTL before a silent task is sent again."

@@ -348,6 +348,7 @@ class TaskModel(_Base):
         description="The queue that holds its message; of a delayed task, the first one that does."
     )
     step: int = Field(ge=0, description="Waits that its handler has gone through in this cycle.")
+    cancel_requested: bool = Field(description="It was cancelled: it has ended so, or its handler is asked to stop.")
     progress: ProgressModel | None
     result: Any = Field(description="What the handler returned; null until SUCCESS.")
     error: TaskErrorModel | None = Field(description="Error of the last failed attempt.")

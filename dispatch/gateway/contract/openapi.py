@@ -99,7 +99,7 @@ TAGS: Mapping[str, str] = {
 _REFUSED = "refused"
 
 #: States that no task of this version reaches; workers know them, since a later version's may.
-_RESERVED = frozenset({State.CANCELLED})
+_RESERVED: frozenset[State] = frozenset()
 
 _QUOTA = ("RateLimit-Policy", "RateLimit")
 
@@ -274,7 +274,8 @@ def _variants(envelope: dict[str, Any], name: str, types: Mapping[str, TaskType]
 # --- operations ----------------------------------------------------------------------------------
 def _operation(contract: Operation, refs: Refs) -> dict[str, Any]:
     result: dict[str, Any] = {"operationId": contract.id, "tags": [contract.tag], "summary": contract.summary}
-    scope = f"Requires the scope `{contract.scope}`." if contract.scope else ""
+    other = f" or `{contract.or_scope}`" if contract.or_scope else ""
+    scope = f"Requires the scope `{contract.scope}`{other}." if contract.scope else ""
     description = " ".join(filter(None, [contract.description, scope]))
     result["description"] = description or f"{contract.summary}."
     result["parameters"] = _parameters(contract)

@@ -53,11 +53,12 @@ class Keyring:
         self._source = source
         self._pepper = pepper
 
-    def authorise(self, scope: str) -> Principal:
+    def authorise(self, scope: str, other: str = "") -> Principal:
         """Authenticate the current request and check its scope.
 
         Args:
             scope: required by the operation.
+            other: a scope that does as well.
 
         Returns:
             The principal.
@@ -68,7 +69,7 @@ class Keyring:
         request = context.current()
         principal = self._authenticate(request) if self._source.keyed else _local(request.environ)
         request.principal = principal  # of a refused request, too
-        if not type_scopes.permits(principal.scopes, scope):
+        if not type_scopes.permits(principal.scopes, scope) and other not in principal.scopes:
             raise insufficient(scope)
         return principal
 

@@ -65,6 +65,7 @@ class Operation:
     summary: str
     responses: tuple[ResponseSpec, ...]
     scope: str | None = None  #: None: no authentication
+    or_scope: str = ""  #: opens it as well
     description: str = ""
     body: Any = None  #: pydantic model of the request body
     body_required: bool = True
@@ -131,7 +132,7 @@ def _authorised(view: Callable[..., Any], contract: Operation, keyring: Keyring,
         request_context = context.current()
         request_context.operation, request_context.scope = contract.id, scope
         request_context.audited = contract.audited
-        request_context.principal = keyring.authorise(scope)
+        request_context.principal = keyring.authorise(scope, contract.or_scope)
         who = request_context.principal.id
         charge = meter.charge(who, reads=contract.method == "GET") if contract.direct else None
         if charge is None:

@@ -142,6 +142,11 @@ KINDS: Mapping[str, ProblemKind] = {
             "Put what is frequent into few signals, or into a system that the handler reads.",
         ),
         ProblemKind(
+            "not-waiting", 409, "The task does not wait",
+            "Only the wait of a task in the states RETRY_WAIT and DELAYED can be ended; `state` is the task's current state.",
+            "Read the task: it may run already, or be in the work queue.",
+        ),
+        ProblemKind(
             "letter-too-large", 409, "The dead letter is too large for workers",
             "The message was not published by this gateway; its body exists in RabbitMQ only and exceeds the workers' limit.",
             "Discard the dead letter.",

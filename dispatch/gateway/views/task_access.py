@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dispatch.config import api_keys
+from dispatch.config import api_keys, type_scopes
 from dispatch.gateway.http import auth, context
 from dispatch.gateway.http.problems import Problem
 from dispatch.protocol import ids
@@ -37,10 +37,36 @@ def find(read: Callable[[str], Record | None], task_id: str, result_ttl: float) 
     if record is not None and api_keys.TASKS_READ_ALL in principal.scopes:
         request.scope = api_keys.TASKS_READ_ALL
         return record
+    raise _missing(record, task_id, result_ttl)
+
+
+def _missing(record: Record | None, task_id: str, result_ttl: float) -> Problem:
     issued_at = ids.issued_at(task_id)
-    if record is None and issued_at is not None and issued_at < time.time() - result_ttl:
-        raise Problem("task-expired")
-    raise Problem("task-not-found")
+    expired = record is None and issued_at is not None and issued_at < time.time() - result_ttl
+    return Problem("task-expired" if expired else "task-not-found")
+
+
+def find_controlled(read: Callable[[str], Record | None], task_id: str, result_ttl: float) -> Record:
+    """A task that the principal of the current request may cancel: its own, or with the scope ``tasks:control`` any.
+
+    Args:
+        read: finds a record.
+        task_id: as in the path.
+        result_ttl: seconds for which a record is retained after its end.
+
+    Raises:
+        Problem: 403, 404, 410.
+    """
+    request, principal = context.current(), context.principal()
+    request.task_id = task_id if ids.is_task_id(task_id) else None
+    record = read(task_id) if ids.is_task_id(task_id) else None
+    if record is not None and api_keys.TASKS_CONTROL in principal.scopes:
+        return record
+    if record is not None and record.principal == principal.id:
+        if not type_scopes.permits_type(principal.scopes, api_keys.TASKS_WRITE, record.type):
+            raise auth.insufficient(f"{api_keys.TASKS_WRITE}:{record.type}")
+        return record
+    raise _missing(record, task_id, result_ttl)
 
 
 def shown(record: Record) -> dict[str, Any]:

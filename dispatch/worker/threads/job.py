@@ -14,7 +14,7 @@ from billiard.exceptions import Terminated, TimeLimitExceeded
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
 from dispatch.worker import tracer
 from dispatch.worker.limits import ThreadLimits
-from dispatch.worker.outcomes import LIMITS
+from dispatch.worker.outcomes import LIMITS, info_of
 
 
 class ThreadJob:
@@ -74,6 +74,11 @@ class ThreadJob:
             self.request.on_timeout(True, self.limits.soft)
         return self._hard is not None and self._since + self._hard <= now
 
+    @property
+    def begun(self) -> bool:
+        """Whether a thread has it."""
+        return self._since < math.inf
+
     def fence(self) -> bool:
         """Refuse what its run may report from now on.
 
@@ -93,12 +98,16 @@ class ThreadJob:
 
     def time_out(self) -> None:
         """Pass on that its hard limit has passed, as if its process had been killed."""
-        self.request.on_failure(_info(TimeLimitExceeded(self._hard)))
+        self.request.on_failure(info_of(TimeLimitExceeded(self._hard)))
         self.request.on_timeout(False, self._hard)
+
+    def fail(self, error: Exception) -> None:
+        """Pass on that it was ended, as if its process had been killed."""
+        self.request.on_failure(info_of(error))
 
     def give_up(self) -> None:
         """Pass on that the worker ends without it."""
-        self.request.on_failure(_info(Terminated("the worker ends")))
+        self.request.on_failure(info_of(Terminated("the worker ends")))
 
 
 def _failed(error: BaseException) -> ExceptionInfo:
@@ -108,14 +117,4 @@ def _failed(error: BaseException) -> ExceptionInfo:
     """
     name = type(error).__name__
     failure = Failure(FailureKind.RETRYABLE, name, f"the handler raised {name}")
-    return _info(error if isinstance(error, Exception) else AttemptFailed.of(failure))
-
-
-def _info(error: Exception) -> ExceptionInfo:
-    """As `on_failure` takes it; without the frames, which would keep all that the handler had."""
-    try:
-        raise error  # noqa: TRY301 - billiard takes the one that is being handled
-    except Exception:  # noqa: BLE001 - the same
-        info = ExceptionInfo(internal=True)
-    info.tb = error.__traceback__ = None
-    return info
+    return info_of(error if isinstance(error, Exception) else AttemptFailed.of(failure))

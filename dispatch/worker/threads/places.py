@@ -19,6 +19,7 @@ Crash windows: those of `dispatch.store.claims`, for as many runs at once as the
 from __future__ import annotations
 
 import collections
+import functools
 import queue
 import select
 import threading
@@ -160,6 +161,15 @@ class ThreadPlaces:
         self._held.difference_update(recalled)
         self.give_back([job.request for job in recalled])
 
+    def end(self, request: Any, error: Exception) -> bool:
+        """Fence a run, as at its hard limit."""
+        job = next((job for job in self._held if job.request is request and job.begun), None)
+        if job is None or not job.fence():
+            return False
+        self._abandon(job, functools.partial(job.fail, error))
+        self._check_runaways("were cancelled or run beyond their time limits")
+        return True
+
     def wait(self, seconds: float, *others: int) -> None:
         """Wait until a descriptor is readable; in a shutdown, in place of the event loop."""
         select.select(others, [], [], seconds)
@@ -214,13 +224,21 @@ class ThreadPlaces:
         now = time.monotonic()
         overdue = [job for job in self._held if job.overdue(now)]
         for job in filter(ThreadJob.fence, overdue):
-            self._held.discard(job)
-            self._runaways.add(job)
-            metrics.RUNAWAYS.set(self.runaways)
-            self._replace_thread()
-            _pass_on(job.time_out)
-        if overdue and self.runaways > most_runaways(self._size):
-            self._too_many(f"{self.runaways} threads run beyond their time limits")
+            self._abandon(job, job.time_out)
+        if overdue:
+            self._check_runaways("run beyond their time limits")
+
+    def _abandon(self, job: ThreadJob, pass_on: Callable[[], None]) -> None:
+        """A run has been fenced: it is a runaway."""
+        self._held.discard(job)
+        self._runaways.add(job)
+        metrics.RUNAWAYS.set(self.runaways)
+        self._replace_thread()
+        _pass_on(pass_on)
+
+    def _check_runaways(self, why: str) -> None:
+        if self.runaways > most_runaways(self._size):
+            self._too_many(f"{self.runaways} threads {why}")
 
     def _take_ended(self) -> None:
         """Pass on everything that has ended."""

@@ -182,7 +182,7 @@ def test_a_zombie_is_refused_in_every_transition(case):
     assert case.decide(zombie).answer is DecisionAnswer.REFUSED
     case.claims.progress(case.task_id, zombie.fence, {"percent": 99, "message": "zombie"})
     case.claims.release(case.message, zombie, "q")
-    assert case.claims.renew({zombie: (case.message, 4)}) == [zombie]
+    assert case.claims.renew({zombie: (case.message, 4)}).lost == [zombie]
     assert case.record().progress is None
     assert case.claims.complete(case.message, holder, {"from": "holder"}, 4)
     assert case.record().result == {"from": "holder"}
@@ -262,7 +262,7 @@ def test_renewal_keeps_a_lease_and_takes_up_one_that_lapsed_unnoticed(case):
     ticket = case.run()
     case.lapse()
 
-    assert case.claims.renew({ticket: (case.message, 4)}) == []
+    assert case.claims.renew({ticket: (case.message, 4)}).lost == []
     assert case.claim().answer is ClaimAnswer.BUSY
 
 
@@ -289,7 +289,7 @@ def test_renewal_takes_nothing_back_that_is_settled(case, settled):
     else:
         case.handovers.hand_over(case.decide(ticket).copy, owner=ticket.owner)
 
-    assert case.claims.renew({ticket: (case.message, 4)}) == [ticket]
+    assert case.claims.renew({ticket: (case.message, 4)}).lost == [ticket]
     assert case.redis.exists(f"{case.prefix}claim:{{{case.task_id}}}") == 0
 
 

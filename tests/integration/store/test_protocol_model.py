@@ -18,6 +18,7 @@ from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import MAX_AHEAD, Message
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Retry
+from dispatch.store.cancellations import CancelAnswer
 from dispatch.store.claims import ClaimAnswer, Ticket
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
@@ -46,6 +47,7 @@ class Model:
     decision_dead: bool = False
     before: str | None = None
     discarded: bool = False
+    cancel: bool = False
     lost: int = 0
     dead_letters: int = 0
 
@@ -141,6 +143,10 @@ class Protocol(RuleBasedStateMachine):
         return ClaimAnswer.FOREIGN if foreign(self.model, copy) else self._taken(copy, ticket)
 
     def _taken(self, copy, ticket):
+        return self._over(copy, ticket) or self._begun(copy, ticket)
+
+    def _over(self, copy, ticket):
+        """Why a copy does not run; None when it may."""
         m, cycle, seq = self.model, copy.cycle, copy.seq
         if m.state in {"CANCELLED", "REJECTED"} and m.cycle >= cycle:
             return ClaimAnswer.CANCELLED
@@ -152,8 +158,17 @@ class Protocol(RuleBasedStateMachine):
             return ClaimAnswer.ROUTE
         if self.lease not in (None, ticket.owner):
             return ClaimAnswer.BUSY
+        return None
+
+    def _begun(self, copy, ticket):
+        m, cycle, seq = self.model, copy.cycle, copy.seq
         same = m.cycle == cycle and m.seq == seq
         died = same and m.fence is not None and self.lease is None and m.owner != ticket.owner
+        if m.cycle != cycle:
+            m.cancel = False
+        if died and m.cancel:
+            self._end_cancelled()
+            return ClaimAnswer.CANCELLED
         m.lost = m.lost + died if same else 0
         lost = died and m.lost >= LOST_RUNS
         m.state, m.cycle, m.seq, m.published = "RUNNING", cycle, seq, True
@@ -193,6 +208,9 @@ class Protocol(RuleBasedStateMachine):
             expected = DecisionAnswer.ROUTE
         elif m.fence != ticket.fence or m.seq != copy.seq:
             expected = DecisionAnswer.REFUSED
+        elif m.cancel:
+            expected = DecisionAnswer.CANCELLED
+            self._end_cancelled()
         else:
             expected = DecisionAnswer.OK
             m.decided, m.decision_dead, m.fence, m.lost = copy.seq, dead, None, 0
@@ -243,6 +261,28 @@ class Protocol(RuleBasedStateMachine):
 
         assert decided.answer == expected
 
+    @rule()
+    def cancel(self):
+        answer = self.stores.cancellations.cancel(self.task_id, by="op")
+        m = self.model
+        if m is None:
+            expected = CancelAnswer.MISSING
+        elif m.state == "CANCELLED":
+            expected = CancelAnswer.CANCELLED
+        elif m.state in TERMINAL:
+            expected = CancelAnswer.TERMINAL
+        else:
+            m.cancel = True
+            runs = m.state == "RUNNING" and self.lease is not None
+            expected = CancelAnswer.REQUESTED if runs else self._end_cancelled()
+
+        assert answer == expected
+
+    def _end_cancelled(self):
+        m = self.model
+        m.state, m.decided, m.before, m.fence, m.owner, self.lease = "CANCELLED", None, None, None, None, None
+        return CancelAnswer.CANCELLED
+
     # --- leases ------------------------------------------------------------------------------------
     @precondition(lambda self: self.lease)
     @rule()
@@ -254,7 +294,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data())
     def renew(self, data):
         ticket, copy = data.draw(st.sampled_from(self.tickets))
-        lost = self.claims.renew({ticket: (copy, ATTEMPTS)}) == [ticket]
+        lost = self.claims.renew({ticket: (copy, ATTEMPTS)}).lost == [ticket]
         expected = False
         if self.lease not in (None, ticket.owner):
             expected = True
@@ -281,6 +321,8 @@ class Protocol(RuleBasedStateMachine):
         self.lease = None
         if m is not None and m.fence == ticket.fence:
             m.fence, m.owner, m.state = None, None, "QUEUED"
+            if m.cancel:
+                self._end_cancelled()
 
     # --- dead letters -----------------------------------------------------------------------------------
     @precondition(lambda self: self.dead_letters)
@@ -343,7 +385,7 @@ class Protocol(RuleBasedStateMachine):
             return DecisionAnswer.ROUTE
         if m.state in BURIED and not m.discarded and (m.cycle, m.seq) == (dead_letter.cycle, dead_letter.seq):
             m.before, m.state, m.cycle, m.decided, m.lost = m.state, "SCHEDULED", m.cycle + 1, dead_letter.seq, 0
-            m.dead_letters = 0
+            m.dead_letters, m.cancel = 0, False
             return DecisionAnswer.OK
         return DecisionAnswer.REFUSED
 

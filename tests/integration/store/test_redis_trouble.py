@@ -102,6 +102,6 @@ def _gone(case):
 
 def _renewed(case, ticket):
     try:
-        return case.claims.renew({ticket: (case.message, 4)}) == []
+        return case.claims.renew({ticket: (case.message, 4)}).lost == []
     except StoreUnavailable:
         return False

@@ -4,7 +4,7 @@ import json
 
 from dispatch.config.settings import load
 from dispatch.protocol.copies import parked_copy
-from dispatch.store.claims import ClaimAnswer, Claimed, Claims, Ticket
+from dispatch.store.claims import ClaimAnswer, Claimed, Claims, Renewed, Ticket
 from support.cases import each
 from support.unit_fakes import FakeRedis, task_message
 
@@ -92,7 +92,7 @@ def test_asking_writes_no_progress_and_no_hop():
 
 def test_leases_are_renewed_in_one_round_trip():
     made, redis = claims(renew=["OK", "LOST"])
-    lost = made.renew({TICKET: (task_message(), 4), OTHER: (task_message(), 4)})
+    lost = made.renew({TICKET: (task_message(), 4), OTHER: (task_message(), 4)}).lost
 
     assert lost == [OTHER]
     assert [command[2:] for command in redis.trips[0]] == [
@@ -102,9 +102,16 @@ def test_leases_are_renewed_in_one_round_trip():
     assert len(redis.trips) == 1
 
 
+def test_a_run_that_is_to_stop_comes_with_the_seconds_since_the_request():
+    made, _ = claims(renew=[["CANCEL", 2_500], "OK"])
+    renewed = made.renew({TICKET: (task_message(), 4), OTHER: (task_message(), 4)})
+
+    assert renewed == Renewed([], {TICKET: 2.5})
+
+
 def test_a_run_whose_record_is_lost_goes_on_and_its_record_comes_back():
     made, redis = claims(renew=["MISSING", "OK", "OK"])
-    lost = made.renew({TICKET: (task_message(), 2), OTHER: (task_message(id="t-2"), 4)})
+    lost = made.renew({TICKET: (task_message(), 2), OTHER: (task_message(id="t-2"), 4)}).lost
     seed = json.loads(redis.trips[1][4][-1].partition("\n")[0])
 
     assert lost == []
@@ -114,7 +121,7 @@ def test_a_run_whose_record_is_lost_goes_on_and_its_record_comes_back():
 def test_without_deliveries_redis_is_not_asked():
     made, redis = claims()
 
-    assert made.renew({}) == []
+    assert made.renew({}) == Renewed()
     assert redis.trips == []
 
 

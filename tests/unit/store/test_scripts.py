@@ -12,6 +12,7 @@ from dispatch.errors import StoreError, StoreUnavailable
 from dispatch.protocol.message import MAX_AHEAD
 from dispatch.protocol.record import State
 from dispatch.store import scripts as module
+from dispatch.store.cancellations import CancelAnswer
 from dispatch.store.claims import ClaimAnswer
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
@@ -72,7 +73,9 @@ def test_the_states_of_the_scripts_are_found():
     ("script", "answers"),
     [
         ("claim", {*ClaimAnswer, MISSING}),
-        ("decide", {"OK", DecisionAnswer.ROUTE, DecisionAnswer.REFUSED, MISSING}),
+        ("decide", {"OK", DecisionAnswer.ROUTE, DecisionAnswer.REFUSED, DecisionAnswer.CANCELLED, MISSING}),
+        ("send_now", {"OK", DecisionAnswer.ROUTE, DecisionAnswer.REFUSED}),
+        ("cancel", {*CancelAnswer}),
         ("redrive", {"OK", DecisionAnswer.ROUTE, DecisionAnswer.REFUSED, MISSING}),
         ("record_dead", {*DeadLetterAnswer, MISSING}),
         ("reserve_idempotency_key", {*KeyState, "REUSED", "BUSY"}),

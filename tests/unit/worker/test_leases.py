@@ -3,7 +3,7 @@
 import pytest
 
 from dispatch.errors import StoreUnavailable
-from dispatch.store.claims import Ticket
+from dispatch.store.claims import Renewed, Ticket
 from dispatch.telemetry import metrics
 from dispatch.worker import leases as module
 from dispatch.worker.leases import Leases
@@ -17,6 +17,7 @@ class FakeClaims:
 
     def __init__(self):
         self.renewed, self.lost, self.failure = [], [], None
+        self.to_stop = {}
         self.meanwhile = lambda: None
 
     def renew(self, held):
@@ -24,7 +25,7 @@ class FakeClaims:
         self.meanwhile()
         if self.failure:
             raise self.failure
-        return [ticket for ticket in self.lost if ticket in held]
+        return Renewed([ticket for ticket in self.lost if ticket in held], self.to_stop)
 
 
 @pytest.fixture
@@ -108,3 +109,17 @@ def test_an_outage_leaves_the_next_renewal_as_it_would_have_been(leases, claims,
     leases.step()
 
     assert losses() == ["one"]
+
+
+def test_a_delivery_learns_at_each_renewal_that_its_task_is_to_stop(leases, claims):
+    asked = []
+    leases.hold(ONE, task_message(), 4, asked.append)
+    leases.hold(OTHER, task_message(), 4, asked.append)
+    claims.to_stop = {ONE: 3.0}
+    leases.step()
+    claims.to_stop = {ONE: 13.0}
+    leases.step()
+    leases.drop(ONE)
+    leases.step()
+
+    assert asked == [3.0, 13.0]

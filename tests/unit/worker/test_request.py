@@ -68,7 +68,7 @@ def test_a_failure_comes_through_with_the_time_that_was_asked_for():
 class FakeHandOver:
     """A hand-over that is through at once."""
 
-    final, decision = False, None
+    final, decision, cancelled = False, None, False
 
     def __init__(self, carry_out):
         self.carry_out = carry_out
@@ -107,6 +107,7 @@ class World:
             ladders=Ladders(parse_ladder("1m=60")),
             settle=lambda seconds: self.note("settled", seconds),
             lost_runs=3,
+            cancel_grace=30.0,
         )
         hub = types.SimpleNamespace(call_later=lambda seconds, function: self.later.append((seconds, function)))
         self.consumer = types.SimpleNamespace(hub=hub)

@@ -68,6 +68,7 @@ class World:
             batcher=types.SimpleNamespace(),
             pace=Pace(),
             lost_runs=3,
+            cancel_grace=30.0,
             leases=types.SimpleNamespace(drop=self.dropped.append),
             ladders=Ladders(LADDER, {"own.ladder": LADDER.subset(["5m"])}),
             executor=types.SimpleNamespace(submit=self.jobs.append),

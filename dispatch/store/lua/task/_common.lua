@@ -156,3 +156,17 @@ local function take_signals(names)
   if found then set('signalsTaken', cjson.encode(taken)) end
   return found
 end
+
+-- Whether a handler that runs again may have something to undo: it has waited, with an effect elsewhere under way.
+local function may_undo() return number('step') > 0 end
+
+-- A task that was to be stopped ends so. Its record outlives every copy that still waits somewhere: each finds it at its claim.
+local function end_cancelled()
+  local by = get('cancelBy') or ''
+  local left = math.max(0, number('wakesAt') - NOW, number('nextAttemptAt') - NOW)
+  set('state', 'CANCELLED', 'finishedAt', NOW, 'errorType', 'cancelled', 'error', 'cancelled by ' .. by, 'errorRetryable', 0)
+  unset('decision', 'decidedSeq', 'before', 'fence', 'owner', 'nextAttemptAt', 'rung', 'queue', 'errorFingerprint')
+  redis.call('DEL', KEYS[2])
+  add_hop(cjson.encode({kind = 'cancelled', by = by}))
+  commit(number('cancelTtl') + left)
+end

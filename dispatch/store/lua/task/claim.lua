@@ -17,7 +17,7 @@ end
 if holder and holder ~= owner then return {'BUSY'} end
 if record_cycle < cycle then
   if not with_message(seed) then return 'MISSING' end
-  unset('copyAttempt')
+  unset('copyAttempt', 'cancelRequested')
 end
 note_published(published_hop)
 -- By this clock: that of a worker, which may be ahead, must not end tasks in time.
@@ -32,6 +32,10 @@ end
 -- The same owner asks again only when its claim's answer was lost, so nothing has run.
 if record_cycle == cycle and number('seq') == seq and get('fence') and not holder and get('owner') ~= owner then
   note_lost()
+  if get('cancelRequested') == '1' and not may_undo() then
+    end_cancelled()
+    return {'CANCELLED'}
+  end
   lost = redis.call('HINCRBY', KEYS[1], 'lostRuns', 1)
 elseif number('seq') ~= seq or record_cycle ~= cycle then
   set('lostRuns', 0)

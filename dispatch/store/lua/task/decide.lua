@@ -9,6 +9,11 @@ if rebuilt then set('fence', fence, 'startedAt', NOW) end
 -- Decided already (the answer was lost, or another copy was first): publish what was decided then.
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
 if get('fence') ~= fence or number('seq') ~= seq then return {'REFUSED'} end
+if get('cancelRequested') == '1' then
+  add_hop(failed_hop)
+  end_cancelled()
+  return {'CANCELLED'}
+end
 set('decision', decision, 'decidedSeq', seq, 'errorType', error_type, 'error', error_text, 'errorRetryable', retryable,
     'errorFingerprint', error_fingerprint, 'lostRuns', 0)
 unset('fence')

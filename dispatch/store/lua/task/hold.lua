@@ -20,6 +20,10 @@ if record_cycle < cycle then
   unset('startedAt', 'progress', 'cancelRequested', 'letters', 'copyAttempt')
 elseif number('seq') == seq and get('fence') then
   note_lost()
+  if get('cancelRequested') == '1' and not may_undo() then
+    end_cancelled()
+    return {'CANCELLED'}
+  end
   redis.call('HINCRBY', KEYS[1], 'lostRuns', 1)
 end
 set('state', 'HELD', 'cycle', cycle, 'seq', seq, 'published', 1, 'decision', decision, 'decidedSeq', seq, 'heldBy', held_by, 'queue', queue)

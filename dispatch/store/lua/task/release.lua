@@ -3,6 +3,11 @@ local owner, fence, queue, hop = unpack(ARGV)
 if lease_owner() ~= owner or get('decision') then return 'KEPT' end
 redis.call('DEL', KEYS[2])
 if get('fence') == fence then
+  if get('cancelRequested') == '1' and not may_undo() then
+    add_hop(hop)
+    end_cancelled()
+    return 'OK'
+  end
   unset('fence', 'owner')
   set('state', 'QUEUED', 'queue', queue)
   add_hop(hop)

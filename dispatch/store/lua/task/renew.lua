@@ -1,9 +1,10 @@
--- The worker still holds the delivery.
+-- The worker still holds the delivery. Answers CANCEL, and for how many milliseconds, when the task is to be stopped.
 local owner, fence, lease_ms, seed = unpack(ARGV)
 local holder = lease_owner()
 if holder == owner then
   redis.call('PEXPIRE', KEYS[2], lease_ms)
-  if exists() then return 'OK' end
+  local state, cancel = unpack(redis.call('HMGET', KEYS[1], 'state', 'cancelRequested'))
+  if state then return cancel == '1' and {'CANCEL', NOW - number('cancelAt')} or 'OK' end
 elseif holder then
   return 'LOST'
 end

@@ -4,6 +4,10 @@ local revision, seq, decision, queue, hop = unpack(ARGV)
 if not exists() or number('revision') ~= tonumber(revision) or number('seq') ~= tonumber(seq) then return 'LATE' end
 if TERMINAL[get('state')] or lease_owner() or get('decision') then return 'LATE' end
 if get('fence') then note_lost() end
+if get('cancelRequested') == '1' and not may_undo() then
+  end_cancelled()
+  return 'LATE'
+end
 set('decision', decision, 'decidedSeq', seq, 'state', 'QUEUED', 'queue', queue)
 unset('fence', 'owner')
 add_hop(hop)

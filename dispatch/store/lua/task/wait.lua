@@ -9,6 +9,10 @@ if rebuilt then set('fence', fence, 'startedAt', NOW) end
 -- Decided already (the answer was lost, or another copy was first): publish what was decided then.
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
 if get('fence') ~= fence or number('seq') ~= seq then return {'REFUSED'} end
+if get('cancelRequested') == '1' then
+  end_cancelled()
+  return {'CANCELLED'}
+end
 local over = take_signals(waiting_for)
 if over then decision, queue, wait_ms = early, early_queue, 0 end
 set('decision', decision, 'decidedSeq', seq, 'state', 'WAITING', 'step', step, 'waitingFor', waiting_for, 'queue', queue,

@@ -1,0 +1,76 @@
+"""Cancellations: a task that does not run ends at once; one that runs, or waits between two steps, is asked to stop.
+
+Crash windows:
+
+- the wish is recorded and the worker dies: the claim of the redelivered copy ends the task, so does the sweeper;
+- CANCELLED is recorded, and not yet what follows in other slots: the sweeper's reminder is dropped last, and the sweeper
+  settles what the task counts as. Every copy that still waits somewhere finds CANCELLED at its claim.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from dispatch.config.groups import RecordSettings
+from dispatch.crashpoints import reach
+from dispatch.store.client import RedisCommand
+from dispatch.store.scripts import RedisHandle
+from dispatch.store.transitions import hop
+from dispatch.store.usage import Holding, Usage
+
+
+class CancelAnswer(enum.StrEnum):
+    """What a cancellation found."""
+
+    CANCELLED = "CANCELLED"  #: it has ended so, now or before
+    REQUESTED = "REQUESTED"  #: it runs, or is about to, and is asked to stop
+    WAKE = "WAKE"  #: the same, once its wait is ended: its handler may have something to undo
+    TERMINAL = "TERMINAL"  #: it has ended otherwise
+    MISSING = "MISSING"  #: there is no record
+
+
+class Cancellations:
+    """Records cancellations. Thread-safe.
+
+    Args:
+        redis: the process's handle.
+        settings: times to live.
+    """
+
+    def __init__(self, redis: RedisHandle, settings: RecordSettings) -> None:
+        self._redis = redis
+        self._usage = Usage(redis)
+        self._result_ttl = int(settings.result_ttl * 1_000)
+
+    def cancel(self, task_id: str, *, by: str) -> CancelAnswer:
+        """Cancel a task; safe to repeat.
+
+        Args:
+            task_id: the task.
+            by: who asked for it.
+
+        Raises:
+            StoreUnavailable: unknown; cancel again.
+        """
+        keys = self._redis.keys.task(task_id)
+        command = self._redis.script("cancel", keys, by, self._result_ttl, hop("cancel-requested", by=by))
+        text, principal = self._redis.run(command, ("HGET", keys.record, "principal"))
+        answer = CancelAnswer(text)
+        reach("cancel.recorded")
+        if answer is CancelAnswer.CANCELLED:
+            self._redis.run(*after_cancel(self._redis, self._usage, principal, task_id))
+        return answer
+
+
+def after_cancel(redis: RedisHandle, usage: Usage, principal: str | None, task_id: str) -> list[RedisCommand]:
+    """The commands that follow the transition to CANCELLED: the task is counted, listed as waiting and checked no longer.
+
+    Args:
+        redis: the handle.
+        usage: counts.
+        principal: whose task it is.
+        task_id: the task.
+    """
+    keys = redis.keys
+    uncounted = usage.entry(principal, task_id, Holding.NOTHING)
+    return [uncounted, ("ZREM", keys.waiting, task_id), ("ZREM", keys.due, task_id)]
