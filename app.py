@@ -110,7 +110,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
                 store, DeadLetterRecords(redis, settings), publisher, ladders, sealing=settings.sealing
             ),
             signaller=Signaller(store, Signals(redis), sender, settings.sealing),
-            control=ControlService(store, Cancellations(redis, settings), sender),
+            control=ControlService(store, Cancellations(redis, settings, tasktypes.undoing(types.values())), sender),
             bulk=BulkRedrives(redis),
             audit=AuditLog(redis, settings),
             pauses=Pauses(redis),

@@ -2,14 +2,14 @@
 
 ::
 
-    order (Idempotency-Key) → wait → poll → still at work     → wait …
-                               │          → SUCCEEDED         → result
-                               │          → FAILED            → retry: a new order
-                               │          → ABORTED/CANCELLED → dead letter
-                               └ cancelled                    → stop at the vendor
+    order (Idempotency-Key, callback URL) → wait → poll → still at work     → wait …
+                                             │          → SUCCEEDED         → result
+                                             │          → FAILED            → retry: a new order
+                                             │          → ABORTED/CANCELLED → dead letter
+                                             └ cancelled                    → stop at the vendor
 
-The wait ends at the vendor's estimate (see `tasks.polling`), or with the signal ``finished``, which is a reason to poll, no
-proof: the robot's end is what a poll returns.
+The wait ends at the vendor's estimate (see `tasks.polling`) or with its callback, whichever comes first. A callback is a
+reason to poll, no proof: the robot's end is what a poll returns.
 
 A retry sends the same Idempotency-Key. While the robot works, and after it has succeeded, the vendor returns the same
 command, so no robot cleans twice; only a command that failed or was stopped releases its Idempotency-Key, so that a
@@ -84,9 +84,10 @@ class CleaningState(pydantic.BaseModel):
     attempt: int = Field(ge=1)  #: the attempt that it was ordered in, or last looked at
     looks: int = Field(0, ge=0)  #: `tasks.polling.next_look`
     failed_polls: int = Field(0, ge=0)  #: in a row
+    callback_url: str | None = Field(None, repr=False)  #: the order's; an order that is repeated has the same
 
 
-@task(NAME, payload=CleanOrder, time_limit=TIME_LIMIT, deadline=DEADLINE, state=CleaningState)
+@task(NAME, payload=CleanOrder, time_limit=TIME_LIMIT, deadline=DEADLINE, state=CleaningState, undoes=True)
 def clean(order: CleanOrder, ctx: Context) -> dict[str, Any] | Wait:
     """Clean areas with a robot; succeeds when the robot has finished.
 
@@ -108,8 +109,9 @@ def clean(order: CleanOrder, ctx: Context) -> dict[str, Any] | Wait:
             return _result(order, _stop(vendor, state.command, ctx), ctx)
         if state is None or (state.cycle, state.attempt) != (ctx.cycle, ctx.attempt):
             # The first step; or one after a failure or a redrive, before which the robot may have failed.
-            command = _order(vendor, order, ctx)
-            state = CleaningState(command=command.name, cycle=ctx.cycle, attempt=ctx.attempt)
+            url = state.callback_url if state else ctx.callback_url(FINISHED)
+            command = _order(vendor, order, ctx, url)
+            state = CleaningState(command=command.name, cycle=ctx.cycle, attempt=ctx.attempt, callback_url=url)
             if not command.ended and ctx.cancelled():
                 command = _stop(vendor, command.name, ctx)
         else:
@@ -120,9 +122,9 @@ def clean(order: CleanOrder, ctx: Context) -> dict[str, Any] | Wait:
     return _result(order, command, ctx) if command.ended else _wait(state, command, ctx)
 
 
-def _order(vendor: Vendor, order: CleanOrder, ctx: Context) -> Command:
+def _order(vendor: Vendor, order: CleanOrder, ctx: Context, callback_url: str | None) -> Command:
     body = order.model_dump(mode="json", by_alias=True, exclude={"robot"})
-    command = vendor.order(order.robot, body, ctx.idempotency_key)
+    command = vendor.order(order.robot, body, ctx.idempotency_key, callback_url)
     ctx.log.info("robot order accepted", command=command.name, command_state=command.state)
     return command
 

@@ -10,6 +10,7 @@ Crash windows:
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 from dispatch.config.groups import RecordSettings
 from dispatch.crashpoints import reach
@@ -35,10 +36,12 @@ class Cancellations:
     Args:
         redis: the process's handle.
         settings: times to live.
+        undoing: names of the types whose handlers undo what a cancelled task has begun.
     """
 
-    def __init__(self, redis: RedisHandle, settings: RecordSettings) -> None:
+    def __init__(self, redis: RedisHandle, settings: RecordSettings, undoing: Iterable[str] = ()) -> None:
         self._redis = redis
+        self._undoing = f",{','.join(undoing)},"
         self._usage = Usage(redis)
         self._result_ttl = int(settings.result_ttl * 1_000)
 
@@ -53,7 +56,9 @@ class Cancellations:
             StoreUnavailable: unknown; cancel again.
         """
         keys = self._redis.keys.task(task_id)
-        command = self._redis.script("cancel", keys, by, self._result_ttl, hop("cancel-requested", by=by))
+        command = self._redis.script(
+            "cancel", keys, by, self._result_ttl, self._undoing, hop("cancel-requested", by=by)
+        )
         text, principal = self._redis.run(command, ("HGET", keys.record, "principal"))
         answer = CancelAnswer(text)
         reach("cancel.recorded")

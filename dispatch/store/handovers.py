@@ -62,8 +62,8 @@ class NextStep:
     """The copies of a task's next step, of which one is published."""
 
     copy: Copy  #: for the delay levels
-    until: Sequence[str] = ()  #: the signals that end the wait early
-    early: Copy | None = None  #: for the work queue, where the wait is for signals: one of them may have come before
+    until: Sequence[str]  #: the signals that end the wait early
+    early: Copy  #: for the work queue: such a signal, or a cancellation, may have come before
 
 
 class Handovers:
@@ -136,11 +136,11 @@ class Handovers:
         seconds = delays.seconds_of(following.headers)
         about = {"step": following.step, "signals": list(step.until) or None}
         waiting = hop("waiting", message, queue=copy.queue, seconds=seconds, **about)
-        waited = hop("waiting", message, queue=early.queue, seconds=0, **about) if early else ""
+        waited = hop("waiting", message, queue=early.queue, seconds=0, **about)
         answer = self._transitions.run(
             "wait", message,
-            ticket.fence, message.seq, copy.to_json(), early.to_json() if early else "", following.step,
-            following.text(CHECKPOINT) or "", compact_json(list(step.until)), copy.queue, early.queue if early else "",
+            ticket.fence, message.seq, copy.to_json(), early.to_json(), following.step,
+            following.text(CHECKPOINT) or "", compact_json(list(step.until)), copy.queue, early.queue,
             seconds * 1_000, waiting, waited,
             max_attempts=max_attempts,
         )  # fmt: skip

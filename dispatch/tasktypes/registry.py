@@ -18,7 +18,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -57,6 +57,7 @@ class TaskType:
     deadline: int | None = None  #: seconds, see `task`; None: no deadline
     state: type[pydantic.BaseModel] | None = None  #: model of what its waits keep; None for nothing
     internal: bool = False  #: part of the system: no client and no handler can submit it
+    undoes: bool = False  #: whether its handler undoes what a cancelled task has begun, see `task`
 
 
 class Registry(Mapping[str, TaskType]):
@@ -108,6 +109,7 @@ def task(
     time_limit: float = DEFAULT_TIME_LIMIT,
     deadline: int | None = None,
     state: type[pydantic.BaseModel] | None = None,
+    undoes: bool = False,
 ) -> Callable[[Handler[P]], Handler[P]]:
     """Register a handler as a task type.
 
@@ -118,6 +120,8 @@ def task(
         time_limit: seconds after which an attempt is killed and counts as failed.
         deadline: seconds within which the last attempt must begin, counted as `options.deadlineSeconds`, which replaces it; none by default.
         state: model of what a `Wait` of this type keeps for the next step; without one it keeps nothing.
+        undoes: of a cancelled task that has begun, the handler runs once more, also where no attempt has got as far as a `Wait`. It must ask
+            ``ctx.cancelled()`` before it begins anything.
 
     Returns:
         A decorator that returns the handler unchanged, so that tests can call it.
@@ -129,10 +133,15 @@ def task(
     def register(handler: Handler[P]) -> Handler[P]:
         summary = (inspect.getdoc(handler) or name).splitlines()[0]
         rungs = None if ladder is None else tuple(ladder)
-        registry.add(TaskType(name, payload, handler, rungs, time_limit, summary, deadline, state))
+        registry.add(TaskType(name, payload, handler, rungs, time_limit, summary, deadline, state, undoes=undoes))
         return handler
 
     return register
+
+
+def undoing(types: Iterable[TaskType]) -> tuple[str, ...]:
+    """The names of the types whose handlers undo what a cancelled task has begun."""
+    return tuple(each.name for each in types if each.undoes)
 
 
 def load(package: ModuleType) -> Registry:

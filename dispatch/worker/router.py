@@ -180,7 +180,7 @@ class Router:
         attempt = message.attempt if asked.same_attempt else 1
         copies = [step_copy(message, checkpoint, delay, now, attempt=attempt) for delay in (seconds, 0)]
         copy, early = (_stamped(each, ticket) for each in copies)
-        step = NextStep(copy, asked.until, early if asked.until else None)
+        step = NextStep(copy, asked.until, early)
         decided = self._handovers.wait(message, ticket, step, max_attempts=attempts)
         return _published(message, decided)
 

@@ -7,13 +7,17 @@ import signal
 import httpx
 import psutil
 import pytest
+from pydantic import SecretStr
 
 from dispatch.protocol.message import CHECKPOINT
 from dispatch.protocol.record import State
+from dispatch.protocol.retry import parse_ladder
 from examples.robot_simulator.app import create_app
 from examples.robot_simulator.server import serving
 from examples.robot_simulator.world import Config
 from support import stack
+from support.gateway_live import running_gateway
+from support.ports import free_port
 from support.steps_client import waiting
 from support.waiting import eventually
 from support.worker import open_bench, running_worker
@@ -88,6 +92,23 @@ def test_worker_broker_and_redis_are_killed_while_robots_work_and_each_is_ordere
     assert orders == dict.fromkeys(ids, 1)
 
 
+def test_the_vendors_callback_ends_a_wait_that_was_estimated_too_long(vendor):
+    client, settings = vendor
+    client.post("/control/jobs", json={"seconds": 2, "estimateSeconds": 3_600, "callback": "twice"}).raise_for_status()
+    port = free_port()
+    reachable = {"public_url": f"http://127.0.0.1:{port}", "callback_secrets": SecretStr("s" * 40), "delay_levels": 9}
+    called = settings.model_copy(update=reachable)
+    with open_bench(called) as bench, running_gateway(called, port), running_worker(called, abrupt=True):
+        task_id = bench.submit("robot.clean", {"robot": "SN-1", "areas": ["lobby"]})
+        waits = waiting(bench, task_id)
+        record = bench.finished(task_id, 60)
+        callbacks = eventually(lambda: client.get("/control/counts").json()["callbacks"]["delivered"] == 1, 20)
+
+    assert waits.wakes_at - waits.updated_at > 250_000
+    assert (record.state, record.attempt, record.step, callbacks) == (State.SUCCEEDED, 1, 1, True)
+    assert _asked(client, "command") == 1
+
+
 def test_a_robot_works_while_no_worker_runs(vendor):
     client, settings = vendor
     with open_bench(settings) as bench:
@@ -155,3 +176,65 @@ def test_a_cancelled_order_stops_its_robot_although_no_handler_runs(vendor):
     assert asked.cancel_requested
     assert (record.state, record.error.message) == (State.CANCELLED, "cancelled by op")
     assert (counts["active"], _created(client)) == (0, {task_id: 1})
+
+
+def _cancel(bench, task_id):
+    return bench.stores.control(bench.publisher).cancel(task_id, by="op")
+
+
+def _asked(client, view):
+    return client.get("/control/counts").json()["requests"].get(view, 0)
+
+
+def test_an_order_that_is_cancelled_in_the_middle_of_a_poll_stops_its_robot(vendor):
+    client, settings = vendor
+    client.post("/control/jobs", json={"seconds": 600, "estimateSeconds": 1}).raise_for_status()
+    client.post("/control/faults", json={"match": "commands", "latencySeconds": 3}).raise_for_status()
+    with open_bench(settings) as bench, running_worker(settings, abrupt=True):
+        task_id = bench.submit("robot.clean", {"robot": "SN-1", "areas": ["lobby"]})
+        eventually(lambda: _asked(client, "command") == 1, 20, "the poll is under way")
+        asked = _cancel(bench, task_id)
+        record = bench.finished(task_id)
+        counts = client.get("/control/counts").json()
+
+    assert (asked.state, asked.cancel_requested) == (State.RUNNING, True)
+    assert (record.state, record.error.message) == (State.CANCELLED, "cancelled by op")
+    assert (counts["active"], _created(client)) == (0, {task_id: 1})
+
+
+def test_an_order_whose_response_was_lost_is_stopped_when_its_task_is_cancelled_on_the_rung(vendor):
+    client, settings = vendor
+    client.post("/control/jobs", json={"seconds": 600, "times": None}).raise_for_status()
+    slow = settings.model_copy(update={"ladder": parse_ladder("1m=60,5m=61,30m=62")})
+    with open_bench(slow) as bench, running_worker(slow, abrupt=True):
+        task_id = bench.submit("robot.clean", {"robot": "SN-LOST-1", "areas": ["lobby"]})
+        bench.wait_for(task_id, State.RETRY_WAIT)
+        works = client.get("/control/counts").json()["active"]
+        _cancel(bench, task_id)
+        record = bench.finished(task_id)
+        counts = client.get("/control/counts").json()
+
+    assert (works, counts["active"], record.state) == (1, 0, State.CANCELLED)
+    assert _created(client) == {task_id: 1}
+
+
+def test_an_order_whose_worker_was_killed_before_its_wait_is_stopped_when_its_task_is_cancelled(vendor):
+    client, settings = vendor
+    client.post("/control/jobs", json={"seconds": 600, "times": None}).raise_for_status()
+    # The order is accepted, and its response is not read: the worker dies waiting for it.
+    client.post("/control/faults", json={"match": "orders", "latencySeconds": 4}).raise_for_status()
+    with open_bench(settings) as bench:
+        with running_worker(settings) as worker:
+            task_id = bench.submit("robot.clean", {"robot": "SN-1", "areas": ["lobby"]})
+            eventually(lambda: _asked(client, "order") == 1, 20, "the order is on its way")
+            worker.kill()
+        eventually(lambda: client.get("/control/counts").json()["active"] == 1, 20, "the robot works")
+        eventually(lambda: not bench.stores.claims.leased(task_id), 20, "its lease has lapsed")
+        asked = _cancel(bench, task_id)
+        with running_worker(settings, abrupt=True):
+            record = bench.finished(task_id, 30)
+        counts = client.get("/control/counts").json()
+
+    assert (asked.state, asked.cancel_requested) == (State.RUNNING, True)
+    assert (counts["active"], record.state) == (0, State.CANCELLED)
+    assert _created(client) == {task_id: 1}

@@ -38,7 +38,7 @@ class Stores:
         self.idempotency = IdempotencyKeys(self.redis, settings)
         self.claims = Claims(self.redis, settings)
         self.handovers = Handovers(self.redis)
-        self.cancellations = Cancellations(self.redis, settings)
+        self.cancellations = Cancellations(self.redis, settings, ["robot.clean"])
         self.dead_letters = DeadLetterRecords(self.redis, settings)
         self.reminders = Reminders(self.redis)
         self.signals = Signals(self.redis)

@@ -4,11 +4,13 @@ import time
 
 import pytest
 
+from dispatch.protocol import names
 from dispatch.protocol.copies import redriven_copy
 from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.message import Copy
 from dispatch.protocol.record import State
 from dispatch.protocol.retry import Dead
-from dispatch.store.cancellations import CancelAnswer
+from dispatch.store.cancellations import CancelAnswer, Cancellations
 from dispatch.store.claims import ClaimAnswer
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
@@ -194,6 +196,62 @@ def test_a_redrive_forgets_the_request_of_the_cycle_before(case):
 
     assert not case.record().cancel_requested
     assert case.decide(ticket, message=again.message).answer is DecisionAnswer.OK
+
+
+def test_a_step_that_ends_in_a_wait_after_the_request_is_followed_by_one_at_once_in_which_it_undoes(case):
+    case.accept()
+    ticket = case.run()
+    _cancel(case)
+    copy = case.wait(ticket).copy
+    case.handovers.hand_over(copy, owner=ticket.owner)
+    undoing = case.run(copy.message)
+    asked = case.claims.progress(case.task_id, undoing.fence, None)
+    again = case.wait(undoing, copy.message)
+    record = case.record()
+
+    assert (copy.exchange, copy.message.step, asked) == (names.TASK_EXCHANGE, 1, True)
+    assert (again.answer, record.state) == (DecisionAnswer.CANCELLED, State.CANCELLED)
+
+
+def _undoing(case):
+    """Its type undoes what a cancelled task has begun."""
+    return Cancellations(case.stores.redis, case.settings, ["other", "echo"]).cancel(case.task_id, by="op")
+
+
+@pytest.mark.parametrize("name", ["lapsed", State.RETRY_WAIT, "decided"])
+def test_a_task_whose_type_undoes_and_that_has_begun_runs_once_more(case, name):
+    NOT_RUNNING[name](case)
+    answer = _undoing(case)
+    if name == "decided":  # its worker hands it over after all
+        case.handovers.hand_over(Copy.from_json(case.store.whole(case.task_id).decision), owner="owner-1", wait=60)
+    record = case.record()
+    seq = 1 if name != "lapsed" else 0
+    ticket = case.run(case.copy(seq=seq, attempt=1 + seq))
+    asked = case.claims.progress(case.task_id, ticket.fence, None)
+
+    assert answer is (CancelAnswer.REQUESTED if name == "lapsed" else CancelAnswer.WAKE)
+    assert (record.cancel_requested, asked) == (True, True)
+
+
+@pytest.mark.parametrize("name", [State.SCHEDULED, State.DELAYED, State.QUEUED])
+def test_a_task_whose_type_undoes_and_that_has_not_begun_ends_at_once(case, name):
+    NOT_RUNNING[name](case)
+
+    assert _undoing(case) is CancelAnswer.CANCELLED
+    assert case.record().state is State.CANCELLED
+
+
+def test_an_attempt_that_fails_in_the_middle_of_its_cancellation_is_undone_by_the_next_one_and_no_further(case):
+    case.accept()
+    ticket = case.run()
+    _undoing(case)
+    first = case.decide(ticket)
+    case.handovers.hand_over(first.copy, owner=ticket.owner, wait=1)
+    ticket = case.run(first.copy.message)
+    second = case.decide(ticket, message=first.copy.message)
+
+    assert [first.answer, second.answer] == [DecisionAnswer.OK, DecisionAnswer.CANCELLED]
+    assert case.record().state is State.CANCELLED
 
 
 def test_a_task_without_a_record_cannot_be_cancelled(case):

@@ -374,6 +374,28 @@ def test_a_step_killed_before_its_wait_was_recorded_gives_no_second_order(simula
     assert simulator.orders["key-1"] == {"received": 2, "created": 1}
 
 
+# --- the vendor's callback -----------------------------------------------------------------------
+def test_the_vendor_is_given_the_callback_url(context):
+    app = create_app(Config(work_seconds=60))
+    with serving(app) as url:
+        clean(
+            order(),
+            dataclasses.replace(context, settings=load({}, robot_api_url=url), callback="http://127.0.0.1:1/cb"),
+        )
+        pending = list(app.extensions["callbacks"]._pending.values())
+
+    assert [each.url for each in pending] == ["http://127.0.0.1:1/cb/finished/5.184e+06"]
+
+
+def test_an_order_that_is_repeated_has_the_callback_url_of_the_first(context):
+    context.callback = "http://127.0.0.1:1/first"
+    with pytest.raises(RetryableError):
+        follow(order("SN-STUCK-1"), context)
+    again = dataclasses.replace(retried(context), callback="http://127.0.0.1:1/second")
+
+    assert clean(order("SN-STUCK-1"), again).state.callback_url == "http://127.0.0.1:1/first/finished/5.184e+06"
+
+
 def test_a_step_before_the_end_waits_again(simulator, context):
     simulator.job(seconds=3_600)
     context.state = clean(order(), context).state

@@ -157,8 +157,16 @@ local function take_signals(names)
   return found
 end
 
--- Whether a handler that runs again may have something to undo: it has waited, with an effect elsewhere under way.
-local function may_undo() return number('step') > 0 end
+-- Whether a handler that runs again may have something to undo: it has waited, with an effect elsewhere under way; or it has begun, and
+-- its type undoes.
+local function may_undo() return number('step') > 0 or (get('undo') == '1' and get('startedAt')) end
+
+-- A step of a task that is to be stopped ends without knowing of it: one more, in which the handler may undo.
+local function grant_undo()
+  if get('undoGranted') then return false end
+  set('undoGranted', 1)
+  return true
+end
 
 -- A task that was to be stopped ends so. Its record outlives every copy that still waits somewhere: each finds it at its claim.
 local function end_cancelled()

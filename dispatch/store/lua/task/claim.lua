@@ -17,7 +17,7 @@ end
 if holder and holder ~= owner then return {'BUSY'} end
 if record_cycle < cycle then
   if not with_message(seed) then return 'MISSING' end
-  unset('copyAttempt', 'cancelRequested')
+  unset('copyAttempt', 'cancelRequested', 'undo', 'undoGranted')
 end
 note_published(published_hop)
 -- By this clock: that of a worker, which may be ahead, must not end tasks in time.

@@ -9,7 +9,9 @@ if rebuilt then set('fence', fence, 'startedAt', NOW) end
 -- Decided already (the answer was lost, or another copy was first): publish what was decided then.
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
 if get('fence') ~= fence or number('seq') ~= seq then return {'REFUSED'} end
-if get('cancelRequested') == '1' then
+-- Of a type that undoes: the failed step may have had its effect, so the next one undoes it.
+if get('cancelRequested') == '1'
+  and (state == '' or error_type == 'cancelled' or get('undo') ~= '1' or not grant_undo()) then
   add_hop(failed_hop)
   end_cancelled()
   return {'CANCELLED'}

@@ -1,5 +1,5 @@
 -- A step ended in a wait: its next copy, recorded before that copy is published. No attempt failed; the next step has the whole ladder.
--- early: where the wait is for signals, the copy that goes to the work queue at once if one of them has come before.
+-- early: the copy that goes to the work queue at once if a signal that ends the wait has come before, or the task is to be stopped.
 local fence, seq, decision, early, step, checkpoint, waiting_for, queue, early_queue, wait_ms, waiting_hop, early_hop, seed =
   unpack(ARGV)
 seq = tonumber(seq)
@@ -9,11 +9,15 @@ if rebuilt then set('fence', fence, 'startedAt', NOW) end
 -- Decided already (the answer was lost, or another copy was first): publish what was decided then.
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
 if get('fence') ~= fence or number('seq') ~= seq then return {'REFUSED'} end
-if get('cancelRequested') == '1' then
-  end_cancelled()
-  return {'CANCELLED'}
-end
 local over = take_signals(waiting_for)
+-- Asked to stop in the middle of the step, which may have begun something elsewhere: the next step undoes that, at once.
+if get('cancelRequested') == '1' then
+  if not grant_undo() then
+    end_cancelled()
+    return {'CANCELLED'}
+  end
+  over = true
+end
 if over then decision, queue, wait_ms = early, early_queue, 0 end
 set('decision', decision, 'decidedSeq', seq, 'state', 'WAITING', 'step', step, 'waitingFor', waiting_for, 'queue', queue,
     'nextAttemptAt', NOW + tonumber(wait_ms), 'lostRuns', 0)
