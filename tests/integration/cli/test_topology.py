@@ -49,7 +49,7 @@ def test_extra_queues_are_drift_for_a_strict_verify_only(run, settings):
 def test_verify_as_json_is_a_metric(run):
     report = json.loads(run("verify", "--json").stdout)
 
-    assert report["drift"] == len(report["differences"]) == 19 + 4 + 4 + 8 + 1
+    assert report["drift"] == len(report["differences"]) == 19 + 5 + 5 + 8 + 1
     assert report["differences"][0] == {
         "kind": "exchange",
         "name": "robot.task.topic",
