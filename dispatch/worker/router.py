@@ -262,6 +262,7 @@ class HandOver(abc.ABC):
         self._router = router
         self._copy: Copy | None = None
         self._decided = decided
+        self._error = {"error_type": details["error"]} if "error" in details else {}
         self.cancelled = False  #: the task has ended: it was cancelled
         self.message = message
         self.ticket = ticket
@@ -299,7 +300,8 @@ class HandOver(abc.ABC):
                 reach("route.handed-over")
         self._span.end()
         decided = "cancelled" if self._copy is None else self._decided
-        task_log(self.message).debug("attempt handed over", decided=decided, queue=self._copy and self._copy.queue)
+        queue = self._copy and self._copy.queue
+        task_log(self.message).debug("attempt handed over", **self._error, decided=decided, queue=queue)
 
 
 class FailedHandOver(HandOver):

@@ -123,5 +123,5 @@ def test_flower_with_a_password_refuses_requests_without_it(applied, tmp_path):
         output = log.read_text()
 
     assert codes == [401, 401]
-    assert len(inside.json()["active_queues"]) == 7
+    assert len(inside.json()["active_queues"]) == 8
     assert "s3cret" not in output
