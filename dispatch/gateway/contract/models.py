@@ -471,7 +471,7 @@ class DeadLetterListModel(_Base):
     next: str | None
 
 
-class LetterFilterModel(_Base):
+class DeadLetterFilterModel(_Base):
     """Which dead letters; null matches any."""
 
     type: str | None
@@ -493,7 +493,7 @@ class DeadLetterGroupModel(_Base):
     last_at: Moment = Field(description="The latest death.")
     example_task_id: str = Field(description="Of the latest death.")
     example_error: str = Field(description="The error's message of that one.")
-    filter: LetterFilterModel | None = Field(
+    filter: DeadLetterFilterModel | None = Field(
         description="Exactly these: for the list, and for the verbs on many. Null of messages without a type."
     )
 
@@ -567,7 +567,7 @@ class JobModel(_Base):
 
     job_id: str
     verb: str = Field(description="`redrive`.")
-    filter: LetterFilterModel
+    filter: DeadLetterFilterModel
     limit: int = Field(description="Dead letters at most; lower after an interruption.")
     rate_per_second: float
     requested_by: str = Field(description="The principal.")

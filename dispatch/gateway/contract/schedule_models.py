@@ -47,7 +47,7 @@ def _own_labels(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-class ScheduleOptions(Body):
+class ScheduledTaskOptions(Body):
     """How to run a schedule's tasks, and how to find them."""
 
     labels: Annotated[Labels, pydantic.AfterValidator(_own_labels)] = Field(
@@ -63,7 +63,7 @@ class ScheduleBody(Body):
 
     type: Name
     payload: dict[str, Any]
-    options: ScheduleOptions = ScheduleOptions()
+    options: ScheduledTaskOptions = ScheduledTaskOptions()
     cron: Annotated[str, Field(max_length=MAX_EXPRESSION, examples=["0 3 * * *"]), pydantic.AfterValidator(_cron)] = (
         Field(description="Five fields as in Debian's cron, or six with seconds first.")
     )

@@ -143,6 +143,20 @@ def test_operation_ids_are_unique_and_every_component_is_used(document):
     assert unused == []
 
 
+def test_a_components_name_is_one_that_generators_of_clients_take(document):
+    """An object without a schema of its own is named after its parent and its property, which may be another component's name."""
+    schemas = document["components"]["schemas"]
+    inline = {
+        f"{name}{prop[:1].upper()}{prop[1:]}"
+        for name, schema in schemas.items()
+        for prop, described in schema.get("properties", {}).items()
+        if described.get("type") == "object"
+    }
+
+    assert [name for name in schemas if not re.fullmatch(r"[A-Za-z0-9._]+", name)] == []
+    assert inline & set(schemas) == set()
+
+
 def test_every_error_that_an_operation_may_answer_is_explained(document):
     named = set(re.findall(r"/problems/([a-z-]+)", json.dumps(document["paths"])))
     shared = set(document["components"]["responses"])
