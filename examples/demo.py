@@ -1,10 +1,11 @@
 """``make demo``: four tasks pass the gateway, RabbitMQ, the workers, the ladder and the DLQ.
 
-It starts the system through the launcher and then is a plain HTTP client.
+It starts the system through the launcher and then uses the Python client, as any program would.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from dispatch.cli import pipes
+from robot_dispatch_client import Client, DispatchError, Queue, Task
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,12 +47,12 @@ def main() -> int:
     if started.returncode:
         return started.returncode
     addresses = dict(line.split("=", 1) for line in (_run_dir() / "env").read_text().splitlines() if "=" in line)
-    with httpx.Client(base_url=addresses["DISPATCH_HTTP_URL"], timeout=30, trust_env=False) as client:
+    with Client(addresses["DISPATCH_HTTP_URL"], timeout=30, trust_env=False) as client:
         _show_ladder(client)
         ended = _watch(client, _submit(client))
         _show_queues(client)
     _show_addresses(addresses)
-    return 0 if sorted(task["status"] for task in ended) == ["FAIL", "SUCCESS", "SUCCESS", "SUCCESS"] else 1
+    return 0 if sorted(task.status for task in ended) == ["FAIL", "SUCCESS", "SUCCESS", "SUCCESS"] else 1
 
 
 def _environment() -> dict[str, str]:
@@ -63,88 +63,79 @@ def _run_dir() -> Path:
     return ROOT / Path(os.environ.get("DISPATCH_RUN_DIR", ".run")).expanduser()
 
 
-def _submit(client: httpx.Client) -> dict[str, str]:
+def _submit(client: Client) -> dict[str, str]:
     """Titles by task id."""
     print("\nSubmitting (POST /v1/tasks):")
     titles = {}
     for title, type_, payload in TASKS:
-        answer = client.post("/v1/tasks", json={"type": type_, "payload": payload})
-        answer.raise_for_status()
-        task = answer.json()
-        titles[task["taskId"]] = title
-        print(f"  {answer.status_code} in {answer.elapsed.total_seconds() * 1_000:4.0f} ms  {task['taskId']}  {title}")
+        began = time.monotonic()
+        task = client.submit(type_, payload)
+        titles[task.task_id] = title
+        print(f"  202 in {(time.monotonic() - began) * 1_000:4.0f} ms  {task.task_id}  {title}")
     return titles
 
 
-def _watch(client: httpx.Client, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def _watch(client: Client, titles: Mapping[str, str]) -> list[Task]:
     """Print a line at each change until every task is terminal."""
     print("\nWatching (GET /v1/tasks/{taskId}):")
     head = f"{'TASK':<{_WIDTH}}  {'STATUS':<8} {'STATE':<13} ATTEMPT  RUNG, NEXT ATTEMPT, LAST ERROR"
     print(f"  {'':>6}  {head}")
     started_at = time.monotonic()
     shown: dict[str, str] = {}
-    ended: dict[str, dict[str, Any]] = {}
+    ended: dict[str, Task] = {}
     while len(ended) < len(titles) and time.monotonic() - started_at < DEADLINE:
         for task in _changes(client, titles, ended):
-            line = _line(titles[task["taskId"]], task)
-            if shown.get(task["taskId"]) != line:
-                shown[task["taskId"]] = line
+            line = _line(titles[task.task_id], task)
+            if shown.get(task.task_id) != line:
+                shown[task.task_id] = line
                 print(f"  {time.monotonic() - started_at:5.1f}s  {line}", flush=True)
         time.sleep(0.1)
     return list(ended.values())
 
 
-def _changes(
-    client: httpx.Client, titles: Mapping[str, str], ended: dict[str, dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
+def _changes(client: Client, titles: Mapping[str, str], ended: dict[str, Task]) -> Iterator[Task]:
     for task_id in titles.keys() - ended.keys():
-        task = client.get(f"/v1/tasks/{task_id}").raise_for_status().json()
-        if task["status"] in {"SUCCESS", "FAIL"}:
+        task = client.get(task_id)
+        if task.done:
             ended[task_id] = task
         yield task
 
 
-def _line(title: str, task: Mapping[str, Any]) -> str:
-    progress = task["progress"] or {}
-    wait = task["queue"] or ""
-    if task["nextAttemptAt"]:
-        wait += f" until {task['nextAttemptAt'][11:19]}"
-    if task["state"] == "RUNNING" and progress:
-        wait = f"{progress['percent']} % {progress['message']}"
-    if task["state"] == "WAITING":
-        wait = f"the robot works; next look at {task['wakesAt'][11:19]}"
-    if task["error"] and task["status"] != "SUCCESS":
-        wait += f"  ({task['error']['type']})"
-    attempt = f"{task['attempt']}/{task['maxAttempts']}"
-    return f"{title:<{_WIDTH}}  {task['status']:<8} {task['state']:<13} {attempt:<7}  {wait}".rstrip()
+def _line(title: str, task: Task) -> str:
+    wait = task.queue or ""
+    if task.next_attempt_at:
+        wait += f" until {task.next_attempt_at:%H:%M:%S}"
+    if task.state == "RUNNING" and task.progress:
+        wait = f"{task.progress.percent} % {task.progress.message}"
+    if task.error and not task.succeeded:
+        wait += f"  ({task.error.type})"
+    attempt = f"{task.attempt}/{task.max_attempts}"
+    return f"{title:<{_WIDTH}}  {task.status:<8} {task.state:<13} {attempt:<7}  {wait}".rstrip()
 
 
-def _show_ladder(client: httpx.Client) -> None:
-    rungs = client.get("/v1/task-types/robot.clean").raise_for_status().json()["ladder"]
-    print("\nThe ladder of this system:", " → ".join(_rung(rung) for rung in rungs), "→ DLQ")
+def _show_ladder(client: Client) -> None:
+    rungs = [f"{rung.name} ({rung.seconds:g} s)" for rung in client.task_type("robot.clean").ladder]
+    print("\nThe ladder of this system:", " → ".join(rungs), "→ DLQ")
 
 
-def _rung(rung: Any) -> str:
-    return f"{rung['name']} ({rung['seconds']:g} s)" if isinstance(rung, dict) else str(rung)
-
-
-def _show_queues(client: httpx.Client) -> None:
+def _show_queues(client: Client) -> None:
     print("\nQueues (GET /v1/queues):")
     print(f"  {'QUEUE':<22} {'READY':>6} {'UNACKED':>8} {'CONSUMERS':>10}")
     for queue in _settled_queues(client):
-        cells = (queue["ready"], queue["unacked"], queue["consumers"])
+        cells = (queue.ready, queue.unacked, queue.consumers)
         ready, unacked, consumers = ("-" if cell is None else cell for cell in cells)
-        print(f"  {queue['name']:<22} {ready:>6} {unacked:>8} {consumers:>10}")
+        print(f"  {queue.name:<22} {ready:>6} {unacked:>8} {consumers:>10}")
 
 
-def _settled_queues(client: httpx.Client) -> list[dict[str, Any]]:
+def _settled_queues(client: Client) -> list[Queue]:
     """The queues, once RabbitMQ's statistics, which lag by some seconds, include the dead letter."""
     until = time.monotonic() + 12
     while True:
-        answer = client.get("/v1/queues")
-        queues: list[dict[str, Any]] = answer.json()["items"] if answer.status_code == httpx.codes.OK else []
-        in_transit = [queue for queue in queues if queue["role"] != "dead-letters" and queue["total"]]
-        dead = [queue for queue in queues if queue["role"] == "dead-letters" and queue["ready"]]
+        queues: list[Queue] = []
+        with contextlib.suppress(DispatchError):
+            queues = client.queues()
+        in_transit = [queue for queue in queues if queue.role != "dead-letters" and queue.total]
+        dead = [queue for queue in queues if queue.role == "dead-letters" and queue.ready]
         if (dead and not in_transit) or time.monotonic() > until:
             return queues
         time.sleep(0.3)

@@ -30,8 +30,6 @@ METRICS = {
             metrics.OLDEST,
             metrics.DRIFT,
             metrics.REDIS_MEMORY,
-            metrics.SCHEDULES,
-            metrics.LAST_FIRE,
             metrics.BUILD,
         )
     },

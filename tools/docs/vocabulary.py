@@ -15,7 +15,20 @@ from dispatch.gateway.application import operations
 from tools.docs.names import Vocabulary
 
 #: Where the files are that pages name.
-_FOLDERS = ("bench", "deploy", "dispatch", "docs", "examples", "launcher", "scripts", "tasks", "tests", "tools", ".ci")
+_FOLDERS = (
+    "bench",
+    "clients",
+    "deploy",
+    "dispatch",
+    "docs",
+    "examples",
+    "launcher",
+    "scripts",
+    "tasks",
+    "tests",
+    "tools",
+    ".ci",
+)
 
 
 def of_checkout(root: Path) -> Vocabulary:
@@ -45,7 +58,7 @@ def of_checkout(root: Path) -> Vocabulary:
 def _celery() -> click.Group:
     """Celery's program as ``celery -A celery_app`` has it."""
     group = click.Group(name="celery", commands=dict(celery_program.commands), params=celery_program.params)
-    for command in (cli.dlq, cli.queues, cli.schedules, cli.tasks, cli.topology):
+    for command in (cli.dlq, cli.queues, cli.tasks, cli.topology):
         group.add_command(_real(command))
     return group
 

@@ -22,8 +22,6 @@ GATHERED = (
     metrics.OLDEST,
     metrics.DRIFT,
     metrics.REDIS_MEMORY,
-    metrics.SCHEDULES,
-    metrics.LAST_FIRE,
     metrics.BUILD,
 )
 

@@ -1,0 +1,99 @@
+"""The client against the gateway's own contract: paths, names, slugs. What the client lacks is no error, what it invents is."""
+
+import ast
+import inspect
+import re
+
+import pytest
+
+import robot_dispatch_client
+import tasks
+from dispatch import tasktypes
+from dispatch.gateway import application
+from dispatch.gateway.contract import openapi
+from dispatch.gateway.http import problems
+from dispatch.protocol.record import State
+from robot_dispatch_client import AsyncClient, Client, calls, errors, models
+from robot_dispatch_client.schedules import AsyncSchedules, Schedules
+from robot_dispatch_client.testing import routes
+from support.cases import each
+
+COMPONENTS = {
+    "Task": models.Task, "DeadLetterDetail": models.DeadLetter, "Progress": models.Progress, "TaskError": models.TaskError,
+    "Payload": models.Payload, "Rung": models.Rung, "TaskType": models.TaskType, "Queue": models.Queue, "Worker": models.Worker,
+    "TypeCounts": models.TypeCounts, "ErrorCount": models.ErrorCount, "Stats": models.Stats, "DeadLetterFilter": models.LetterFilter,
+    "DeadLetterGroup": models.DeadLetterGroup, "BulkAnswer": models.BulkRedrive, "Pause": models.Pause,
+    "Schedule": models.Schedule,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def document():
+    return openapi.document(application.operations(), tasktypes.load(tasks))
+
+
+def documented(text):
+    """Operations that docstrings name, as `POST /v1/tasks`."""
+    return set(re.findall(r"``((?:GET|POST|PUT|DELETE) /v1/[^`]+)``", text))
+
+
+def test_every_operation_of_the_client_is_one_of_the_api():
+    known = {f"{operation.method} {operation.path}" for operation in application.operations()}
+    used = documented(inspect.getsource(calls))
+
+    assert len(used) > 20
+    assert used <= known
+
+
+def test_schedules_have_their_verbs_in_both_clients():
+    names = ("all", "get", "put", "delete", "pause", "resume", "run_now")
+
+    assert [list(inspect.signature(getattr(Schedules, name)).parameters) for name in names] == [
+        list(inspect.signature(getattr(AsyncSchedules, name)).parameters) for name in names
+    ]
+
+
+def test_every_member_that_the_client_names_is_in_the_document(document):
+    schemas = document["components"]["schemas"]
+    for name, model in COMPONENTS.items():
+        named = {field.alias for field in model.model_fields.values()}
+
+        assert named <= schemas[name]["properties"].keys(), name
+
+
+def test_states_are_those_of_records():
+    assert {state.value for state in models.State} >= {state.value for state in State}
+
+
+@each("kind", [kind for kind in problems.KINDS.values() if kind.slug in errors.BY_SLUG])
+def test_an_error_has_the_status_of_its_problem(kind):
+    by_status = type(errors.of_problem(errors.Problem(kind.status, "/problems/of-a-later-version")))
+
+    assert issubclass(errors.BY_SLUG[kind.slug], by_status)
+
+
+def test_the_fake_has_the_statuses_of_the_api():
+    known = {slug: kind.status for slug, kind in problems.KINDS.items()}
+
+    assert {slug: status for slug, status in routes.STATUS.items() if slug in known and known[slug] != status} == {}
+
+
+def test_both_clients_have_the_same_verbs_with_the_same_arguments():
+    def verbs(kind):
+        names = {"close": "close", "aclose": "close"}
+        public = {name: member for name, member in vars(kind).items() if not name.startswith("_")}
+        return {
+            names.get(name, name): list(inspect.signature(member).parameters.values())
+            for name, member in public.items()
+        }
+
+    assert verbs(Client) == verbs(AsyncClient)
+    assert len(verbs(Client)) > 25
+
+
+def test_what_the_package_exports_is_there_and_all_errors_are_exported():
+    exported = set(robot_dispatch_client.__all__)
+    defined = {node.name for node in ast.parse(inspect.getsource(errors)).body if isinstance(node, ast.ClassDef)}
+
+    assert all(hasattr(robot_dispatch_client, name) for name in exported)
+    assert defined <= exported
