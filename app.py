@@ -28,7 +28,7 @@ from dispatch.deadletters.bulk import BulkRedrives
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.gateway.admission.allowance import Allowances
 from dispatch.gateway.admission.depth import DepthReader
-from dispatch.gateway.admission.guard import Guard
+from dispatch.gateway.admission.guard import LaneGuards
 from dispatch.gateway.admission.key_watch import KeyWatch
 from dispatch.gateway.admission.quota import Quota
 from dispatch.gateway.admission.readiness import Readiness, broker_check, key_checks, store_check
@@ -91,8 +91,8 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     publisher, later = _publisher(settings, wanted), _later(settings)
     submitter = Submitter(store, idempotency, publisher, celery.tasks, ladders, sealing=settings.sealing, later=later)
     sender = SendNow(store, Handovers(redis), publisher, settings.sealing)
-    guard = Guard(settings.queue_depth_limit)
-    reader = DepthReader(guard, DepthGauge(settings), functools.partial(ack_rate, settings))
+    guard = LaneGuards(settings.queue_depth_limit, settings.lanes)
+    reader, *readers = _depth_readers(guard, settings)
     checks = {"broker": broker_check(reader, publisher), "store": store_check(store), **key_checks(keys)}
     readiness, watch = Readiness(checks), KeyWatch(keys, KeyUsage(redis))
     app = build(
@@ -124,10 +124,12 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
         )
     )
     publisher.start()
-    reader.start()
+    for each in (reader, *readers):
+        each.start()
     app.extensions["wake"] = redis.wake
     watch.start()
-    _close_with(app, readiness.close, watch.stop, reader.close, publisher.close, later.close, redis.close, tracing.stop)
+    closing = [each.close for each in (reader, *readers)]
+    _close_with(app, readiness.close, watch.stop, *closing, publisher.close, later.close, redis.close, tracing.stop)
     return app
 
 
@@ -135,6 +137,19 @@ def _schedules(settings: Settings, redis: RedisHandle, tasks: TaskStore, submitt
     once = OnceSubmitter(submitter, tasks, ChildEntries(redis), settings)
     ticks = Ticks(once, longest_delay=delays.longest(settings.delay_levels))
     return ScheduleService(ScheduleStore(redis), ticks, submitter)
+
+
+def _depth_readers(guard: LaneGuards, settings: Settings) -> list[DepthReader]:
+    """One for each lane, the default one first."""
+    return [
+        DepthReader(
+            guard.of_queue(queue),
+            DepthGauge(settings, queue),
+            functools.partial(ack_rate, settings, queue),
+            of_all=guard,
+        )
+        for queue in settings.lanes.queues.values()
+    ]
 
 
 def _publisher(settings: Settings, wanted: BrokerMap) -> Publisher:

@@ -11,13 +11,16 @@ from typing import Any
 
 from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
 from dispatch.config.groups import QueueSettings
+from dispatch.protocol.lanes import Lanes
 from dispatch.protocol.message import DELAY_BITS, RETRY_QUEUE
 from dispatch.protocol.names import (
     DEAD_EXCHANGE,
     DEAD_QUEUE,
+    DEFAULT_LANE_EXCHANGE,
     DELAY_POLICY,
     HOLD_QUEUE,
     KEEP_POLICY,
+    LANES_EXCHANGE,
     RECORDER_QUEUE,
     RETRY_EXCHANGE,
     ROUTING_KEY,
@@ -30,6 +33,9 @@ from dispatch.protocol.names import (
     rung_queue,
 )
 from dispatch.protocol.retry import HOLD_RUNG, LEASE_RUNG, Rung
+
+#: Of the one work queue, where there are no lanes.
+ONE_QUEUE = Binding(TASK_EXCHANGE, WORK_QUEUE, f"{ROUTING_KEY}.#")
 
 
 def rungs(settings: QueueSettings) -> tuple[Rung, ...]:
@@ -52,9 +58,10 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
             Exchange(RETRY_EXCHANGE, "headers"),
             Exchange(DEAD_EXCHANGE, "topic"),
             *(Exchange(delay_exchange(level), "headers") for level in range(settings.delay_levels)),
+            *_lane_exchanges(settings.lanes),
         ),
         queues=(
-            Queue(WORK_QUEUE, _quorum(dead_letter_to=DEAD_EXCHANGE)),
+            *(Queue(name, _quorum(dead_letter_to=DEAD_EXCHANGE)) for name in settings.lanes.queues.values()),
             *(Queue(rung_queue(rung.name), _delay(TASK_EXCHANGE, rung.seconds)) for rung in rungs(settings)),
             Queue(HOLD_QUEUE, _delay(TASK_EXCHANGE, settings.hold_ttl)),
             *(Queue(delay_queue(level), _delay(_below(level), 2**level)) for level in range(settings.delay_levels)),
@@ -62,7 +69,7 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
             Queue(DEAD_QUEUE, _quorum()),
         ),
         bindings=(
-            Binding(TASK_EXCHANGE, WORK_QUEUE, f"{ROUTING_KEY}.#"),
+            *_work_bindings(settings.lanes),
             *(
                 Binding(RETRY_EXCHANGE, rung_queue(rung.name), "", {RETRY_QUEUE: rung.name, "x-match": "all"})
                 for rung in rungs(settings)
@@ -73,6 +80,27 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
             Binding(DEAD_EXCHANGE, DEAD_QUEUE, "#"),
         ),
         policies=_policies(settings),
+        replaced=(ONE_QUEUE,) if settings.lanes else (),
+        closed=(LANES_EXCHANGE, DEFAULT_LANE_EXCHANGE) if settings.lanes else (),
+    )
+
+
+def _lane_exchanges(lanes: Lanes) -> tuple[Exchange, ...]:
+    """A message that no lane's binding takes goes to the alternate exchange: topic patterns can't leave anything out."""
+    if not lanes:
+        return ()
+    alternate = {"alternate-exchange": DEFAULT_LANE_EXCHANGE}
+    return (Exchange(DEFAULT_LANE_EXCHANGE, "topic"), Exchange(LANES_EXCHANGE, "topic", arguments=alternate))
+
+
+def _work_bindings(lanes: Lanes) -> tuple[Binding, ...]:
+    """The last one last: until then every message has its way of before."""
+    if not lanes:
+        return (ONE_QUEUE,)
+    return (
+        Binding(DEFAULT_LANE_EXCHANGE, WORK_QUEUE, f"{ROUTING_KEY}.#"),
+        *(Binding(LANES_EXCHANGE, lane.queue, key) for lane in lanes for key in lane.keys),
+        Binding(TASK_EXCHANGE, LANES_EXCHANGE, f"{ROUTING_KEY}.#", to="exchange"),
     )
 
 
@@ -115,8 +143,10 @@ def _policies(settings: QueueSettings) -> tuple[Policy, ...]:
     kept = "|".join(
         [re.escape(rung_queue("")) + "[a-z0-9-]+", *map(re.escape, (HOLD_QUEUE, RECORDER_QUEUE, DEAD_QUEUE))]
     )
+    queues = "|".join(map(re.escape, settings.lanes.queues.values()))
+    pattern = f"^({queues})$" if settings.lanes else f"^{queues}$"
     return (
-        Policy(WORK_POLICY, f"^{re.escape(WORK_QUEUE)}$", work),
+        Policy(WORK_POLICY, pattern, work),
         Policy(KEEP_POLICY, f"^({kept})$", {"delivery-limit": UNLIMITED}),
         *((_delay_policy(settings),) if settings.delay_levels else ()),
     )

@@ -87,13 +87,17 @@ def create(settings: Settings, types: Mapping[str, TaskType], wanted: BrokerMap)
 
 def configuration(settings: Settings) -> dict[str, Any]:
     """Celery's configuration; each line that isn't a name has its reason in docs/explanation/design-decisions.md."""
-    work = Queue(
-        names.WORK_QUEUE,
-        Exchange(names.TASK_EXCHANGE, type="topic", no_declare=True),
-        routing_key=f"{names.ROUTING_KEY}.#",
-        queue_arguments={"x-queue-type": "quorum"},  # Celery must see a quorum queue, or sets a global prefetch
-        no_declare=True,
-    )
+    exchange = Exchange(names.TASK_EXCHANGE, type="topic", no_declare=True)
+    work = [
+        Queue(
+            name,
+            exchange,
+            routing_key=f"{names.ROUTING_KEY}.#",
+            queue_arguments={"x-queue-type": "quorum"},  # Celery must see a quorum queue, or sets a global prefetch
+            no_declare=True,
+        )
+        for name in settings.lanes.queues.values()
+    ]
     return {
         **connections.celery(settings.address("control")),
         "broker_connection_retry_on_startup": True,
@@ -104,7 +108,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_serializer": "json",
         "event_serializer": "json",
-        "task_queues": [work],
+        "task_queues": work,
         "task_create_missing_queues": False,
         "task_default_queue": names.WORK_QUEUE,
         "task_default_exchange": names.TASK_EXCHANGE,

@@ -95,6 +95,17 @@ ROLES = (
 )
 
 
+def roles(wanted: BrokerMap) -> tuple[Role, ...]:
+    """The roles, with their rights on the work queues of all lanes."""
+    work = [queue.name for queue in wanted.queues if names.is_work_queue(queue.name)]
+    one, all_of_them = re.escape(names.WORK_QUEUE), "|".join(map(re.escape, work or [names.WORK_QUEUE]))
+
+    def widened(pattern: str) -> str:
+        return re.sub(rf"(?<=[(|]){re.escape(one)}(?=[|)])", lambda _: all_of_them, pattern)
+
+    return tuple(dataclasses.replace(role, write=widened(role.write), read=widened(role.read)) for role in ROLES)
+
+
 def definitions(wanted: BrokerMap, settings: BrokerSettings, *, users: bool = False) -> dict[str, Any]:
     """What RabbitMQ's ``load_definitions`` reads.
 
@@ -127,12 +138,12 @@ def definitions(wanted: BrokerMap, settings: BrokerSettings, *, users: bool = Fa
         ],
         "policies": [{**where, "name": policy.name, **policy_body(policy)} for policy in wanted.policies],
     }
-    return {**found, **_users(settings, where)} if users else found
+    return {**found, **_users(wanted, settings, where)} if users else found
 
 
-def _users(settings: BrokerSettings, where: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+def _users(wanted: BrokerMap, settings: BrokerSettings, where: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {"users": [], "permissions": [], "topic_permissions": []}
-    for role in ROLES:
+    for role in roles(wanted):
         name, password = _credentials(settings, role.name)
         if name in [user["name"] for user in found["users"]]:
             raise ConfigurationError(f"{PREFIX}{role.name.upper()}_BROKER_URL: another role has the user {name!r} too")

@@ -88,9 +88,11 @@ class DepthGauge:
 
     Args:
         settings: the broker, as the gateway's user.
+        queue: of a lane.
     """
 
-    def __init__(self, settings: BrokerSettings) -> None:
+    def __init__(self, settings: BrokerSettings, queue: str = names.WORK_QUEUE) -> None:
+        self._queue = queue
         self._address = settings.address("gateway")
         self._connection = connections.connection(
             self._address,
@@ -105,7 +107,7 @@ class DepthGauge:
         if self._channel is None:
             provision.connect(self._connection, self._address)
             self._channel = self._connection.channel()
-        return depth(self._channel, names.WORK_QUEUE).ready
+        return depth(self._channel, self._queue).ready
 
     def close(self) -> None:
         """Drop the connection; the next read makes a new one."""
@@ -118,19 +120,20 @@ class DepthGauge:
         return faults.trouble(self._address, exc)
 
 
-def ack_rate(settings: BrokerSettings) -> float | None:
+def ack_rate(settings: BrokerSettings, queue: str = names.WORK_QUEUE) -> float | None:
     """Messages a second that workers acknowledged lately, as RabbitMQ measured.
 
     Args:
         settings: the management API.
+        queue: of a lane.
 
     Returns:
         The rate; None when the management API can't be reached, which the guard copes with.
     """
     try:
         with Management(settings, budget=_RATE_BUDGET) as management:
-            queue = management.get("queues", management.vhost, names.WORK_QUEUE)
+            stats = management.get("queues", management.vhost, queue)
     except ManagementUnavailable:
         return None
-    rate: float | None = queue.get("message_stats", {}).get("ack_details", {}).get("rate")
+    rate: float | None = stats.get("message_stats", {}).get("ack_details", {}).get("rate")
     return rate

@@ -22,6 +22,7 @@ class Action(enum.StrEnum):
 
     CREATE = "create"
     UPDATE = "update"
+    REMOVE = "remove"  #: of bindings alone, once others do their work
     REFUSE = "refuse"  #: it would need a deletion
     KEEP = "keep"  #: nothing is ever deleted
 
@@ -108,7 +109,10 @@ def _bindings(wanted: BrokerMap, live: BrokerMap) -> Iterator[Difference]:
             yield Difference("binding", str(binding), Verdict.MISSING, Action.CREATE, "not there", (binding.queue,))
     for binding in live.bindings:
         ours = binding.exchange in exchanges or (binding.exchange and binding.queue in queues)
-        if ours and binding not in wanted.bindings:
+        if wanted.is_replaced(binding):
+            detail = "others take its place: messages come twice, the second copy is acked without a run"
+            yield Difference("binding", str(binding), Verdict.DIFFERS, Action.REMOVE, detail, (binding.queue,))
+        elif ours and binding not in wanted.bindings:
             yield Difference("binding", str(binding), Verdict.EXTRA, Action.KEEP, "not in the map", (binding.queue,))
 
 

@@ -75,6 +75,14 @@ class BrokerMap:
     queues: tuple[Queue, ...]
     bindings: tuple[Binding, ...]
     policies: tuple[Policy, ...]
+    replaced: tuple[
+        Binding, ...
+    ] = ()  #: bindings of before that others take the place of: with both, messages come twice
+    closed: tuple[str, ...] = ()  #: exchanges whose bindings are these and no others
+
+    def is_replaced(self, binding: Binding) -> bool:
+        """Whether a binding that was found must go, once those of the map are there."""
+        return binding in self.replaced or (binding.exchange in self.closed and binding not in self.bindings)
 
     def bindings_of(self, queue: str) -> tuple[Binding, ...]:
         """The bindings that feed a queue, the default exchange's apart."""

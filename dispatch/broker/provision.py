@@ -1,9 +1,10 @@
-"""The verbs over the broker map: declare what is missing, plan, apply, verify. Nothing is ever deleted."""
+"""The verbs over the broker map: declare what is missing, plan, apply, verify. Nothing that holds a message is ever deleted."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import kombu
@@ -12,7 +13,7 @@ from kombu.exceptions import OperationalError
 from dispatch.broker import connections, faults
 from dispatch.broker.drift import Action, Difference, differences
 from dispatch.broker.management import Management, ManagementUnavailable
-from dispatch.broker.model import BrokerMap
+from dispatch.broker.model import Binding, BrokerMap
 from dispatch.config.groups import BrokerSettings
 from dispatch.config.tls import Where
 from dispatch.errors import DispatchError, Trouble
@@ -105,12 +106,21 @@ def declare_at(where: Where, wanted: BrokerMap, settings: BrokerSettings) -> Non
 def _declare(connection: kombu.Connection, wanted: BrokerMap) -> None:
     with connection.channel() as channel:
         for exchange in wanted.exchanges:
-            channel.exchange_declare(exchange.name, exchange.type, durable=True, auto_delete=False)
+            arguments = dict(exchange.arguments)
+            channel.exchange_declare(exchange.name, exchange.type, durable=True, auto_delete=False, arguments=arguments)
         for queue in wanted.queues:
             channel.queue_declare(queue.name, durable=True, auto_delete=False, arguments=dict(queue.arguments))
         for binding in wanted.bindings:
             bind = channel.exchange_bind if binding.to == "exchange" else channel.queue_bind
             bind(binding.queue, binding.exchange, binding.routing_key, arguments=dict(binding.arguments))
+        _unbind(channel, wanted.replaced)
+
+
+def _unbind(channel: Any, bindings: Iterable[Binding]) -> None:
+    """Remove bindings, if they are there. Others do their work already: no message is without a queue in between."""
+    for binding in bindings:
+        unbind = channel.exchange_unbind if binding.to == "exchange" else channel.queue_unbind
+        unbind(binding.queue, binding.exchange, binding.routing_key, arguments=dict(binding.arguments))
 
 
 def apply_policies(wanted: BrokerMap, settings: BrokerSettings) -> None:
@@ -173,7 +183,7 @@ def verify(wanted: BrokerMap, settings: BrokerSettings) -> Report:
 
 
 def apply(wanted: BrokerMap, settings: BrokerSettings) -> list[Difference]:
-    """Create what is missing and set the policies; nothing is ever deleted.
+    """Create what is missing and set the policies; nothing is ever deleted but bindings that others take the place of.
 
     Args:
         wanted: the map.
@@ -196,6 +206,8 @@ def apply(wanted: BrokerMap, settings: BrokerSettings) -> list[Difference]:
     with connections.connection(admin, connect_timeout=CONNECT) as connection:
         connect(connection, admin)
         declare(connection, wanted, settings)
+        with Management(settings) as management, connection.channel() as channel:
+            _unbind(channel, [binding for binding in management.live().bindings if wanted.is_replaced(binding)])
     apply_policies(wanted, settings)
     return [difference for difference in found if difference.action is not Action.KEEP]
 

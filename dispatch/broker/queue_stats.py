@@ -18,6 +18,7 @@ from dispatch.broker.model import BrokerMap
 from dispatch.config.groups import BrokerSettings
 from dispatch.protocol import names
 from dispatch.protocol.ids import timestamp
+from dispatch.protocol.lanes import DEFAULT
 
 #: Seconds that a snapshot may take: a request has five (P7). Of these for depths that have no statistics yet.
 SNAPSHOT, DEPTHS = 3.0, 1.0
@@ -41,11 +42,12 @@ class QueueView:
     dead_letter_exchange: str | None
     max_length: int | None
     delivery_limit: int | None  #: None when there is none worth the name
-    guard: Mapping[str, Any] | None  #: of the work queue: the ``limit`` above which gateways refuse, whether they do
+    guard: Mapping[str, Any] | None  #: of a work queue: the ``limit`` above which gateways refuse, whether they do
     policy: str | None
     bindings: tuple[Mapping[str, Any], ...]
     drift: tuple[str, ...]  #: what differs from the map, as sentences
     as_of: int  #: epoch milliseconds of the read; the statistics may be some five seconds older
+    lane: str | None = None  #: of a work queue, where there are lanes
 
     def to_json(self) -> dict[str, Any]:
         """As the API shows it (``GET /v1/queues``)."""
@@ -78,7 +80,8 @@ def snapshot(wanted: BrokerMap, settings: BrokerSettings, *, depth_limit: int) -
     left = [name for name in sorted(stats) if name.startswith(names.PREFIX) and name not in ours]
     now = round(time.time() * 1_000)
     views = [_view(name, stats.get(name, {}), live, drift, now, extra=name in left) for name in [*ours, *left]]
-    return [_guarded(view, depth_limit) if view.role == "work" else view for view in views]
+    lanes = sum(map(names.is_work_queue, ours)) > 1
+    return [_guarded(view, depth_limit, lanes=lanes) if view.role == "work" else view for view in views]
 
 
 def _complete(stats: dict[str, dict[str, Any]], management: Management, settings: BrokerSettings) -> None:
@@ -97,8 +100,11 @@ def _complete(stats: dict[str, dict[str, Any]], management: Management, settings
         stats[name].update(counts, consumers=depth.consumers, message_stats=None)
 
 
-def _guarded(view: QueueView, limit: int) -> QueueView:
-    return dataclasses.replace(view, guard={"limit": limit, "refusing": view.ready is not None and view.ready > limit})
+def _guarded(view: QueueView, limit: int, *, lanes: bool) -> QueueView:
+    lane = (view.name.removeprefix(names.WORK_QUEUE).removeprefix(".") or DEFAULT) if lanes else None
+    return dataclasses.replace(
+        view, lane=lane, guard={"limit": limit, "refusing": view.ready is not None and view.ready > limit}
+    )
 
 
 def _view(
@@ -136,12 +142,13 @@ def _view(
 
 def _role(name: str) -> str:
     roles = {
-        names.WORK_QUEUE: "work",
         names.LEASE_QUEUE: "lease",
         names.HOLD_QUEUE: "hold",
         names.RECORDER_QUEUE: "dead-tap",
         names.DEAD_QUEUE: "dead-letters",
     }
+    if names.is_work_queue(name):
+        return "work"
     return roles.get(name, "delay" if name.startswith(names.delay_queue("")) else "rung")
 
 

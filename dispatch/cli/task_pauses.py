@@ -19,7 +19,7 @@ from dispatch.cli.output import NOT_DONE, as_json_option, counted, echo_json, en
 from dispatch.cli.tables import age, table, terminal_width
 from dispatch.protocol import audit, moments
 from dispatch.protocol.audit import AuditEntry
-from dispatch.protocol.pauses import MAX_REASON, Pause, is_what
+from dispatch.protocol.pauses import LANE, MAX_REASON, Pause, is_what
 from dispatch.store.audit import AuditLog
 from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.scripts import RedisHandle
@@ -56,7 +56,7 @@ class _What(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not is_what(value):
-            self.fail("all, type:<task type>, principal:<id> or key:<concurrency key>", param, ctx)
+            self.fail("all, type:<task type>, principal:<id>, key:<concurrency key> or lane:<lane>", param, ctx)
         return str(value)
 
 
@@ -101,9 +101,12 @@ _name = click.option("--as", "name", metavar="NAME", help="Who you are, for the 
 @as_json_option
 @reported("tasks")
 def pause(what: str, reason: str, until: int | None, name: str | None, as_json: bool) -> None:
-    """Pause tasks: all, type:<task type>, principal:<id> or key:<concurrency key>. What runs goes on."""
+    """Pause tasks: all, type:<task type>, principal:<id>, key:<concurrency key> or lane:<lane>. What runs goes on."""
     by = operator(name)
     made = Pause(what, reason, by, int(time.time() * 1_000), until)
+    lane, lanes = what.removeprefix(LANE), environment()[0].lanes
+    if lane not in (what, *lanes.queues):
+        raise click.BadParameter(f"there is no lane {lane!r}: {', '.join(lanes.queues)}", param_hint="WHAT")
     with _connected() as stores:
         stores.pauses.put(made)
         details = {"reason": reason, "until": made.to_json()["until"]}

@@ -9,7 +9,7 @@ import click
 
 from dispatch.broker import definitions as broker_definitions
 from dispatch.broker import provision
-from dispatch.broker.definitions import ROLES
+from dispatch.broker.definitions import roles
 from dispatch.broker.drift import Difference
 from dispatch.broker.model import Binding, BrokerMap
 from dispatch.cli.output import as_json_option, echo_json, environment, reported
@@ -121,7 +121,7 @@ def reference(wanted: BrokerMap) -> str:
     Returns:
         Markdown, the whole of ``docs/reference/topology.md``.
     """
-    sections = [*_sections(wanted), _users()]
+    sections = [*_sections(wanted), _users(wanted)]
     pages = [f"## {title}\n\n{_markdown(heads, rows)}" for title, heads, rows in sections]
     return "\n\n".join([_INTRODUCTION, *pages]) + "\n"
 
@@ -144,12 +144,15 @@ def _target(binding: Binding) -> str:
     return binding.queue if binding.to == "queue" else f"exchange {binding.queue}"
 
 
-def _users() -> Section:
+def _users(wanted: BrokerMap) -> Section:
     heads = ("role", _PROSE, "configure", "write", "read", "management tags")
     return (
         "Users",
         heads,
-        [(role.name, role.purpose, role.configure, role.write, role.read, " ".join(role.tags)) for role in ROLES],
+        [
+            (role.name, role.purpose, role.configure, role.write, role.read, " ".join(role.tags))
+            for role in roles(wanted)
+        ],
     )
 
 

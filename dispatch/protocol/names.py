@@ -10,6 +10,9 @@ TASK_EXCHANGE = "robot.task.topic"  #: topic: where a task enters, and returns f
 RETRY_EXCHANGE = "robot.retry"  #: headers: picks the rung, leaves the routing key alone
 DEAD_EXCHANGE = "robot.task.dlx"  #: topic: dead letters
 
+LANES_EXCHANGE = "robot.task.lanes"  #: topic: picks the lane by the task type, where there are lanes
+DEFAULT_LANE_EXCHANGE = "robot.task.lane.default"  #: topic: the alternate of the one above: what no lane has
+
 WORK_QUEUE = "robot.task.q"
 HOLD_QUEUE = "robot.hold.q"  #: copies that may not run yet: their type is paused, or their concurrency key taken
 DEAD_QUEUE = "robot.task.dlq"  #: the DLQ: dead letters for operators
@@ -39,6 +42,16 @@ PREFIX = "robot."
 def rung_queue(rung: str) -> str:
     """The delay queue of a rung, e.g. ``robot.retry.q.5m``."""
     return f"robot.retry.q.{rung}"
+
+
+def lane_queue(lane: str) -> str:
+    """The work queue of a lane, e.g. ``robot.task.q.bulk``; the default lane has `WORK_QUEUE`."""
+    return f"{WORK_QUEUE}.{lane}"
+
+
+def is_work_queue(queue: str) -> bool:
+    """Whether a queue is that of a lane, or the default one."""
+    return queue == WORK_QUEUE or queue.startswith(f"{WORK_QUEUE}.")
 
 
 def delay_exchange(level: int) -> str:

@@ -13,8 +13,11 @@ from dispatch.protocol.message import PRINCIPAL, Message
 
 ALL = "all"  #: every task
 
-#: What can be paused: every task, those of a type, of a principal, or with a concurrency key.
-WHAT = r"all|type:[a-z][a-z0-9_.-]{0,127}|principal:[A-Za-z0-9._:@~-]{1,128}|key:[A-Za-z0-9._:~-]{1,200}"
+#: What the name of a paused lane begins with, see `dispatch.protocol.lanes`. No task is held: its queue is not consumed.
+LANE = "lane:"
+
+#: What can be paused: every task, those of a type, of a principal, or with a concurrency key; or a lane.
+WHAT = r"all|lane:[a-z0-9][a-z0-9-]{0,31}|type:[a-z][a-z0-9_.-]{0,127}|principal:[A-Za-z0-9._:@~-]{1,128}|key:[A-Za-z0-9._:~-]{1,200}"
 
 #: Characters of a reason.
 MAX_REASON = 500

@@ -34,6 +34,7 @@ from dispatch.maintenance.resumer import Resumer
 from dispatch.maintenance.schedule_keeper import ScheduleKeeper
 from dispatch.maintenance.sweeper import Sweeper
 from dispatch.protocol import delays, names
+from dispatch.protocol.lanes import Lanes
 from dispatch.protocol.message import Copy
 from dispatch.store.audit import AuditLog
 from dispatch.store.claims import Claims
@@ -53,7 +54,9 @@ from dispatch.worker import tracer
 from dispatch.worker.batcher import Batcher
 from dispatch.worker.executor import RetryingExecutor
 from dispatch.worker.holding import DeliveryHolder, PauseWatch
+from dispatch.worker.lane_consumers import LaneConsumers
 from dispatch.worker.leases import Leases
+from dispatch.worker.lines import DeliveryLine, LaneLines
 from dispatch.worker.loop import LoopBridge
 from dispatch.worker.outcomes import FENCE
 from dispatch.worker.pace import Pace
@@ -86,6 +89,7 @@ class WorkerParts:
     runs: Runs
     watch: PauseWatch
     holder: DeliveryHolder
+    lanes: LaneConsumers
     consumer: Any = None  #: Celery's, once it is made
 
 
@@ -115,8 +119,10 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     runs = Runs(celery, ladders, threads=pool.threads)
     watch = PauseWatch(Pauses(redis))
     holder = DeliveryHolder(router, Holds(redis), Handovers(redis), ttl=settings.hold_ttl)
-    starter = Starter(router.batcher, router.pace, watch.held_by)
-    celery.dispatch_worker = WorkerParts(router, starter, Shutdown(router.loop), pool, runs, watch, holder)
+    starter = Starter(router.batcher, router.pace, watch.held_by, _line(settings.lanes, pool, router.pace))
+    lanes = LaneConsumers(settings.lanes, router.loop)
+    watch.readers.append(lanes.read)
+    celery.dispatch_worker = WorkerParts(router, starter, Shutdown(router.loop), pool, runs, watch, holder, lanes)
     celery.dispatch_run = runs.run
     if pool.threads:
         celery.conf.worker_concurrency = pool.slots
@@ -124,6 +130,13 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     celery.steps["worker"].add(type("DispatchStep", (_DispatchStep,), {"redis": redis}))
     gc.collect()
     gc.freeze()  # the modules stay: collections pass them by, and copy none of their pages in a child
+
+
+def _line(lanes: Lanes, pool: PoolPlan, pace: Pace) -> DeliveryLine | None:
+    """A line for each lane; None where there is one work queue."""
+    if not lanes:
+        return None
+    return LaneLines(lanes.lane_of, lanes=len(lanes.queues), places=pool.most, seconds=pace.seconds)
 
 
 def check_control_commands(commands: Iterable[str]) -> None:

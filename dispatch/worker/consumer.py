@@ -60,6 +60,8 @@ class DispatchConsumer(Consumer):
         self._worker = self.app.dispatch_worker
         if self._worker.pool.threads:
             self.initial_prefetch_count = self._worker.pool.prefetch
+        # Each queue's consumer has a prefetch of its own.
+        self.initial_prefetch_count = -(-self.initial_prefetch_count // len(self.app.dispatch_settings.lanes.queues))
         self._prefetch = self.initial_prefetch_count
         self._worker.consumer = self
         self._flushing = False  #: a timer will send the batch of events
@@ -81,6 +83,7 @@ class DispatchConsumer(Consumer):
             with self.ensure_connected(self.app.connection_for_read(heartbeat=0)) as connection:
                 self._declare(connection, settings)
         connected = super().connect()
+        self._worker.lanes.select(self.app.amqp.queues)
         self._troubles.over()
         self._pause = FIRST_PAUSE
         return connected
@@ -121,6 +124,7 @@ class DispatchConsumer(Consumer):
         """Called after each (re)connect."""
         super().register_with_event_loop(hub)
         self._flushing = False
+        self._worker.lanes.consumer = self
         self._worker.router.loop.register(hub)
         places, starter = self.pool.places, self._worker.starter
         places.give_back, starter.places = starter.give_back, places

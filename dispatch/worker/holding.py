@@ -6,7 +6,7 @@ The order is: record the decision → publish the copy, confirmed → hand over 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from dispatch.background import Background
 from dispatch.crashpoints import reach
@@ -41,6 +41,7 @@ class PauseWatch(Background):
         super().__init__("pauses", interval=READ_INTERVAL)
         self._pauses = pauses
         self.paused: Mapping[str, Pause] = {}  #: by what is paused
+        self.readers: list[Callable[[Collection[str]], None]] = []  #: called with what is paused after each read
 
     def prime(self) -> None:
         """Read them once before the first delivery, as far as Redis answers."""
@@ -53,6 +54,8 @@ class PauseWatch(Background):
         if read.keys() != self.paused.keys():
             log.info("pauses", paused=sorted(read))
         self.paused = read
+        for reader in self.readers:
+            reader(read)
 
     def held_by(self, message: Message) -> str | None:
         """The pause that holds a delivery; None when it may run."""

@@ -33,6 +33,7 @@ class PoolPlan:
     threads: bool  #: rather than processes
     slots: int  #: tasks that it runs at once, at the least
     prefetch: int  #: messages that it holds unacked at most
+    most: int  #: tasks that it runs at once at most
 
     @property
     def unit(self) -> str:
@@ -55,13 +56,28 @@ def plan(options: Mapping[str, Any], settings: Settings) -> PoolPlan:
     pool = options.get("pool_cls") or options.get("pool") or TaskPool
     implementation = pool if isinstance(pool, type) else get_implementation(pool)
     if pool == "prefork" or issubclass(implementation, TaskPool):
-        return PoolPlan(threads=False, slots=settings.concurrency_min, prefetch=settings.prefetch)
+        return PoolPlan(
+            threads=False,
+            slots=settings.concurrency_min,
+            prefetch=settings.prefetch,
+            most=_most_processes(options, settings),
+        )
     if not issubclass(implementation, ThreadPool):
         raise ConfigurationError(
             "--pool is refused: hand-overs, leases, time limits and shutdown need the prefork pool, which is the default, or "
             "--pool=threads, for handlers that wait for others most of their time"
         )
     return _threads(options, settings)
+
+
+def _most_processes(options: Mapping[str, Any], settings: Settings) -> int:
+    """As ``--autoscale`` or ``--concurrency`` have it."""
+    most = options.get("autoscale") or options.get("concurrency") or settings.concurrency_max
+    if isinstance(most, str):
+        most = most.partition(",")[0]
+    if isinstance(most, tuple | list):
+        most = most[0]
+    return int(most) if str(most).isdecimal() and int(most) else settings.concurrency_max
 
 
 def _threads(options: Mapping[str, Any], settings: Settings) -> PoolPlan:
@@ -77,7 +93,7 @@ def _threads(options: Mapping[str, Any], settings: Settings) -> PoolPlan:
         raise ConfigurationError(
             f"--concurrency={slots} is refused with --pool=threads: it counts processors, and threads wait"
         )
-    return PoolPlan(threads=True, slots=slots, prefetch=max(settings.prefetch, slots))
+    return PoolPlan(threads=True, slots=slots, prefetch=max(settings.prefetch, slots), most=slots)
 
 
 def check_time_limits(types: Mapping[str, TaskType], settings: Settings, pool: PoolPlan) -> None:

@@ -115,6 +115,7 @@ class DeliveryRequest(Request):
         self._pause = HOLD_PAUSE
         self._held_for = ""
         self._reported = False  # its handler has ended
+        self.over = False  #: it needs no place any more
         self.seconds = 0.0  #: that it will take, as far as is known
         self._stamp()
 
@@ -143,6 +144,7 @@ class DeliveryRequest(Request):
     def to_claim(self) -> ToClaim:
         """The step that asks to run it."""
         reach("run.delivered")
+        self.over = False
         return ToClaim(self.wire, self.ticket, self._attempts)
 
     def claimed(self) -> None:
@@ -162,6 +164,7 @@ class DeliveryRequest(Request):
 
     def unclaim(self) -> None:
         """It has not begun, and can't now: no attempt is used up, and no run lost."""
+        self.over = True
         self.router.leases.drop(self.ticket)
         self.router.batcher.ask(ToRelease(self.wire, self.ticket, self.delivery_queue), _nothing)
         self._stamp()
@@ -232,7 +235,7 @@ class DeliveryRequest(Request):
         if failed:
             self.on_failure(shown)
             return
-        self._reported = True
+        self._reported = self.over = True
         self.router.pace.ran(self._type, seconds)
         reach("run.reported")
         done = functools.partial(self._recorded, shown, seconds)
@@ -293,6 +296,7 @@ class DeliveryRequest(Request):
 
     def _ended(self, error: BaseException, traceback: str) -> None:
         """Everything that isn't a recorded SUCCESS ends here."""
+        self.over = True
         state.task_ready(self)
         self._run.failed(error, self.ticket.fence)
         gone = isinstance(error, Terminated | WorkerLostError | SystemExit | KeyboardInterrupt)

@@ -11,7 +11,6 @@ is the same for all of them: a delivery in, `DeliveryRequest.on_accepted` when i
 
 from __future__ import annotations
 
-import collections
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from dispatch.crashpoints import reach
 from dispatch.protocol.message import Message
 from dispatch.store.claims import ClaimAnswer, Claimed
 from dispatch.worker.batcher import Batcher
+from dispatch.worker.lines import DeliveryLine, OneLine
 from dispatch.worker.pace import Pace
 
 
@@ -53,13 +53,20 @@ class Starter:
         batcher: claims.
         pace: how long runs take.
         held_by: the pause that holds a message's task; None when it may run.
+        line: where deliveries wait; by default in the order in which they come.
     """
 
-    def __init__(self, batcher: Batcher, pace: Pace, held_by: Callable[[Message], str | None] = _never) -> None:
+    def __init__(
+        self,
+        batcher: Batcher,
+        pace: Pace,
+        held_by: Callable[[Message], str | None] = _never,
+        line: DeliveryLine | None = None,
+    ) -> None:
         self._batcher = batcher
         self._held_by = held_by
         self._pace = pace
-        self._waiting: collections.deque[Any] = collections.deque()
+        self._waiting: DeliveryLine = OneLine() if line is None else line
         self._returned: list[Any] = []
         self._ready: dict[Any, list[Any]] = {}  # claimed, by place
         self._closed = False
@@ -100,8 +107,7 @@ class Starter:
         self._batcher.kick()
 
     def _claim(self) -> None:
-        while self._waiting and self.places is not None:
-            request = self._waiting[0]
+        while self.places is not None and (request := self._waiting.peek()) is not None:
             if request.deliverable and (held_by := self._held_by(request.wire)) is not None:
                 request.hold(held_by)  # for which it needs no place
             elif request.deliverable:

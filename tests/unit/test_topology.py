@@ -6,10 +6,12 @@ import pytest
 
 import topology
 from dispatch.broker import provision
+from dispatch.broker.definitions import ROLES, roles
 from dispatch.broker.drift import Action, Verdict, differences
 from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
 from dispatch.config import settings as configuration
 from dispatch.protocol import names
+from dispatch.protocol.lanes import parse_lanes
 
 
 @pytest.fixture
@@ -281,3 +283,55 @@ def test_no_name_of_the_map_is_written_a_second_time_in_the_code():
     sources = [Path(topology.__file__), *Path(topology.__file__).parent.glob("dispatch/**/*.py")]
 
     assert [path.name for path in sources if literal.search(path.read_text())] == ["names.py"]
+
+
+LANES = parse_lanes("bulk=echo;robots=robot.*")
+
+
+def test_without_lanes_nothing_is_replaced_and_no_exchange_is_added(wanted):
+    assert (wanted.replaced, wanted.closed) == ((), ())
+    assert not any("lane" in exchange.name for exchange in wanted.exchanges)
+
+
+def test_lanes_have_queues_like_the_one_that_all_others_share(settings):
+    with_lanes = topology.broker_map(settings.model_copy(update={"lanes": LANES}))
+    one, *others = [queue for queue in with_lanes.queues if names.is_work_queue(queue.name)]
+    policy = with_lanes.policy_of("robot.task.q")
+
+    assert [queue.name for queue in others] == ["robot.task.q.bulk", "robot.task.q.robots"]
+    assert [dict(queue.arguments) for queue in others] == [dict(one.arguments)] * 2
+    assert [with_lanes.policy_of(queue.name) for queue in others] == [policy] * 2
+    assert not policy.governs("robot.task.q.v2")
+    assert topology.ONE_QUEUE in with_lanes.replaced
+    assert topology.ONE_QUEUE not in with_lanes.bindings
+    assert with_lanes.bindings[2:4] == (
+        Binding("robot.task.lanes", "robot.task.q.robots", "robot.task.dispatch.robot.#"),
+        Binding("robot.task.topic", "robot.task.lanes", "robot.task.dispatch.#", to="exchange"),
+    )
+
+
+def test_a_binding_that_lanes_replace_is_removed_and_any_other_extra_one_is_kept(settings):
+    with_lanes = topology.broker_map(settings.model_copy(update={"lanes": LANES}))
+    stale = Binding("robot.task.lanes", "robot.task.q.bulk", "robot.task.dispatch.moved")
+    own = Binding("robot.task.topic", "mine", "#")
+    extra = found(with_lanes, bindings=(*with_lanes.bindings, topology.ONE_QUEUE, stale, own))
+
+    assert [(each.action, each.drift) for each in extra] == [
+        (Action.REMOVE, True), (Action.REMOVE, True), (Action.KEEP, False)
+    ]  # fmt: skip
+
+
+def test_the_roles_have_their_rights_on_every_lane_and_on_no_more(settings):
+    def may(wanted, role, right, queue):
+        return re.search(getattr({each.name: each for each in roles(wanted)}[role], right), queue) is not None
+
+    with_lanes = topology.broker_map(settings.model_copy(update={"lanes": LANES}))
+    asked = [("gateway", "write"), ("worker", "read")]
+
+    assert roles(topology.broker_map(settings)) == ROLES
+    assert all(may(with_lanes, *each, queue) for each in asked for queue in ("robot.task.q", "robot.task.q.bulk"))
+    assert not any(
+        may(with_lanes, *each, queue)
+        for each in asked
+        for queue in ("robot.task.q.x", "robot.task.dlq", "xrobot.task.q")
+    )

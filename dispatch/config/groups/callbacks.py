@@ -11,7 +11,7 @@ from dispatch.protocol.callbacks import CallbackSecrets, CallbackUrls
 
 
 class CallbackSettings(Group):
-    """Callback URLs: workers make them, the gateway verifies them."""
+    """Callback URLs: workers sign them, the gateway verifies them."""
 
     callback_secrets: SecretStr = Field(
         SecretStr(""),

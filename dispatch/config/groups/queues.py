@@ -9,6 +9,7 @@ from pydantic import Field
 
 from dispatch.config.groups.base import Group
 from dispatch.protocol.delays import MAX_LEVELS
+from dispatch.protocol.lanes import NO_LANES, Lanes, parse_lanes
 from dispatch.protocol.retry import Ladder, parse_ladder
 
 
@@ -18,6 +19,10 @@ class QueueSettings(Group):
     ladder: pydantic.InstanceOf[Ladder] = Field(
         parse_ladder("1m=60,5m=300,30m=1800"),
         description="Rungs as `name=seconds`, rising. A rung's wait is frozen when its queue is declared: another wait is another name.",
+    )
+    lanes: pydantic.InstanceOf[Lanes] = Field(
+        NO_LANES,
+        description="Work queues of their own for some task types, as `bulk=echo,http.request;robots=robot.*`: a flood of one kind refuses and delays no other. All other types share `robot.task.q`. The same for every process.",
     )
     lease_park: float = Field(
         30.0,
@@ -64,6 +69,11 @@ class QueueSettings(Group):
     @classmethod
     def _ladder(cls, value: Any) -> Any:
         return parse_ladder(value) if isinstance(value, str) else value
+
+    @pydantic.field_validator("lanes", mode="before")
+    @classmethod
+    def _lanes(cls, value: Any) -> Any:
+        return parse_lanes(value) if isinstance(value, str) else value
 
     @property
     def queue_hard_limit(self) -> int:

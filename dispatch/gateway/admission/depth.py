@@ -38,10 +38,14 @@ class DepthReader(Background):
         guard: stores the readings.
         gauge: reads the depth.
         rate: returns the drain rate measured by RabbitMQ.
+        of_all: the guard of all lanes, if it is not the guard itself.
     """
 
-    def __init__(self, guard: Guard, gauge: Gauge, rate: Callable[[], float | None]) -> None:
+    def __init__(
+        self, guard: Guard, gauge: Gauge, rate: Callable[[], float | None], *, of_all: Guard | None = None
+    ) -> None:
         super().__init__("depth-reader", interval=INTERVAL)
+        self._of_all = of_all or guard
         self._guard = guard
         self._gauge = gauge
         self._rate = rate
@@ -82,15 +86,16 @@ class DepthReader(Background):
             ready = self._gauge.read()
         except Exception as exc:  # noqa: BLE001 - whatever it is, the guard opens
             self._gauge.close()
-            metrics.REFUSING.set(self._guard.full())
+            metrics.REFUSING.set(self._of_all.refuses())
             self._log_turn(self._gauge.trouble(exc))
             with self._changed:
                 self._failed_at = started
                 self._changed.notify_all()
             return
         self._guard.observe(ready)
-        metrics.DEPTH.set(ready)
-        metrics.REFUSING.set(self._guard.full())
+        if self._of_all is self._guard:
+            metrics.DEPTH.set(ready)
+        metrics.REFUSING.set(self._of_all.refuses())
         with self._changed:
             self._read_at = started
             self._changed.notify_all()

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 
 from dispatch.gateway.http.problems import Problem
+from dispatch.protocol.lanes import Lanes
 
 FRESH = 5.0  #: seconds for which a reading is valid
 WINDOW = 15.0  #: seconds of readings used for the drain rate
@@ -93,6 +94,20 @@ class Guard:
         self._drained_at = 0.0  # `time.monotonic` seconds: something left the queue, or it was not over the limit
         self._measured: tuple[float, float] | None = None  # `time.monotonic` seconds, messages a second
 
+    def of(self, task_type: str) -> Guard:
+        """The guard of a task type's lane."""
+        del task_type
+        return self
+
+    def of_queue(self, queue: str) -> Guard:
+        """The guard of a work queue."""
+        del queue
+        return self
+
+    def refuses(self) -> bool:
+        """Whether any lane is full."""
+        return self.full()
+
     @property
     def busy(self) -> bool:
         """Whether the queue is over half its limit, so that the drain rate may soon be needed."""
@@ -149,3 +164,29 @@ class Guard:
             readings, stalled = list(self._readings), now - self._drained_at
         fresh = measured if now - measured_at <= RATE_FRESH else 0.0
         return drain_rate(readings, over=self._limit) or fresh or drain_rate(readings), stalled
+
+
+class LaneGuards(Guard):
+    """A guard for each lane: a flood of one refuses no other. This one is the default lane's. Thread-safe.
+
+    Args:
+        limit: ready messages above which each rejects.
+        lanes: the others.
+    """
+
+    def __init__(self, limit: int, lanes: Lanes) -> None:
+        super().__init__(limit)
+        self._lanes = lanes
+        self._others = {lane.name: Guard(limit) for lane in lanes}
+
+    def of(self, task_type: str) -> Guard:
+        """As in `Guard`."""
+        return self._others.get(self._lanes.lane_of(task_type), self)
+
+    def of_queue(self, queue: str) -> Guard:
+        """As in `Guard`."""
+        return self._others.get(self._lanes.lane_with(queue) or "", self)
+
+    def refuses(self) -> bool:
+        """As in `Guard`."""
+        return self.full() or any(guard.full() for guard in self._others.values())

@@ -599,6 +599,9 @@ class QueueModel(_Base):
     """A queue as in RabbitMQ's management API. A number is null of a queue that is not there, a rate until it is measured."""
 
     name: str
+    lane: str | None = Field(
+        description="Of a work queue, where there are lanes (`DISPATCH_LANES`).", examples=["bulk"]
+    )
     role: str = Field(description="`work`, `rung`, `lease`, `hold`, `delay`, `dead-tap`, `dead-letters` or `extra`.")
     ready: int | None
     unacked: int | None
@@ -612,7 +615,7 @@ class QueueModel(_Base):
     dead_letter_exchange: str | None
     max_length: int | None
     delivery_limit: int | None
-    guard: QueueGuardModel | None = Field(description="Work queue only.")
+    guard: QueueGuardModel | None = Field(description="Work queues only.")
     policy: str | None
     bindings: list[QueueBindingModel]
     drift: list[str] = Field(description="Differences from the broker map.")

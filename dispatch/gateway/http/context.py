@@ -15,7 +15,8 @@ import flask
 
 from dispatch.gateway.http import headers, problems
 from dispatch.gateway.http.reply import Reply
-from dispatch.protocol import ids
+from dispatch.protocol import ids, names
+from dispatch.protocol.lanes import NO_LANES, Lanes
 from dispatch.protocol.record import Record
 from dispatch.telemetry import logs, tracing
 
@@ -39,6 +40,7 @@ class Site:
     trace_url: str = ""  #: template of links to traces
     max_body: int = 262_144  #: bytes of a request's body
     hsts: int = 0  #: seconds for which browsers are to use HTTPS only
+    lanes: Lanes = NO_LANES
     stands: Callable[[Principal, str], bool] = lambda _principal, _scope: True  #: `auth.Keyring.stands`
 
 
@@ -175,8 +177,12 @@ def principal() -> Principal:
 
 def task_json(record: Record) -> dict[str, Any]:
     """A task as JSON, with `traceUrl` where `DISPATCH_TRACE_URL` is set."""
-    body = record.to_json()
-    template = current().site.trace_url
+    body, site = record.to_json(), current().site
+    if (
+        site.lanes and record.queue == names.WORK_QUEUE
+    ):  # the record has: in a work queue; which one follows from its type
+        body["queue"] = site.lanes.queue_of(record.type)
+    template = site.trace_url
     if template and record.trace_id:
         body["traceUrl"] = template.replace("{traceId}", record.trace_id)
     return body

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from dispatch.config import api_keys, type_scopes
-from dispatch.errors import InDoubt, PublishError, StoreError
+from dispatch.errors import InDoubt, Nacked, PublishError, StoreError
 from dispatch.gateway.admission.allowance import Allowance
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.contract import models
@@ -134,7 +134,7 @@ class Intake:
         record = accepted.record
         if not accepted.replayed:
             if record.state is not State.DELAYED:
-                self._guard.accepted()
+                self._guard.of(record.type).accepted()
             metrics.ACCEPTED.inc(metrics.type_label(record.type))
         return accepted
 
@@ -147,7 +147,8 @@ class Intake:
     def _admit(self, submission: Submission) -> None:
         allowance = self.allowance(submission.principal)
         context.current().allowance = allowance.headers
-        refusal = self._guard.refusal() if self._guard.full() else allowance.refusal
+        guard = self._guard.of(submission.type.name)
+        refusal = guard.refusal() if guard.full() else allowance.refusal
         if submission.wakes_at and submission.wakes_at <= time.time() * 1_000:
             refusal = later.past()
         # "It never runs" would be a lie about a repeat of an accepted task: it is answered from its record, also when the time that
@@ -168,6 +169,8 @@ class Intake:
     def _accept(self, submission: Submission) -> Accepted:
         try:
             return self._submitter.submit(submission)
+        except Nacked as exc:  # its lane's queue is full
+            raise self._guard.of(submission.type.name).refusal() from exc
         except (PublishError, StoreError):
             raise
         except Exception as exc:

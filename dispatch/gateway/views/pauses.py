@@ -49,14 +49,18 @@ class PauseViews:
             (ResponseSpec(200, "The workers know of it within two seconds.", models.PauseModel),),
             scope=keys.TASKS_CONTROL,
             audited=True,
-            description="`what` is `all`, `type:<task type>`, `principal:<id>` or `key:<concurrency key>`. What runs goes on; what would start "
-            "is HELD, and uses up no attempt. A pause of the same is replaced.",
+            description="`what` is `all`, `type:<task type>`, `principal:<id>`, `key:<concurrency key>` or `lane:<lane>`. What runs goes on; what would start "
+            "is HELD, and uses up no attempt; of a lane (`default`, or one of `DISPATCH_LANES`) it stays in its queue, where it may expire. "
+            "A pause of the same is replaced.",
             body=models.PauseBody,
         )
     )  # fmt: skip
     def put(self, what: str) -> Reply:
         """Pause."""
         checked, now = _checked(what), time.time()
+        lane = checked.removeprefix(pauses.LANE)
+        if lane != checked and lane not in context.current().site.lanes.queues:
+            raise validation.invalid(FieldError("/path/what", "There is no lane of that name.", "no_such_lane"))
         order = validation.parse(models.PauseBody, validation.read_object())
         until = None if order.until is None else int(order.until.timestamp() * 1_000)
         if until is not None and until <= now * 1_000:
@@ -88,6 +92,6 @@ class PauseViews:
 def _checked(what: str) -> str:
     context.current().target = what
     if not pauses.is_what(what):
-        text = "It should be all, type:<task type>, principal:<id> or key:<concurrency key>."
+        text = "It should be all, type:<task type>, principal:<id>, key:<concurrency key> or lane:<lane>."
         raise validation.invalid(FieldError("/path/what", text, "invalid_what"))
     return what

@@ -56,7 +56,10 @@ class QueueViews:
 
     def _shown(self, queue: QueueView) -> dict[str, Any]:
         body = queue.to_json()
-        return {**body, "guard": body["guard"] and {**body["guard"], "refusing": self._guard.full()}}
+        return {
+            **body,
+            "guard": body["guard"] and {**body["guard"], "refusing": self._guard.of_queue(queue.name).full()},
+        }
 
     def _read(self) -> Sequence[QueueView]:
         try:

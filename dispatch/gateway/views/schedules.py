@@ -199,7 +199,8 @@ class ScheduleViews:
         task_type = self._types.get(schedule.type)
         if task_type is None:
             raise Problem("unknown-task-type")
-        refusal = self._guard.refusal() if self._guard.full() else self._allowance(schedule.principal).refusal
+        guard = self._guard.of(schedule.type)
+        refusal = guard.refusal() if guard.full() else self._allowance(schedule.principal).refusal
         if refusal is not None:
             raise refusal
         request = context.current()

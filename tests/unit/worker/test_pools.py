@@ -15,7 +15,7 @@ from dispatch.worker.threads.pool import ThreadPool
 from support.cases import each
 
 SETTINGS = load({})
-PREFORK = PoolPlan(threads=False, slots=2, prefetch=40)
+PREFORK = PoolPlan(threads=False, slots=2, prefetch=40, most=8)
 
 
 @each(
@@ -24,9 +24,9 @@ PREFORK = PoolPlan(threads=False, slots=2, prefetch=40)
         ({}, PREFORK),
         ({"pool_cls": TaskPool, "autoscale": (8, 2)}, PREFORK),
         ({"pool": "prefork"}, PREFORK),
-        ({"pool_cls": ThreadPool}, PoolPlan(threads=True, slots=40, prefetch=40)),
-        ({"pool_cls": ThreadPool, "concurrency": 10}, PoolPlan(threads=True, slots=10, prefetch=40)),
-        ({"pool_cls": ThreadPool, "concurrency": 100}, PoolPlan(threads=True, slots=100, prefetch=100)),
+        ({"pool_cls": ThreadPool}, PoolPlan(threads=True, slots=40, prefetch=40, most=40)),
+        ({"pool_cls": ThreadPool, "concurrency": 10}, PoolPlan(threads=True, slots=10, prefetch=40, most=10)),
+        ({"pool_cls": ThreadPool, "concurrency": 100}, PoolPlan(threads=True, slots=100, prefetch=100, most=100)),
     ],
 )
 def test_the_pool_that_a_command_line_asks_for(options, plan):
@@ -62,7 +62,7 @@ def test_threads_have_no_control_command_of_processes():
     [(2, 40, 540), (40, 40, 1_800), (40, 80, 1_800), (4, 40, 1_080), (1, 40, 270)],
 )
 def test_a_type_must_end_before_the_broker_loses_patience(slots, prefetch, longest):
-    plan = PoolPlan(threads=True, slots=slots, prefetch=prefetch)
+    plan = PoolPlan(threads=True, slots=slots, prefetch=prefetch, most=slots)
 
     def check(limit):
         pools.check_time_limits({"a": TaskType("a", Payload, print, None, limit, "")}, SETTINGS, plan)
@@ -75,3 +75,18 @@ def test_a_type_must_end_before_the_broker_loses_patience(slots, prefetch, longe
 @each(("slots", "most"), [(1, 1), (2, 1), (4, 1), (8, 2), (40, 10)])
 def test_a_quarter_of_the_slots_may_be_runaways(slots, most):
     assert most_runaways(slots) == most
+
+
+@each(
+    ("options", "most"),
+    [
+        ({}, 8),
+        ({"autoscale": "6,2"}, 6),
+        ({"autoscale": (6, 2)}, 6),
+        ({"concurrency": 3}, 3),
+        ({"autoscale": "x"}, 8),
+        ({"concurrency": "auto"}, 8),
+    ],
+)
+def test_the_most_that_run_at_once_are_as_the_command_line_has_them(options, most):
+    assert pools.plan(options, load({})).most == most

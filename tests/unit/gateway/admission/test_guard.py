@@ -2,7 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.gateway.admission import guard as admission
-from dispatch.gateway.admission.guard import Guard, Reading, drain_rate, retry_after
+from dispatch.gateway.admission.guard import Guard, LaneGuards, Reading, drain_rate, retry_after
+from dispatch.protocol.lanes import NO_LANES, parse_lanes
 from support.cases import each
 
 
@@ -158,3 +159,19 @@ def test_the_guard_is_busy_from_half_the_limit_on():
     assert not guard.busy
     guard.observe(51)
     assert guard.busy
+
+
+def test_each_lane_has_a_guard_of_its_own():
+    guards = LaneGuards(10, parse_lanes("bulk=echo;robots=robot.*"))
+    guards.of("echo").observe(11)
+
+    assert [guards.of(name).full() for name in ("echo", "robot.clean", "other")] == [True, False, False]
+    assert guards.of("other") is guards.of_queue("robot.task.q") is guards
+    assert guards.of("robot") is guards.of_queue("robot.task.q.robots")
+    assert (guards.full(), guards.refuses()) == (False, True)
+
+
+def test_without_lanes_there_is_one_guard():
+    guards = LaneGuards(10, NO_LANES)
+
+    assert guards.of("echo") is guards.of_queue("robot.task.q") is guards
