@@ -196,6 +196,9 @@ WORKERS = Dashboard(
                   help="RUN is the normal one. DONE and STALE are extra copies, BUSY a copy of a task that is running, OVERDUE came after its deadline."),
             Panel("Leases lost", "ops", ((rate("robot_leases_lost_total"), "lost"),)),
             Panel("Runaway threads", "short", (("robot_runaway_threads", "{{instance}}"),)),
+            Panel("Schedules", "short", (("max by (state) (robot_schedules)", "{{state}}"),),
+                  help="missed: a due time was not handled within a minute; failing: the last one led to no task."),
+            Panel("Since a schedule's last task", "s", (("time() - max(robot_schedule_last_fire_timestamp_seconds)", ""),)),
             Panel("Sweeper actions", "ops", ((rate("robot_sweeper_actions_total", "action"), "{{action}}"),)),
         ),
         (

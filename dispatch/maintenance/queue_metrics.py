@@ -1,4 +1,4 @@
-"""Metrics of the servers: messages, consumers, the age of the oldest task, drift from the broker map, Redis's memory."""
+"""Metrics of the servers: messages, consumers, age of the oldest task, drift from the broker map, Redis memory; schedules."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
 from dispatch.errors import DispatchError
 from dispatch.store.oldest import Oldest
+from dispatch.store.schedules import ScheduleStore
 from dispatch.store.scripts import RedisHandle
 from dispatch.telemetry import logger, metrics
 
@@ -49,6 +50,7 @@ class QueueMetrics(Background):
         super().__init__("queue-metrics", interval=READ_INTERVAL)
         self._redis = redis
         self._oldest = Oldest(redis)
+        self._schedules = ScheduleStore(redis)
         self._wanted = wanted
         self._settings = settings
         self._seen: dict[str, tuple[tuple[str, str, tuple[str, ...]], Seen]] = {}
@@ -67,6 +69,7 @@ class QueueMetrics(Background):
         self._try("queues", self._read_queues)
         self._try("ages", self._read_ages)
         self._try("memory", self._read_memory)
+        self._try("schedules", self._read_schedules)
         if time.monotonic() - self._compared_at >= COMPARE_INTERVAL:
             self._compared_at = time.monotonic()
             self._try("topology", self._compare)
@@ -95,6 +98,12 @@ class QueueMetrics(Background):
 
     def _read_memory(self) -> None:
         self._keep(metrics.REDIS_MEMORY, {(): max(map(_share_used, self._redis.memory()))})
+
+    def _read_schedules(self) -> None:
+        tally = self._schedules.tally(int(time.time() * 1_000))
+        states = ("waiting", "paused", "missed", "failing")
+        self._keep(metrics.SCHEDULES, {(state,): float(getattr(tally, state)) for state in states})
+        self._keep(metrics.LAST_FIRE, {(): tally.last_fire / 1_000} if tally.last_fire else {})
 
     def _compare(self) -> None:
         self._keep(metrics.DRIFT, {(): float(provision.verify(self._wanted, self._settings).drift)})

@@ -23,6 +23,9 @@ TOMBSTONE = 90 * 86_400_000
 #: Milliseconds after a due time, or after a change, until the keeper looks whether it was handled.
 OVERDUE = 30_000
 
+#: Milliseconds after a due time that is not handled until it counts as missed.
+MISSED = 60_000
+
 _FIELDS = (
     "revision", "definition", "principal", "deleted", "nextAt", "tick", "leg", "settledAt", "firedAt", "firedTask", "fired", "skipped",
     "missed", "error",
@@ -63,6 +66,17 @@ class ScheduleNote:
     error: str = ""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScheduleTally:
+    """How many schedules there are."""
+
+    waiting: int  #: for a due time
+    paused: int  #: or without another due time
+    missed: int  #: whose due time was not handled in time
+    failing: int  #: whose last due time led to no task
+    last_fire: int  #: epoch milliseconds of the last due time with a task; 0: there is none
+
+
 class ScheduleStore:
     """The schedules. Thread-safe.
 
@@ -94,6 +108,27 @@ class ScheduleStore:
     def count(self) -> int:
         """How many there are."""
         return int(self._redis.run(("ZCARD", self._redis.keys.schedules))[0])
+
+    def tally(self, now: int) -> ScheduleTally:
+        """How the schedules are.
+
+        Args:
+            now: epoch milliseconds.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        names = self._redis.run(("ZRANGE", self._redis.keys.schedules, 0, -1))[0]
+        keys, fields = self._redis.keys, ("nextAt", "firedAt", "error")
+        answers = self._redis.gather(*(("HMGET", keys.schedule(name), *fields) for name in names)) if names else []
+        rows = [(int(next_at or 0), int(fired_at or 0), error or "") for next_at, fired_at, error in answers]
+        return ScheduleTally(
+            waiting=sum(1 for next_at, _, _ in rows if next_at),
+            paused=sum(1 for next_at, _, _ in rows if not next_at),
+            missed=sum(1 for next_at, _, _ in rows if next_at and next_at + MISSED < now),
+            failing=sum(1 for _, _, error in rows if error),
+            last_fire=max((fired_at for _, fired_at, _ in rows), default=0),
+        )
 
     def overdue(self, now: int, limit: int) -> list[str]:
         """Names of schedules whose due time should have been handled before now, epoch milliseconds."""

@@ -278,6 +278,16 @@ REDIS_MEMORY = (
     "Memory in use as a share of maxmemory (without one, of the machine's), of the fullest Redis node; at 1 no task is accepted.",
     (),
 )
+SCHEDULES = (
+    "robot_schedules",
+    "Schedules that wait for their next due time, are paused, whose due time was not handled within a minute (missed), or whose last due time led to no task (failing).",
+    ("state",),
+)
+LAST_FIRE = (
+    "robot_schedule_last_fire_timestamp_seconds",
+    "The last due time of any schedule whose task was submitted, epoch seconds.",
+    (),
+)
 BUILD = ("robot_build_info", "1; the version is in the label.", ("version",))
 
 
@@ -387,7 +397,7 @@ def reference() -> str:
         "",
         "| metric | kind | labels | meaning |",
         "| --- | --- | --- | --- |",
-        *(_row(name, "gauge", labels, text) for name, text, labels in (QUEUE_MESSAGES, QUEUE_CONSUMERS, OLDEST, DRIFT, REDIS_MEMORY, BUILD)),
+        *(_row(name, "gauge", labels, text) for name, text, labels in (QUEUE_MESSAGES, QUEUE_CONSUMERS, OLDEST, DRIFT, REDIS_MEMORY, SCHEDULES, LAST_FIRE, BUILD)),
         "",
     ])  # fmt: skip
 

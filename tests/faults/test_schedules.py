@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 import pytest
+from pydantic import SecretStr
 
 from dispatch import crashpoints
 from dispatch.broker.publisher import Publisher
@@ -17,8 +18,10 @@ from dispatch.schedules.ticks import Ticks
 from dispatch.store.children import ChildEntries
 from dispatch.store.schedules import OVERDUE, ScheduleStore
 from dispatch.submission.once import OnceSubmitter
+from support import redises
+from support.cluster import running_cluster
 from support.waiting import eventually
-from support.worker import each_pool, running_worker
+from support.worker import each_pool, open_bench, running_worker
 
 WANTED = Schedule("every-second", "local", "echo", {"message": "x"}, "* * * * * *", overlap=Overlap.QUEUE)
 
@@ -167,3 +170,34 @@ def test_a_schedule_whose_wait_was_not_confirmed_is_begun_by_its_repeat_or_by_th
     assert (unconfirmed.tick, created) == (None, False)
     assert kept.tick == repeated.tick is not None
     assert bench.store.get(kept.tick).state is State.DELAYED
+
+
+@pytest.mark.timeout(300)
+def test_with_a_due_time_every_second_worker_rabbitmq_and_redis_are_killed_in_turn(settings):
+    """The checker counts: every due time has one task, which succeeded once, or was missed."""
+    with running_cluster(size=1) as cluster, redises.single() as server:
+        (member,) = cluster.members
+        changes = {
+            "broker_url": SecretStr(cluster.broker_url),
+            "management_url": SecretStr(cluster.management_url),
+            "redis_url": SecretStr(server.url),
+        }
+        with open_bench(settings.model_copy(update=changes)) as bench:
+            scheduling = Scheduling(bench)
+            scheduling.service.put(WANTED)
+            with running_worker(bench.settings, abrupt=True):
+                scheduling.goes_on()
+            with running_worker(bench.settings, abrupt=True):
+                scheduling.goes_on()
+                member.kill()
+                member.start()
+                eventually(cluster.whole, 60, "RabbitMQ is back")
+                scheduling.goes_on(timeout=90)
+                server.kill()
+                server.start()
+                scheduling.goes_on(timeout=90)
+                times, entry = scheduling.check()
+
+    missed = times[-1] - times[0] + 1 - len(times)
+    assert 0 <= missed <= entry.missed
+    assert entry.schedule.paused

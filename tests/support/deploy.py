@@ -30,6 +30,8 @@ METRICS = {
             metrics.OLDEST,
             metrics.DRIFT,
             metrics.REDIS_MEMORY,
+            metrics.SCHEDULES,
+            metrics.LAST_FIRE,
             metrics.BUILD,
         )
     },

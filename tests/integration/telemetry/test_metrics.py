@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import topology
 from dispatch.maintenance.queue_metrics import QueueMetrics
 from dispatch.protocol.record import State
+from dispatch.protocol.schedules import Schedule
+from dispatch.store.schedules import ScheduleNote, ScheduleStore
 from dispatch.store.scripts import RedisHandle
 from support.gateway_live import running_gateway
 from support.ports import free_port
@@ -136,3 +138,29 @@ def test_a_task_that_was_never_published_does_not_wait_for_ever(settings):
         redis.run(("DEL", redis.keys.task(task_id).record))
         watch.step()
         assert redis.run(("ZCARD", redis.keys.waiting)) == [0]
+
+
+def test_schedules_are_counted_by_how_they_are(settings):
+    redis = RedisHandle(settings, timeout=1.0)
+    store, now = ScheduleStore(redis), int(time.time() * 1_000)
+    watch = QueueMetrics(redis, topology.broker_map(settings), settings)
+
+    def shown():
+        watch.step()
+        families = {family.name: family for family in watch.collect()}
+        states = {sample.labels["state"]: sample.value for sample in families["robot_schedules"].samples}
+        return states, [sample.value for sample in families["robot_schedule_last_fire_timestamp_seconds"].samples]
+
+    empty = shown()
+    for name, next_at in (("late", now - 61_000), ("soon", now + 1_000), ("broken", now + 1_000), ("paused", None)):
+        one = Schedule(name, "ada", "echo", {}, "* * * * *", paused=next_at is None)
+        assert store.set(one, was=0, next_at=next_at)
+        if name == "broken":
+            assert store.note(one, ScheduleNote(now - 60_000, next_at, "tick", missed=1, error="no such type"))
+        if name == "soon":
+            assert store.note(
+                one, ScheduleNote(now - 5_000, next_at, "tick", fired_at=now - 5_000, fired_task="t", fired=1)
+            )
+
+    assert empty == ({"waiting": 0, "paused": 0, "missed": 0, "failing": 0}, [])
+    assert shown() == ({"waiting": 3, "paused": 1, "missed": 1, "failing": 1}, [(now - 5_000) / 1_000])

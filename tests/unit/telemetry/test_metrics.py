@@ -22,6 +22,8 @@ GATHERED = (
     metrics.OLDEST,
     metrics.DRIFT,
     metrics.REDIS_MEMORY,
+    metrics.SCHEDULES,
+    metrics.LAST_FIRE,
     metrics.BUILD,
 )
 
