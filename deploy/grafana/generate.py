@@ -198,7 +198,7 @@ WORKERS = Dashboard(
             Panel("Runaway threads", "short", (("robot_runaway_threads", "{{instance}}"),)),
             Panel("Schedules", "short", (("max by (state) (robot_schedules)", "{{state}}"),),
                   help="missed: a due time was not handled within a minute; failing: the last one led to no task."),
-            Panel("Since a schedule's last task", "s", (("time() - max(robot_schedule_last_fire_timestamp_seconds)", ""),)),
+            Panel("Since a schedule's last task", "s", (("(time() - max(robot_schedule_last_fire_timestamp_seconds)) or vector(0)", ""),)),
             Panel("Sweeper actions", "ops", ((rate("robot_sweeper_actions_total", "action"), "{{action}}"),)),
         ),
         (

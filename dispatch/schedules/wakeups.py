@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dispatch.crashpoints import reach
-from dispatch.protocol import cron
 from dispatch.protocol.schedules import LABEL, Overlap, Schedule, ScheduleTurn, turn
 from dispatch.schedules.ticks import KEPT, Ticks
 from dispatch.store.schedules import ScheduleEntry, ScheduleNote, ScheduleStore
@@ -24,6 +23,10 @@ log = logger(__name__)
 
 #: What a wake-up has led to, in its result.
 SUPERSEDED, SETTLED, WAITS, FIRED = "superseded", "settled", "waits", "fired"
+
+
+#: Milliseconds by which the clocks of two machines may differ: a wait that ends earlier was ended by an operator, and is begun anew.
+CLOCKS = 60_000
 
 
 class WakeUp(Protocol):
@@ -85,7 +88,7 @@ class WakeUps:
             entry = self._current(schedule, order.at)
             if entry is None:
                 return {"outcome": SUPERSEDED}
-            if order.early:
+            if order.early or order.at - time.time() * 1_000 > CLOCKS:
                 self._store.waits(schedule.name, self._ticks.submit(schedule, order.at, leg=order.leg + 1), order.at)
                 return {"outcome": WAITS}
             if entry.settled_at >= order.at:
@@ -104,7 +107,9 @@ class WakeUps:
         return entry
 
     def _settle(self, schedule: Schedule, entry: ScheduleEntry, at: int, ctx: WakeUp) -> dict[str, Any]:
-        due = turn(schedule, self._first(schedule, entry, at), max(at, int(time.time() * 1_000)))
+        # The due time that is waited for may be an earlier one, whose wake-up has come to no end.
+        first = min(at, entry.next_at or at)
+        due = turn(schedule, first, max(at, int(time.time() * 1_000)))
         tick = "" if due.following is None else self._ticks.submit(schedule, due.following)
         reach("tick.waited")
         note = self._fire(schedule, entry, due, tick, ctx)
@@ -114,14 +119,6 @@ class WakeUps:
         if note.error:
             log.error("schedule's task can't be submitted", schedule=schedule.name, error=note.error)
         return {"outcome": FIRED, "fired": note.fired, "skipped": note.skipped, "missed": note.missed}
-
-    def _first(self, schedule: Schedule, entry: ScheduleEntry, at: int) -> int:
-        """The first due time that is not settled: this one, or one whose wake-up has come to no end."""
-        if not entry.settled_at:
-            return at
-        since = max(entry.settled_at, schedule.updated_at)
-        first = cron.next_time(schedule.cron, schedule.timezone, since)
-        return at if first is None else min(at, first)
 
     def _fire(
         self, schedule: Schedule, entry: ScheduleEntry, due: ScheduleTurn, tick: str, ctx: WakeUp

@@ -40,12 +40,20 @@ def ticks(bench, name, state):
     return bench.store.list(labels={"schedule": name}, type="robot.schedule", state=state).items
 
 
+def alive(bench, name):
+    """The waits and wake-ups of a schedule that have not ended."""
+    found = bench.store.list(labels={"schedule": name}, type="robot.schedule", limit=200).items
+    return [record for record in found if not record.state.terminal]
+
+
 @each_pool
 def test_a_schedule_submits_a_task_at_each_due_time(client, bench, pool):
     with running_worker(bench.settings, abrupt=True, pool=pool):
         answer = client.put("/v1/schedules/every-second", json=body(options={"labels": {"customer": "acme"}}))
         eventually(lambda: len(firings(bench, "every-second")) >= 5, 30)
         paused = client.post("/v1/schedules/every-second/pause").json
+        # A wake-up that is under way may still submit a task, which counts unless the pause was faster.
+        eventually(lambda: not alive(bench, "every-second"), 30, "every wake-up has ended")
         found = firings(bench, "every-second")
         ended = [bench.finished(record.task_id) for record in found]
     times = [round(issued_at(record.task_id)) for record in found]
@@ -56,8 +64,9 @@ def test_a_schedule_submits_a_task_at_each_due_time(client, bench, pool):
     assert {(record.state, bench.hops(record.task_id).count("started")) for record in ended} == {(State.SUCCEEDED, 1)}
     assert {tuple(record.labels.items()) for record in ended} == {(("customer", "acme"), ("schedule", "every-second"))}
     assert all(record.created_at >= at * 1_000 for record, at in zip(found, times, strict=True))
-    assert (shown["paused"], shown["nextRuns"], shown["fired"]) == (True, [], len(found))
-    assert shown["lastRun"]["taskId"] == found[-1].task_id
+    assert (shown["paused"], shown["nextRuns"]) == (True, [])
+    assert shown["fired"] in {len(found) - 1, len(found)}
+    assert shown["lastRun"]["taskId"] == found[shown["fired"] - 1].task_id
     assert (shown["missed"], shown["skipped"], shown["error"]) == (0, 0, None)
     assert paused["revision"] == shown["revision"]
 
