@@ -11,7 +11,7 @@ from dispatch.cli import letters
 from dispatch.cli.tables import age, plain, table, terminal_width
 from dispatch.protocol import labels
 from dispatch.protocol.ids import timestamp
-from dispatch.protocol.record import Record
+from dispatch.protocol.record import Record, State
 from dispatch.store.task_counts import TaskCounts
 
 _HEADS = ("TASK", "TYPE", "STATE", "ATTEMPTS", "AGE", "PRINCIPAL", "LABELS", "ERROR")
@@ -59,6 +59,8 @@ def page(record: Record, shown: Mapping[str, Any]) -> str:
         "cycle": record.cycle or "",
         "queue": record.queue,
         "next attempt": timestamp(record.next_attempt_at),
+        "step": record.step or "",
+        **(_sleep(record) if record.state in (State.DELAYED, State.WAITING) else {}),
         "progress": record.progress and f"{record.progress.get('percent')} % {record.progress.get('message', '')}",
         "error": letters.error_of(record).removeprefix("-"),
         "labels": labels.written(record.labels),
@@ -79,6 +81,10 @@ def page(record: Record, shown: Mapping[str, Any]) -> str:
         text = "  it has left the record" if gone else letters.indented(json.dumps(shown["payload"]))
         parts.append(letters.section("payload", [text]))
     return "\n\n".join(part for part in parts if part)
+
+
+def _sleep(record: Record) -> dict[str, str | None]:
+    return {"wakes": timestamp(record.wakes_at), "waiting for": ", ".join(record.waiting_for)}
 
 
 def hop_table(hops: Sequence[Mapping[str, Any]]) -> str:

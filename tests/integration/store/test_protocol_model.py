@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from dispatch.protocol.copies import next_copy, redriven_copy, resent_copy
+from dispatch.protocol.copies import next_copy, redriven_copy, resent_copy, step_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import MAX_AHEAD, Message
@@ -21,7 +21,8 @@ from dispatch.protocol.retry import Dead, Failure, FailureKind, Retry
 from dispatch.store.cancellations import CancelAnswer
 from dispatch.store.claims import ClaimAnswer, Ticket
 from dispatch.store.dead_letters import DeadLetterAnswer
-from dispatch.store.handovers import DecisionAnswer
+from dispatch.store.handovers import DecisionAnswer, NextStep
+from dispatch.store.signals import NewSignal, SignalAnswer
 from support.stores import Stores
 
 TERMINAL = {"SUCCEEDED", "DEAD_LETTERED", "EXPIRED", "CANCELLED", "REJECTED"}
@@ -50,6 +51,23 @@ class Model:
     cancel: bool = False
     lost: int = 0
     dead_letters: int = 0
+    step: int = 0
+    waits_for: tuple[str, ...] = ()
+    signals: list[str] = dataclasses.field(default_factory=list)
+    taken: dict[str, int] = dataclasses.field(default_factory=dict)
+    woken: bool = False  #: by the cancellation, at the end of a step
+
+    @property
+    def may_undo(self) -> bool:
+        return self.step > 0
+
+    def take(self, names: tuple[str, ...]) -> bool:
+        """Whether a signal has come that ended no wait yet."""
+        found = False
+        for number, name in enumerate(self.signals, 1):
+            if name in names and number > self.taken.get(name, 0):
+                self.taken[name], found = number, True
+        return found
 
 
 def foreign(m, message):
@@ -84,7 +102,7 @@ class Protocol(RuleBasedStateMachine):
 
     def _recreated(self, message, state="QUEUED"):
         if self.model is None:
-            self.model = Model(state, message.cycle, message.seq, published=False)
+            self.model = Model(state, message.cycle, message.seq, published=False, step=message.step)
             return True
         return False
 
@@ -165,8 +183,8 @@ class Protocol(RuleBasedStateMachine):
         same = m.cycle == cycle and m.seq == seq
         died = same and m.fence is not None and self.lease is None and m.owner != ticket.owner
         if m.cycle != cycle:
-            m.cancel = False
-        if died and m.cancel:
+            m.cancel = m.woken = False
+        if died and m.cancel and not m.may_undo:
             self._end_cancelled()
             return ClaimAnswer.CANCELLED
         m.lost = m.lost + died if same else 0
@@ -174,6 +192,7 @@ class Protocol(RuleBasedStateMachine):
         m.state, m.cycle, m.seq, m.published = "RUNNING", cycle, seq, True
         m.owner, m.fence, m.decided, self.lease = ticket.owner, ticket.fence, None, ticket.owner
         m.before, m.discarded = None, False
+        m.step = copy.step or m.step
         return ClaimAnswer.LOST if lost else ClaimAnswer.RUN
 
     @precondition(lambda self: self.tickets)
@@ -220,6 +239,59 @@ class Protocol(RuleBasedStateMachine):
             self.pending.append((decided.copy, ticket.owner))
 
         assert decided.answer == expected
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data(), until=st.sampled_from([(), ("go",), ("go", "stop")]))
+    def wait(self, data, until):
+        ticket, copy = data.draw(st.sampled_from(self.tickets))
+        delayed, early = (step_copy(copy, "{}", seconds, 1) for seconds in (60, 0))
+        step = NextStep(delayed, until, early)
+        decided = self.handovers.wait(copy, ticket, step, max_attempts=ATTEMPTS)
+        if self._recreated(copy):
+            self.model.fence = ticket.fence
+        m = self.model
+        current = m.decided != copy.seq and (m.fence, m.seq) == (ticket.fence, copy.seq)
+        taken = current and m.take(until)
+        if m.decided == copy.seq:
+            expected = DecisionAnswer.ROUTE
+        elif not current:
+            expected = DecisionAnswer.REFUSED
+        elif m.cancel and m.woken:
+            expected = DecisionAnswer.CANCELLED
+            self._end_cancelled()
+        else:
+            expected = DecisionAnswer.OK
+            m.woken = m.woken or m.cancel
+            over = taken or m.cancel
+            m.decided, m.decision_dead, m.fence, m.lost = copy.seq, False, None, 0
+            m.state, m.step, m.waits_for = "QUEUED" if over else "WAITING", copy.step + 1, until
+        if decided.copy is not None:
+            self.pending.append((decided.copy, ticket.owner))
+
+        assert decided.answer == expected
+
+    @rule(name=st.sampled_from(["go", "stop"]))
+    def signal(self, name):
+        record, m = self.store.whole(self.task_id), self.model
+        waits = record is not None and record.state is State.WAITING and name in record.waiting_for
+        copy = resent_copy(record) if waits else None
+        recorded = self.stores.signals.add(self.task_id, NewSignal(name, "{}", "op"), copy)
+        if m is None:
+            expected = SignalAnswer.MISSING
+        elif m.state in TERMINAL:
+            expected = SignalAnswer.TERMINAL
+        else:
+            m.signals.append(name)
+            ends = copy is not None and m.state == "WAITING" and name in m.waits_for
+            expected = SignalAnswer.SENT if ends else SignalAnswer.KEPT
+            if ends:
+                m.take(m.waits_for)
+                m.seq = m.seq if m.decided is None else m.decided + 1
+                m.state, m.decided, m.fence, m.owner, self.lease = "QUEUED", m.seq, None, None, None
+        if recorded.copy is not None:
+            self.pending.append((recorded.copy, ""))
+
+        assert recorded.answer == expected
 
     @precondition(lambda self: self.pending)
     @rule(data=st.data(), publish=st.booleans())
@@ -274,7 +346,8 @@ class Protocol(RuleBasedStateMachine):
         else:
             m.cancel = True
             runs = m.state == "RUNNING" and self.lease is not None
-            expected = CancelAnswer.REQUESTED if runs else self._end_cancelled()
+            wakes = CancelAnswer.WAKE if m.state in {"WAITING", "RETRY_WAIT"} else CancelAnswer.REQUESTED
+            expected = wakes if runs or m.may_undo else self._end_cancelled()
 
         assert answer == expected
 
@@ -321,7 +394,7 @@ class Protocol(RuleBasedStateMachine):
         self.lease = None
         if m is not None and m.fence == ticket.fence:
             m.fence, m.owner, m.state = None, None, "QUEUED"
-            if m.cancel:
+            if m.cancel and not m.may_undo:
                 self._end_cancelled()
 
     # --- dead letters -----------------------------------------------------------------------------------
@@ -337,7 +410,7 @@ class Protocol(RuleBasedStateMachine):
     def _buried(self, dead_letter):
         m = self.model
         if m is None:
-            self.model = Model("QUEUED")
+            self.model = Model("QUEUED", step=dead_letter.step)
         elif (answer := self._objection(m, dead_letter)) is not None:
             return answer
         m = self.model
@@ -385,7 +458,7 @@ class Protocol(RuleBasedStateMachine):
             return DecisionAnswer.ROUTE
         if m.state in BURIED and not m.discarded and (m.cycle, m.seq) == (dead_letter.cycle, dead_letter.seq):
             m.before, m.state, m.cycle, m.decided, m.lost = m.state, "SCHEDULED", m.cycle + 1, dead_letter.seq, 0
-            m.dead_letters, m.cancel = 0, False
+            m.dead_letters, m.cancel, m.woken = 0, False, False
             return DecisionAnswer.OK
         return DecisionAnswer.REFUSED
 
@@ -416,6 +489,7 @@ class Protocol(RuleBasedStateMachine):
         seen = (record.state.value, record.cycle, record.seq, record.decided_seq, record.discarded)
 
         assert seen == (m.state, m.cycle, m.seq, m.decided, m.discarded)
+        assert record.step == m.step
         assert record.before_redrive == (m.before and State(m.before))
         assert self.claims.leased(self.task_id) == (self.lease is not None)
 

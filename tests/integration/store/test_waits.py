@@ -8,6 +8,7 @@ from dispatch.protocol import names
 from dispatch.protocol.copies import resent_copy, step_copy
 from dispatch.protocol.record import State
 from dispatch.protocol.waits import MAX_SIGNALS
+from dispatch.store.cancellations import CancelAnswer
 from dispatch.store.claims import ClaimAnswer
 from dispatch.store.handovers import DecisionAnswer
 from dispatch.store.scripts import MAX_HOPS
@@ -120,6 +121,20 @@ def test_the_hops_of_a_task_that_polls_for_hours_are_those_of_its_beginning_and_
     assert kinds[-3:] == ["started", "progress", "waiting"]
     assert len(kinds) <= MAX_HOPS / 2 + 3
     assert case.store.hops(case.task_id)[-1]["step"] == MAX_HOPS
+
+
+def test_a_task_that_is_to_be_stopped_has_one_more_step_to_undo_what_it_has_begun(case):
+    ticket = case.run()
+    asked = case.stores.cancellations.cancel(case.task_id, by="ada")
+    first = case.wait(ticket)
+    message = handed_over(case, first)
+    second_ticket = case.run(message)
+    stops = case.claims.progress(case.task_id, second_ticket.fence, None)
+    second = case.wait(second_ticket, message)
+
+    assert asked is CancelAnswer.REQUESTED
+    assert (first.answer, first.copy.queue, stops) == (DecisionAnswer.OK, names.WORK_QUEUE, True)
+    assert (second.answer, case.record().state) == (DecisionAnswer.CANCELLED, State.CANCELLED)
 
 
 # --- signals -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ if record_cycle < cycle and not with_message(seed) then return 'MISSING' end
 note_published(published_hop)
 if record_cycle < cycle then
   set('attempt', 0, 'lostRuns', 0)
-  unset('startedAt', 'progress', 'cancelRequested', 'letters', 'copyAttempt')
+  unset('startedAt', 'progress', 'cancelRequested', 'undoGranted', 'letters', 'copyAttempt')
 elseif number('seq') == seq and get('fence') then
   note_lost()
   if get('cancelRequested') == '1' and not may_undo() then

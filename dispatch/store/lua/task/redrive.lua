@@ -21,7 +21,7 @@ if mended ~= '' then
 end
 set('before', state, 'state', 'SCHEDULED', 'cycle', cycle + 1, 'decision', kept, 'decidedSeq', seq, 'attempt', 0, 'lostRuns', 0)
 if deadline ~= '' then set('deadlineAt', deadline) end
-unset('finishedAt', 'startedAt', 'progress', 'cancelRequested', 'letters', 'copyAttempt')
+unset('finishedAt', 'startedAt', 'progress', 'cancelRequested', 'undoGranted', 'letters', 'copyAttempt')
 add_hop(hop)
 commit(0)
 return {'OK', decision}
