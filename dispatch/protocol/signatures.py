@@ -91,7 +91,10 @@ class MessageKeys:
     def sign(self, message: Message) -> Message:
         """The message with the first key's signature; without keys, with none: a changed copy must not keep the last one's."""
         if not self.secrets:
-            return message if SIGNATURE not in message.headers else message.with_headers(SIGNATURE)
+            if SIGNATURE not in message.headers:
+                return message
+            kept = {name: value for name, value in message.headers.items() if name != SIGNATURE}
+            return dataclasses.replace(message, headers=kept)  # the delay of a copy that waits stays
         key_id, secret = next(iter(self.secrets.items()))
         headers = {**message.headers, SIGNATURE: f"{key_id}:{_mac(secret, message)}"}
         return dataclasses.replace(message, headers=headers)

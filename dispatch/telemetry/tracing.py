@@ -21,6 +21,7 @@ The trace of a task::
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import re
@@ -281,7 +282,9 @@ def stamped(message: Message, last: str | None = None) -> Message:
     traceparent = current().traceparent
     if traceparent is None:
         return message
-    return message.with_headers(**{TRACEPARENT: traceparent, **({LAST_SPAN: last} if last else {})})
+    own = {TRACEPARENT: traceparent, **({LAST_SPAN: last} if last else {})}
+    # Not `with_headers`, which is for the copy after this one: the delay of a copy that waits is among its headers.
+    return dataclasses.replace(message, headers={**message.headers, **own})
 
 
 def messaging(operation: str, message: Message, destination: str, **more: Any) -> Attributes:

@@ -22,6 +22,7 @@ from dispatch.protocol.record import State
 from dispatch.telemetry import tracing
 from support import collector as collectors
 from support import servers as shared
+from support import steps_client
 from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.waiting import eventually
@@ -83,7 +84,7 @@ def running(servers, tmp_path_factory):
         )
         stack.callback(servers.delete_keys, settings.redis_prefix)
         made = stack.enter_context(open_bench(settings))
-        worker = stack.enter_context(running_worker(settings, "-l", "debug"))
+        worker = stack.enter_context(running_worker(settings, "-l", "debug", app=steps_client.APP))
         http, gateway, log = stack.enter_context(running_gateway(settings, http_port))
         metrics_url = f"http://127.0.0.1:{settings.worker_metrics_port}/metrics"
         yield System(collector, http, worker, made, log, gateway.pid, metrics_url)
@@ -151,6 +152,22 @@ def test_the_waits_the_publishes_and_the_store_are_seen(system):
         "redis hand_over",
         "redis complete",
     } <= names
+
+
+def test_a_wait_between_two_steps_is_a_span_and_no_failure(system):
+    traceparent = f"00-{system.trace}-{secrets.token_hex(8)}-01"
+    task_id = steps_client.send(system.bench, headers={"traceparent": traceparent})
+    system.bench.finished(task_id)
+    spans = system.collector.complete(system.trace, *["run/wait.steps"] * 2, "route wait.steps", "wait robot.delay.q.*")
+    first, second = sorted(named(spans, "run/wait.steps"), key=lambda span: span.start)
+    route, wait = one(spans, "route wait.steps"), one(spans, "wait robot.delay.q.*")
+
+    assert wait.end - wait.start == pytest.approx(1, abs=0.01)
+    assert (route.parent_id, wait.parent_id, second.parent_id) == (first.span_id, route.span_id, route.span_id)
+    assert second.links == [(system.trace, first.span_id)]
+    assert [run.failed for run in (first, second)] == [False, False]
+    assert route.attributes["robot.decided"] == "wait 1 s"
+    assert len(named(spans, "wait robot.task.q")) == 1
 
 
 def test_one_trace_into_the_dlq_and_back_by_redrive(system):

@@ -6,8 +6,9 @@ import pytest
 
 from dispatch.config.settings import load
 from dispatch.errors import ConfigurationError
-from dispatch.protocol.copies import dead_copy, next_copy, parked_copy
+from dispatch.protocol.copies import dead_copy, delayed_copy, next_copy, parked_copy
 from dispatch.protocol.dead_letters import Reason
+from dispatch.protocol.delays import seconds_of
 from dispatch.protocol.message import TOO_LARGE, Message
 from dispatch.protocol.retry import Dead, Failure, FailureKind
 from dispatch.protocol.signatures import NO_KEYS, MessageKeys
@@ -164,3 +165,9 @@ def test_where_a_task_is_between_its_waits_is_signed():
 
     assert KEYS.fault(step) == ""
     assert {KEYS.fault(each) for each in [*forged, step.with_headers("x-checkpoint")]} == {"its signature is wrong"}
+
+
+def test_a_delay_is_kept_when_a_signature_is_taken_off_or_put_on():
+    delayed = delayed_copy(SIGNED, 5).message
+
+    assert seconds_of(MessageKeys().sign(delayed).headers) == seconds_of(KEYS.sign(delayed).headers) == 5
