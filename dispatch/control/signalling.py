@@ -24,6 +24,10 @@ log = logger(__name__)
 _TRIES = 5
 
 
+#: What became of a signal, in metrics.
+OUTCOMES = (ENDED_WAIT, KEPT) = ("ended-wait", "kept")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Signalled:
     """A task that was signalled."""
@@ -76,7 +80,7 @@ class Signaller:
         _refuse(recorded.answer, record)
         replayed = recorded.answer is SignalAnswer.REPLAYED
         if not replayed:
-            metrics.SIGNALS.inc(metrics.type_label(record.type), "ended-wait" if recorded.copy else "kept")
+            metrics.SIGNALS.inc(metrics.type_label(record.type), ENDED_WAIT if recorded.copy else KEPT)
         return Signalled(self._tasks.get(task_id) or record, replayed)
 
     def _add(self, record: Record, signal: NewSignal, *, last: bool) -> Recorded:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import flask
 from flask import Response
 
+from dispatch.control import signalling
 from dispatch.gateway.http import auth, long_poll
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.server import connections, protocol_errors, unread_body
@@ -41,6 +42,8 @@ class MetricViews:
             metrics.QUOTA_REFUSALS.initialise(quota)
         for name in types:
             metrics.ACCEPTED.initialise(name)
+            for outcome in signalling.OUTCOMES:
+                metrics.SIGNALS.initialise(name, outcome)
 
     @operation(
         Operation(
