@@ -54,6 +54,7 @@ from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerRegistry
 from dispatch.submission.once import OnceSubmitter
 from dispatch.submission.submitter import Submitter
+from dispatch.submission.webhooks import WebhookSubmitter
 from dispatch.tasktypes.builtin import BUILTIN
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logs, tracing
@@ -95,6 +96,8 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     reader, *readers = _depth_readers(guard, settings)
     checks = {"broker": broker_check(reader, publisher), "store": store_check(store), **key_checks(keys)}
     readiness, watch = Readiness(checks), KeyWatch(keys, KeyUsage(redis))
+    submitter = Submitter(store, idempotency, publisher, celery.tasks, ladders, sealing=settings.sealing, later=later)
+    webhooks = WebhookSubmitter(submitter, store, types)
     app = build(
         Parts(
             settings=settings,
@@ -105,12 +108,18 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             counts=TaskCounter(redis, settings).counts,
             submitter=submitter,
             schedules=_schedules(settings, redis, store, submitter),
+            webhooks=webhooks,
             idempotency=idempotency,
             dead_letters=DeadLetterService(
                 store, DeadLetterRecords(redis, settings), publisher, ladders, sealing=settings.sealing
             ),
             signaller=Signaller(store, Signals(redis), sender, settings.sealing),
-            control=ControlService(store, Cancellations(redis, settings, tasktypes.undoing(types.values())), sender),
+            control=ControlService(
+                store,
+                Cancellations(redis, settings, tasktypes.undoing(types.values())),
+                sender,
+                ended=webhooks.announce,
+            ),
             bulk=BulkRedrives(redis),
             audit=AuditLog(redis, settings),
             pauses=Pauses(redis),

@@ -21,6 +21,7 @@ POINTS = (
     "submit.marked",
     "child.reserved",
     "child.submitted",
+    "webhook.submitted",
     "run.delivered",
     "claim.answered",
     "run.claimed",

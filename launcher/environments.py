@@ -32,6 +32,7 @@ OWNERS: Mapping[str, frozenset[str]] = {
     "api_key_pepper": frozenset({"gateway"}),
     "http_host": frozenset({"gateway"}),
     "robot_client_secret": frozenset({"worker"}),
+    "webhook_secrets": frozenset({"gateway", "worker"}),
     "flower_basic_auth": frozenset({"flower"}),
     "flower_host": frozenset({"flower"}),
 }

@@ -6,9 +6,11 @@ The allow-list compares names; the addresses that they resolve to are checked at
 from __future__ import annotations
 
 import codecs
+import contextlib
 import functools
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 import httpx
@@ -41,6 +43,23 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,4094}[\x21-\x7e])?|")
 
 
+def valid_url(value: str) -> str:
+    """An http or https URL without credentials, as it is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _ORIGIN.match(value):
+        raise ValueError("must start with http:// or https:// and a host, without user or password")
+    try:
+        url = httpx.URL(value)
+    except httpx.InvalidURL as exc:
+        raise ValueError("is not a URL") from exc
+    if not url.raw_host or (url.port is not None and not 1 <= url.port <= 65_535):
+        raise ValueError("needs a host, and a port between 1 and 65535")
+    return value
+
+
 class HttpRequest(Payload):
     """The request to send; the worker adds `Idempotency-Key` and `traceparent`."""
 
@@ -63,15 +82,7 @@ class HttpRequest(Payload):
     @pydantic.field_validator("url")
     @classmethod
     def _valid_url(cls, value: str) -> str:
-        if not _ORIGIN.match(value):
-            raise ValueError("must start with http:// or https:// and a host, without user or password")
-        try:
-            url = httpx.URL(value)
-        except httpx.InvalidURL as exc:
-            raise ValueError("is not a URL") from exc
-        if not url.raw_host or (url.port is not None and not 1 <= url.port <= 65_535):
-            raise ValueError("needs a host, and a port between 1 and 65535")
-        return value
+        return valid_url(value)
 
     @pydantic.field_validator("headers")
     @classmethod
@@ -126,16 +137,8 @@ def request(order: HttpRequest, ctx: Context) -> dict[str, Any]:
         Throttled: 429.
         RetryableError: any other failure, see `tasks.upstream`.
     """
-    url = httpx.URL(order.url)
-    peer = _origin(url)
-    if not is_allowed(url, ctx.settings):
-        msg = f"{peer} is not among DISPATCH_HTTP_ALLOWED_HOSTS"
-        raise PermanentError(msg, type="host-not-allowed")
     body = json.dumps(order.content).encode() if order.has_body else None
-    transport = egress.Transport(
-        upstream.tls(), functools.partial(ctx.settings.allows_http, default=_PORTS[url.scheme])
-    )
-    with upstream.client(order.timeout_seconds, headers=_headers(order, ctx), transport=transport) as http:
+    with connected(order.url, ctx.settings, order.timeout_seconds, _headers(order, ctx)) as (http, peer):
         answer = upstream.exchange(http, order.method, order.url, peer=peer, within=order.timeout_seconds, content=body)
     if error := upstream.failure(answer, peer=peer):
         raise error
@@ -145,6 +148,33 @@ def request(order: HttpRequest, ctx: Context) -> dict[str, Any]:
         "body": _content(answer),
         "bodyTruncated": answer.truncated,
     }
+
+
+@contextlib.contextmanager
+def connected(
+    text: str, settings: HandlerSettings, timeout: float, headers: httpx.Headers
+) -> Iterator[tuple[httpx.Client, str]]:
+    """A client that connects where a URL of a client's choosing may lead: to what the allow-list names, at permitted addresses.
+
+    Args:
+        text: the URL.
+        settings: has the list.
+        timeout: seconds to wait for each part of a response.
+        headers: of every request.
+
+    Yields:
+        The client, and the peer's name for messages.
+
+    Raises:
+        PermanentError: ``host-not-allowed``; from the client ``address-not-allowed``.
+    """
+    url = httpx.URL(text)
+    peer = _origin(url)
+    if not is_allowed(url, settings):
+        raise PermanentError(f"{peer} is not among DISPATCH_HTTP_ALLOWED_HOSTS", type="host-not-allowed")
+    transport = egress.Transport(upstream.tls(), functools.partial(settings.allows_http, default=_PORTS[url.scheme]))
+    with upstream.client(timeout, headers=headers, transport=transport) as client:
+        yield client, peer
 
 
 def _headers(order: HttpRequest, ctx: Context) -> httpx.Headers:

@@ -110,6 +110,9 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
             "Signal the ended task", "signalTask", 409, body={"battery": 40}, path={**_TASK_PATH, "name": "charged"},
             problem="task-terminal",
         ),
+        PostmanStep(
+            "Deliver a webhook that it has not", "redeliverWebhook", 409, path=_TASK_PATH, problem="no-webhook",
+        ),
         PostmanStep("Count tasks", "getStats", 200, (_equal("body.complete", "true"),)),
         PostmanStep(
             "List tasks", "listTasks", 200,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from dispatch.control.refusals import TaskTerminal, UnknownTask, VerbRefused
 from dispatch.control.send_now import SendNow
-from dispatch.errors import PublishError
+from dispatch.errors import PublishError, StoreError
 from dispatch.protocol.record import Record, State
 from dispatch.store.cancellations import CancelAnswer, Cancellations
 from dispatch.store.tasks import TaskStore
@@ -25,9 +26,18 @@ class ControlService:
         tasks: reads records.
         cancellations: records them.
         sender: ends waits.
+        ended: does what the end of a task asks for; where that fails, its copy's claim leads to it.
     """
 
-    def __init__(self, tasks: TaskStore, cancellations: Cancellations, sender: SendNow) -> None:
+    def __init__(
+        self,
+        tasks: TaskStore,
+        cancellations: Cancellations,
+        sender: SendNow,
+        *,
+        ended: Callable[[Record], None] = lambda _: None,
+    ) -> None:
+        self._ended = ended
         self._tasks = tasks
         self._cancellations = cancellations
         self._sender = sender
@@ -71,4 +81,7 @@ class ControlService:
             raise UnknownTask(f"there is no record of task {task_id}")
         if answer is CancelAnswer.TERMINAL:
             raise TaskTerminal(record)
+        if record.state is State.CANCELLED:
+            with contextlib.suppress(PublishError, StoreError):
+                self._ended(record)
         return record

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kombu import Connection, Consumer, Queue
@@ -18,8 +19,8 @@ from dispatch.broker import connections, provision
 from dispatch.broker.decoding import decode
 from dispatch.config.tls import Where
 from dispatch.crashpoints import reach
-from dispatch.errors import StoreUnavailable
-from dispatch.protocol import names
+from dispatch.errors import DispatchError, StoreUnavailable
+from dispatch.protocol import names, webhooks
 from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason, normalized, reason_of
 from dispatch.protocol.message import DEAD_REASON, TRACEPARENT, Message
 from dispatch.protocol.signatures import NO_KEYS, MessageKeys
@@ -31,6 +32,9 @@ log = logger(__name__)
 
 #: Answers about the first copy of a death.
 _FIRST = (DeadLetterAnswer.OK, DeadLetterAnswer.DONE)
+
+#: Answers about a task that has ended in this cycle.
+_ENDED = (*_FIRST, DeadLetterAnswer.AGAIN)
 
 #: Dead letters in hand at most; of these, those of tasks that a worker still runs.
 PREFETCH, MAX_WAITING = 100, 50
@@ -50,16 +54,24 @@ class DeadLetterRecorder(Background):
         records: of dead letters.
         ladders: of the task types, for records that have to be rebuilt.
         keys: that a dead letter must be signed with.
+        ended: does what the end of a task asks for.
     """
 
     def __init__(
-        self, broker: Where, records: DeadLetterRecords, ladders: Ladders, keys: MessageKeys = NO_KEYS
+        self,
+        broker: Where,
+        records: DeadLetterRecords,
+        ladders: Ladders,
+        keys: MessageKeys = NO_KEYS,
+        *,
+        ended: Callable[[Message], None] = lambda _: None,
     ) -> None:
         super().__init__("recorder", interval=RECONNECT)
         self._broker = broker
         self._records = records
         self._ladders = ladders
         self._keys = keys
+        self._ended = ended
         self._waiting: list[tuple[float, Any]] = []
         self._failure = ""  #: why the latest dead letter could not be recorded
 
@@ -122,11 +134,23 @@ class DeadLetterRecorder(Background):
         elif answer in _FIRST:
             metrics.DEAD_LETTERS.inc(metrics.one_of(reason, metrics.DEAD_REASONS))
         reach("recorder.recorded")
+        if answer in _ENDED and webhooks.asked(dead_letter) and not self._announced(dead_letter):
+            return False  # recorded once more then, which changes nothing
         # Of one that the router sent, the line about its attempt has the reason; the broker's have only this one.
         known = answer in _FIRST and dead_letter.text(DEAD_REASON)
         write = task_log(dead_letter).debug if known else task_log(dead_letter).info
         write("dead letter recorded", reason=reason, record=answer.value)
         message.ack()
+        return True
+
+    def _announced(self, dead_letter: Message) -> bool:
+        try:
+            self._ended(dead_letter)
+        except DispatchError as exc:
+            task_log(dead_letter).warning("webhook not submitted yet", reason=f"{type(exc).__name__}: {exc}")
+            return False
+        except Exception:  # noqa: BLE001 - it must not keep the recorder from all that come after it
+            task_log(dead_letter).exception("webhook can't be submitted")
         return True
 
     def _pass_over(self, dead_letter: Message, fault: str) -> None:

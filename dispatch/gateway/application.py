@@ -51,6 +51,7 @@ from dispatch.gateway.views.signals import SignalViews
 from dispatch.gateway.views.task_search import TaskSearchViews
 from dispatch.gateway.views.task_types import TaskTypeViews
 from dispatch.gateway.views.tasks import TaskViews
+from dispatch.gateway.views.webhooks import WebhookViews
 from dispatch.gateway.views.workers import WorkerViews
 from dispatch.protocol import delays
 from dispatch.schedules.service import ScheduleService
@@ -61,6 +62,7 @@ from dispatch.store.task_counts import TaskCounts
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo
 from dispatch.submission.submitter import Submitter
+from dispatch.submission.webhooks import WebhookSubmitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import tracing
@@ -77,6 +79,7 @@ class Parts:
     tasks: TaskStore
     counts: Callable[[str | None], TaskCounts]  #: of a principal's tasks, or of all
     submitter: Submitter
+    webhooks: WebhookSubmitter
     idempotency: IdempotencyKeys
     signaller: Signaller
     control: ControlService
@@ -100,6 +103,7 @@ def operations() -> list[Operation]:
     clients = (
         TaskViews,
         BatchViews,
+        WebhookViews,
         ControlViews,
         SignalViews,
         CallbackViews,
@@ -113,7 +117,7 @@ def operations() -> list[Operation]:
 
 def document(types: Mapping[str, TaskType], *, keyed: bool = True) -> dict[str, Any]:
     """The OpenAPI document of the whole API; arguments as `openapi.document`."""
-    return openapi.document(operations(), types, keyed=keyed)
+    return openapi.document(operations(), _public(types), keyed=keyed)
 
 
 class Gateway(flask.Flask):
@@ -174,6 +178,11 @@ def build(parts: Parts) -> flask.Flask:
     return app
 
 
+def _public(types: Mapping[str, TaskType]) -> Mapping[str, TaskType]:
+    """What clients may submit."""
+    return {name: kind for name, kind in types.items() if not kind.internal}
+
+
 def _finished(steps: Sequence[Callable[[Response | Reply], None]], response: Response) -> Response:
     """Runs after every request that Flask has carried out, failures included."""
     for step in steps:
@@ -183,14 +192,16 @@ def _finished(steps: Sequence[Callable[[Response | Reply], None]], response: Res
 
 def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
     settings = parts.settings
+    public = _public(parts.types)
     intake = Intake(
         tasks=parts.tasks,
         submitter=parts.submitter,
-        types=parts.types,
+        types=public,
         idempotency=parts.idempotency,
         guard=parts.guard,
         allowance=parts.allowance,
         longest_delay=delays.longest(settings.delay_levels),
+        settings=settings.handlers(),
     )
     return [
         TaskViews(
@@ -206,8 +217,9 @@ def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
         SignalViews(parts.tasks, parts.signaller, settings.result_ttl),
         CallbackViews(settings.callbacks, parts.signaller),
         ControlViews(parts.tasks, parts.control, settings.result_ttl),
-        TaskTypeViews(parts.types, parts.ladders),
-        ScheduleViews(parts.schedules, parts.types, parts.guard, parts.allowance),
+        TaskTypeViews(public, parts.ladders),
+        ScheduleViews(parts.schedules, public, parts.guard, parts.allowance),
+        WebhookViews(parts.tasks.get, parts.webhooks, result_ttl=settings.result_ttl),
         DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),
         DeadLetterGroupViews(parts.dead_letters),
         JobViews(parts.bulk),

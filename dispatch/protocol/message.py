@@ -89,7 +89,10 @@ DEAD_REASON = "x-dead-reason"
 DEAD_ID = "x-dead-id"  #: identifies a dead letter that has no usable task id of its own
 
 
-PARENT_ID = "x-parent-id"  #: the task whose handler submitted it
+PARENT_ID = "x-parent-id"  #: the task that submitted it: its handler, or its end
+
+
+WEBHOOK = "x-webhook"  #: where the end of the task is announced, as JSON; see `dispatch.protocol.webhooks`
 
 
 LABELS = "x-labels"  #: the task's labels as one text, see `dispatch.protocol.labels`

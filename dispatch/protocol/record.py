@@ -148,7 +148,8 @@ class Record:
     deadline_at: int | None = None  #: after which no attempt begins
     step: int = 0  #: waits that it has gone through in this cycle
     concurrency_key: str | None = None  #: of which a limited number run at once
-    parent_id: str | None = None  #: the task whose handler submitted it
+    parent_id: str | None = None  #: the task that submitted it: its handler, or its end
+    webhook: Mapping[str, Any] | None = None  #: where its end is announced, see `dispatch.protocol.webhooks`
     queue: str | None = None  #: where its copy waits
     rung: str | None = None
     progress: Mapping[str, Any] | None = None
@@ -200,6 +201,7 @@ class Record:
             "cancelRequested": self.cancel_requested,
             "progress": self.progress, "result": self.result, "error": self.error and self.error.to_json(),
             "labels": dict(self.labels), "concurrencyKey": self.concurrency_key, "parentId": self.parent_id,
+            "webhook": self.webhook and dict(self.webhook),
             "deadlineAt": timestamp(self.deadline_at), "requestId": self.request_id, "traceId": self.trace_id,
             "createdAt": timestamp(self.created_at), "updatedAt": timestamp(self.updated_at),
             "startedAt": timestamp(self.started_at), "finishedAt": timestamp(self.finished_at), "revision": self.revision,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatch.protocol import labels
+from dispatch.protocol import labels, webhooks
 from dispatch.protocol.fingerprints import fingerprint_stored
 from dispatch.protocol.ids import is_task_id
 from dispatch.protocol.message import (
@@ -22,6 +22,7 @@ from dispatch.protocol.message import (
     TRACEPARENT,
     WAITING_SINCE,
     WAKES_AT,
+    WEBHOOK,
     Message,
     compact_json,
 )
@@ -43,7 +44,7 @@ LISTED = (
     *BRIEF, "principal", "cycle", "seq", "attempt", "maxAttempts", "revision", "createdAt", "updatedAt", "published",
     "startedAt", "finishedAt", "nextAttemptAt", "wakesAt", "queue", "rung", "progress", "result", "error", "errorRetryable", "deadReason",
     "requestId", "traceparent", "worker", "cancelRequested", "lostRuns", "decidedSeq", "copyAttempt", "key",
-    "labels", "waitingFor", "heldBy", "deadlineAt", "step", "concurrencyKey", "parentId",
+    "labels", "waitingFor", "heldBy", "deadlineAt", "step", "concurrencyKey", "parentId", "webhook",
 )  # fmt: skip
 
 #: The one of these that may be large: all others together have some thousand bytes at most.
@@ -135,6 +136,7 @@ def parse(
         step=number("step") or 0,
         concurrency_key=fields.get("concurrencyKey") or None,
         parent_id=fields.get("parentId") or None,
+        webhook=_webhook(fields.get("webhook")),
         queue=fields.get("queue"),
         rung=fields.get("rung"),
         progress=opened_progress(progress, sealing) if progress else None,
@@ -196,6 +198,11 @@ def accepted(message: Message, max_attempts: int, *, at: int, key: str) -> dict[
     return fields
 
 
+def _webhook(text: str | None) -> Mapping[str, Any] | None:
+    wanted = webhooks.read(text)
+    return None if wanted is None else wanted.to_json()
+
+
 def _fields(message: Message, max_attempts: int) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "type": message.type,
@@ -212,6 +219,8 @@ def _fields(message: Message, max_attempts: int) -> dict[str, Any]:
         fields["labels"] = message.text(LABELS)
     if is_task_id(parent := message.headers.get(PARENT_ID)):
         fields["parentId"] = parent
+    if webhooks.read(message.text(WEBHOOK)):
+        fields["webhook"] = message.text(WEBHOOK)
     if accepted := message.moment(ACCEPTED_AT):
         fields["createdAt"] = accepted
     if wakes := message.moment(WAKES_AT):

@@ -32,6 +32,7 @@ from dispatch.protocol.message import (
     STEP_AT,
     TOO_LARGE,
     WAKES_AT,
+    WEBHOOK,
     Message,
 )
 
@@ -45,7 +46,7 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _SIGNED = ("id", "task", PRINCIPAL, CYCLE, SEQ, ATTEMPT, ACCEPTED_AT, "eta", "expires")
 
 #: Headers that only some messages have.
-_SIGNED_IF_THERE = (WAKES_AT, LABELS, DEADLINE, DEADLINE_AT, PARENT_ID, STEP, STEP_AT, CHECKPOINT, EFFECT_KEY)
+_SIGNED_IF_THERE = (WAKES_AT, LABELS, DEADLINE, DEADLINE_AT, PARENT_ID, WEBHOOK, STEP, STEP_AT, CHECKPOINT, EFFECT_KEY)
 
 #: What the signed text begins with: another text of ours that is signed with the same key is no message.
 _PURPOSE = "robot-dispatch message 1"

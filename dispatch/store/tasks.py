@@ -300,6 +300,18 @@ class TaskStore:
         """
         return finding.page(self._redis, TaskFilter(**wanted), limit=limit, cursor=cursor)
 
+    def note(self, task_id: str, note: str) -> None:
+        """Add a hop to a task from outside its way, also after its end; without a record, to none.
+
+        Args:
+            task_id: the task.
+            note: see `dispatch.store.transitions.hop`.
+
+        Raises:
+            StoreUnavailable: unknown; note it again, and it may be there twice.
+        """
+        self._redis.run(self._redis.script("note", self._redis.keys.task(task_id), note))
+
     def wait(
         self, task_id: str, revision: int, seconds: float, over: Callable[[], bool] = lambda: False
     ) -> Record | None:

@@ -38,10 +38,12 @@ from dispatch.protocol.message import (
     SEQ,
     TRACEPARENT,
     WAKES_AT,
+    WEBHOOK,
     Message,
 )
 from dispatch.protocol.record import ErrorInfo, Record, State
 from dispatch.protocol.sealing import UNSEALED, Sealing
+from dispatch.protocol.webhooks import Webhook
 from dispatch.store.idempotency import IdempotencyKeys, KeyState, Reservation
 from dispatch.store.scripts import Rider
 from dispatch.store.tasks import TaskStore
@@ -68,7 +70,8 @@ class Submission:
     deadline: int = 0  #: seconds, from its acceptance or `wakes_at` on, within which its last attempt must begin; 0: the type's, if it has one
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: see `dispatch.protocol.labels`
     task_id: str = ""  #: derived from what submits it, which may submit it again; empty: a new one
-    parent_id: str = ""  #: the task whose handler submits it
+    parent_id: str = ""  #: the task that submits it: its handler, or its end
+    webhook: Webhook | None = None  #: where its end is announced
     begun: Message | None = None  #: what an earlier submission with the same derived id recorded, and perhaps published
 
 
@@ -233,6 +236,7 @@ class Submitter:
             traceparent=submission.traceparent,
             labels=submission.labels,
             parent_id=submission.parent_id or None,
+            webhook=None if submission.webhook is None else submission.webhook.to_json(),
         )
 
     # --- used by the attempt -------------------------------------------------------------------------
@@ -334,6 +338,8 @@ class _Attempt:
             given[LABELS] = labels.written(submission.labels)
         if submission.parent_id:
             given[PARENT_ID] = submission.parent_id
+        if submission.webhook is not None:
+            given[WEBHOOK] = submission.webhook.written()
         return given
 
     def _left(self) -> int:

@@ -108,6 +108,7 @@ def task(
     ladder: Sequence[str] | None = None,
     time_limit: float = DEFAULT_TIME_LIMIT,
     deadline: int | None = None,
+    internal: bool = False,
     state: type[pydantic.BaseModel] | None = None,
     undoes: bool = False,
 ) -> Callable[[Handler[P]], Handler[P]]:
@@ -119,6 +120,7 @@ def task(
         ladder: names of the declared rungs of this type, in order; all by default.
         time_limit: seconds after which an attempt is killed and counts as failed.
         deadline: seconds within which the last attempt must begin, counted as `options.deadlineSeconds`, which replaces it; none by default.
+        internal: only the system itself submits it.
         state: model of what a `Wait` of this type keeps for the next step; without one it keeps nothing.
         undoes: of a cancelled task that has begun, the handler runs once more, also where no attempt has got as far as a `Wait`. It must ask
             ``ctx.cancelled()`` before it begins anything.
@@ -133,7 +135,11 @@ def task(
     def register(handler: Handler[P]) -> Handler[P]:
         summary = (inspect.getdoc(handler) or name).splitlines()[0]
         rungs = None if ladder is None else tuple(ladder)
-        registry.add(TaskType(name, payload, handler, rungs, time_limit, summary, deadline, state, undoes=undoes))
+        registry.add(
+            TaskType(
+                name, payload, handler, rungs, time_limit, summary, deadline, state, undoes=undoes, internal=internal
+            )
+        )
         return handler
 
     return register

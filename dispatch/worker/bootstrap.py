@@ -41,12 +41,15 @@ from dispatch.store.claims import Claims
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
 from dispatch.store.holds import Holds
+from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.pauses import Pauses
 from dispatch.store.reminders import Reminders
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.signals import Signals
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo, WorkerRegistry
+from dispatch.submission.submitter import Submitter
+from dispatch.submission.webhooks import WebhookSubmitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import logger, logs, metrics, tracing
@@ -90,6 +93,7 @@ class WorkerParts:
     watch: PauseWatch
     holder: DeliveryHolder
     lanes: LaneConsumers
+    webhooks: Any = None  #: `WebhookSubmitter`, once the worker starts
     consumer: Any = None  #: Celery's, once it is made
 
 
@@ -208,9 +212,18 @@ class _DispatchStep(bootsteps.StartStopStep):
         app.dispatch_worker.watch.prime()
         self._publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
         self._publisher.start()
+        app.dispatch_worker.webhooks = self._webhooks(app, app.dispatch_worker.router.ladders, self._publisher)
+        app.dispatch_worker.holder.ended = app.dispatch_worker.webhooks.ended
         self._threads = self._maintenance(parent, app.dispatch_worker.router, self._publisher, settings)
         for thread in self._threads:
             thread.start()
+
+    def _webhooks(self, app: Any, ladders: Ladders, publisher: Publisher) -> WebhookSubmitter:
+        """What submits the deliveries of webhooks, for the main process's executor and the recorder."""
+        settings: Settings = app.dispatch_settings
+        tasks, keys = TaskStore(self.redis, settings), IdempotencyKeys(self.redis, settings)
+        submitter = Submitter(tasks, keys, publisher, app.tasks, ladders, sealing=settings.sealing)
+        return WebhookSubmitter(submitter, tasks, app.dispatch_types)
 
     def _maintenance(self, parent: Any, router: Router, publisher: Publisher, settings: Settings) -> list[Background]:
         """The threads beside the runs: sweeper, recorder, janitor, keeper of schedules, heartbeat, metrics."""
@@ -226,7 +239,13 @@ class _DispatchStep(bootsteps.StartStopStep):
                 send=functools.partial(_send, router, publisher),
                 settings=settings,
             ),
-            DeadLetterRecorder(settings.address("worker"), dead_letters, ladders, settings.signing),
+            DeadLetterRecorder(
+                settings.address("worker"),
+                dead_letters,
+                ladders,
+                settings.signing,
+                ended=functools.partial(parent.app.dispatch_worker.webhooks.ended, dead=True),
+            ),
             Janitor(
                 redis,
                 settings.address("replay"),

@@ -6,6 +6,7 @@ The order is: record the decision → publish the copy, confirmed → hand over 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Mapping
 
 from dispatch.background import Background
@@ -77,6 +78,7 @@ class DeliveryHolder:
         self._holds = holds
         self._handovers = handovers
         self._ttl = ttl
+        self.ended: Callable[[Message], None] = lambda _: None  #: does what the end of a delivery's task asks for
 
     def job(self, message: Message, held_by: str) -> Callable[[], None]:
         """The job that holds a delivery; called until it returns, then the delivery is acked."""
@@ -100,6 +102,8 @@ class DeliveryHolder:
                 return parked_copy(message)
             case HoldAnswer.FOREIGN:
                 return self._router.dead_lettering(message, Reason.UNAUTHENTIC, CLAIMS_TOO_MUCH)
+            case HoldAnswer.DONE | HoldAnswer.CANCELLED:
+                return functools.partial(self.ended, message)
             case _:
                 return _nothing
 
@@ -145,4 +149,4 @@ class _HoldHandOver:
 
 
 def _nothing() -> None:
-    """It is done, cancelled or stale: it is acked."""
+    """It is stale: it is acked."""

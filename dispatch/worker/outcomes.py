@@ -49,6 +49,11 @@ class MayNotRun(Outcome):
 class NothingToDo(Outcome):
     """The copy is done, cancelled or stale: ack it. Its argument is the claim's answer."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the copy's task has ended."""
+        return self.args[0] in (ClaimAnswer.DONE.value, ClaimAnswer.CANCELLED.value)
+
 
 class Foreign(Outcome):
     """The copy claims more than its record allows: nothing of ours wrote it. The DLQ takes it as it came."""

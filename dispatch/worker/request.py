@@ -16,6 +16,7 @@ from celery.worker.request import Request
 from dispatch.broker.decoding import decode
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, PublishError, StoreError
+from dispatch.protocol import webhooks
 from dispatch.protocol.copies import parked_copy
 from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason
 from dispatch.protocol.message import CHECKPOINT, MAX_TRACEBACK, Copy, Message
@@ -257,7 +258,7 @@ class DeliveryRequest(Request):
             reach("run.completed")
             state.task_ready(self)
             log_success(self.wire, seconds, self.ticket.fence)
-            self.acknowledge()
+            self._acknowledge_end()
             self.send_event("task-succeeded", result=shown, runtime=seconds)
         else:  # the fence refused: another run has taken over
             self._ended(LeaseTaken(self.wire.task_id), "")
@@ -308,8 +309,8 @@ class DeliveryRequest(Request):
                 self._hold(str(unanswered))
             case StepEnded() as ended:
                 self._wait(ended)
-            case NothingToDo():
-                self.acknowledge()
+            case NothingToDo() as nothing:
+                self._acknowledge_end() if nothing.ended else self.acknowledge()
             case Foreign():
                 self._submit(self.router.dead_lettering(self.wire, Reason.UNAUTHENTIC, CLAIMS_TOO_MUCH))
             case MayNotRun() as held:
@@ -327,12 +328,27 @@ class DeliveryRequest(Request):
         """The queue that the broker puts it back into."""
         return str(self._app.conf.task_default_queue)
 
+    def _acknowledge_end(self) -> None:
+        """The task has ended, now or before: ack, once what its end asks for is submitted."""
+        if not webhooks.asked(self.wire):
+            self.acknowledge()
+            return
+        self.router.leases.drop(self.ticket)  # there is nothing to lose any more
+        self._submit(self._announce_end)
+
+    def _announce_end(self) -> None:
+        if webhooks.asked(self.wire):
+            self._worker.webhooks.ended(self.wire)
+
     def _fail(self, failure: Failure, traceback: str) -> None:
         handover = self.router.decide(self.wire, self.ticket, failure)
 
         def carry_out() -> None:
-            handover()
-            self._run.handed_over(failure, None if handover.cancelled else handover.decision)
+            if not handover.cancelled:
+                handover()
+                self._run.handed_over(failure, None if handover.cancelled else handover.decision)
+            if handover.cancelled:
+                self._announce_end()
 
         self._submit(carry_out)
         text = f"{failure.type}: {failure.message}"
@@ -344,8 +360,11 @@ class DeliveryRequest(Request):
         handover = self.router.wait(self.wire, self.ticket, ended.wait)
 
         def carry_out() -> None:
-            handover()
-            self._run.waited()
+            if not handover.cancelled:
+                handover()
+                self._run.waited()
+            if handover.cancelled:
+                self._announce_end()
 
         self._submit(carry_out)
         # Flower knows no wait; of the events that it knows, this is the one of a task that goes on later.

@@ -129,7 +129,7 @@ class Runner:
         """
         message: Message = request.get(WIRE)
         ticket = Ticket(request.get(OWNER), request.get(FENCE), request.hostname or "")
-        if task_type.internal:
+        if task_type.name in self._internal:
             task_type = dataclasses.replace(task_type, handler=self._internal[task_type.name])
         secrets = secrets_of(task_type.payload, payload)
         logs.begin(message)

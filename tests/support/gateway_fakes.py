@@ -36,6 +36,7 @@ from dispatch.store.signals import NewSignal
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.workers import WorkerInfo
 from dispatch.submission.submitter import Accepted, Submission
+from dispatch.submission.webhooks import WebhookSubmitter
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.payload import Payload
 from dispatch.tasktypes.registry import TaskType
@@ -56,6 +57,7 @@ def _never(order: Greeting, ctx: Any) -> dict[str, Any]:
 
 
 GREET = TaskType("greet", Greeting, _never, None, 300.0, "Send a greeting.")
+DELIVERY = TaskType("webhook.deliver", Greeting, _never, None, 45.0, "Deliver a completion webhook.", internal=True)
 TIDY = TaskType("robot.tidy", Greeting, _never, ("5m",), 60.0, "Tidy up.")
 
 
@@ -122,6 +124,7 @@ class FakeTasks:
         self.listed: dict[str, Any] = {}
         self.ordered: list[tuple[str, str, str]] = []  # verbs of control
         self.refusal: Exception | None = None  # of the next verb
+        self.noted: list[tuple[str, str]] = []
 
     def get(self, task_id: str, rider: Any = None) -> Record | None:
         ride(rider)
@@ -142,6 +145,9 @@ class FakeTasks:
         if self.refusal:
             raise self.refusal
         return self.held[task_id]
+
+    def note(self, task_id: str, note: str) -> None:
+        self.noted.append((task_id, note))
 
     def counts(self, principal: str | None) -> TaskCounts:
         mine = [one for one in self.held.values() if principal in (None, one.principal)]
@@ -407,6 +413,7 @@ class World:
                 tasks=self.tasks,
                 counts=self.tasks.counts,
                 submitter=self.submitter,
+                webhooks=WebhookSubmitter(self.submitter, self.tasks, {**self.types, DELIVERY.name: DELIVERY}),
                 ladders=Ladders.of_types(chosen.ladder, self.types.values()),
                 idempotency=self.submitter,
                 signaller=self.signaller,

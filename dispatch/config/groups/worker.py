@@ -8,7 +8,8 @@ import pydantic
 from pydantic import Field, SecretStr
 
 from dispatch.config import allowed_hosts, urls
-from dispatch.config.groups.base import Group, Names, PortNumber, names
+from dispatch.config.groups.base import Group, Names, OptionalSecret, PortNumber, names
+from dispatch.protocol import webhooks
 
 
 class WorkerSettings(Group):
@@ -76,11 +77,28 @@ class HandlerSettings(Group):
     )
     http_allowed_hosts: Names = Field(
         (),
-        description="What `http.request` may call, comma-separated: `host:port`, or `host` for the default port of the URL's "
+        description="What `http.request` and webhooks may call, comma-separated: `host:port`, or `host` for the default port of the URL's "
         "scheme (80, 443); an IPv6 address in brackets, `[::1]:80`. A name that resolves to an address which is not public "
         "(loopback, private, link-local, …) is refused, unless the address is an entry, too. `make up` adds the robot "
         "simulator where this is not set.",
     )
+
+    webhook_secrets: OptionalSecret = Field(
+        None,
+        description="Secret that completion webhooks are signed with (Standard Webhooks): `whsec_` and the base64 of 24 to 64 "
+        "random bytes; two while receivers change over, comma-separated. Empty: no webhooks. Gateways and workers need it.",
+    )
+
+    @pydantic.field_validator("webhook_secrets")
+    @classmethod
+    def _webhooks(cls, value: SecretStr | None) -> SecretStr | None:
+        webhooks.secrets(value.get_secret_value() if value else "")
+        return value
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        """What webhooks are signed with; empty without."""
+        return webhooks.secrets(self.webhook_secrets.get_secret_value() if self.webhook_secrets else "")
 
     @pydantic.field_validator("robot_api_url")
     @classmethod

@@ -133,6 +133,23 @@ def _rfc_3339(value: Any) -> dt.datetime | None:
     raise PydanticCustomError("rfc_3339", "Input should be a time with its zone, as in 2026-11-24T02:36:00Z")
 
 
+class WebhookOption(Body):
+    """Where the end of a task is announced."""
+
+    url: str = Field(
+        min_length=1,
+        max_length=2_048,
+        description="http or https, on the system's list of hosts that it may call. It is shown with the task: put no secret into it.",
+        examples=["https://shop.example/robot-events"],
+    )
+    events: list[Literal["task.succeeded", "task.failed"]] = Field(
+        ["task.succeeded", "task.failed"],
+        min_length=1,
+        max_length=2,
+        description="Which ends are announced; all by default.",
+    )
+
+
 class SubmitOptions(Body):
     """When to run a task (at most one of `delaySeconds` and `runAt`), and how to find it."""
 
@@ -153,6 +170,11 @@ class SubmitOptions(Body):
     )
     labels: Labels = Field(
         {}, description="By which the task is found: `GET /v1/tasks?label=customer=acme`. Not secret."
+    )
+
+    webhook: WebhookOption | None = Field(
+        None,
+        description="Announce the end of the task, and of each cycle after a redrive, to a receiver (Standard Webhooks).",
     )
 
     @pydantic.model_validator(mode="after")
@@ -326,6 +348,13 @@ class TaskErrorModel(_Base):
     retryable: bool = Field(description="Whether another attempt may help.")
 
 
+class WebhookModel(_Base):
+    """Where the end of a task is announced."""
+
+    url: str
+    events: list[str]
+
+
 class TaskModel(_Base):
     """A task as it is now."""
 
@@ -354,7 +383,8 @@ class TaskModel(_Base):
     error: TaskErrorModel | None = Field(description="Error of the last failed attempt.")
     labels: dict[str, str] = Field(description="Given by `options.labels`.")
     concurrency_key: str | None = Field(description="Of the tasks with the same key, a limited number run at once.")
-    parent_id: str | None = Field(description="The task whose handler submitted it.")
+    parent_id: str | None = Field(description="The task whose handler submitted it, or whose webhook it delivers.")
+    webhook: WebhookModel | None = Field(description="Given by `options.webhook`.")
     deadline_at: Moment | None = Field(
         description="No attempt begins after it. A redrive has a deadline of the same length."
     )

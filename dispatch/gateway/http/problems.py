@@ -117,6 +117,11 @@ KINDS: Mapping[str, ProblemKind] = {
             "Read the task: its result and its hops are kept for the time of the record.",
         ),
         ProblemKind(
+            "no-webhook", 409, "There is no webhook to deliver",
+            "The task was submitted without `options.webhook`, or has not ended; `state` is its current state.",
+            "Read the task: `webhook`, `status`.",
+        ),
+        ProblemKind(
             "task-not-dead", 409, "The task is not in the dead-letter queue",
             "Only a dead letter can be redriven or discarded; `state` is the task's current state.",
             "Read the task: it may have been redriven already.",

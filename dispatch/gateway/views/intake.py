@@ -11,13 +11,14 @@ from typing import Any
 import orjson
 
 from dispatch.config import api_keys, type_scopes
+from dispatch.config.groups import HandlerSettings
 from dispatch.errors import InDoubt, Nacked, PublishError, StoreError
 from dispatch.gateway.admission.allowance import Allowance
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import auth, context, headers, jsonbody, validation
 from dispatch.gateway.http.problems import FieldError, Problem
-from dispatch.gateway.views import later
+from dispatch.gateway.views import later, webhook_options
 from dispatch.protocol.record import State
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.scripts import Rider
@@ -50,6 +51,7 @@ class Intake:
         guard: the limit of the queue depth.
         allowance: whether a principal may submit a task.
         longest_delay: seconds for which a task can be delayed.
+        settings: where webhooks may go.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Intake:
         guard: Guard,
         allowance: Callable[[str], Allowance],
         longest_delay: int,
+        settings: HandlerSettings,
     ) -> None:
         self._tasks = tasks
         self._submitter = submitter
@@ -69,6 +72,7 @@ class Intake:
         self._idempotency = idempotency
         self._guard = guard
         self._longest_delay = longest_delay
+        self._settings = settings
         self.allowance = allowance
 
     def valid(self, body: models.SubmitBody, scopes: Collection[str], *, keyed: bool) -> Valid:
@@ -119,6 +123,7 @@ class Intake:
             wakes_at=later.wakes_at(options, time.time(), self._longest_delay) if options else 0,
             deadline=(options.deadline_seconds or 0) if options else 0,
             labels=options.labels if options else {},
+            webhook=webhook_options.webhook(options.webhook, self._settings) if options and options.webhook else None,
         )
 
     def take(self, submission: Submission) -> Accepted:

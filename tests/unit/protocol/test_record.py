@@ -107,7 +107,7 @@ def test_a_record_looks_as_in_the_contract():
     assert set(shown) == {
         "taskId", "type", "status", "state", "statusUrl", "eventsUrl", "attempt", "maxAttempts", "cycle",
         "nextAttemptAt", "wakesAt", "queue", "progress", "result", "error", "labels", "requestId", "traceId", "createdAt", "updatedAt",
-        "startedAt", "finishedAt", "revision", "cancelRequested", "waitingFor", "heldBy", "step", "concurrencyKey", "parentId", "deadlineAt",
+        "startedAt", "finishedAt", "revision", "cancelRequested", "waitingFor", "heldBy", "step", "concurrencyKey", "parentId", "deadlineAt", "webhook",
     }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def test_the_routes_of_the_contract_are_there(document):
     listed = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
 
     assert {
-        "POST /v1/tasks", "POST /v1/tasks/batch", "GET /v1/tasks/{taskId}", "GET /v1/tasks", "GET /v1/tasks/{taskId}/events",
+        "POST /v1/tasks", "POST /v1/tasks/batch", "POST /v1/tasks/{taskId}/webhook/redeliver", "GET /v1/tasks/{taskId}", "GET /v1/tasks", "GET /v1/tasks/{taskId}/events",
         "GET /v1/tasks/{taskId}/payload", "GET /v1/tasks/{taskId}/children", "GET /v1/stats",
         "POST /v1/tasks/{taskId}/cancel", "POST /v1/tasks/{taskId}/retry-now",
         "GET /v1/schedules", "GET /v1/schedules/{name}", "PUT /v1/schedules/{name}", "DELETE /v1/schedules/{name}",
