@@ -192,7 +192,7 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
         PostmanStep(
             "Group dead letters", "listDeadLetterGroups", 200,
             (_equal("body.items[0].filter.errorType", '"echo-refused"'), _equal("body.items[0].exampleTaskId", _OF_ID)),
-            query={"type": "echo"},
+            query={"type": "echo", "errorType": "echo-refused"},
         ),
         PostmanStep(
             "Get the dead letter", "getDeadLetter", 200,
