@@ -67,6 +67,7 @@ from robot_dispatch_client.errors import (
 )
 from robot_dispatch_client.filters import LetterFilters, TaskFilters
 from robot_dispatch_client.models import (
+    AuditEntry,
     BulkRedrive,
     DeadLetter,
     DeadLetterGroup,
@@ -95,6 +96,7 @@ __version__ = VERSION
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "AuditEntry",
     "BodyTooLarge",
     "BrokerUnavailable",
     "BulkRedrive",

@@ -252,6 +252,10 @@ class AsyncClient:
         """End a pause."""
         await self._call(calls.resume(what))
 
+    def audit(self, *, verb: str | None = None, principal: str | None = None) -> AsyncIterator[models.AuditEntry]:
+        """What operators did, newest first, page by page; `verb` is an operationId, e.g. ``redriveDeadLetter``."""
+        return self._pages(lambda cursor: calls.audit({"verb": verb, "principal": principal}, cursor))
+
     # --- look --------------------------------------------------------------------------------------
     def dead_letters(
         self, *, page_size: int | None = None, **which: Unpack[LetterFilters]

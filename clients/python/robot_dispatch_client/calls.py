@@ -275,6 +275,11 @@ def resume(what: str) -> Call[None]:
     return Call("DELETE", f"/v1/pauses/{segment(what)}", _nothing)
 
 
+def audit(filters: Mapping[str, Any], cursor: str | None) -> Call[models.Page[models.AuditEntry]]:
+    """``GET /v1/audit``."""
+    return Call("GET", "/v1/audit", reading(models.Page[models.AuditEntry]), params=query(filters, cursor))
+
+
 # --- the system -----------------------------------------------------------------------------------
 def task_types() -> Call[list[models.TaskType]]:
     """``GET /v1/task-types``."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TypeVar
 
 import httpx
+import pydantic
 
 from robot_dispatch_client import calls, errors, headers, sse
 from robot_dispatch_client.calls import Call
@@ -247,7 +248,7 @@ class Following:
         self._tries, self._failing_since = 0, None
         found = []
         for event in self._decoder.feed(piece):
-            hop = Event.model_validate_json(event.data)
+            hop = _hop(event.data)
             if hop.seq > self.after:
                 self.after, self._fresh = hop.seq, True
                 found.append(hop)
@@ -272,3 +273,10 @@ class Following:
         if pause is None:
             raise failure
         return pause
+
+
+def _hop(data: str) -> Event:
+    try:
+        return Event.model_validate_json(data)
+    except pydantic.ValidationError:  # its text would quote the data
+        raise errors.UnexpectedResponse("The stream has an event that is no hop") from None

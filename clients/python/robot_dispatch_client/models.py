@@ -188,6 +188,7 @@ class Queue(Model):
     deliver_rate: float | None = None
     ack_rate: float | None = None
     ttl: float | None = None
+    lane: str | None = None
     drift: list[str] = []
     as_of: dt.datetime | None = None
 
@@ -285,6 +286,20 @@ class Pause(Model):
     at: dt.datetime | None = None
     until: dt.datetime | None = None
     held: int = 0
+
+
+class AuditEntry(Model):
+    """What an operator did, or was refused."""
+
+    id: str = ""
+    at: dt.datetime | None = None
+    principal: str = ""
+    verb: str = ""
+    target: str = ""
+    phase: str | None = None
+    result: str = ""
+    request_id: str | None = None
+    details: dict[str, Any] = {}
 
 
 class ScheduleRun(Model):

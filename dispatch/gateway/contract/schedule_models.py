@@ -103,7 +103,7 @@ class ScheduleModel(ResponseBase):
     name: str
     type: str
     payload: Any = Field(description="Without its secrets.")
-    options: dict[str, Any] = Field(title="TaskOptions", description="As in the request.")
+    options: dict[str, Any]
     cron: str
     timezone: str
     overlap: str

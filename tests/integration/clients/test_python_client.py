@@ -235,6 +235,9 @@ def test_operators_pause_resume_and_redrive_many(client):
     client.resume("key:none")
     counted = client.redrive_many(type="none", dry_run=True)
 
+    audited = next(iter(client.audit(verb="pauseTasks")))
+
+    assert (audited.target, audited.result) == ("key:none", "ok")
     assert (pause.reason, paused, client.pauses()) == ("maintenance", ["key:none"], [])
     assert (counted.dry_run, counted.matched, client.jobs(), client.dead_letter_groups(type="none")) == (
         True,

@@ -22,7 +22,7 @@ COMPONENTS = {
     "Task": models.Task, "DeadLetterDetail": models.DeadLetter, "Progress": models.Progress, "TaskError": models.TaskError,
     "Payload": models.Payload, "Rung": models.Rung, "TaskType": models.TaskType, "Queue": models.Queue, "Worker": models.Worker,
     "TypeCounts": models.TypeCounts, "ErrorCount": models.ErrorCount, "Stats": models.Stats, "DeadLetterFilter": models.LetterFilter,
-    "DeadLetterGroup": models.DeadLetterGroup, "BulkAnswer": models.BulkRedrive, "Pause": models.Pause,
+    "DeadLetterGroup": models.DeadLetterGroup, "BulkAnswer": models.BulkRedrive, "Pause": models.Pause, "AuditEntry": models.AuditEntry,
     "Schedule": models.Schedule,
 }  # fmt: skip
 

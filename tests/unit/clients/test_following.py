@@ -171,6 +171,13 @@ def test_a_stream_gives_up_after_the_total_time_without_a_sign_of_life(client_of
         list(client_of(Script(httpx.Response(200, json=[]))).stream("a"))
 
 
+def test_an_event_that_is_no_hop_is_an_error_that_does_not_quote_it(client_of):
+    with pytest.raises(UnexpectedResponse) as caught:
+        list(client_of(Script(stream("data: secret-of-a-page\n\n"))).stream("a"))
+
+    assert "secret" not in f"{caught.value} {caught.value.__cause__}"
+
+
 # --- server-sent events ---------------------------------------------------------------------------
 def test_data_may_have_characters_that_python_takes_for_line_ends(client_of):
     text = "a\u2028b\x85c\u2029d ü"
