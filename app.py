@@ -41,6 +41,7 @@ from dispatch.schedules.ticks import Ticks
 from dispatch.store.audit import AuditLog
 from dispatch.store.cancellations import Cancellations
 from dispatch.store.children import ChildEntries
+from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
 from dispatch.store.idempotency import IdempotencyKeys
@@ -124,6 +125,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             audit=AuditLog(redis, settings),
             pauses=Pauses(redis),
             held=HeldTasks(redis),
+            concurrency=ConcurrencyKeys(redis, lease=settings.lease),
             guard=guard,
             meter=Quota(redis, settings),
             allowance=Allowances(store.usage, settings).of,

@@ -33,7 +33,7 @@ class LazyCommand(click.Command):
 dlq = LazyCommand("dlq", help="Dead letters: list, show, redrive, discard, jobs, stop.")
 queues = LazyCommand("queues", help="Ready, unacked, consumers, rates, limits and drift of every queue.")
 schedules = LazyCommand("schedules", help="Schedules: list, show, put, delete, pause, resume, run-now.")
-tasks = LazyCommand("tasks", help="Tasks: list, show, events, stats, submit, pause, resume.")
+tasks = LazyCommand("tasks", help="Tasks: list, show, events, stats, submit, pause, resume, keys.")
 topology = LazyCommand("topology", help="The broker map: plan, apply, verify, show, definitions.")
 
 

@@ -1,4 +1,4 @@
-"""``celery -A celery_app tasks pause | resume | pauses``: stop tasks that have not begun, and let them go on.
+"""``celery -A celery_app tasks pause | resume | pauses | keys``: stop tasks that have not begun, let them go on; what holds tasks.
 
 They read and write Redis itself, so they work while no gateway runs.
 """
@@ -19,8 +19,10 @@ from dispatch.cli.output import NOT_DONE, as_json_option, counted, echo_json, en
 from dispatch.cli.tables import age, table, terminal_width
 from dispatch.protocol import audit, moments
 from dispatch.protocol.audit import AuditEntry
+from dispatch.protocol.ids import timestamp
 from dispatch.protocol.pauses import LANE, MAX_REASON, Pause, is_what
 from dispatch.store.audit import AuditLog
+from dispatch.store.concurrency import ConcurrencyKeys, KeyView
 from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.scripts import RedisHandle
 
@@ -28,6 +30,11 @@ from dispatch.store.scripts import RedisHandle
 _REDIS_TIMEOUT = 2.0
 
 _HEADS = ("WHAT", "HELD", "FOR", "UNTIL", "BY", "REASON")
+
+_KEY_HEADS = ("KEY", "LIMIT", "WAITING", "HOLDERS")
+
+#: Keys that are shown at most.
+_MOST_KEYS = 1_000
 
 _AHEAD = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -37,6 +44,7 @@ class _Stores(NamedTuple):
     pauses: Pauses
     held: HeldTasks
     log: AuditLog
+    keys: ConcurrencyKeys
 
 
 @contextlib.contextmanager
@@ -44,7 +52,12 @@ def _connected() -> Iterator[_Stores]:
     settings, _, _ = environment()
     redis = RedisHandle(settings, timeout=_REDIS_TIMEOUT)
     try:
-        yield _Stores(Pauses(redis), HeldTasks(redis), AuditLog(redis, settings, lines=False))
+        yield _Stores(
+            Pauses(redis),
+            HeldTasks(redis),
+            AuditLog(redis, settings, lines=False),
+            ConcurrencyKeys(redis, lease=settings.lease),
+        )
     finally:
         redis.close()
 
@@ -164,3 +177,37 @@ def pauses(*, as_json: bool) -> None:
         if rows
         else "nothing is paused"
     )
+
+
+@click.command("keys")
+@click.argument("key", required=False)
+@as_json_option
+@reported("tasks")
+def keys(*, key: str | None, as_json: bool) -> None:
+    """The concurrency keys in use, or one of them: which tasks hold it, and how many wait."""
+    with _connected() as stores:
+        names = [key] if key is not None else stores.keys.names(_MOST_KEYS)
+        found = [view for name in names if (view := stores.keys.view(name)) is not None]
+    if as_json:
+        echo_json([_shown(view) for view in found])
+    elif found:
+        rows = [
+            (view.name, str(view.limit), str(view.waiting), " ".join(task_id for task_id, _ in view.holders) or "-")
+            for view in found
+        ]
+        click.echo(table(_KEY_HEADS, rows, right={"LIMIT", "WAITING"}, cut="HOLDERS", width=terminal_width()))
+    else:
+        click.echo("no key is in use" if key is None else f"{key} is not in use", err=key is not None)
+    if key is not None and not found:
+        raise SystemExit(NOT_DONE)
+
+
+def _shown(view: KeyView) -> dict[str, Any]:
+    holders = [{"taskId": task_id, "lapsesAt": timestamp(lapses)} for task_id, lapses in view.holders]
+    return {
+        "key": view.name,
+        "limit": view.limit,
+        "holders": holders,
+        "waiting": view.waiting,
+        "next": list(view.first),
+    }

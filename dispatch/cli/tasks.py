@@ -135,6 +135,7 @@ def tasks() -> None:
 tasks.add_command(task_pauses.pause)
 tasks.add_command(task_pauses.resume)
 tasks.add_command(task_pauses.pauses)
+tasks.add_command(task_pauses.keys)
 
 
 @tasks.command("list")

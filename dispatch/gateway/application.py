@@ -35,6 +35,7 @@ from dispatch.gateway.views import pages
 from dispatch.gateway.views.audit import AuditViews
 from dispatch.gateway.views.batches import BatchViews
 from dispatch.gateway.views.callbacks import CallbackViews
+from dispatch.gateway.views.concurrency import ConcurrencyViews
 from dispatch.gateway.views.control import ControlViews
 from dispatch.gateway.views.dead_letter_groups import DeadLetterGroupViews
 from dispatch.gateway.views.dead_letters import DeadLetterViews
@@ -56,6 +57,7 @@ from dispatch.gateway.views.workers import WorkerViews
 from dispatch.protocol import delays
 from dispatch.schedules.service import ScheduleService
 from dispatch.store.audit import AuditLog
+from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.task_counts import TaskCounts
@@ -89,6 +91,7 @@ class Parts:
     audit: AuditLog
     pauses: Pauses
     held: HeldTasks
+    concurrency: ConcurrencyKeys
     guard: Guard
     meter: Meter
     allowance: Callable[[str], Allowance]  #: whether a principal may submit a task
@@ -99,7 +102,6 @@ class Parts:
 
 def operations() -> list[Operation]:
     """Every operation's contract."""
-    operators = (DeadLetterViews, DeadLetterGroupViews, JobViews, PauseViews, QueueViews, WorkerViews, AuditViews)
     clients = (
         TaskViews,
         BatchViews,
@@ -110,6 +112,16 @@ def operations() -> list[Operation]:
         TaskSearchViews,
         TaskTypeViews,
         ScheduleViews,
+    )
+    operators = (
+        DeadLetterViews,
+        DeadLetterGroupViews,
+        JobViews,
+        PauseViews,
+        ConcurrencyViews,
+        QueueViews,
+        WorkerViews,
+        AuditViews,
     )
     groups = (*clients, *operators, HealthViews, MetricViews, PageViews, DocsViews)
     return [contract for group in groups for _, contract in contracts(group)]
@@ -224,6 +236,7 @@ def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
         DeadLetterGroupViews(parts.dead_letters),
         JobViews(parts.bulk),
         PauseViews(parts.pauses, parts.held),
+        ConcurrencyViews(parts.concurrency),
         QueueViews(parts.queues, parts.guard),
         WorkerViews(parts.workers),
         AuditViews(parts.audit),

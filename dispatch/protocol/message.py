@@ -95,6 +95,9 @@ PARENT_ID = "x-parent-id"  #: the task that submitted it: its handler, or its en
 WEBHOOK = "x-webhook"  #: where the end of the task is announced, as JSON; see `dispatch.protocol.webhooks`
 
 
+CONCURRENCY_KEY = "x-concurrency-key"  #: name of the key that the task has to take, see `dispatch.protocol.concurrency`
+
+
 LABELS = "x-labels"  #: the task's labels as one text, see `dispatch.protocol.labels`
 
 

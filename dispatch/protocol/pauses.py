@@ -17,7 +17,7 @@ ALL = "all"  #: every task
 LANE = "lane:"
 
 #: What can be paused: every task, those of a type, of a principal, or with a concurrency key; or a lane.
-WHAT = r"all|lane:[a-z0-9][a-z0-9-]{0,31}|type:[a-z][a-z0-9_.-]{0,127}|principal:[A-Za-z0-9._:@~-]{1,128}|key:[A-Za-z0-9._:~-]{1,200}"
+WHAT = r"all|lane:[a-z0-9][a-z0-9-]{0,31}|type:[a-z][a-z0-9_.-]{0,127}|principal:[A-Za-z0-9._:@~-]{1,128}|key:[A-Za-z0-9._:~-]{1,300}"
 
 #: Characters of a reason.
 MAX_REASON = 500

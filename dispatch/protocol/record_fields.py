@@ -12,6 +12,7 @@ from dispatch.protocol.ids import is_task_id
 from dispatch.protocol.message import (
     ACCEPTED_AT,
     CHECKPOINT,
+    CONCURRENCY_KEY,
     DEADLINE_AT,
     FAILED_AT,
     LABELS,
@@ -217,6 +218,8 @@ def _fields(message: Message, max_attempts: int) -> dict[str, Any]:
     }
     if labels.read(message.text(LABELS)):
         fields["labels"] = message.text(LABELS)
+    if key := message.text(CONCURRENCY_KEY):
+        fields["concurrencyKey"] = key
     if is_task_id(parent := message.headers.get(PARENT_ID)):
         fields["parentId"] = parent
     if webhooks.read(message.text(WEBHOOK)):

@@ -19,6 +19,7 @@ from dispatch.protocol.message import (
     ACCEPTED_AT,
     ATTEMPT,
     CHECKPOINT,
+    CONCURRENCY_KEY,
     CYCLE,
     DEADLINE,
     DEADLINE_AT,
@@ -46,7 +47,9 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _SIGNED = ("id", "task", PRINCIPAL, CYCLE, SEQ, ATTEMPT, ACCEPTED_AT, "eta", "expires")
 
 #: Headers that only some messages have.
-_SIGNED_IF_THERE = (WAKES_AT, LABELS, DEADLINE, DEADLINE_AT, PARENT_ID, WEBHOOK, STEP, STEP_AT, CHECKPOINT, EFFECT_KEY)
+_SIGNED_IF_THERE = (
+    WAKES_AT, LABELS, DEADLINE, DEADLINE_AT, PARENT_ID, WEBHOOK, STEP, STEP_AT, CHECKPOINT, EFFECT_KEY, CONCURRENCY_KEY,
+)  # fmt: skip
 
 #: What the signed text begins with: another text of ours that is signed with the same key is no message.
 _PURPOSE = "robot-dispatch message 1"

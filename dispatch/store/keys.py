@@ -129,6 +129,16 @@ class RedisKeys:
         return f"{self.prefix}held:{what}"
 
     @property
+    def keys_in_use(self) -> str:
+        """``robot:keys``: the concurrency keys in use, by when a worker looks at them next (epoch milliseconds)."""
+        return f"{self.prefix}keys"
+
+    def concurrency(self, name: str) -> tuple[str, str, str]:
+        """``robot:key:{<name>}``, ``robot:key:called:{<name>}``, ``robot:key:waiting:{<name>}``: who holds a key, is called, waits."""
+        start, end = f"{self.prefix}key:", f"{{{name}}}"
+        return f"{start}{end}", f"{start}called:{end}", f"{start}waiting:{end}"
+
+    @property
     def resuming(self) -> str:
         """``robot:resuming``: which worker sends what was held."""
         return f"{self.prefix}resuming"

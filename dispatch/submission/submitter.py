@@ -27,6 +27,7 @@ from dispatch.protocol.ids import new_task_id, timestamp
 from dispatch.protocol.message import (
     ACCEPTED_AT,
     ATTEMPT,
+    CONCURRENCY_KEY,
     CYCLE,
     DEADLINE,
     DEADLINE_AT,
@@ -69,6 +70,7 @@ class Submission:
     wakes_at: int = 0  #: epoch milliseconds before which it does not run; 0: at once
     deadline: int = 0  #: seconds, from its acceptance or `wakes_at` on, within which its last attempt must begin; 0: the type's, if it has one
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: see `dispatch.protocol.labels`
+    concurrency_key: str = ""  #: name of the client's, where the type makes none
     task_id: str = ""  #: derived from what submits it, which may submit it again; empty: a new one
     parent_id: str = ""  #: the task that submits it: its handler, or its end
     webhook: Webhook | None = None  #: where its end is announced
@@ -334,6 +336,8 @@ class _Attempt:
             given = {WAKES_AT: submission.wakes_at, QUEUED_AT: submission.wakes_at}
         if self.deadline:
             given |= {DEADLINE: self.deadline, DEADLINE_AT: self.deadline_at}
+        if key := submission.type.key_of(submission.payload) or submission.concurrency_key:
+            given[CONCURRENCY_KEY] = key
         if submission.labels:
             given[LABELS] = labels.written(submission.labels)
         if submission.parent_id:

@@ -25,9 +25,12 @@ from typing import Any, TypeVar
 import pydantic
 
 from dispatch.errors import ConfigurationError
+from dispatch.protocol import concurrency
+from dispatch.protocol.concurrency import TypeLimits
 from dispatch.protocol.delays import MAX_LEVELS, longest
 from dispatch.tasktypes.context import Context
 from dispatch.tasktypes.payload import Payload, masked_fields
+from dispatch.tasktypes.validating import validated
 from dispatch.tasktypes.waiting import Wait
 
 #: Part of a routing key and of a URL: dotted lower-case words.
@@ -58,6 +61,17 @@ class TaskType:
     state: type[pydantic.BaseModel] | None = None  #: model of what its waits keep; None for nothing
     internal: bool = False  #: part of the system: no client and no handler can submit it
     undoes: bool = False  #: whether its handler undoes what a cancelled task has begun, see `task`
+    concurrency_key: Callable[[Any], object] | None = None  #: makes a task's key of its payload
+    limits: TypeLimits | None = None  #: None: as many at once as there are places
+
+    def key_of(self, payload: Mapping[str, Any]) -> str:
+        """The name of the concurrency key that the type makes for a task; empty without one.
+
+        Args:
+            payload: JSON-ready.
+        """
+        value = None if self.concurrency_key is None else self.concurrency_key(validated(self.payload, payload))
+        return "" if value is None else concurrency.name_of(value)
 
 
 class Registry(Mapping[str, TaskType]):
@@ -81,6 +95,7 @@ class Registry(Mapping[str, TaskType]):
             raise ConfigurationError(msg)
         if task_type.deadline is not None and not 1 <= task_type.deadline <= MAX_DEADLINE:
             raise ConfigurationError(f"task {task_type.name}: a deadline is 1 to {MAX_DEADLINE} seconds")
+        _check_limits(task_type)
         taken = self._types.get(task_type.name)
         if taken is not None and taken.handler.__qualname__ != task_type.handler.__qualname__:
             msg = f"task name {task_type.name!r} is taken by {taken.handler.__module__}.{taken.handler.__qualname__}"
@@ -97,6 +112,13 @@ class Registry(Mapping[str, TaskType]):
         return len(self._types)
 
 
+def _check_limits(task_type: TaskType) -> None:
+    limits = task_type.limits
+    for name, number in (("limit", limits.limit), ("max_running", limits.max_running)) if limits else ():
+        if number is not None and not 1 <= number <= concurrency.MAX_LIMIT:
+            raise ConfigurationError(f"task {task_type.name}: {name} is 1 to {concurrency.MAX_LIMIT}")
+
+
 #: Filled by importing the modules of ``tasks/``.
 registry = Registry()
 
@@ -111,6 +133,9 @@ def task(
     internal: bool = False,
     state: type[pydantic.BaseModel] | None = None,
     undoes: bool = False,
+    concurrency_key: Callable[[P], object] | None = None,
+    limit: int = 1,
+    max_running: int | None = None,
 ) -> Callable[[Handler[P]], Handler[P]]:
     """Register a handler as a task type.
 
@@ -124,6 +149,10 @@ def task(
         state: model of what a `Wait` of this type keeps for the next step; without one it keeps nothing.
         undoes: of a cancelled task that has begun, the handler runs once more, also where no attempt has got as far as a `Wait`. It must ask
             ``ctx.cancelled()`` before it begins anything.
+        concurrency_key: makes a task's key of its payload, as ``lambda order: order.robot``: of the tasks with one key `limit` run at
+            once, of whatever type, the others are held, first come first served. None for no key.
+        limit: tasks with one concurrency key at once.
+        max_running: tasks of the type at once, on all workers together; by default as many as there are places.
 
     Returns:
         A decorator that returns the handler unchanged, so that tests can call it.
@@ -135,9 +164,21 @@ def task(
     def register(handler: Handler[P]) -> Handler[P]:
         summary = (inspect.getdoc(handler) or name).splitlines()[0]
         rungs = None if ladder is None else tuple(ladder)
+        limits = None if (limit, max_running) == (1, None) else TypeLimits(limit, max_running)
         registry.add(
             TaskType(
-                name, payload, handler, rungs, time_limit, summary, deadline, state, undoes=undoes, internal=internal
+                name,
+                payload,
+                handler,
+                rungs,
+                time_limit,
+                summary,
+                deadline,
+                state,
+                undoes=undoes,
+                internal=internal,
+                concurrency_key=concurrency_key,
+                limits=limits,
             )
         )
         return handler

@@ -22,11 +22,13 @@ from dispatch.background import Background
 from dispatch.broker import connections
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
+from dispatch.control.key_sender import KeySender
 from dispatch.control.send_now import SendNow
 from dispatch.deadletters.janitor import Janitor
 from dispatch.deadletters.recorder import DeadLetterRecorder
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.errors import ConfigurationError
+from dispatch.maintenance.key_keeper import KeyKeeper
 from dispatch.maintenance.metrics_server import MetricsServer
 from dispatch.maintenance.presence import Heartbeat
 from dispatch.maintenance.queue_metrics import QueueMetrics
@@ -38,6 +40,7 @@ from dispatch.protocol.lanes import Lanes
 from dispatch.protocol.message import Copy
 from dispatch.store.audit import AuditLog
 from dispatch.store.claims import Claims
+from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
 from dispatch.store.holds import Holds
@@ -57,6 +60,7 @@ from dispatch.worker import tracer
 from dispatch.worker.batcher import Batcher
 from dispatch.worker.executor import RetryingExecutor
 from dispatch.worker.holding import DeliveryHolder, PauseWatch
+from dispatch.worker.key_gate import KeyGate, KeyRenewals
 from dispatch.worker.lane_consumers import LaneConsumers
 from dispatch.worker.leases import Leases
 from dispatch.worker.lines import DeliveryLine, LaneLines
@@ -93,6 +97,9 @@ class WorkerParts:
     watch: PauseWatch
     holder: DeliveryHolder
     lanes: LaneConsumers
+    gate: KeyGate
+    replay: Publisher  #: as the user who may write to the task exchange
+    send_now: SendNow
     webhooks: Any = None  #: `WebhookSubmitter`, once the worker starts
     consumer: Any = None  #: Celery's, once it is made
 
@@ -122,11 +129,17 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     router = _router(redis, ladders, settings)
     runs = Runs(celery, ladders, threads=pool.threads)
     watch = PauseWatch(Pauses(redis))
+    replay = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
+    tasks = TaskStore(redis, settings)
+    send_now = SendNow(tasks, Handovers(redis), replay, settings.sealing)
+    gate = _gate(redis, tasks, send_now, celery.dispatch_types, settings)
     holder = DeliveryHolder(router, Holds(redis), Handovers(redis), ttl=settings.hold_ttl)
     starter = Starter(router.batcher, router.pace, watch.held_by, _line(settings.lanes, pool, router.pace))
     lanes = LaneConsumers(settings.lanes, router.loop)
     watch.readers.append(lanes.read)
-    celery.dispatch_worker = WorkerParts(router, starter, Shutdown(router.loop), pool, runs, watch, holder, lanes)
+    celery.dispatch_worker = WorkerParts(
+        router, starter, Shutdown(router.loop), pool, runs, watch, holder, lanes, gate, replay, send_now
+    )
     celery.dispatch_run = runs.run
     if pool.threads:
         celery.conf.worker_concurrency = pool.slots
@@ -185,6 +198,27 @@ def _router(redis: RedisHandle, ladders: Ladders, settings: Settings) -> Router:
     )
 
 
+def _gate(
+    redis: RedisHandle, tasks: TaskStore, send_now: SendNow, types: Mapping[str, TaskType], settings: Settings
+) -> KeyGate:
+    # As leases: a call that waits for a silent Redis must not delay a renewal.
+    own = RedisHandle(settings, timeout=min(REDIS_TIMEOUT, settings.lease / 4))
+    keys = ConcurrencyKeys(redis, lease=settings.lease)
+    return KeyGate(
+        keys,
+        KeySender(keys, send_now),
+        KeyRenewals(ConcurrencyKeys(own, lease=settings.lease), lease=settings.lease),
+        {name: each.limits for name, each in types.items() if each.limits is not None},
+        tasks.get,
+        margin=settings.queue_ttl + settings.lease,
+    )
+
+
+def _keeper(redis: RedisHandle, tasks: TaskStore, send_now: SendNow, settings: Settings) -> KeyKeeper:
+    keys = ConcurrencyKeys(redis, lease=settings.lease)
+    return KeyKeeper(keys, KeySender(keys, send_now), tasks)
+
+
 class _DispatchStep(bootsteps.StartStopStep):
     """Starts router and maintenance once the pool's first children are there, so that these inherit no threads."""
 
@@ -209,8 +243,9 @@ class _DispatchStep(bootsteps.StartStopStep):
         if app.dispatch_worker.pool.threads:
             app.dispatch_worker.runs.prepare()
         app.dispatch_worker.router.start()
+        app.dispatch_worker.gate.start()
         app.dispatch_worker.watch.prime()
-        self._publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
+        self._publisher = app.dispatch_worker.replay
         self._publisher.start()
         app.dispatch_worker.webhooks = self._webhooks(app, app.dispatch_worker.router.ladders, self._publisher)
         app.dispatch_worker.holder.ended = app.dispatch_worker.webhooks.ended
@@ -227,7 +262,7 @@ class _DispatchStep(bootsteps.StartStopStep):
 
     def _maintenance(self, parent: Any, router: Router, publisher: Publisher, settings: Settings) -> list[Background]:
         """The threads beside the runs: sweeper, recorder, janitor, keeper of schedules, heartbeat, metrics."""
-        redis, ladders = self.redis, router.ladders
+        redis, ladders, parts = self.redis, router.ladders, parent.app.dispatch_worker
         tasks, dead_letters = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
         threads: list[Background] = [
             Sweeper(
@@ -257,14 +292,11 @@ class _DispatchStep(bootsteps.StartStopStep):
                 interval=min(1.0, settings.sweep_interval),
                 keys=settings.signing,
             ),
-            parent.app.dispatch_worker.watch,
-            Resumer(
-                redis,
-                SendNow(tasks, Handovers(redis), publisher, settings.sealing),
-                lambda: parent.app.dispatch_worker.watch.paused,
-                rate=settings.resume_rate,
-            ),
             self._schedules(parent.app, publisher, ladders),
+            parts.watch,
+            Resumer(redis, parts.send_now, lambda: parts.watch.paused, rate=settings.resume_rate),
+            parts.gate.renewals,
+            _keeper(redis, tasks, parts.send_now, settings),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),
         ]
         if settings.worker_metrics_port:
@@ -299,6 +331,7 @@ class _DispatchStep(bootsteps.StartStopStep):
             thread.stop(wait=2 * REDIS_TIMEOUT if isinstance(thread, Heartbeat) else 0.0)
         if self._publisher is not None:
             self._publisher.close()
+        parent.app.dispatch_worker.gate.stop()
         parent.app.dispatch_worker.router.stop()
         parent.app.dispatch_worker.runs.close()
         tracing.stop()

@@ -15,7 +15,7 @@ from dispatch.errors import StoreError
 from dispatch.protocol import names
 from dispatch.protocol.copies import held_copy, parked_copy
 from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason
-from dispatch.protocol.message import Copy, Message
+from dispatch.protocol.message import CONCURRENCY_KEY, Copy, Message
 from dispatch.protocol.pauses import Pause, holding
 from dispatch.store.handovers import Handovers
 from dispatch.store.holds import HoldAnswer, Holds
@@ -60,7 +60,10 @@ class PauseWatch(Background):
 
     def held_by(self, message: Message) -> str | None:
         """The pause that holds a delivery; None when it may run."""
-        return holding(self.paused, message) if self.paused else None
+        if not self.paused:
+            return None
+        key = message.text(CONCURRENCY_KEY)
+        return holding(self.paused, message, (key,) if key else ())
 
 
 class DeliveryHolder:
@@ -80,11 +83,19 @@ class DeliveryHolder:
         self._ttl = ttl
         self.ended: Callable[[Message], None] = lambda _: None  #: does what the end of a delivery's task asks for
 
-    def job(self, message: Message, held_by: str) -> Callable[[], None]:
-        """The job that holds a delivery; called until it returns, then the delivery is acked."""
-        return _HoldHandOver(self, message, held_by)
+    def job(
+        self, message: Message, held_by: str, then: Callable[[Copy | None], None] | None = None
+    ) -> Callable[[], None]:
+        """The job that holds a delivery; called until it returns, then the delivery is acked.
 
-    def decide(self, message: Message, held_by: str) -> Copy | Callable[[], None]:
+        Args:
+            message: the delivery's.
+            held_by: a pause, or what `then` waits for.
+            then: of a delivery that no pause holds: called with the copy that was published, None where there was none to publish.
+        """
+        return _HoldHandOver(self, message, held_by, then)
+
+    def decide(self, message: Message, held_by: str, *, listed: bool) -> Copy | Callable[[], None]:
         """Record a hold.
 
         Returns:
@@ -94,7 +105,7 @@ class DeliveryHolder:
             StoreUnavailable: unknown; decide again.
         """
         attempts = self._router.ladders.of(message.type).attempts
-        held = self._holds.hold(message, held_copy(message, self._ttl), held_by, attempts)
+        held = self._holds.hold(message, held_copy(message, self._ttl), held_by, attempts, listed=listed)
         if held.copy is not None:
             return held.copy
         match held.answer:
@@ -129,7 +140,10 @@ class DeliveryHolder:
 class _HoldHandOver:
     """A delivery on its way to the hold queue; called again and again until it is through."""
 
-    def __init__(self, holder: DeliveryHolder, message: Message, held_by: str) -> None:
+    def __init__(
+        self, holder: DeliveryHolder, message: Message, held_by: str, then: Callable[[Copy | None], None] | None
+    ) -> None:
+        self._after = then
         self._holder = holder
         self._message = message
         self._held_by = held_by
@@ -138,13 +152,17 @@ class _HoldHandOver:
     def __call__(self) -> None:
         """Go on from where the last try ended."""
         if self._then is None:
-            self._then = self._holder.decide(self._message, self._held_by)
+            self._then = self._holder.decide(self._message, self._held_by, listed=self._after is None)
             reach("hold.decided")
         if not isinstance(self._then, Copy):
             self._then()
+            if self._after is not None:
+                self._after(None)
             return
         self._holder.carry_out(self._then)
         reach("hold.handed-over")
+        if self._after is not None:
+            self._after(self._then)
         task_log(self._message).debug("held", held_by=self._held_by, queue=self._then.queue)
 
 

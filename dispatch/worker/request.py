@@ -16,7 +16,8 @@ from celery.worker.request import Request
 from dispatch.broker.decoding import decode
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, PublishError, StoreError
-from dispatch.protocol import webhooks
+from dispatch.protocol import delays, names, webhooks
+from dispatch.protocol.concurrency import KeyLimit
 from dispatch.protocol.copies import parked_copy
 from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason
 from dispatch.protocol.message import CHECKPOINT, MAX_TRACEBACK, Copy, Message
@@ -112,6 +113,7 @@ class DeliveryRequest(Request):
         }  # fmt: skip
         self._worker = app.dispatch_worker
         self._owner = os.urandom(8).hex()
+        self.keys = self._worker.gate.keys_of(self.wire)  #: that it has to take before it is claimed
         self._run = Run(self.wire)
         self._pause = HOLD_PAUSE
         self._held_for = ""
@@ -163,9 +165,26 @@ class DeliveryRequest(Request):
         """It may not run yet: the hold queue takes it."""
         self._ended(MayNotRun(held_by), "")
 
+    def take_keys(self, done: Callable[[KeyLimit | None], None]) -> None:
+        """Take its concurrency keys; ``done`` is called on the loop, with the key that others hold, or None."""
+
+        def job() -> None:
+            others = self._worker.gate.take(self._owner, self.wire, self.keys)
+            self.router.loop.call(functools.partial(done, others))
+
+        self._worker.gate.submit(job)
+
+    def not_keyed(self, others: KeyLimit | None) -> None:
+        """Others hold one of its keys; or None: it can't start now, the broker delivers it again."""
+        self._worker.gate.renewals.drop(self._owner)
+        if others is not None and self.deliverable:
+            self._ended(MayNotRun(others), "")
+
     def unclaim(self) -> None:
         """It has not begun, and can't now: no attempt is used up, and no run lost."""
         self.over = True
+        if self.keys:
+            self._worker.gate.renewals.drop(self._owner)
         self.router.leases.drop(self.ticket)
         self.router.batcher.ask(ToRelease(self.wire, self.ticket, self.delivery_queue), _nothing)
         self._stamp()
@@ -258,7 +277,7 @@ class DeliveryRequest(Request):
             reach("run.completed")
             state.task_ready(self)
             log_success(self.wire, seconds, self.ticket.fence)
-            self._acknowledge_end()
+            self._finish(ended=True)
             self.send_event("task-succeeded", result=shown, runtime=seconds)
         else:  # the fence refused: another run has taken over
             self._ended(LeaseTaken(self.wire.task_id), "")
@@ -280,6 +299,8 @@ class DeliveryRequest(Request):
         self._run.succeeded()
         reach("ack.succeeded")
         self.router.leases.drop(self.ticket)
+        if self.keys:
+            self._worker.gate.renewals.drop(self._owner)
         if _shutting_down() and not self.acknowledged:
             # Celery would queue the ack on a loop that runs no callbacks any more.
             self._message.ack_log_error(log, self._connection_errors)
@@ -304,17 +325,20 @@ class DeliveryRequest(Request):
         match error:
             case _ if gone and (self._already_cancelled or state.should_terminate is not None):
                 # This worker stopped the child (connection lost, cold shutdown): the broker delivers the message again.
+                self._worker.gate.renewals.drop(self._owner)
                 self._submit(lambda: self.router.release(self.wire, self.ticket, self.delivery_queue), ack=False)
             case ClaimUnanswered() as unanswered:
+                self._worker.gate.renewals.drop(self._owner)
                 self._hold(str(unanswered))
             case StepEnded() as ended:
                 self._wait(ended)
             case NothingToDo() as nothing:
-                self._acknowledge_end() if nothing.ended else self.acknowledge()
+                self._finish(ended=nothing.ended, settled=False)
             case Foreign():
                 self._submit(self.router.dead_lettering(self.wire, Reason.UNAUTHENTIC, CLAIMS_TOO_MUCH))
             case MayNotRun() as held:
-                self._submit(self._worker.holder.job(self.wire, held.held_by))
+                then = None if held.key is None else functools.partial(self._worker.gate.held, held.key, self.wire)
+                self._submit(self._worker.holder.job(self.wire, held.held_by, then))
             case LeaseTaken():
                 self._submit(lambda: self.router.publish(parked_copy(self.wire)))
             case DecidedBefore():
@@ -328,14 +352,6 @@ class DeliveryRequest(Request):
         """The queue that the broker puts it back into."""
         return str(self._app.conf.task_default_queue)
 
-    def _acknowledge_end(self) -> None:
-        """The task has ended, now or before: ack, once what its end asks for is submitted."""
-        if not webhooks.asked(self.wire):
-            self.acknowledge()
-            return
-        self.router.leases.drop(self.ticket)  # there is nothing to lose any more
-        self._submit(self._announce_end)
-
     def _announce_end(self) -> None:
         if webhooks.asked(self.wire):
             self._worker.webhooks.ended(self.wire)
@@ -347,6 +363,7 @@ class DeliveryRequest(Request):
             if not handover.cancelled:
                 handover()
                 self._run.handed_over(failure, None if handover.cancelled else handover.decision)
+                self._after(handover.copy)
             if handover.cancelled:
                 self._announce_end()
 
@@ -363,6 +380,7 @@ class DeliveryRequest(Request):
             if not handover.cancelled:
                 handover()
                 self._run.waited()
+                self._after(handover.copy)
             if handover.cancelled:
                 self._announce_end()
 
@@ -374,6 +392,44 @@ class DeliveryRequest(Request):
     def _publish_decided(self, copy: Copy) -> None:
         self.router.publish(copy)
         self.router.hand_over(copy, "")
+        self._after(copy)
+
+    def _finish(self, *, ended: bool, settled: bool = True) -> None:
+        """Ack, once the task's concurrency keys are given back, and what its end asks for is submitted.
+
+        Args:
+            ended: the task has ended, now or before.
+            settled: this copy has recorded it.
+        """
+        if not self.keys and not (ended and webhooks.asked(self.wire)):
+            self.acknowledge()
+            return
+        if ended:
+            self.router.leases.drop(self.ticket)  # there is nothing to lose any more
+
+        def job() -> None:
+            if self.keys:
+                self._worker.gate.give_back(self._owner, self.wire, self.keys)
+                if not settled:
+                    self._worker.gate.settle(self.wire, self.keys)
+            if ended:
+                self._announce_end()
+
+        self._submit(job)
+
+    def _after(self, copy: Copy | None) -> None:
+        """Of a task with concurrency keys: they are kept through a wait, and given back otherwise; None: it is cancelled."""
+        if not self.keys or (
+            copy is not None and copy.queue == names.LEASE_QUEUE
+        ):  # another run has taken over, with its keys
+            return
+        gate = self._worker.gate
+        if copy is not None and copy.message.step > self.wire.step:
+            gate.keep(self._owner, copy.message, self.keys, delays.seconds_of(copy.message.headers))
+            return
+        gate.give_back(self._owner, self.wire, self.keys)
+        if copy is not None and copy.queue == names.HOLD_QUEUE:
+            gate.settle(self.wire, self.keys)
 
     def _submit(self, job: Callable[[], None], *, ack: bool = True) -> None:
         """Run a job on another thread, then ack on the loop."""

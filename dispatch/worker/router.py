@@ -273,6 +273,11 @@ class HandOver(abc.ABC):
             attributes=attributes,
         )
 
+    @property
+    def copy(self) -> Copy | None:
+        """The next copy, once it is decided."""
+        return self._copy
+
     @abc.abstractmethod
     def record(self) -> Copy | None:
         """Record what was decided.

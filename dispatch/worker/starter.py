@@ -115,8 +115,20 @@ class Starter:
                 place = self.places.take(request.seconds)
                 if place is None:
                     return
-                self._batcher.ask(request.to_claim(), functools.partial(self._answered, request, place))
+                if request.keys:
+                    request.take_keys(functools.partial(self._keyed, request, place))
+                else:
+                    self._batcher.ask(request.to_claim(), functools.partial(self._answered, request, place))
             self._waiting.popleft()
+
+    def _keyed(self, request: Any, place: Any, others: Any) -> None:
+        """Its concurrency keys are taken, or `others` is the one that others hold."""
+        if others is None and request.deliverable and not self._closed:
+            self._batcher.ask(request.to_claim(), functools.partial(self._answered, request, place))
+            return
+        if self.places is not None:
+            self.places.leave(place, request.seconds)
+        request.not_keyed(others)
 
     def _answered(self, request: Any, place: Any, answer: Any) -> None:
         if isinstance(answer, Claimed) and answer.answer is ClaimAnswer.RUN:

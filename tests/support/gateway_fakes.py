@@ -29,6 +29,7 @@ from dispatch.protocol.pauses import Pause
 from dispatch.protocol.record import Record, State
 from dispatch.schedules.service import ScheduleService
 from dispatch.store.audit import AuditPage
+from dispatch.store.concurrency import KeyView
 from dispatch.store.idempotency import Holder
 from dispatch.store.index import Page, ScannedBatch
 from dispatch.store.schedules import ScheduleEntry
@@ -308,6 +309,19 @@ class FakePauses:
         return {what: self.held.get(what, 0) for what in holders}
 
 
+class FakeKeys:
+    """Concurrency keys in a dict."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, KeyView] = {}
+
+    def names(self, most: int) -> list[str]:
+        return [*self.keys, "gone"][:most]
+
+    def view(self, name: str) -> KeyView | None:
+        return self.keys.get(name)
+
+
 class FakeAudit:
     """The audit log in a list."""
 
@@ -387,6 +401,7 @@ class World:
     audit: FakeAudit = dataclasses.field(default_factory=FakeAudit)
     pauses: FakePauses = dataclasses.field(default_factory=FakePauses)
     signaller: FakeSignaller = dataclasses.field(init=False)
+    concurrency: FakeKeys = dataclasses.field(default_factory=FakeKeys)
     guard: Guard = dataclasses.field(default_factory=lambda: Guard(100))
     checks: dict[str, Callable[[], str | None]] = dataclasses.field(
         default_factory=lambda: {"broker": lambda: None, "store": lambda: None}
@@ -424,6 +439,7 @@ class World:
                 audit=self.audit,
                 pauses=self.pauses,
                 held=self.pauses,
+                concurrency=self.concurrency,
                 guard=self.guard,
                 meter=FakeMeter(self.spend),
                 allowance=self.allowance,

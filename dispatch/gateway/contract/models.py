@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from dispatch.protocol import fingerprints, labels, moments, pauses, request_ids
+from dispatch.protocol import concurrency, fingerprints, labels, moments, pauses, request_ids
 from dispatch.protocol.record import State, Status
 from dispatch.tasktypes.registry import MAX_DEADLINE
 
@@ -175,6 +175,12 @@ class SubmitOptions(Body):
     webhook: WebhookOption | None = Field(
         None,
         description="Announce the end of the task, and of each cycle after a redrive, to a receiver (Standard Webhooks).",
+    )
+    concurrency_key: Annotated[str, Field(pattern=f"^{concurrency.CLIENTS}$")] | None = Field(
+        None,
+        description="Of your tasks with the same key one runs at a time, first come first served; the others are HELD. A type that makes its "
+        "own key takes none.",
+        examples=["robot-7"],
     )
 
     @pydantic.model_validator(mode="after")
@@ -584,6 +590,32 @@ class PauseModel(_Base):
     held: int = Field(
         ge=0, description="Tasks that it holds; one that came out of the hold queue is counted until it is held again."
     )
+
+
+class KeyHolderModel(_Base):
+    """A task that holds a concurrency key."""
+
+    task_id: str
+    lapses_at: Moment = Field(description="When another task may take its place, unless its worker renews it.")
+
+
+class KeyModel(_Base):
+    """A concurrency key that is in use."""
+
+    key: str = Field(
+        description="As made by a task type, a client's own as `<principal>:<key>`, or `max_running:<task type>`.",
+        examples=["robot-7"],
+    )
+    limit: int = Field(description="Tasks that may hold it at once.")
+    holders: list[KeyHolderModel]
+    waiting: int = Field(description="Tasks that wait for it.")
+    next: list[str] = Field(description="The first of the waiting, 100 at most.")
+
+
+class KeyListModel(_Base):
+    """Concurrency keys that are in use."""
+
+    items: list[KeyModel]
 
 
 class PauseListModel(_Base):

@@ -167,6 +167,11 @@ KINDS: Mapping[str, ProblemKind] = {
             "Read `GET /v1/pauses`.",
         ),
         ProblemKind(
+            "key-not-in-use", 404, "The key is not in use",
+            "No task holds this concurrency key, and none waits for it.",
+            "Read `GET /v1/keys`.",
+        ),
+        ProblemKind(
             "broker-unavailable", 503, "The message broker is not available",
             "RabbitMQ is unreachable or did not accept the message. The task was not accepted and never runs.",
             "Repeat after `Retry-After` seconds.",

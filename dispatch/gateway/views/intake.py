@@ -19,6 +19,7 @@ from dispatch.gateway.contract import models
 from dispatch.gateway.http import auth, context, headers, jsonbody, validation
 from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.views import later, webhook_options
+from dispatch.protocol import concurrency
 from dispatch.protocol.record import State
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.scripts import Rider
@@ -122,6 +123,7 @@ class Intake:
             rider=rider,
             wakes_at=later.wakes_at(options, time.time(), self._longest_delay) if options else 0,
             deadline=(options.deadline_seconds or 0) if options else 0,
+            concurrency_key=_clients_key(valid.type, options),
             labels=options.labels if options else {},
             webhook=webhook_options.webhook(options.webhook, self._settings) if options and options.webhook else None,
         )
@@ -189,3 +191,12 @@ def _fingerprint(body: models.SubmitBody, options: models.SubmitOptions | None) 
     given = options.model_dump(mode="json", by_alias=True, exclude_defaults=True) if options else {}
     more = {"options": given} if given else {}
     return jsonbody.fingerprint("POST", {"type": body.type, "payload": body.payload, **more})
+
+
+def _clients_key(task_type: TaskType, options: models.SubmitOptions | None) -> str:
+    if options is None or options.concurrency_key is None:
+        return ""
+    if task_type.concurrency_key is not None:
+        error = FieldError("/options/concurrencyKey", "The task type makes the key of its tasks.", "key_of_type")
+        raise validation.invalid(error)
+    return concurrency.clients_name(context.principal().id, options.concurrency_key)

@@ -34,8 +34,10 @@ def test_the_keys_of_the_whole_system():
         "held": "robot:held",
         "resuming": "robot:resuming",
         "schedules": "robot:schedules",
+        "keys_in_use": "robot:keys",
     }
     assert KEYS.index(None) == "robot:index"
+    assert KEYS.concurrency("a:b") == ("robot:key:{a:b}", "robot:key:called:{a:b}", "robot:key:waiting:{a:b}")
     assert KEYS.held_by("type:echo") == "robot:held:type:echo"
 
 

@@ -51,7 +51,7 @@ def refused(error, key):
     tasks = RefusedTasks()
     ladders = Ladders.of_types(parse_ladder("1m=60"), [])
     submitter = Submitter(tasks, FreeKeys(), SimpleNamespace(publish=publish), {"echo": EchoTask()}, ladders)
-    echo = SimpleNamespace(name="echo", deadline=None)
+    echo = SimpleNamespace(name="echo", deadline=None, key_of=lambda _: "")
     with pytest.raises(error):
         submitter.submit(Submission("ada", echo, {}, "print", key, "rq-1", f"00-{'a' * 32}-{'b' * 16}-01"))
     return tasks.refused
@@ -86,7 +86,7 @@ def submitted(wakes_at, *, own=None, **more):
     ]
     ladders = Ladders.of_types(parse_ladder("1m=60"), [])
     submitter = Submitter(sent, FreeKeys(), publishers[0], {"echo": EchoTask()}, ladders, later=publishers[1])
-    echo = SimpleNamespace(name="echo", deadline=own)
+    echo = SimpleNamespace(name="echo", deadline=own, key_of=lambda _: "")
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
     given = Submission("ada", echo, {}, "", None, "rq-1", trace, wakes_at=wakes_at, **more)
     return sent, submitter.submit(given).record

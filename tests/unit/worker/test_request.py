@@ -68,7 +68,7 @@ def test_a_failure_comes_through_with_the_time_that_was_asked_for():
 class FakeHandOver:
     """A hand-over that is through at once."""
 
-    final, decision, cancelled = False, None, False
+    final, decision, cancelled, copy = False, None, False, None
 
     def __init__(self, carry_out):
         self.carry_out = carry_out
@@ -112,7 +112,8 @@ class World:
         hub = types.SimpleNamespace(call_later=lambda seconds, function: self.later.append((seconds, function)))
         self.consumer = types.SimpleNamespace(hub=hub)
         starter = types.SimpleNamespace(add=lambda _: self.note("in the line"))
-        worker = types.SimpleNamespace(router=router, consumer=self.consumer, starter=starter)
+        gate = types.SimpleNamespace(renewals=types.SimpleNamespace(drop=lambda _: None))
+        worker = types.SimpleNamespace(router=router, consumer=self.consumer, starter=starter, gate=gate)
         self.request = self.delivery(worker)
 
     def delivery(self, worker):
@@ -124,6 +125,7 @@ class World:
         request._pause, request.acknowledged, request._connection_errors = HOLD_PAUSE, False, ()
         request._held_for = ""
         request._already_cancelled = request._reported = False
+        request.keys = ()
         request._type, request._task = "echo", types.SimpleNamespace(time_limit=60.0)
         request._run = types.SimpleNamespace(
             succeeded=lambda: None,

@@ -1,0 +1,65 @@
+"""``/v1/keys``: the concurrency keys in use, who holds them, and who waits. For operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dispatch.config import api_keys as keys
+from dispatch.gateway.contract import models
+from dispatch.gateway.http import context
+from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
+from dispatch.gateway.http.problems import Problem
+from dispatch.gateway.http.reply import Reply, json_reply
+from dispatch.protocol.ids import timestamp
+from dispatch.store.concurrency import ConcurrencyKeys, KeyView
+
+
+class ConcurrencyViews:
+    """The operations on concurrency keys.
+
+    Args:
+        store: the keys.
+    """
+
+    def __init__(self, store: ConcurrencyKeys) -> None:
+        self._store = store
+
+    @operation(
+        Operation(
+            "GET", "/v1/keys", "listKeys", "Operators", "The concurrency keys in use",
+            (ResponseSpec(200, "The first 200 of them.", models.KeyListModel, ("Cache-Control",)),),
+            scope=keys.TASKS_CONTROL,
+            description="Of limits of task types, too: `max_running:<task type>`.",
+        )
+    )  # fmt: skip
+    def index(self) -> Reply:
+        """Keys in use."""
+        views = [view for name in self._store.names(models.MAX_PAGE) if (view := self._store.view(name)) is not None]
+        return json_reply({"items": [show(view) for view in views]})
+
+    @operation(
+        Operation(
+            "GET", "/v1/keys/{key}", "getKey", "Operators", "Who holds a concurrency key, and who waits for it",
+            (ResponseSpec(200, "The key.", models.KeyModel, ("Cache-Control",)),),
+            scope=keys.TASKS_CONTROL,
+            problems=("key-not-in-use",),
+        )
+    )  # fmt: skip
+    def get(self, key: str) -> Reply:
+        """One key."""
+        context.current().target = key
+        view = self._store.view(key)
+        if view is None:
+            raise Problem("key-not-in-use")
+        return json_reply(show(view))
+
+
+def show(view: KeyView) -> dict[str, Any]:
+    """A key as the API shows it."""
+    return {
+        "key": view.name,
+        "limit": view.limit,
+        "holders": [{"taskId": task_id, "lapsesAt": timestamp(lapses)} for task_id, lapses in view.holders],
+        "waiting": view.waiting,
+        "next": list(view.first),
+    }

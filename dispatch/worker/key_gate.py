@@ -1,0 +1,181 @@
+"""Concurrency keys of deliveries: taken before the claim, renewed with the lease, given back after the end; see `dispatch.store.concurrency`.
+
+A delivery without a key passes without a command to Redis.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from dispatch.background import Background
+from dispatch.control.key_sender import KeySender
+from dispatch.crashpoints import reach
+from dispatch.errors import StoreError
+from dispatch.protocol import names
+from dispatch.protocol.concurrency import KeyLimit, TypeLimits, fence_of, keys_of
+from dispatch.protocol.message import Copy, Message
+from dispatch.protocol.record import Record, State
+from dispatch.store.concurrency import ConcurrencyKeys, KeyAnswer
+from dispatch.telemetry import logger, task_log
+from dispatch.worker.executor import RetryingExecutor
+
+log = logger(__name__)
+
+
+class KeyRenewals(Background):
+    """Renews what the deliveries in hand hold, on a thread and a Redis handle of its own, as `Leases`.
+
+    Args:
+        keys: on that handle.
+        lease: seconds that a holder lives; renewed at a third of it.
+    """
+
+    def __init__(self, keys: ConcurrencyKeys, *, lease: float) -> None:
+        super().__init__("key-renewals", interval=lease / 3)
+        self._keys = keys
+        self._held: dict[str, tuple[Message, tuple[str, ...]]] = {}  # by the delivery's owner
+        self._lock = threading.Lock()
+
+    def hold(self, owner: str, message: Message, held: tuple[str, ...]) -> None:
+        """Renew a delivery's keys from now on."""
+        with self._lock:
+            self._held[owner] = (message, held)
+
+    def drop(self, owner: str) -> None:
+        """Renew them no longer."""
+        with self._lock:
+            self._held.pop(owner, None)
+
+    def step(self) -> None:
+        """Renew what is held.
+
+        Raises:
+            StoreError: Redis did not take it; the next renewal is still in time.
+        """
+        with self._lock:
+            held = [(name, message) for message, keys in self._held.values() for name in keys]
+        for name, task_id in self._keys.renew(held):
+            log.warning("concurrency key lost: another task may run beside this one", key=name, task_id=task_id)
+
+
+class KeyGate:
+    """Takes and gives back the keys of deliveries. Thread-safe.
+
+    Args:
+        keys: the keys.
+        sender: sends those that are called.
+        renewals: renews what is held.
+        limits: of the task types that have any.
+        record: reads a task's record.
+        margin: seconds that a key is kept beyond a wait: as long as the next step may be in the work queue.
+    """
+
+    def __init__(
+        self,
+        keys: ConcurrencyKeys,
+        sender: KeySender,
+        renewals: KeyRenewals,
+        limits: Mapping[str, TypeLimits],
+        record: Callable[[str], Record | None],
+        *,
+        margin: float,
+    ) -> None:
+        self._keys = keys
+        self._sender = sender
+        self._limits = limits
+        self._record = record
+        self._margin = margin
+        self._executor = RetryingExecutor(1)  # one thread: keys are taken in the order of the deliveries
+        self.renewals = renewals
+        self.submit = self._executor.submit
+        self.start = self._executor.start
+        self.stop = self._executor.stop
+
+    def keys_of(self, message: Message) -> tuple[KeyLimit, ...]:
+        """The keys that a copy has to take."""
+        return keys_of(message, self._limits)
+
+    def take(self, owner: str, message: Message, keys: tuple[KeyLimit, ...]) -> KeyLimit | None:
+        """Take all keys of a delivery, or none.
+
+        Args:
+            owner: the delivery's.
+            message: the copy.
+            keys: as `keys_of` returns them.
+
+        Returns:
+            The key that others hold, for which the task is listed; None when it holds all.
+
+        Raises:
+            StoreUnavailable: unknown; take them again.
+        """
+        taken: list[str] = []
+        for key in keys:
+            verdict = self._keys.take(key, message)
+            if verdict.answer is KeyAnswer.WAIT:
+                for name in taken:
+                    self._release(name, message)
+                self._sender.send(key.name, verdict.unsent)
+                return key
+            taken.append(key.name)
+        reach("key.taken")
+        self.renewals.hold(owner, message, tuple(taken))
+        return None
+
+    def give_back(self, owner: str, message: Message, keys: tuple[KeyLimit, ...]) -> None:
+        """Give the keys of a delivery back, and send the next of each; the ack does not depend on it."""
+        self.renewals.drop(owner)
+        reach("key.ended")
+        for key in keys:
+            try:
+                self._release(key.name, message)
+            except StoreError as exc:
+                task_log(message).warning("concurrency key not given back; it lapses", key=key.name, reason=str(exc))
+
+    def _release(self, name: str, message: Message) -> None:
+        verdict = self._keys.release(name, message.task_id, fence_of(message.cycle, message.seq))
+        reach("key.released")
+        self._sender.send(name, verdict.unsent)
+
+    def keep(self, owner: str, message: Message, keys: tuple[KeyLimit, ...], seconds: float) -> None:
+        """Hold the keys through a wait, in which no worker renews them.
+
+        Args:
+            owner: the delivery's.
+            message: the next step's copy.
+            keys: of the task.
+            seconds: the wait.
+        """
+        self.renewals.drop(owner)
+        for key in keys:
+            try:
+                self._keys.keep(key.name, message, seconds + self._margin)
+            except StoreError as exc:
+                task_log(message).warning("concurrency key not kept through the wait", key=key.name, reason=str(exc))
+
+    def held(self, key: KeyLimit, message: Message, copy: Copy | None) -> None:
+        """A task that waits for a key has been held: if the key was given back meanwhile, its copy is sent.
+
+        Args:
+            key: the key.
+            message: the copy that was delivered.
+            copy: what was published in its place; None when it is done, cancelled or stale.
+        """
+        reach("key.held")
+        try:
+            if copy is not None and copy.queue == names.HOLD_QUEUE:
+                self._sender.send(key.name, self._keys.wait(key, message).unsent)
+            elif copy is None or copy.queue != names.LEASE_QUEUE:
+                self.settle(message, (key,))
+        except StoreError as exc:
+            task_log(message).warning("not listed for its concurrency key", key=key.name, reason=str(exc))
+
+    def settle(self, message: Message, keys: tuple[KeyLimit, ...]) -> None:
+        """A copy that was no use: its task may wait for a key all the same, if the worker died that had held its successor."""
+        record = self._record(message.task_id)
+        for key in keys:
+            if record is not None and record.state is State.HELD and record.held_by == key.held_by:
+                self._sender.send(key.name, self._keys.wait(key, message).unsent)
+            else:
+                self._sender.send(key.name, self._keys.drop(key.name, message.task_id).unsent)
