@@ -141,6 +141,8 @@ QUEUES = Dashboard(
             Panel("On rungs", "short", ((f"sum(robot:queue_messages:max{{{RUNGS},state='ready'}})", ""),), "stat"),
             Panel("Delayed", "short", ((f"sum(robot:queue_messages:max{{{LEVELS},state='ready'}})", ""),), "stat",
                   help="Tasks that were submitted for later."),
+            Panel("Held", "short", (("max by (what) (robot_held_tasks)", "{{what}}"),), "stat",
+                  help="By a pause, or for their turn: `celery -A celery_app tasks pauses`, `… keys`."),
             Panel("Dead letters", "short", ((f"max(robot:queue_messages:max{{{DLQ},state='ready'}})", ""),), "stat", limits=(1, 100)),
             Panel("Oldest dead letter", "s", ((f"robot:queue_oldest_message_age_seconds:max{{{DLQ}}}", ""),), "stat", limits=(86_400, 604_800)),
             Panel("Drift", "short", (("max(robot_topology_drift)", ""),), "stat", limits=(1,),

@@ -15,7 +15,10 @@ from dispatch.broker.model import BrokerMap
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
 from dispatch.errors import DispatchError
+from dispatch.protocol.pauses import kind_of
+from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.oldest import Oldest
+from dispatch.store.pauses import HeldTasks
 from dispatch.store.schedules import ScheduleStore
 from dispatch.store.scripts import RedisHandle
 from dispatch.telemetry import logger, metrics
@@ -24,6 +27,9 @@ log = logger(__name__)
 
 #: Seconds between two reads of the queues, and of the whole broker map.
 READ_INTERVAL, COMPARE_INTERVAL = 5.0, 60.0
+
+#: What holds tasks, and the keys whose waiting tasks are counted at most.
+HOLDERS, MOST_KEYS = ("all", "type", "principal", "key", "concurrency"), 1_000
 
 #: Seconds after which a figure is not exported any more: no figure is better than an old one.
 OLD = 30.0
@@ -50,6 +56,8 @@ class QueueMetrics(Background):
         super().__init__("queue-metrics", interval=READ_INTERVAL)
         self._redis = redis
         self._oldest = Oldest(redis)
+        self._held = HeldTasks(redis)
+        self._concurrency = ConcurrencyKeys(redis, lease=settings.lease)
         self._schedules = ScheduleStore(redis)
         self._wanted = wanted
         self._settings = settings
@@ -69,6 +77,7 @@ class QueueMetrics(Background):
         self._try("queues", self._read_queues)
         self._try("ages", self._read_ages)
         self._try("memory", self._read_memory)
+        self._try("held", self._read_held)
         self._try("schedules", self._read_schedules)
         if time.monotonic() - self._compared_at >= COMPARE_INTERVAL:
             self._compared_at = time.monotonic()
@@ -104,6 +113,13 @@ class QueueMetrics(Background):
         states = ("waiting", "paused", "missed", "failing")
         self._keep(metrics.SCHEDULES, {(state,): float(getattr(tally, state)) for state in states})
         self._keep(metrics.LAST_FIRE, {(): tally.last_fire / 1_000} if tally.last_fire else {})
+
+    def _read_held(self) -> None:
+        held = dict.fromkeys(HOLDERS, 0)
+        for what, count in self._held.counts(self._held.holders()).items():
+            held[kind_of(what)] = held.get(kind_of(what), 0) + count
+        held["concurrency"] = self._concurrency.waiting(MOST_KEYS)
+        self._keep(metrics.HELD, {(what,): held[what] for what in HOLDERS})
 
     def _compare(self) -> None:
         self._keep(metrics.DRIFT, {(): float(provision.verify(self._wanted, self._settings).drift)})

@@ -150,6 +150,11 @@ class ConcurrencyKeys:
         """The keys in use."""
         return list(self._redis.run(("ZRANGE", self._redis.keys.keys_in_use, 0, most - 1))[0])
 
+    def waiting(self, most: int) -> int:
+        """How many tasks wait, for the first `most` keys in use."""
+        found = [self._redis.keys.concurrency(name)[2] for name in self.names(most)]
+        return sum(map(int, self._redis.gather(*(("ZCARD", key) for key in found)))) if found else 0
+
     def due(self, most: int) -> list[str]:
         """The keys that a worker should look at now; others look at them later."""
         key, now = self._redis.keys.keys_in_use, time.time() * 1_000

@@ -288,6 +288,11 @@ LAST_FIRE = (
     "The last due time of any schedule whose task was submitted, epoch seconds.",
     (),
 )
+HELD = (
+    "robot_held_tasks",
+    "Tasks that are held: by pauses (all, type, principal, key), or for their turn (concurrency).",
+    ("what",),
+)
 BUILD = ("robot_build_info", "1; the version is in the label.", ("version",))
 
 
@@ -397,7 +402,7 @@ def reference() -> str:
         "",
         "| metric | kind | labels | meaning |",
         "| --- | --- | --- | --- |",
-        *(_row(name, "gauge", labels, text) for name, text, labels in (QUEUE_MESSAGES, QUEUE_CONSUMERS, OLDEST, DRIFT, REDIS_MEMORY, SCHEDULES, LAST_FIRE, BUILD)),
+        *(_row(name, "gauge", labels, text) for name, text, labels in (QUEUE_MESSAGES, QUEUE_CONSUMERS, OLDEST, DRIFT, REDIS_MEMORY, HELD, SCHEDULES, LAST_FIRE, BUILD)),
         "",
     ])  # fmt: skip
 

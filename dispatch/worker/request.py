@@ -176,6 +176,7 @@ class DeliveryRequest(Request):
 
     def not_keyed(self, others: KeyLimit | None) -> None:
         """Others hold one of its keys; or None: it can't start now, the broker delivers it again."""
+        self.over = True
         self._worker.gate.renewals.drop(self._owner)
         if others is not None and self.deliverable:
             self._ended(MayNotRun(others), "")

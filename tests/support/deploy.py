@@ -30,6 +30,7 @@ METRICS = {
             metrics.OLDEST,
             metrics.DRIFT,
             metrics.REDIS_MEMORY,
+            metrics.HELD,
             metrics.SCHEDULES,
             metrics.LAST_FIRE,
             metrics.BUILD,

@@ -22,6 +22,7 @@ GATHERED = (
     metrics.OLDEST,
     metrics.DRIFT,
     metrics.REDIS_MEMORY,
+    metrics.HELD,
     metrics.SCHEDULES,
     metrics.LAST_FIRE,
     metrics.BUILD,
