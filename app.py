@@ -45,6 +45,7 @@ from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
 from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.jobs import Jobs
 from dispatch.store.key_usage import KeyUsage
 from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.schedules import ScheduleStore
@@ -122,6 +123,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
                 ended=webhooks.announce,
             ),
             bulk=BulkRedrives(redis),
+            jobs=Jobs(redis),
             audit=AuditLog(redis, settings),
             pauses=Pauses(redis),
             held=HeldTasks(redis),

@@ -49,6 +49,7 @@ POINTS = (
     "send-now.published",
     "send-now.handed-over",
     "cancel.recorded",
+    "job.recorded",
     "sweep.recorded",
     "sweep.published",
     "tick.waited",

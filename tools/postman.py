@@ -158,6 +158,10 @@ STEPS: Mapping[str, Sequence[PostmanStep]] = {
             "Create another task for later", "submitTask", 202, (_KEEP,), {**_echo(), "options": {"delaySeconds": 3_600}},
         ),
         PostmanStep("Cancel it", "cancelTask", 202, (_equal("body.state", '"CANCELLED"'),), path=_TASK_PATH),
+        PostmanStep(
+            "Count what a job would cancel", "startJob", 200, (_equal("body.complete", "true"),),
+            {"verb": "cancel", "filter": {"type": "echo", "state": "DELAYED"}, "dryRun": True},
+        ),
         PostmanStep("It never runs", "retryTaskNow", 409, (), path=_TASK_PATH, problem="task-terminal"),
     ),
     "Errors": (

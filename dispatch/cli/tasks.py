@@ -1,4 +1,4 @@
-"""``celery -A celery_app tasks list | show | events | stats | submit | pause | resume | pauses``: find, submit and pause tasks.
+"""``celery -A celery_app tasks list | show | events | stats | submit | pause | resume | pauses | cancel | retry-now | start-job | jobs | job | stop-job``.
 
 All but ``submit`` read Redis, of all principals and also while no gateway runs. A submission goes to the gateway, which alone
 knows whether a task may be accepted now.
@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 
 import click
 
-from dispatch.cli import acts, task_batches, task_pages, task_pauses, task_submission
+from dispatch.cli import acts, task_batches, task_control, task_pages, task_pauses, task_submission
 from dispatch.cli.output import (
     NOT_DONE,
     UNANSWERED,
@@ -136,6 +136,10 @@ tasks.add_command(task_pauses.pause)
 tasks.add_command(task_pauses.resume)
 tasks.add_command(task_pauses.pauses)
 tasks.add_command(task_pauses.keys)
+for _command in (
+    task_control.cancel, task_control.retry_now, task_control.start_job, task_control.jobs, task_control.job, task_control.stop_job,
+):  # fmt: skip
+    tasks.add_command(_command)
 
 
 @tasks.command("list")

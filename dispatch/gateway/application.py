@@ -59,6 +59,7 @@ from dispatch.schedules.service import ScheduleService
 from dispatch.store.audit import AuditLog
 from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.jobs import Jobs
 from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.tasks import TaskStore
@@ -88,6 +89,7 @@ class Parts:
     dead_letters: DeadLetterService
     schedules: ScheduleService
     bulk: BulkRedrives
+    jobs: Jobs
     audit: AuditLog
     pauses: Pauses
     held: HeldTasks
@@ -234,7 +236,7 @@ def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
         WebhookViews(parts.tasks.get, parts.webhooks, result_ttl=settings.result_ttl),
         DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),
         DeadLetterGroupViews(parts.dead_letters),
-        JobViews(parts.bulk),
+        JobViews(parts.jobs, parts.bulk),
         PauseViews(parts.pauses, parts.held),
         ConcurrencyViews(parts.concurrency),
         QueueViews(parts.queues, parts.guard),

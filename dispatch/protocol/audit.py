@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.ids import timestamp
+from dispatch.protocol.jobs import BulkJob, filter_json
 
 #: Characters of a text in an entry: a target may be any path of a URL.
 LONGEST = 256
@@ -17,6 +18,8 @@ LONGEST = 256
 REDRIVE, BULK_REDRIVE = "redriveDeadLetter", "redriveDeadLetters"
 DISCARD, BULK_DISCARD = "discardDeadLetter", "discardDeadLetters"
 STOP_JOB = "stopJob"
+START_JOB = "startJob"
+CANCEL_TASK, RETRY_TASK_NOW = "cancelTask", "retryTaskNow"
 PAUSE, RESUME = "pauseTasks", "resumeTasks"
 READ_PAYLOAD = "getTaskPayload"
 
@@ -94,3 +97,14 @@ def target_of(wanted: DeadLetterFilter) -> str:
     if wanted.task_id is not None:
         return wanted.task_id
     return " ".join(f"{name}={value}" for name, value in wanted.to_json().items() if value is not None) or "all"
+
+
+def job_target(job: BulkJob) -> str:
+    """What a job does to what, in words."""
+    given = {name: value for name, value in filter_json(job.filter).items() if value}
+    labels = given.pop("labels", {})
+    words = [
+        *(f"{name}={value}" for name, value in given.items()),
+        *(f"label={name}={labels[name]}" for name in labels),
+    ]
+    return f"{job.verb.value} {' '.join(words) or 'all'}"

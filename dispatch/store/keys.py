@@ -148,6 +148,20 @@ class RedisKeys:
         """``robot:audit``, a stream: what operators did."""
         return f"{self.prefix}audit"
 
+    def job(self, job_id: str) -> str:
+        """``robot:job:<id>``, a hash: a job, and how far it is."""
+        return f"{self.prefix}job:{job_id}"
+
+    @property
+    def jobs(self) -> str:
+        """``robot:jobs``: ids of jobs by the time at which they were requested (epoch milliseconds)."""
+        return f"{self.prefix}jobs"
+
+    @property
+    def jobs_turn(self) -> str:
+        """``robot:jobs:turn``: which worker carries jobs out now."""
+        return f"{self.prefix}jobs:turn"
+
     @property
     def bulk_redrives(self) -> str:
         """``robot:dead:jobs``, a list: the bulk redrives that operators have requested."""

@@ -28,6 +28,7 @@ from dispatch.deadletters.janitor import Janitor
 from dispatch.deadletters.recorder import DeadLetterRecorder
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.errors import ConfigurationError
+from dispatch.maintenance.jobs import job_runner
 from dispatch.maintenance.key_keeper import KeyKeeper
 from dispatch.maintenance.metrics_server import MetricsServer
 from dispatch.maintenance.presence import Heartbeat
@@ -292,6 +293,7 @@ class _DispatchStep(bootsteps.StartStopStep):
                 interval=min(1.0, settings.sweep_interval),
                 keys=settings.signing,
             ),
+            job_runner(redis, publisher, ladders, settings),
             self._schedules(parent.app, publisher, ladders),
             parts.watch,
             Resumer(redis, parts.send_now, lambda: parts.watch.paused, rate=settings.resume_rate),

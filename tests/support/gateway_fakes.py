@@ -23,6 +23,7 @@ from dispatch.gateway.http.key_source import KeySource
 from dispatch.protocol import ids
 from dispatch.protocol.audit import Audited, AuditEntry
 from dispatch.protocol.dead_letters import DeadLetterFilter
+from dispatch.protocol.jobs import BulkJob, JobState
 from dispatch.protocol.mending import AS_IT_WAS, Mend
 from dispatch.protocol.message import Message
 from dispatch.protocol.pauses import Pause
@@ -322,6 +323,35 @@ class FakeKeys:
         return self.keys.get(name)
 
 
+class FakeJobs:
+    """Jobs in a dict."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, BulkJob] = {}
+        self.room = True
+        self.matching = (7, True)
+
+    def add(self, job: BulkJob) -> bool:
+        if self.room:
+            self.held[job.id] = job
+        return self.room
+
+    def get(self, job_id: str) -> BulkJob | None:
+        return self.held.get(job_id)
+
+    def all(self) -> list[BulkJob]:
+        return list(self.held.values())
+
+    def stop(self, job: BulkJob, reason: str) -> bool:
+        if job.state is not JobState.RUNNING:
+            return False
+        self.held[job.id] = dataclasses.replace(job, state=JobState.STOPPED, reason=reason)
+        return True
+
+    def count(self, _job: BulkJob, _seconds: float) -> tuple[int, bool]:
+        return self.matching
+
+
 class FakeAudit:
     """The audit log in a list."""
 
@@ -398,6 +428,7 @@ class World:
     dead_letters: FakeDeadLetters = dataclasses.field(default_factory=FakeDeadLetters)
     schedules: FakeScheduleStore = dataclasses.field(default_factory=FakeScheduleStore)
     ticks: FakeTicks = dataclasses.field(default_factory=FakeTicks)
+    jobs: FakeJobs = dataclasses.field(default_factory=FakeJobs)
     audit: FakeAudit = dataclasses.field(default_factory=FakeAudit)
     pauses: FakePauses = dataclasses.field(default_factory=FakePauses)
     signaller: FakeSignaller = dataclasses.field(init=False)
@@ -436,6 +467,7 @@ class World:
                 control=self.tasks,
                 dead_letters=self.dead_letters,
                 bulk=self.dead_letters,
+                jobs=self.jobs,
                 audit=self.audit,
                 pauses=self.pauses,
                 held=self.pauses,

@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from dispatch.protocol import concurrency, fingerprints, labels, moments, pauses, request_ids
+from dispatch.protocol.jobs import JobState, JobVerb
 from dispatch.protocol.record import State, Status
 from dispatch.tasktypes.registry import MAX_DEADLINE
 
@@ -326,6 +327,36 @@ class BulkRedriveBody(Body):
     dry_run: bool = Field(False, description="Only count the dead letters that match now.")
 
 
+class JobTaskFilter(Body):
+    """Which tasks; all that is given must match."""
+
+    type: Name | None = None
+    status: Status | None = None
+    state: State | None = None
+    error_type: Name | None = Field(None, description="Of the last attempt that failed.")
+    principal: Name | None = Field(None, description="Whose tasks; by default those of all principals.")
+    labels: Labels = Field({}, description="A task must have all of them.", examples=[{"customer": "acme"}])
+    since: SearchTime | None = Field(None, description="Accepted at this time or later: RFC 3339 with an offset.")
+    until: SearchTime | None = Field(None, description="Accepted before this time.")
+
+
+class JobBody(Body):
+    """A verb on every task that a filter matches, which the workers carry out."""
+
+    verb: JobVerb = Field(
+        description="`cancel` (tasks that have not ended), `retry-now` (RETRY_WAIT, DELAYED), `redrive` and `discard` (dead letters).",
+        examples=["cancel"],
+    )
+    filter: JobTaskFilter = Field(examples=[{"type": "http.request"}])
+    limit: int = Field(1_000, ge=1, le=100_000, description="Maximum of tasks, newest first.")
+    rate_per_second: float = Field(10.0, gt=0, le=1_000, allow_inf_nan=False, description="Maximum of tasks a second.")
+    dry_run: bool = Field(False, description="Only count the tasks that match now.")
+    canary: bool = Field(
+        False,
+        description="`redrive`, `retry-now`: the first task alone; the others once it has gone well, none if it fails again.",
+    )
+
+
 class PauseBody(Body):
     """Why tasks are paused, and for how long."""
 
@@ -625,21 +656,38 @@ class PauseListModel(_Base):
 
 
 class JobModel(_Base):
-    """A bulk redrive that is not done."""
+    """A verb on many tasks, and how far it is."""
 
     job_id: str
-    verb: str = Field(description="`redrive`.")
-    filter: DeadLetterFilterModel
-    limit: int = Field(description="Dead letters at most; lower after an interruption.")
+    verb: JobVerb
+    filter: dict[str, Any] = Field(description="As requested; null is any.")
+    limit: int = Field(description="Tasks at most.")
     rate_per_second: float
+    canary: bool
     requested_by: str = Field(description="The principal.")
+    state: JobState = Field(description="`running`, `done` or `stopped`; one that has ended is kept for a day.")
+    reason: str | None = Field(description="Why it was stopped: `requested`, or `canary-failed`.")
+    done: int | None = Field(
+        description="Tasks so far; null of a redrive that `POST /v1/dead-letters/redrive` has requested."
+    )
+    failed: int | None = Field(description="Tasks for which the verb failed; the worker's log has the reasons.")
+    passed_over: int | None = Field(description="Tasks that had changed before it came to them.")
+    canary_task_id: str | None
     created_at: Moment | None
+    finished_at: Moment | None
 
 
 class JobListModel(_Base):
-    """The bulk redrives that are not done."""
+    """The jobs that run, and those that have ended within a day."""
 
     items: list[JobModel]
+
+
+class JobCountModel(_Base):
+    """What a job would do."""
+
+    matched: int = Field(description="Tasks that match now; the limit ends the count.")
+    complete: bool = Field(description="Whether these are all; false after two seconds of counting.")
 
 
 class QueueBindingModel(_Base):

@@ -158,8 +158,13 @@ KINDS: Mapping[str, ProblemKind] = {
         ),
         ProblemKind(
             "job-not-found", 404, "No such job",
-            "There is no bulk redrive with that id: it is done, was stopped, or never was.",
+            "There is no job with that id: it has ended more than a day ago, or never was.",
             "Read `GET /v1/jobs`.",
+        ),
+        ProblemKind(
+            "job-finished", 409, "The job has ended",
+            "It is done, or was stopped before.",
+            "Read the job.",
         ),
         ProblemKind(
             "pause-not-found", 404, "No such pause",
@@ -205,8 +210,8 @@ KINDS: Mapping[str, ProblemKind] = {
             "Repeat after `Retry-After` seconds.",
         ),
         ProblemKind(
-            "too-many-jobs", 429, "Too many bulk redrives",
-            "As many bulk redrives wait for the workers as are stored at most.",
+            "too-many-jobs", 429, "Too many jobs",
+            "As many jobs, or bulk redrives, run as may run at most.",
             "Repeat when some are done, or stop some: `GET /v1/jobs`.",
         ),
         ProblemKind(

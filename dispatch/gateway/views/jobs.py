@@ -1,68 +1,176 @@
-"""``/v1/jobs``: the bulk redrives that workers carry out, and a way to stop them. For operators."""
+"""``/v1/jobs``: a verb on every task that a filter matches, carried out by the workers. For operators."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from dispatch.config import api_keys as keys
 from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives
 from dispatch.gateway.contract import models
-from dispatch.gateway.http import context
+from dispatch.gateway.http import auth, context, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
-from dispatch.gateway.http.problems import Problem
+from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.protocol import ids
+from dispatch.protocol.audit import BEGIN, job_target
+from dispatch.protocol.jobs import BulkJob, JobState, JobVerb
+from dispatch.protocol.task_filter import TaskFilter
+from dispatch.store.jobs import Jobs
 from dispatch.telemetry import logger
 
 log = logger(__name__)
 
+_RETRY = 60  #: seconds after which a job may have ended
+_COUNTING = 2.0  #: seconds to count at most
+
+#: Why an operator's request has stopped a job.
+_REQUESTED = "requested"
+
 
 class JobViews:
-    """The operations on bulk redrives.
+    """The operations on jobs.
 
     Args:
-        bulk: those that are not done.
+        jobs: the jobs.
+        bulk: the bulk redrives that are not done.
     """
 
-    def __init__(self, bulk: BulkRedrives) -> None:
+    def __init__(self, jobs: Jobs, bulk: BulkRedrives) -> None:
+        self._jobs = jobs
         self._bulk = bulk
 
     @operation(
         Operation(
-            "GET", "/v1/jobs", "listJobs", "Dead letters", "The bulk redrives that are not done",
-            (ResponseSpec(200, "Every job, in the order in which the workers take them.", models.JobListModel, ("Cache-Control",)),),
-            scope=keys.DEADLETTERS_READ,
+            "POST", "/v1/jobs", "startJob", "Operators", "Cancel, retry now, redrive or discard many tasks",
+            (
+                ResponseSpec(202, "The workers carry it out.", models.JobModel, ("Location",)),
+                ResponseSpec(200, "A dry run: only counted.", models.JobCountModel),
+            ),
+            scope=keys.TASKS_CONTROL,
+            or_scope=keys.DEADLETTERS_WRITE,
+            audited=True,
+            description="`cancel` and `retry-now` need `tasks:control`, `redrive` and `discard` `deadletters:write`. The job goes on when the "
+            "gateway or a worker dies, until it is done or stopped. `cancel` and `discard` need a filter that has something.",
+            body=models.JobBody,
+            problems=("too-many-jobs",),
         )
     )  # fmt: skip
-    def index(self) -> Reply:
-        """Every job that is not done."""
-        return json_reply({"items": [show(bulk) for bulk in self._bulk.all()]})
+    def start(self) -> Reply:
+        """Count, or have the workers begin."""
+        order = validation.parse(models.JobBody, validation.read_object())
+        _permit(order.verb)
+        job = BulkJob(
+            ids.new_task_id(), order.verb, _filter(order), order.limit, order.rate_per_second, context.principal().id,
+            int(time.time() * 1_000), order.canary,
+        )  # fmt: skip
+        request = context.current()
+        request.target = job_target(job)
+        request.details = {"limit": job.limit, "ratePerSecond": job.rate, "dryRun": order.dry_run, "canary": job.canary}
+        if order.dry_run:
+            request.idle = "dry-run"
+            matched, complete = self._jobs.count(job, _COUNTING)
+            return json_reply({"matched": matched, "complete": complete})
+        if not self._jobs.add(job):
+            raise Problem("too-many-jobs", retry_after=_RETRY)
+        request.phase = BEGIN
+        return json_reply(job.to_json(), 202, {"Location": f"/v1/jobs/{job.id}"})
 
     @operation(
         Operation(
-            "POST", "/v1/jobs/{jobId}/stop", "stopJob", "Dead letters", "Stop a bulk redrive",
-            (ResponseSpec(200, "It is stopped: at most the dead letter in hand is still sent.", models.JobModel),),
-            scope=keys.DEADLETTERS_WRITE,
-            audited=True,
-            description="What has been sent stays sent.",
+            "GET", "/v1/jobs", "listJobs", "Operators", "List jobs, newest first",
+            (ResponseSpec(200, "Every job, and the bulk redrives of dead letters that are not done.", models.JobListModel, ("Cache-Control",)),),
+            scope=keys.DEADLETTERS_READ,
+            or_scope=keys.TASKS_CONTROL,
+        )
+    )  # fmt: skip
+    def index(self) -> Reply:
+        """Every job that runs, or has ended within a day."""
+        jobs = [job.to_json() for job in self._jobs.all()]
+        return json_reply({"items": [*jobs, *(show(bulk) for bulk in self._bulk.all())]})
+
+    @operation(
+        Operation(
+            "GET", "/v1/jobs/{jobId}", "getJob", "Operators", "Get a job",
+            (ResponseSpec(200, "How far it is.", models.JobModel, ("Cache-Control",)),),
+            scope=keys.DEADLETTERS_READ,
+            or_scope=keys.TASKS_CONTROL,
             problems=("job-not-found",),
+        )
+    )  # fmt: skip
+    def get(self, job_id: str) -> Reply:
+        """One job."""
+        if (job := self._jobs.get(job_id)) is not None:
+            return json_reply(job.to_json())
+        bulk = next((one for one in self._bulk.all() if one.id == job_id), None)
+        if bulk is None:
+            raise Problem("job-not-found")
+        return json_reply(show(bulk))
+
+    @operation(
+        Operation(
+            "POST", "/v1/jobs/{jobId}/stop", "stopJob", "Operators", "Stop a job",
+            (ResponseSpec(200, "It is stopped: at most the task in hand is still acted on.", models.JobModel),),
+            scope=keys.DEADLETTERS_WRITE,
+            or_scope=keys.TASKS_CONTROL,
+            audited=True,
+            description="What has been done stays done.",
+            problems=("job-not-found", "job-finished"),
         )
     )  # fmt: skip
     def stop(self, job_id: str) -> Reply:
         """Stop one."""
         context.current().target = job_id
+        job = self._jobs.get(job_id)
+        if job is None:
+            return json_reply(show(self._stop_bulk(job_id), JobState.STOPPED))
+        _permit(job.verb)
+        if not self._jobs.stop(job, _REQUESTED):
+            raise Problem("job-finished")
+        log.info("job stopped", job_id=job_id, by=context.principal().id)
+        return json_reply((self._jobs.get(job_id) or job).to_json())
+
+    def _stop_bulk(self, job_id: str) -> BulkRedrive:
+        if all(one.id != job_id for one in self._bulk.all()):
+            raise Problem("job-not-found")
+        _permit(JobVerb.REDRIVE)
         stopped = self._bulk.stop(job_id)
         if stopped is None:
-            raise Problem("job-not-found")
+            raise Problem("job-finished")
         log.info("bulk redrive stopped", job_id=job_id, by=context.principal().id)
-        return json_reply(show(stopped))
+        return stopped
 
 
-def show(bulk: BulkRedrive) -> dict[str, Any]:
-    """A job as the API shows it."""
+def _permit(verb: JobVerb) -> None:
+    """Raises Problem: 403, the principal may stop and start no such job."""
+    scope = keys.DEADLETTERS_WRITE if verb.for_dead_letters else keys.TASKS_CONTROL
+    if scope not in context.principal().scopes:
+        raise auth.insufficient(scope)
+
+
+def _filter(order: models.JobBody) -> TaskFilter:
+    given = order.filter
+    if order.verb in (JobVerb.CANCEL, JobVerb.DISCARD) and not given.model_dump(exclude_defaults=True):
+        text = f"{order.verb.value} needs a filter that has something"
+        raise Problem("validation-error", errors=[FieldError("/filter", text, "missing")])
+    return TaskFilter(
+        principal=given.principal,
+        type=given.type,
+        status=given.status,
+        state=given.state,
+        error_type=given.error_type,
+        labels=given.labels,
+        since=given.since,
+        until=given.until,
+    )
+
+
+def show(bulk: BulkRedrive, state: JobState = JobState.RUNNING) -> dict[str, Any]:
+    """A bulk redrive as the API shows it: among jobs."""
     issued = ids.issued_at(bulk.id)
     created = None if issued is None else ids.timestamp(int(issued * 1_000))
+    unknown = dict.fromkeys(("reason", "done", "failed", "passedOver", "canaryTaskId", "finishedAt"))
     return {
-        "jobId": bulk.id, "verb": "redrive", "filter": bulk.filter.to_json(), "limit": bulk.limit, "ratePerSecond": bulk.rate,
-        "requestedBy": bulk.by, "createdAt": created,
+        "jobId": bulk.id, "verb": JobVerb.REDRIVE.value, "filter": bulk.filter.to_json(), "limit": bulk.limit,
+        "ratePerSecond": bulk.rate, "canary": False, "requestedBy": bulk.by, "state": state.value, **unknown, "createdAt": created,
     }  # fmt: skip

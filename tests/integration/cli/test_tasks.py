@@ -15,6 +15,7 @@ from dispatch.config import api_keys
 from dispatch.protocol import labels
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import Message
+from dispatch.protocol.record import State
 from dispatch.store.claims import Ticket
 from support.gateway_live import running_gateway
 from support.ports import free_port
@@ -294,3 +295,62 @@ def test_without_a_gateway_that_is_named_and_answers_nothing_is_submitted(world,
     assert "--url" in results["no address"].stderr
     assert f"no gateway answers at {closed}" in results["nothing there"].stderr
     assert "hunter2" not in results["no key"].output
+
+
+def _audited(world, verb):
+    page = world.stores.audit.page(principal=None, verb=verb, limit=9, cursor=None)
+    return [(one.entry.principal.rpartition("/")[2], one.entry.target, one.entry.result) for one in page.items]
+
+
+def test_a_task_is_cancelled_once_and_again_and_the_audit_log_has_it(world):
+    task_id = world.accept().task_id
+    first = world.run("cancel", task_id, "--as", "ops")
+    again = world.run("cancel", task_id, "--as", "ops", "--json")
+    retried = world.run("retry-now", task_id, "--as", "ops")
+    unknown = world.run("cancel", new_task_id(), "--as", "ops")
+
+    assert (first.exit_code, first.stdout) == (0, f"{task_id} is CANCELLED\n")
+    assert json.loads(again.stdout)["state"] == "CANCELLED"
+    assert (retried.exit_code, retried.stderr) == (1, f"{task_id}: the task is CANCELLED\n")
+    assert unknown.exit_code == 1
+    assert _audited(world, "cancelTask")[-2:] == [("ops", task_id, "ok")] * 2
+    assert [result for *_, result in _audited(world, "retryTaskNow")] == ["task-terminal"]
+
+
+def test_a_delayed_task_is_run_now(world):
+    message = world.accept()
+    world.stores.tasks.mark_published(message, queue="q", max_attempts=4, idempotency_key=None, state=State.DELAYED)
+    sent = world.run("retry-now", message.task_id, "--as", "ops")
+    again = world.run("retry-now", message.task_id, "--as", "ops")
+
+    assert (sent.exit_code, sent.stdout) == (0, f"{message.task_id} is QUEUED\n")
+    assert (again.exit_code, again.stderr) == (1, f"{message.task_id}: the task is QUEUED\n")
+
+
+def test_a_job_is_counted_started_shown_and_stopped(world):
+    for _ in range(3):
+        world.accept(batch="b-1")
+    chosen = ("--label", "batch=b-1", "--as", "ops")
+    counted = world.run("start-job", "cancel", *chosen, "--dry-run")
+    asked = world.run("start-job", "cancel", *chosen, answer="n\n")
+    started = json.loads(world.run("start-job", "cancel", *chosen, "--limit", "2", "--yes", "--json").stdout)
+    job_id = started["jobId"]
+    listed = world.run("jobs")
+    shown = world.run("job", job_id)
+    stopped = world.run("stop-job", job_id, "--as", "ops")
+    again = world.run("stop-job", job_id, "--as", "ops")
+
+    assert counted.stdout == "3 tasks would be taken\n"
+    assert asked.exit_code != 0
+    assert (started["verb"], started["limit"], started["filter"]["labels"]) == ("cancel", 2, {"batch": "b-1"})
+    assert job_id in listed.stdout
+    assert "running: 0 done" in shown.stdout
+    assert (stopped.exit_code, again.exit_code) == (0, 1)
+    assert json.loads(world.run("job", job_id, "--json").stdout)["reason"] == "requested"
+    assert [result for *_, result in _audited(world, "stopJob")] == ["job-finished", "ok"]
+    assert world.run("job", "no-such-job").exit_code == 1
+
+
+def test_a_job_that_ends_tasks_for_good_needs_something_that_chooses_them(world):
+    assert world.run("start-job", "cancel", "--yes").exit_code == 2
+    assert world.run("start-job", "discard", "--yes").exit_code == 2

@@ -29,6 +29,8 @@ def test_the_keys_of_the_whole_system():
         "recorded": "robot:dead:known",
         "walk": "robot:dead:walk",
         "audit": "robot:audit",
+        "jobs": "robot:jobs",
+        "jobs_turn": "robot:jobs:turn",
         "bulk_redrives": "robot:dead:jobs",
         "pauses": "robot:pauses",
         "held": "robot:held",

@@ -64,7 +64,7 @@ def test_the_routes_of_the_contract_are_there(document):
         "POST /v1/tasks/{taskId}/signals/{name}", "POST /v1/callbacks/{token}",
         "GET /v1/task-types", "GET /v1/task-types/{name}", "GET /v1/queues", "GET /v1/queues/{name}", "GET /v1/workers", "GET /v1/audit",
         "GET /v1/dead-letters", "GET /v1/dead-letters/groups", "GET /v1/dead-letters/{taskId}", "POST /v1/dead-letters/{taskId}/redrive",
-        "POST /v1/dead-letters/redrive", "GET /v1/jobs", "GET /v1/pauses", "GET /v1/keys", "GET /v1/keys/{key}", "PUT /v1/pauses/{what}", "DELETE /v1/pauses/{what}", "POST /v1/jobs/{jobId}/stop", "DELETE /v1/dead-letters/{taskId}", "GET /livez", "GET /readyz", "GET /metrics",
+        "POST /v1/dead-letters/redrive", "GET /v1/jobs", "POST /v1/jobs", "GET /v1/jobs/{jobId}", "GET /v1/pauses", "GET /v1/keys", "GET /v1/keys/{key}", "PUT /v1/pauses/{what}", "DELETE /v1/pauses/{what}", "POST /v1/jobs/{jobId}/stop", "DELETE /v1/dead-letters/{taskId}", "GET /livez", "GET /readyz", "GET /metrics",
         "GET /openapi.json", "GET /docs", "GET /", "GET /problems", "GET /problems/{slug}",
     } == listed  # fmt: skip
 
