@@ -87,7 +87,15 @@ class CleaningState(pydantic.BaseModel):
     callback_url: str | None = Field(None, repr=False)  #: the order's; an order that is repeated has the same
 
 
-@task(NAME, payload=CleanOrder, time_limit=TIME_LIMIT, deadline=DEADLINE, state=CleaningState, undoes=True)
+@task(
+    NAME,
+    payload=CleanOrder,
+    time_limit=TIME_LIMIT,
+    deadline=DEADLINE,
+    state=CleaningState,
+    undoes=True,
+    concurrency_key=lambda order: order.robot,
+)
 def clean(order: CleanOrder, ctx: Context) -> dict[str, Any] | Wait:
     """Clean areas with a robot; succeeds when the robot has finished.
 

@@ -22,6 +22,9 @@ from support.steps_client import waiting
 from support.waiting import eventually
 from support.worker import open_bench, running_worker
 
+#: Several workers one after the other, or a whole system that is killed: minutes on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 #: Orders of the run with kills, and the seconds that a robot works.
 ORDERS, SECONDS = 60, 3
 
@@ -238,3 +241,19 @@ def test_an_order_whose_worker_was_killed_before_its_wait_is_stopped_when_its_ta
     assert (asked.state, asked.cancel_requested) == (State.RUNNING, True)
     assert (counts["active"], record.state) == (0, State.CANCELLED)
     assert _created(client) == {task_id: 1}
+
+
+def test_orders_of_one_robot_run_one_after_the_other_and_none_finds_it_busy(settings):
+    app = create_app(Config(work_seconds=1, one_at_a_time=True))
+    with serving(app) as url, httpx.Client(base_url=url) as client:
+        own = settings.model_copy(update={"robot_api_url": url})
+        with open_bench(own) as bench, running_worker(own, abrupt=True):
+            ids = [bench.submit("robot.clean", {"robot": "SN-1", "areas": [f"room {n}"]}) for n in range(4)]
+            records = [bench.finished(task_id, 60) for task_id in ids]
+            hops = [bench.hops(task_id) for task_id in ids]
+        orders = client.get("/control/orders").json()
+
+    assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
+    assert orders == {task_id: {"received": 1, "created": 1} for task_id in ids}
+    assert sorted(records, key=lambda record: record.finished_at) == records
+    assert sum("held" in kinds for kinds in hops) >= 3
