@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dispatch.crashpoints import reach
+from dispatch.errors import Throttled
 from dispatch.protocol.schedules import LABEL, Overlap, Schedule, ScheduleTurn, turn
 from dispatch.schedules.ticks import KEPT, Ticks
 from dispatch.store.schedules import ScheduleEntry, ScheduleNote, ScheduleStore
@@ -27,6 +28,10 @@ SUPERSEDED, SETTLED, WAITS, FIRED = "superseded", "settled", "waits", "fired"
 
 #: Milliseconds by which the clocks of two machines may differ: a wait that ends earlier was ended by an operator, and is begun anew.
 CLOCKS = 60_000
+
+
+#: Times that a wake-up decides anew because another one was faster.
+_TRIES = 5
 
 
 class WakeUp(Protocol):
@@ -85,15 +90,22 @@ class WakeUps:
         """
         schedule = Schedule.from_text(order.definition)
         with refusals(f"schedule {schedule.name}"):
-            entry = self._current(schedule, order.at)
-            if entry is None:
-                return {"outcome": SUPERSEDED}
-            if order.early or order.at - time.time() * 1_000 > CLOCKS:
-                self._store.waits(schedule.name, self._ticks.submit(schedule, order.at, leg=order.leg + 1), order.at)
-                return {"outcome": WAITS}
-            if entry.settled_at >= order.at:
-                return {"outcome": SETTLED}
-            return self._settle(schedule, entry, order.at, ctx)
+            for _ in range(_TRIES):
+                if (result := self._try(schedule, order, ctx)) is not None:
+                    return result
+        raise Throttled(f"schedule {schedule.name}: others settle its due times", type="schedule-busy")
+
+    def _try(self, schedule: Schedule, order: Tick, ctx: WakeUp) -> dict[str, Any] | None:
+        """The result; None where another wake-up was faster: what is left is decided anew."""
+        entry = self._current(schedule, order.at)
+        if entry is None:
+            return {"outcome": SUPERSEDED}
+        if order.early or order.at - time.time() * 1_000 > CLOCKS:
+            self._store.waits(schedule.name, self._ticks.submit(schedule, order.at, leg=order.leg + 1), order.at)
+            return {"outcome": WAITS}
+        if entry.settled_at >= order.at:
+            return {"outcome": SETTLED}
+        return self._settle(schedule, entry, order.at, ctx)
 
     def _current(self, schedule: Schedule, at: int) -> ScheduleEntry | None:
         """The schedule's entry, restored where Redis has lost it; None where the schedule is another one by now."""
@@ -106,7 +118,7 @@ class WakeUps:
             return None
         return entry
 
-    def _settle(self, schedule: Schedule, entry: ScheduleEntry, at: int, ctx: WakeUp) -> dict[str, Any]:
+    def _settle(self, schedule: Schedule, entry: ScheduleEntry, at: int, ctx: WakeUp) -> dict[str, Any] | None:
         # The due time that is waited for may be an earlier one, whose wake-up has come to no end.
         first = min(at, entry.next_at or at)
         due = turn(schedule, first, max(at, int(time.time() * 1_000)))
@@ -114,8 +126,10 @@ class WakeUps:
         reach("tick.waited")
         note = self._fire(schedule, entry, due, tick, ctx)
         reach("tick.fired")
-        self._store.note(schedule, note)
+        noted = self._store.note(schedule, note)
         reach("tick.noted")
+        if not noted:
+            return None
         if note.error:
             log.error("schedule's task can't be submitted", schedule=schedule.name, error=note.error)
         return {"outcome": FIRED, "fired": note.fired, "skipped": note.skipped, "missed": note.missed}
@@ -123,9 +137,17 @@ class WakeUps:
     def _fire(
         self, schedule: Schedule, entry: ScheduleEntry, due: ScheduleTurn, tick: str, ctx: WakeUp
     ) -> ScheduleNote:
-        former, note = entry.fired_task, ScheduleNote(due.last, due.following, tick, missed=due.missed)
+        former, note = (
+            entry.fired_task,
+            ScheduleNote(entry.settled_at, due.last, due.following, tick, missed=due.missed),
+        )
         for at in due.fire:
-            if schedule.overlap is Overlap.SKIP and former and self._alive(former):
+            if (
+                schedule.overlap is Overlap.SKIP
+                and former
+                and self._alive(former)
+                and not self._submitted(schedule, at)
+            ):
                 note = dataclasses.replace(note, skipped=note.skipped + 1)
                 continue
             submission = self._submission(schedule, at, ctx)
@@ -135,6 +157,10 @@ class WakeUps:
             former = self._once.submit(submission, family=submission.task_id, kept=KEPT)
             note = dataclasses.replace(note, fired=note.fired + 1, fired_at=at, fired_task=former)
         return note
+
+    def _submitted(self, schedule: Schedule, at: int) -> bool:
+        """Whether a wake-up that came to no end has submitted the task of a due time."""
+        return self._tasks.get(schedule.firing_id(at)) is not None
 
     def _alive(self, task_id: str) -> bool:
         record = self._tasks.get(task_id)

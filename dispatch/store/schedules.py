@@ -55,6 +55,7 @@ class ScheduleEntry:
 class ScheduleNote:
     """What has become of due times."""
 
+    was: int  #: the last due time that was settled when this was decided; 0: none
     last: int  #: the last of them
     next_at: int | None
     tick: str
@@ -221,13 +222,13 @@ class ScheduleStore:
             note: what has.
 
         Returns:
-            False where that is recorded already, or the schedule has changed.
+            False where another wake-up has settled due times meanwhile, or the schedule has changed.
 
         Raises:
             StoreUnavailable: unknown; note it again.
         """
         arguments = (
-            schedule.revision, note.last, note.next_at or 0, note.tick, note.fired_at, note.fired_task,
+            schedule.revision, note.was, note.last, note.next_at or 0, note.tick, note.fired_at, note.fired_task,
             note.fired, note.skipped, note.missed, self._redis.sealing.seal_error(note.error),
         )  # fmt: skip
         key = self._redis.keys.schedule(schedule.name)

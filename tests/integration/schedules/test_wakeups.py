@@ -188,3 +188,16 @@ def test_a_wait_that_ends_before_its_time_is_begun_anew(sleeper):
     assert early == far == {"outcome": "waits"}
     assert (one.submitted(), one.entry.fired) == ([], 0)
     assert one.entry.tick == one.schedule.tick_id(one.at + 60 * 1_440 * MINUTE, 4)
+
+
+def test_two_wake_ups_at_once_count_each_due_time_once(sleeper):
+    one = sleeper(late=2)
+    read, stale = one.store.get, one.entry
+    one.wake(at=one.at)
+    answers = [stale]
+    one.store.get = lambda name: answers.pop() if answers else read(name)
+    other = one.wake(at=one.at + MINUTE)
+    one.store.get = read
+
+    assert other == {"outcome": "settled"}
+    assert one.entry.fired + one.entry.missed == 3

@@ -41,7 +41,7 @@ def test_only_one_change_follows_a_revision(open_store):
 def test_a_due_time_is_settled_once_and_by_its_revision_alone(open_store):
     store = open_store()
     store.set(ONE, was=0, next_at=1_000)
-    note = ScheduleNote(1_000, 2_000, "tick", fired_at=1_000, fired_task="task", fired=1, missed=2)
+    note = ScheduleNote(0, 1_000, 2_000, "tick", fired_at=1_000, fired_task="task", fired=1, missed=2)
     answers = [
         store.note(ONE, note), store.note(ONE, note), store.note(dataclasses.replace(ONE, revision=4), dataclasses.replace(note, last=9_000)),
     ]  # fmt: skip
@@ -56,7 +56,7 @@ def test_a_due_time_is_settled_once_and_by_its_revision_alone(open_store):
 def test_a_deleted_schedule_leaves_no_payload_and_a_new_one_counts_anew(open_store):
     store = open_store()
     store.set(ONE, was=0, next_at=1_000)
-    store.note(ONE, ScheduleNote(1_000, 2_000, "tick", fired_at=1_000, fired_task="task", fired=1))
+    store.note(ONE, ScheduleNote(0, 1_000, 2_000, "tick", fired_at=1_000, fired_task="task", fired=1))
     store.delete("nightly", "ada", 5)
     gone, listed = store.get("nightly"), store.all()
     store.set(

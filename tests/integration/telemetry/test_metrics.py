@@ -156,10 +156,10 @@ def test_schedules_are_counted_by_how_they_are(settings):
         one = Schedule(name, "ada", "echo", {}, "* * * * *", paused=next_at is None)
         assert store.set(one, was=0, next_at=next_at)
         if name == "broken":
-            assert store.note(one, ScheduleNote(now - 60_000, next_at, "tick", missed=1, error="no such type"))
+            assert store.note(one, ScheduleNote(0, now - 60_000, next_at, "tick", missed=1, error="no such type"))
         if name == "soon":
             assert store.note(
-                one, ScheduleNote(now - 5_000, next_at, "tick", fired_at=now - 5_000, fired_task="t", fired=1)
+                one, ScheduleNote(0, now - 5_000, next_at, "tick", fired_at=now - 5_000, fired_task="t", fired=1)
             )
 
     assert empty == ({"waiting": 0, "paused": 0, "missed": 0, "failing": 0}, [])
