@@ -89,7 +89,7 @@ class Signaller:
 
         def decide(copy: Copy | None) -> Copy | None:
             nonlocal recorded
-            recorded = self._signals.add(record.task_id, signal, copy)
+            recorded = self._signals.add(record.task_id, signal, copy, last=last)
             return recorded.copy
 
         waits = record.state is State.WAITING and signal.name in record.waiting_for and not last

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
-from dispatch.protocol.message import STEP, Copy, Message, compact_json
+from dispatch.protocol.message import QUEUED_AT, STEP, Copy, Message, compact_json
 from dispatch.protocol.record_fields import step_fields
 from dispatch.store.hops import arrived_hop
 from dispatch.store.pauses import HeldTasks
@@ -69,7 +69,7 @@ class Holds:
         note = hop("held", message, heldBy=held_by, queue=copy.queue)
         answer = self._transitions.run(
             "hold", message,
-            message.cycle, message.seq, copy.to_json(), held_by, copy.queue, note, arrived_hop(message),
+            message.cycle, message.seq, copy.to_json(), held_by, copy.queue, copy.message.number(QUEUED_AT), note, arrived_hop(message),
             compact_json(step_fields(message)) if STEP in message.headers else "",
             max_attempts=max_attempts, arrived=True, before=self._tasks.listing(held_by, message.task_id) if listed else (),
         )  # fmt: skip

@@ -66,13 +66,14 @@ class Signals:
     def __init__(self, redis: RedisHandle) -> None:
         self._redis = redis
 
-    def add(self, task_id: str, signal: NewSignal, copy: Copy | None) -> Recorded:
+    def add(self, task_id: str, signal: NewSignal, copy: Copy | None, *, last: bool = False) -> Recorded:
         """Record a signal.
 
         Args:
             task_id: the task.
             signal: what came.
-            copy: the next copy, for the work queue, of a task that waits for it; None only records.
+            copy: the next copy, for the work queue, of a task that waits for it; None of one that was not seen to.
+            last: without a copy, it is recorded also where the task waits for it by now.
 
         Returns:
             What became of it.
@@ -90,7 +91,7 @@ class Signals:
         command = self._redis.script(
             "signal", keys.task(task_id),
             signal.name, line, MAX_SIGNALS, signal.key_digest, sealing.fingerprints(digest)[0],
-            message.cycle if message else 0, message.seq if message else 0,
+            message.cycle if message else 0, message.seq if message else -int(last),
             copy.to_json() if copy else "", copy.queue if copy else "", kept, ended,
         )  # fmt: skip
         answer, *decided = self._redis.run(reminder, command)[1] if copy else self._redis.run(command)[0]

@@ -152,6 +152,29 @@ def test_a_signal_ends_the_wait_that_is_for_it_and_the_copy_in_the_levels_is_sta
     assert [(signal.name, signal.payload) for signal in case.stores.signals.read(case.task_id)] == [("go", {"a": 1})]
 
 
+@pytest.mark.parametrize("ends", ["success", "cancel", "discard"])
+def test_a_record_outlives_the_copy_whose_wait_a_signal_has_ended(case, ends):
+    month = 30 * 86_400
+    decided = case.wait(case.run(), until=("go",), seconds=month)
+    case.handovers.hand_over(decided.copy, owner=f"owner-{case._owners}", wait=month)
+    recorded = add(case, GO)
+    case.handovers.hand_over(recorded.copy)
+    message = recorded.copy.message
+    if ends == "success":
+        case.claims.complete(message, case.run(message), {}, 4)
+    elif ends == "cancel":
+        ticket = case.run(message)
+        case.stores.cancellations.cancel(case.task_id, by="op")
+        case.decide(ticket, message=message)
+    else:
+        case.die(message)
+        case.dead_letters.discard(case.task_id, by="op")
+
+    assert case.record().state.terminal
+    assert case.redis.pttl(case.stores.redis.keys.task(case.task_id).record) > month * 1_000
+    assert case.claim(decided.copy.message).answer in (ClaimAnswer.DONE, ClaimAnswer.CANCELLED)
+
+
 def test_a_signal_takes_the_place_of_a_copy_that_is_decided_and_not_published(case):
     decided = case.wait(case.run(), until=("go",))
     recorded = add(case, GO)
@@ -216,6 +239,19 @@ def test_a_copy_made_from_a_record_that_has_changed_is_not_recorded(case):
 
     assert case.stores.signals.add(case.task_id, GO, stale).answer is SignalAnswer.AGAIN
     assert case.stores.signals.read(case.task_id) == ()
+
+
+def test_a_signal_of_a_task_that_waits_since_its_record_was_read_is_not_only_recorded(case):
+    ticket = case.run()
+    before = case.store.whole(case.task_id)
+    handed_over(case, case.wait(ticket, until=("go",)))
+    seen = case.stores.signals.add(case.task_id, GO, None)
+    read = case.stores.signals.read(case.task_id)
+    last = case.stores.signals.add(case.task_id, GO, None, last=True)
+
+    assert before.state is State.RUNNING
+    assert (seen.answer, read) == (SignalAnswer.AGAIN, ())
+    assert last.answer is SignalAnswer.KEPT
 
 
 def test_a_task_has_a_bounded_number_of_signals(case):

@@ -121,10 +121,23 @@ local function foreign(state, record_cycle, cycle, seq)
   return cycle - record_cycle > MAX_AHEAD or seq - number('seq') > MAX_AHEAD
 end
 
--- Ends every transition: raises the revision, sets the time to live (0: as long as the task lives), publishes the change.
+-- A copy of a later seq runs before one that waits until then. That one must still find the record when it comes: a record
+-- that was gone would be rebuilt from it, and the task run again. copyUntil: when the last such copy comes.
+local function outlive(at)
+  if at > math.max(NOW, number('copyUntil')) then set('copyUntil', at) end
+end
+
+local function outlive_waiting_copy()
+  if get('state') == 'DELAYED' then outlive(number('wakesAt')) end
+  outlive(number('nextAttemptAt'))
+end
+
+-- Ends every transition: raises the revision, sets the time to live (0: as long as the task lives; it begins when no copy can
+-- come any more), publishes the change.
 local function commit(ttl)
   local revision = redis.call('HINCRBY', KEYS[1], 'revision', 1)
   set('updatedAt', NOW)
+  if ttl > 0 then ttl = ttl + math.max(0, number('copyUntil') - NOW) end
   keep_message(ttl > 0)
   for _, key in ipairs({KEYS[1], KEYS[3]}) do
     if ttl > 0 then redis.call('PEXPIRE', key, ttl) else redis.call('PERSIST', key) end
@@ -168,13 +181,14 @@ local function grant_undo()
   return true
 end
 
--- A task that was to be stopped ends so. Its record outlives every copy that still waits somewhere: each finds it at its claim.
+-- A task that was to be stopped ends so. Each copy that still waits somewhere finds its record at its claim.
 local function end_cancelled()
   local by = get('cancelBy') or ''
-  local left = math.max(0, number('wakesAt') - NOW, number('nextAttemptAt') - NOW)
+  outlive(number('wakesAt'))
+  outlive(number('nextAttemptAt'))
   set('state', 'CANCELLED', 'finishedAt', NOW, 'errorType', 'cancelled', 'error', 'cancelled by ' .. by, 'errorRetryable', 0)
   unset('decision', 'decidedSeq', 'before', 'fence', 'owner', 'nextAttemptAt', 'rung', 'queue', 'errorFingerprint')
   redis.call('DEL', KEYS[2])
   add_hop(cjson.encode({kind = 'cancelled', by = by}))
-  commit(number('cancelTtl') + left)
+  commit(number('cancelTtl'))
 end

@@ -1,10 +1,10 @@
--- The usual case: a run that has its lease, of a task that neither waited between steps nor reported progress.
+-- The usual case: a run that has its lease, of a task that neither waited between steps, or for an operator, nor reported progress.
 do
   local fence, owner, result, ttl, hop = unpack(ARGV)
-  local state, held, progress, step, hop1, hops, revision = unpack(redis.call(
-    'HMGET', KEYS[1], 'state', 'fence', 'progress', 'step', 'hop1', 'hops', 'revision'))
+  local state, held, progress, step, hop1, hops, revision, copy_until = unpack(redis.call(
+    'HMGET', KEYS[1], 'state', 'fence', 'progress', 'step', 'hop1', 'hops', 'revision', 'copyUntil'))
   hops = tonumber(hops)
-  if state == 'RUNNING' and held == fence and not progress and not step and not hop1 and hops and hops < MAX_HOPS
+  if state == 'RUNNING' and held == fence and not progress and not step and not hop1 and not copy_until and hops and hops < MAX_HOPS
       and tonumber(ttl) > 0 and redis.call('GET', KEYS[2]) == owner then
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)

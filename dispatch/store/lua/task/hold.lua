@@ -1,7 +1,8 @@
 -- A copy that may not run yet: the next one, for the hold queue, recorded before it is published. The questions are those of `claim`, in
 -- its order; no attempt is used up.
+-- until_: epoch milliseconds at which that copy leaves the hold queue by itself.
 -- step: of a copy whose task has waited, the record's fields of that, as JSON; otherwise ''.
-local cycle, seq, decision, held_by, queue, hop, published_hop, step, seed = unpack(ARGV)
+local cycle, seq, decision, held_by, queue, until_, hop, published_hop, step, seed = unpack(ARGV)
 cycle, seq = tonumber(cycle), tonumber(seq)
 if not present(seed) then return 'MISSING' end
 local state, record_cycle = get('state'), number('cycle')
@@ -31,6 +32,7 @@ unset('fence', 'owner', 'before', 'nextAttemptAt', 'rung', 'finishedAt', 'deadRe
 if step ~= '' then
   for field, value in pairs(cjson.decode(step)) do set(field, value) end
 end
+outlive(tonumber(until_))
 add_hop(hop)
 commit(0)
 return {'HELD', decision}

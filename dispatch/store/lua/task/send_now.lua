@@ -11,6 +11,7 @@ if not string.find(states, ',' .. state .. ',', 1, true) then return {'REFUSED'}
 local last = decided and decided + 1 or number('seq')
 if number('cycle') ~= cycle or last + 1 ~= seq then return {'REFUSED'} end
 redis.call('DEL', KEYS[2])
+outlive_waiting_copy()
 set('seq', last, 'decision', decision, 'decidedSeq', last, 'state', 'QUEUED', 'queue', queue)
 unset('rung', 'nextAttemptAt', 'fence', 'owner')
 add_hop(hop)

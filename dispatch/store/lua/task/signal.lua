@@ -1,6 +1,6 @@
 -- A signal for a task: recorded, and where the task waits for it the wait is over, with a copy of the next seq as in send_now.lua.
 -- One step, so that a crash leaves no signal that was recorded and not acted on.
--- key: '', or a digest of an Idempotency-Key. seq: that copy's; 0 only records.
+-- key: '', or a digest of an Idempotency-Key. seq: that copy's; 0 of a task that was not seen to wait for it, -1 only records.
 local name, signal, most, key, fingerprint, cycle, seq, decision, queue, kept_hop, sent_hop = unpack(ARGV)
 cycle, seq = tonumber(cycle), tonumber(seq)
 if not exists() then return {'MISSING'} end
@@ -15,7 +15,7 @@ end
 if TERMINAL[state] then return {'TERMINAL'} end
 local count = number('signals') + 1
 if count > tonumber(most) then return {'FULL'} end
-local waits = seq > 0 and state == 'WAITING' and waited_for(get('waitingFor'))[name]
+local waits = seq >= 0 and state == 'WAITING' and waited_for(get('waitingFor'))[name]
 local last = decided and decided + 1 or number('seq')
 if waits and (number('cycle') ~= cycle or last + 1 ~= seq) then return {'AGAIN'} end
 local names = get('signalNames')
@@ -29,6 +29,7 @@ if not waits then
 end
 take_signals(get('waitingFor'))
 redis.call('DEL', KEYS[2])
+outlive_waiting_copy()
 set('seq', last, 'decision', decision, 'decidedSeq', last, 'state', 'QUEUED', 'queue', queue)
 unset('rung', 'nextAttemptAt', 'fence', 'owner')
 add_hop(sent_hop)
