@@ -67,7 +67,8 @@ def mender(
             checked = validated(known.payload, dict(payload))
         except pydantic.ValidationError as exc:
             raise PayloadRefused(f"the payload is not valid: {_places(exc, payload)}") from exc
-        return Mend(checked.model_dump(mode="json", by_alias=True, exclude_unset=True), fresh=fresh)
+        plain = checked.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return Mend(plain, fresh=fresh, key=known.new_key_of(plain))
 
     return mend
 

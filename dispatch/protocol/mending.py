@@ -11,6 +11,7 @@ from typing import Any
 from dispatch.protocol.message import (
     CHECKPOINT,
     COMPRESSION,
+    CONCURRENCY_KEY,
     EFFECT_KEY,
     STEP,
     STEP_AT,
@@ -36,6 +37,9 @@ class Mend:
     payload: Mapping[str, Any] | None = None  #: JSON-ready, as validated; None keeps the one that it has
     fresh: bool = (
         False  #: a new effect at the other side, though the payload may be the same; a task that has waited begins anew
+    )
+    key: str | None = (
+        None  #: of a type that makes concurrency keys, the new payload's, empty for none; None keeps the one that it has
     )
 
     def __bool__(self) -> bool:
@@ -63,8 +67,9 @@ def mended(message: Message, mend: Mend, sealing: Sealing) -> Message:
         return message
     if mend.payload is not None:
         message = _with_payload(message, mend.payload, sealing)
-    gone = _STEPS if mend.fresh else ()
-    return message.with_headers(*gone, **{EFFECT_KEY: f"{message.task_id}.{message.cycle}"})
+    gone = [*(_STEPS if mend.fresh else ()), *(() if mend.key is None else (CONCURRENCY_KEY,))]
+    changes = {EFFECT_KEY: f"{message.task_id}.{message.cycle}", **({CONCURRENCY_KEY: mend.key} if mend.key else {})}
+    return message.with_headers(*gone, **changes)
 
 
 def effect_key(message: Message) -> str:

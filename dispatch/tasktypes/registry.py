@@ -73,6 +73,10 @@ class TaskType:
         value = None if self.concurrency_key is None else self.concurrency_key(validated(self.payload, payload))
         return "" if value is None else concurrency.name_of(value)
 
+    def new_key_of(self, payload: Mapping[str, Any]) -> str | None:
+        """The same for a payload in place of another; None where the type makes no keys, and a client's own stays."""
+        return None if self.concurrency_key is None else self.key_of(payload)
+
 
 class Registry(Mapping[str, TaskType]):
     """The task types of this process, by name."""

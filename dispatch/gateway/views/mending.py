@@ -57,4 +57,5 @@ def checked(mend: Mend, task_type: TaskType) -> Mend:
     if masks := masking.masks_in(given):
         raise validation.invalid(*(FieldError(f"/payload{place}", _MASKED, "masked_secret") for place in masks))
     payload = validation.parse(task_type.payload, given or {}, "/payload", text=orjson.dumps(given))
-    return dataclasses.replace(mend, payload=payload.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    plain = payload.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return dataclasses.replace(mend, payload=plain, key=task_type.new_key_of(plain))

@@ -1,6 +1,7 @@
 """What the records answer to dead letters, redrives and lists, against a real Redis."""
 
 import contextlib
+import dataclasses
 
 import pytest
 
@@ -10,8 +11,10 @@ from dispatch.protocol.copies import dead_copy, redriven_copy
 from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, fingerprint_of
 from dispatch.protocol.fingerprints import fingerprint
 from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.mending import Mend, mended
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead
+from dispatch.protocol.sealing import UNSEALED
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
 from dispatch.store.scripts import scripts
@@ -110,6 +113,21 @@ def test_a_redrive_is_decided_once_and_may_be_taken_back(case):
     assert words == [DecisionAnswer.OK, DecisionAnswer.ROUTE]
     assert (case.record().state, case.record().cycle) == (State.DEAD_LETTERED, 0)
     assert case.dead_letters.redrive(dead_letter, copies[0], by="me", max_attempts=4).answer is DecisionAnswer.OK
+
+
+def test_a_redrive_whose_payload_makes_another_concurrency_key_shows_that_one_until_it_is_undone(case):
+    case.message = case.message.with_headers(**{"x-concurrency-key": "robot-1"})
+    dead_letter = case.die()
+    mend = Mend({"robot": 2}, key="robot-2")
+    copy = redriven_copy(dead_letter)
+    copy = dataclasses.replace(copy, message=mended(copy.message, mend, UNSEALED))
+    case.dead_letters.redrive(dead_letter, copy, by="me", max_attempts=4, mend=mend)
+    redriven = case.store.whole(case.task_id)
+    case.dead_letters.undo_redrive(copy)
+    undone = case.store.whole(case.task_id)
+
+    assert (redriven.concurrency_key, redriven.message.text("x-concurrency-key")) == ("robot-2", "robot-2")
+    assert (undone.concurrency_key, undone.message.text("x-concurrency-key")) == ("robot-1", "robot-1")
 
 
 def test_a_task_that_is_dead_again_before_its_redrive_is_recorded_is_listed(case):

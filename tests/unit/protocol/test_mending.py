@@ -40,6 +40,13 @@ def test_a_fresh_effect_changes_the_key_alone():
     assert mended(MESSAGE, AS_IT_WAS, UNSEALED) is MESSAGE
 
 
+@each(("key", "found"), [(None, "robot-1"), ("robot-2", "robot-2"), ("", None)])
+def test_a_new_payload_has_its_own_concurrency_key(key, found):
+    keyed = MESSAGE.with_headers(**{"x-concurrency-key": "robot-1"})
+
+    assert mended(keyed, Mend({"robot": 2}, key=key), UNSEALED).text("x-concurrency-key") == found
+
+
 @each("body", [b"junk", b"[]", b"[1,2,3]", b"[[],{},[]]", b"\xff", SEALING.seal(MESSAGE).body, b"[" * 100_000])
 def test_a_body_that_nothing_can_read_is_replaced_all_the_same(body):
     poison = Message(

@@ -11,13 +11,16 @@ if not DEAD[state] or get('discarded') then return {'REFUSED', state} end
 if number('cycle') ~= cycle or number('seq') ~= seq then return {'REFUSED', state} end
 local kept = decision
 if mended ~= '' then
-  local undo = {message = redis.call('GET', KEYS[4]) or get('message')}
+  local undo = {message = redis.call('GET', KEYS[4]) or get('message'), concurrencyKey = get('concurrencyKey')}
   if mended == 'fresh' then
     undo.step, undo.checkpoint = get('step'), get('checkpoint')
     unset('step', 'checkpoint')
   end
   kept = string.sub(decision, 1, -2) .. ',"undo":' .. cjson.encode(undo) .. '}'
-  redis.call('SET', KEYS[4], cjson.decode(decision).message)
+  local message = cjson.decode(decision).message
+  redis.call('SET', KEYS[4], message)
+  local key = cjson.decode(message).headers['x-concurrency-key']
+  if key then set('concurrencyKey', key) else unset('concurrencyKey') end
 end
 set('before', state, 'state', 'SCHEDULED', 'cycle', cycle + 1, 'decision', kept, 'decidedSeq', seq, 'attempt', 0, 'lostRuns', 0)
 if deadline ~= '' then set('deadlineAt', deadline) end

@@ -3,8 +3,11 @@ local cycle, seq = unpack(ARGV)
 if not get('before') or number('cycle') ~= tonumber(cycle) or number('decidedSeq') ~= tonumber(seq) then return {'LATE'} end
 -- What the redrive had taken the place of: the message of before, and where its handler was.
 local undo = cjson.decode(get('decision')).undo or {}
-if undo.message then redis.call('SET', KEYS[4], undo.message) end
-for _, field in ipairs({'step', 'checkpoint'}) do
+if undo.message then
+  redis.call('SET', KEYS[4], undo.message)
+  unset('concurrencyKey')
+end
+for _, field in ipairs({'step', 'checkpoint', 'concurrencyKey'}) do
   if undo[field] then set(field, undo[field]) end
 end
 -- One dead letter is counted: the next that the recorder reads may be a second copy of the same death.

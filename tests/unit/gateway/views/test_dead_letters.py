@@ -159,6 +159,17 @@ def test_a_redrive_has_the_payload_as_a_submission_would_and_the_audit_log_has_t
     assert "mended" not in str(edited)
 
 
+def test_a_new_payload_makes_its_own_concurrency_key():
+    keyed = dataclasses.replace(
+        World().types["greet"], name=DEAD_LETTER.type, concurrency_key=lambda order: order.message
+    )
+    world = World(dead_letters=FakeDeadLetters(DEAD_LETTER), types={keyed.name: keyed})
+    answer = world.client().post(f"{URL}/redrive", json={"payload": {"message": "robot-2"}})
+
+    assert answer.status_code == 202
+    assert [mend.key for *_, mend in world.dead_letters.asked] == ["robot-2"]
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
