@@ -135,7 +135,8 @@ class RedisKeys:
 
     def concurrency(self, name: str) -> tuple[str, str, str]:
         """``robot:key:{<name>}``, ``robot:key:called:{<name>}``, ``robot:key:waiting:{<name>}``: who holds a key, is called, waits."""
-        start, end = f"{self.prefix}key:", f"{{{name}}}"
+        # One that begins with a brace would make an empty hash tag, and three keys of three cluster slots.
+        start, end = f"{self.prefix}key:", f"{{{name.replace('%', '%25').replace('}', '%7D')}}}"
         return f"{start}{end}", f"{start}called:{end}", f"{start}waiting:{end}"
 
     @property

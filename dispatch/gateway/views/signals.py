@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dispatch.config import api_keys, type_scopes
+from dispatch.config import api_keys
 from dispatch.control.signalling import Signaller
 from dispatch.gateway.contract import models
-from dispatch.gateway.http import auth, context, headers, validation
+from dispatch.gateway.http import context, headers, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.gateway.views import task_access
-from dispatch.protocol.record import Record
 from dispatch.protocol.waits import MAX_SIGNAL, is_signal
 from dispatch.store.signals import NewSignal
 from dispatch.store.tasks import TaskStore
@@ -64,22 +63,13 @@ class SignalViews:
             key = headers.idempotency_key(context.current().header("HTTP_IDEMPOTENCY_KEY"))
         except headers.InvalidIdempotencyKey as exc:
             raise Problem("invalid-idempotency-key", str(exc)) from exc
-        record = self._own(task_id)
+        record = task_access.find_own(self._tasks.get, task_id, self._result_ttl)
         signalled = self._signaller.signal(
             record.task_id, NewSignal(name, written(payload), context.principal().id, key)
         )
         body = context.task_json(signalled.record)
         more = {"Idempotent-Replayed": "true"} if signalled.replayed else {}
         return json_reply(body, 202, {"Location": body["statusUrl"], **more})
-
-    def _own(self, task_id: str) -> Record:
-        """The principal's own task, of a type that its scopes cover."""
-        record, principal = task_access.find(self._tasks.get, task_id, self._result_ttl), context.principal()
-        if record.principal != principal.id:  # one that it may read and no more
-            raise Problem("task-not-found")
-        if not type_scopes.permits_type(principal.scopes, api_keys.TASKS_WRITE, record.type):
-            raise auth.insufficient(f"{api_keys.TASKS_WRITE}:{record.type}")
-        return record
 
 
 def read_payload() -> dict[str, Any]:

@@ -46,6 +46,25 @@ def _missing(record: Record | None, task_id: str, result_ttl: float) -> Problem:
     return Problem("task-expired" if expired else "task-not-found")
 
 
+def find_own(read: Callable[[str], Record | None], task_id: str, result_ttl: float) -> Record:
+    """The principal's own task, of a type that its scopes cover; one of others that it may read and no more is not found.
+
+    Args:
+        read: finds a record.
+        task_id: as in the path.
+        result_ttl: seconds for which a record is retained after its end.
+
+    Raises:
+        Problem: 403, 404, 410.
+    """
+    record, principal = find(read, task_id, result_ttl), context.principal()
+    if record.principal != principal.id:
+        raise Problem("task-not-found")
+    if not type_scopes.permits_type(principal.scopes, api_keys.TASKS_WRITE, record.type):
+        raise auth.insufficient(f"{api_keys.TASKS_WRITE}:{record.type}")
+    return record
+
+
 def find_controlled(read: Callable[[str], Record | None], task_id: str, result_ttl: float) -> Record:
     """A task that the principal of the current request may cancel: its own, or with the scope ``tasks:control`` any.
 

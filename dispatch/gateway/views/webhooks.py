@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dispatch.config import api_keys, type_scopes
+from dispatch.config import api_keys
 from dispatch.gateway.contract import models
-from dispatch.gateway.http import auth, context
+from dispatch.gateway.http import context
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
@@ -47,9 +47,7 @@ class WebhookViews:
     def redeliver(self, task_id: str) -> Reply:
         """Submit another delivery."""
         request = context.current()
-        record = task_access.find(self._read, task_id, self._result_ttl)
-        if not type_scopes.permits_type(context.principal().scopes, api_keys.TASKS_WRITE, record.type):
-            raise auth.insufficient(f"{api_keys.TASKS_WRITE}:{record.type}")
+        record = task_access.find_own(self._read, task_id, self._result_ttl)
         try:
             accepted = self._deliveries.again(
                 record, principal=record.principal, request_id=request.request_id, traceparent=request.traceparent

@@ -40,6 +40,7 @@ def test_the_keys_of_the_whole_system():
     }
     assert KEYS.index(None) == "robot:index"
     assert KEYS.concurrency("a:b") == ("robot:key:{a:b}", "robot:key:called:{a:b}", "robot:key:waiting:{a:b}")
+    assert KEYS.concurrency("}a%")[0] == "robot:key:{%7Da%25}"  # an empty hash tag would be none
     assert KEYS.held_by("type:echo") == "robot:held:type:echo"
 
 

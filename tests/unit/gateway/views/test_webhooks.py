@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dispatch.config import api_keys
 from dispatch.protocol import webhooks
 from dispatch.protocol.record import State
 from dispatch.protocol.webhooks import EVENTS, Webhook
@@ -108,4 +109,17 @@ def test_there_is_nothing_to_deliver(changes):
     here = World(tasks=FakeTasks(task))
 
     problem(here.client().post(f"/v1/tasks/{task.task_id}/webhook/redeliver"), 409, "no-webhook")
+    assert here.submitter.submitted == []
+
+
+def test_an_operator_who_may_read_a_task_delivers_no_webhook_of_it():
+    text = api_keys.token("shop", api_keys.new_secret())
+    scopes = frozenset({api_keys.TASKS_READ_ALL, api_keys.TASKS_WRITE})
+    entry = str(api_keys.ApiKey("shop", api_keys.digest("pepper", text), scopes))
+    task = record(state=State.SUCCEEDED, webhook=SHOWN, principal="bank")
+    here = World(tasks=FakeTasks(task), options={"api_keys": (entry,), "api_key_pepper": "pepper"})
+    authorization = {"Authorization": f"Bearer {text}"}
+    answer = here.client().post(f"/v1/tasks/{task.task_id}/webhook/redeliver", headers=authorization)
+
+    problem(answer, 404, "task-not-found")
     assert here.submitter.submitted == []
