@@ -100,7 +100,9 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Signal it, if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            # The fork server may have reaped it; how it ended comes a moment later.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send it SIGTERM."""
