@@ -41,14 +41,18 @@ class Scheduling:
     def entry(self):
         return self.store.get(WANTED.name)
 
-    def fired(self):
-        """The due times that have a task, by the ids of the tasks."""
+    def submitted(self):
+        """The tasks that it has submitted, but those that never run."""
         found, cursor = [], None
         while True:
             page = self.bench.store.list(labels={"schedule": WANTED.name}, type="echo", limit=200, cursor=cursor)
             found += [record for record in page.items if record.state is not State.REJECTED]
             if (cursor := page.next) is None:
-                return sorted(round(issued_at(record.task_id)) for record in found)
+                return found
+
+    def fired(self):
+        """The due times that have a task, by the ids of the tasks."""
+        return sorted(round(issued_at(record.task_id)) for record in self.submitted())
 
     def goes_on(self, more=3, timeout=60):
         """Wait until it has submitted some more tasks."""
@@ -58,10 +62,8 @@ class Scheduling:
     def check(self):
         """After a pause: each due time has one task that succeeded once; those without one were missed."""
         self.service.pause(WANTED.name, None)
-        page = self.bench.store.list(labels={"schedule": WANTED.name}, type="echo", limit=200)
-        records = [self.bench.finished(record.task_id, 40) for record in page.items]
-        ran = [record for record in records if record.state is not State.REJECTED]
-        times = self.fired()
+        ran = eventually(self._ended, 40, "no wake-up is under way any more")
+        times = sorted(round(issued_at(record.task_id)) for record in ran)
         entry = self.entry()
 
         assert len(times) == len(set(times)) == len(ran)
@@ -69,6 +71,13 @@ class Scheduling:
         assert {record.state for record in ran} == {State.SUCCEEDED}
         assert succeeded == [1] * len(ran)
         return times, entry
+
+    def _ended(self):
+        """Its tasks, ended; None when one has come meanwhile, of a wake-up that was under way at the pause."""
+        before = {record.task_id for record in self.submitted()}
+        records = [self.bench.finished(task_id, 40) for task_id in before]
+        ran = [record for record in records if record.state is not State.REJECTED]
+        return ran if {record.task_id for record in self.submitted()} == {record.task_id for record in ran} else None
 
 
 @pytest.fixture
