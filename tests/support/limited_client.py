@@ -52,4 +52,5 @@ def begins(log):
 
 
 def _notes(log):
-    return sorted(((int(at), what, task_id) for at, what, task_id in map(str.split, log.read_text().splitlines())))
+    lines = log.read_text().splitlines() if log.exists() else ()  # no run has begun yet
+    return sorted((int(at), what, task_id) for at, what, task_id in map(str.split, lines))

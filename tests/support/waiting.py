@@ -16,7 +16,7 @@ def eventually(
     """Poll until a condition holds.
 
     Args:
-        predicate: returns something true once it holds; an AssertionError counts as "not yet".
+        predicate: returns something true once it holds; an error counts as "not yet": a record, a file may not be there yet.
         timeout: seconds it may take on a quiet machine.
         message: what was expected, for the failure; may be a callable that looks at the last state.
         interval: seconds between two looks at first; rises to 0.25.
@@ -26,12 +26,12 @@ def eventually(
     """
     timeout *= PATIENCE
     deadline = time.monotonic() + timeout
-    failure: AssertionError | None = None
+    failure: Exception | None = None
     value: T | None = None
     while True:
         try:
             value, failure = predicate(), None
-        except AssertionError as exc:
+        except Exception as exc:  # noqa: BLE001 - it is shown when the time is over
             failure = exc
         if value and failure is None:
             return value
