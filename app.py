@@ -92,7 +92,6 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     keys = KeySource.from_settings(settings)
     store, idempotency = TaskStore(redis, settings), IdempotencyKeys(redis, settings)
     publisher, later = _publisher(settings, wanted), _later(settings)
-    submitter = Submitter(store, idempotency, publisher, celery.tasks, ladders, sealing=settings.sealing, later=later)
     sender = SendNow(store, Handovers(redis), publisher, settings.sealing)
     guard = LaneGuards(settings.queue_depth_limit, settings.lanes)
     reader, *readers = _depth_readers(guard, settings)

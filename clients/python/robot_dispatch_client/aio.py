@@ -27,7 +27,7 @@ class AsyncClient:
     """A client of the API for asyncio: the verbs of `Client`. Close it, or use it as an async context manager.
 
     Every verb raises `ApiError` where the API refuses, and `ConnectionFailed` where no response comes; what may be repeated has
-    been by then, for as long as `retry` says.
+    been by then, for as long as `retry` allows.
 
     Args:
         url: the API's address; `ROBOT_DISPATCH_URL` by default.

@@ -27,7 +27,7 @@ class Client:
     """A client of the API. Thread-safe; close it, or use it as a context manager.
 
     Every verb raises `ApiError` where the API refuses, and `ConnectionFailed` where no response comes; what may be repeated has
-    been by then, for as long as `retry` says.
+    been by then, for as long as `retry` allows.
 
     Args:
         url: the API's address; `ROBOT_DISPATCH_URL` by default.

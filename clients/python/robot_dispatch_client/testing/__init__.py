@@ -1,4 +1,4 @@
-"""For the tests of programs that use the client: the API in memory, with its errors, and tasks that end as told.
+"""For the tests of programs that use the client: the API in memory, with its errors, and tasks that end as the test decides.
 
 ::
 

@@ -34,7 +34,7 @@ class _Fault:
 class FakeDispatch(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """The API in memory, as a transport of both clients. Thread-safe.
 
-    Tasks stay QUEUED until `succeed` or `fail`, unless `on` tells how those of their type end.
+    Tasks stay QUEUED until `succeed` or `fail`, unless `on` sets how those of their type end.
 
     Args:
         types: the task types that exist; by default all names do.
@@ -175,7 +175,7 @@ class FakeDispatch(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return fault.refusal.response(request)
         if fault is not None and not fault.late:
             raise httpx.ConnectError("the fake refuses the connection", request=request)
-        self._end_those_told()
+        self._end_those_decided()
         response = answer(self, request)
         self._changed.notify_all()
         if fault is not None:
@@ -189,7 +189,7 @@ class FakeDispatch(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self._faults[0].times -= 1
         return self._faults[0]
 
-    def _end_those_told(self) -> None:
+    def _end_those_decided(self) -> None:
         for task in self.tasks.values():
             if task.state == State.QUEUED and task.type in self._outcomes:
                 self._outcomes[task.type](task)
