@@ -33,6 +33,7 @@ from dispatch.store.handovers import Handovers
 from dispatch.store.jobs import Jobs
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.tasks import TaskStore
+from dispatch.tasktypes.registry import undoing
 
 #: Seconds for each Redis answer, and to count at most.
 _REDIS_TIMEOUT, _COUNTING = 2.0, 10.0
@@ -50,13 +51,13 @@ class _Control(NamedTuple):
 
 @contextlib.contextmanager
 def _connected() -> Iterator[_Control]:
-    settings, _, _ = environment()
+    settings, types, _ = environment()
     redis = RedisHandle(settings, timeout=_REDIS_TIMEOUT)
     publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
     tasks = TaskStore(redis, settings)
     sender = SendNow(tasks, Handovers(redis), publisher, settings.sealing)
     try:
-        service = ControlService(tasks, Cancellations(redis, settings), sender)
+        service = ControlService(tasks, Cancellations(redis, settings, undoing(types.values())), sender)
         yield _Control(service, Jobs(redis), AuditLog(redis, settings, lines=False))
     finally:
         publisher.close()

@@ -16,7 +16,10 @@ from dispatch.store.tasks import TaskStore
 _RETRIED = frozenset({State.RETRY_WAIT, State.DELAYED})
 
 #: The states in which a task that has begun waits for its next step, or attempt.
-_BEGUN = frozenset({State.WAITING, State.RETRY_WAIT})
+_BEGUN = frozenset({State.WAITING, State.RETRY_WAIT, State.HELD})
+
+#: Seconds after which the sweeper looks whether the end of a task that was cancelled has been announced.
+_ANNOUNCED = 5.0
 
 
 class ControlService:
@@ -26,7 +29,7 @@ class ControlService:
         tasks: reads records.
         cancellations: records them.
         sender: ends waits.
-        ended: does what the end of a task asks for; where that fails, its copy's claim leads to it.
+        ended: does what the end of a task asks for; where that fails, the sweeper does. Without it, the sweeper does it soon.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class ControlService:
         cancellations: Cancellations,
         sender: SendNow,
         *,
-        ended: Callable[[Record], None] = lambda _: None,
+        ended: Callable[[Record], None] | None = None,
     ) -> None:
         self._ended = ended
         self._tasks = tasks
@@ -72,7 +75,8 @@ class ControlService:
             TaskTerminal: it has ended otherwise.
             StoreUnavailable: unknown; cancel again.
         """
-        answer = self._cancellations.cancel(task_id, by=by)
+        soon = 0.0 if self._ended is None else _ANNOUNCED
+        answer = self._cancellations.cancel(task_id, by=by, announced_in=soon)
         if answer is CancelAnswer.WAKE:
             with contextlib.suppress(PublishError, VerbRefused):  # refused: it has gone on by itself
                 self._sender.send(task_id, _BEGUN, "sent-now", by=by)
@@ -81,7 +85,7 @@ class ControlService:
             raise UnknownTask(f"there is no record of task {task_id}")
         if answer is CancelAnswer.TERMINAL:
             raise TaskTerminal(record)
-        if record.state is State.CANCELLED:
+        if record.state is State.CANCELLED and self._ended is not None:
             with contextlib.suppress(PublishError, StoreError):
                 self._ended(record)
         return record

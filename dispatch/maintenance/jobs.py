@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.control.jobs import JobRunner
@@ -10,6 +12,7 @@ from dispatch.control.send_now import SendNow
 from dispatch.control.service import ControlService
 from dispatch.deadletters.service import DeadLetterService, NoSuchDeadLetter, NotDead
 from dispatch.protocol.jobs import JobVerb
+from dispatch.protocol.record import Record
 from dispatch.store.audit import AuditLog
 from dispatch.store.cancellations import Cancellations
 from dispatch.store.dead_letters import DeadLetterRecords
@@ -20,7 +23,15 @@ from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.ladders import Ladders
 
 
-def job_runner(redis: RedisHandle, publisher: Publisher, ladders: Ladders, settings: Settings) -> JobRunner:
+def job_runner(
+    redis: RedisHandle,
+    publisher: Publisher,
+    ladders: Ladders,
+    settings: Settings,
+    *,
+    undoing: Iterable[str],
+    ended: Callable[[Record], None],
+) -> JobRunner:
     """Make a worker's.
 
     Args:
@@ -28,10 +39,12 @@ def job_runner(redis: RedisHandle, publisher: Publisher, ladders: Ladders, setti
         publisher: may write to the task exchange.
         ladders: of the task types.
         settings: times, and keys for sealing.
+        undoing: names of the types whose handlers undo what a cancelled task has begun.
+        ended: does what the end of a cancelled task asks for.
     """
     tasks, records = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
     sender = SendNow(tasks, Handovers(redis), publisher, settings.sealing)
-    control = ControlService(tasks, Cancellations(redis, settings), sender)
+    control = ControlService(tasks, Cancellations(redis, settings, undoing), sender, ended=ended)
     dead_letters = DeadLetterService(tasks, records, publisher, ladders, sealing=settings.sealing)
     return JobRunner(
         Jobs(redis),

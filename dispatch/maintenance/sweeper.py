@@ -19,7 +19,7 @@ from dispatch.protocol.message import Copy
 from dispatch.protocol.record import ErrorInfo, Record, State
 from dispatch.store.claims import Claims
 from dispatch.store.dead_letters import DeadLetterRecords
-from dispatch.store.handovers import Handovers
+from dispatch.store.handovers import DecisionAnswer, Handovers
 from dispatch.store.reminders import Reminders
 from dispatch.store.tasks import TaskStore
 from dispatch.telemetry import logger, metrics
@@ -114,6 +114,7 @@ class Sweeper(Background):
         reminders: what is due.
         send: publishes a copy, confirmed; to the task exchange, a rung or the DLX.
         settings: grace, lease, queue TTL, margin.
+        ended: announces the end of a task that was cancelled while no worker had a copy of it; safe to repeat.
     """
 
     def __init__(
@@ -126,8 +127,10 @@ class Sweeper(Background):
         reminders: Reminders,
         send: Callable[[Copy], Any],
         settings: Settings,
+        ended: Callable[[Record], None] = lambda _: None,
     ) -> None:
         super().__init__("sweeper", interval=settings.sweep_interval)
+        self._ended = ended
         self._settings = settings
         self._send = send
         self._tasks = tasks
@@ -170,6 +173,8 @@ class Sweeper(Background):
             case Drop():
                 if record is not None:  # its end may have been recorded and not counted
                     self._tasks.usage.settle(record)
+                    if record.state is State.CANCELLED and record.webhook:
+                        self._ended(record)
                 self._reminders.drop(task_id, now)
             case CheckAt(at):
                 self._reminders.set(task_id, max(at, now + self._settings.sweep_interval))
@@ -222,9 +227,13 @@ class Sweeper(Background):
             metrics.SWEEPS.inc("lost")
             log.error("swept: lost, its record has no message", task_id=record.task_id)
             self._reminders.set(record.task_id, now + self._settings.queue_ttl)
-        elif self._handovers.resend(record, copy):
-            metrics.SWEEPS.inc("resent")
-            log.warning("swept: in no queue any more, sent again", task_id=record.task_id, seq=copy.message.seq)
-            self._publish(record, copy, now)
-        else:
-            self._reminders.set(record.task_id, now + self._settings.sweep_interval)
+            return
+        match self._handovers.resend(record, copy):
+            case DecisionAnswer.OK:
+                metrics.SWEEPS.inc("resent")
+                log.warning("swept: in no queue any more, sent again", task_id=record.task_id, seq=copy.message.seq)
+                self._publish(record, copy, now)
+            case DecisionAnswer.CANCELLED:
+                self._check(record.task_id, self._tasks.get(record.task_id), now)
+            case _:  # it has changed since
+                self._reminders.set(record.task_id, now + self._settings.sweep_interval)

@@ -210,11 +210,12 @@ class Handovers:
         command = self._redis.script("send_now", keys.task(message.task_id), *arguments)
         return decided(self._redis.run(reminder, command)[1])
 
-    def resend(self, record: Record, copy: Copy) -> bool:
+    def resend(self, record: Record, copy: Copy) -> DecisionAnswer:
         """Record that the sweeper sends a silent task again.
 
         Returns:
-            False when the record has changed since it was read.
+            OK; REFUSED when the record has changed since it was read; CANCELLED when it was to be stopped, and has ended so:
+            its reminder stays, for what its end asks for.
 
         Raises:
             StoreUnavailable: unknown; the next sweep finds out.
@@ -222,7 +223,12 @@ class Handovers:
         note = hop("resent", copy.message, queue=copy.queue)
         keys = self._redis.keys.task(record.task_id)
         command = self._redis.script("resend", keys, record.revision, record.seq, copy.to_json(), copy.queue, note)
-        return bool(self._redis.run(command)[0] == "OK")
+        answer = self._redis.run(command)[0]
+        if answer == DecisionAnswer.CANCELLED:
+            ended = after_cancel(self._redis, self._usage, record.principal, record.task_id, check_at=0.0)
+            self._redis.run(*ended)
+            return DecisionAnswer.CANCELLED
+        return DecisionAnswer.OK if answer == DecisionAnswer.OK else DecisionAnswer.REFUSED
 
 
 def decided(answer: list[str]) -> Decided:

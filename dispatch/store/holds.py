@@ -26,6 +26,7 @@ class HoldAnswer(enum.StrEnum):
     CANCELLED = "CANCELLED"  #: ack
     STALE = "STALE"  #: a later copy has taken over: ack
     BUSY = "BUSY"  #: another delivery runs it: park the copy
+    UNDO = "UNDO"  #: it is to be stopped, and may have something to undo: it runs
     FOREIGN = "FOREIGN"  #: it claims more than its record allows: nothing of ours wrote it
 
 

@@ -55,7 +55,7 @@ from dispatch.store.workers import WorkerInfo, WorkerRegistry
 from dispatch.submission.submitter import Submitter
 from dispatch.submission.webhooks import WebhookSubmitter
 from dispatch.tasktypes.ladders import Ladders
-from dispatch.tasktypes.registry import TaskType
+from dispatch.tasktypes.registry import TaskType, undoing
 from dispatch.telemetry import logger, logs, metrics, tracing
 from dispatch.worker import tracer
 from dispatch.worker.batcher import Batcher
@@ -274,6 +274,7 @@ class _DispatchStep(bootsteps.StartStopStep):
                 reminders=Reminders(redis),
                 send=functools.partial(_send, router, publisher),
                 settings=settings,
+                ended=parts.webhooks.announce,
             ),
             DeadLetterRecorder(
                 settings.address("worker"),
@@ -293,7 +294,14 @@ class _DispatchStep(bootsteps.StartStopStep):
                 interval=min(1.0, settings.sweep_interval),
                 keys=settings.signing,
             ),
-            job_runner(redis, publisher, ladders, settings),
+            job_runner(
+                redis,
+                publisher,
+                ladders,
+                settings,
+                undoing=undoing(parent.app.dispatch_types.values()),
+                ended=parts.webhooks.announce,
+            ),
             self._schedules(parent.app, publisher, ladders),
             parts.watch,
             Resumer(redis, parts.send_now, lambda: parts.watch.paused, rate=settings.resume_rate),

@@ -66,6 +66,10 @@ class PauseWatch(Background):
         return holding(self.paused, message, (key,) if key else ())
 
 
+class MayUndo(Exception):
+    """The task is to be stopped, and its handler may have something to undo: its delivery is claimed, whatever holds it."""
+
+
 class DeliveryHolder:
     """Hands deliveries over to the hold queue.
 
@@ -86,7 +90,7 @@ class DeliveryHolder:
     def job(
         self, message: Message, held_by: str, then: Callable[[Copy | None], None] | None = None
     ) -> Callable[[], None]:
-        """The job that holds a delivery; called until it returns, then the delivery is acked.
+        """The job that holds a delivery; called until it returns, then the delivery is acked. It raises `MayUndo`.
 
         Args:
             message: the delivery's.
@@ -102,6 +106,7 @@ class DeliveryHolder:
             The copy to publish, or what is to be done in its place.
 
         Raises:
+            MayUndo: it is not held.
             StoreUnavailable: unknown; decide again.
         """
         attempts = self._router.ladders.of(message.type).attempts
@@ -111,6 +116,8 @@ class DeliveryHolder:
         match held.answer:
             case HoldAnswer.BUSY:
                 return parked_copy(message)
+            case HoldAnswer.UNDO:
+                raise MayUndo
             case HoldAnswer.FOREIGN:
                 return self._router.dead_lettering(message, Reason.UNAUTHENTIC, CLAIMS_TOO_MUCH)
             case HoldAnswer.DONE | HoldAnswer.CANCELLED:

@@ -24,6 +24,7 @@ from dispatch.protocol.message import CHECKPOINT, MAX_TRACEBACK, Copy, Message
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
 from dispatch.store.claims import ClaimAnswer, Claimed, Ticket, ToClaim, ToComplete, ToRelease
 from dispatch.telemetry import logger, task_log
+from dispatch.worker.holding import MayUndo
 from dispatch.worker.outcomes import (
     FENCE,
     OWNER,
@@ -119,6 +120,7 @@ class DeliveryRequest(Request):
         self._held_for = ""
         self._reported = False  # its handler has ended
         self.over = False  #: it needs no place any more
+        self.undoing = False  #: no pause holds it
         self.seconds = 0.0  #: that it will take, as far as is known
         self._stamp()
 
@@ -338,8 +340,7 @@ class DeliveryRequest(Request):
             case Foreign():
                 self._submit(self.router.dead_lettering(self.wire, Reason.UNAUTHENTIC, CLAIMS_TOO_MUCH))
             case MayNotRun() as held:
-                then = None if held.key is None else functools.partial(self._worker.gate.held, held.key, self.wire)
-                self._submit(self._worker.holder.job(self.wire, held.held_by, then))
+                self._hold_back(held)
             case LeaseTaken():
                 self._submit(lambda: self.router.publish(parked_copy(self.wire)))
             case DecidedBefore():
@@ -389,6 +390,34 @@ class DeliveryRequest(Request):
         # Flower knows no wait; of the events that it knows, this is the one of a task that goes on later.
         text = f"step {self.wire.step + 1} in {ended.wait.seconds:g} s"
         self.send_event("task-retried", exception=text, traceback="")
+
+    def _hold_back(self, held: MayNotRun) -> None:
+        then = None if held.key is None else functools.partial(self._worker.gate.held, held.key, self.wire)
+        job = self._worker.holder.job(self.wire, held.held_by, then)
+
+        def hold() -> None:
+            try:
+                job()
+            except MayUndo:
+                self.router.loop.call(functools.partial(self._undo, keyed=held.key is None))
+            else:
+                self.router.loop.call(self.acknowledge)
+
+        if _shutting_down():
+            self._submit(job)
+        else:
+            self._submit(hold, ack=False)
+
+    def _undo(self, *, keyed: bool) -> None:
+        """Run it now: neither a pause nor a concurrency key of others holds what undoes.
+
+        Args:
+            keyed: with its concurrency keys, which it has kept through its wait.
+        """
+        self.undoing = True
+        if not keyed:
+            self.keys = ()
+        self._run_again()
 
     def _publish_decided(self, copy: Copy) -> None:
         self.router.publish(copy)
@@ -446,7 +475,7 @@ class DeliveryRequest(Request):
         # The loop runs no callbacks any more: do it here, once. What fails stays unacked and is delivered again.
         try:
             job()
-        except (PublishError, StoreError, DispatchError) as exc:
+        except (PublishError, StoreError, DispatchError, MayUndo) as exc:
             task_log(self.wire).warning("not handed over before the shutdown", reason=str(exc))
         else:
             if ack:

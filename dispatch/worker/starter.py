@@ -108,7 +108,8 @@ class Starter:
 
     def _claim(self) -> None:
         while self.places is not None and (request := self._waiting.peek()) is not None:
-            if request.deliverable and (held_by := self._held_by(request.wire)) is not None:
+            held_by = None if request.undoing or not request.deliverable else self._held_by(request.wire)
+            if held_by is not None:
                 request.hold(held_by)  # for which it needs no place
             elif request.deliverable:
                 request.seconds = self._pace.seconds(request.wire.type)

@@ -9,9 +9,16 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
+from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.jobs import BulkJob, JobVerb
 from dispatch.protocol.message import CHECKPOINT
+from dispatch.protocol.pauses import Pause
 from dispatch.protocol.record import State
 from dispatch.protocol.retry import parse_ladder
+from dispatch.protocol.task_filter import TaskFilter
+from dispatch.store.concurrency import ConcurrencyKeys
+from dispatch.store.jobs import Jobs
+from dispatch.store.pauses import Pauses
 from examples.robot_simulator.app import create_app
 from examples.robot_simulator.server import serving
 from examples.robot_simulator.world import Config
@@ -241,6 +248,41 @@ def test_an_order_whose_worker_was_killed_before_its_wait_is_stopped_when_its_ta
     assert (asked.state, asked.cancel_requested) == (State.RUNNING, True)
     assert (counts["active"], record.state) == (0, State.CANCELLED)
     assert _created(client) == {task_id: 1}
+
+
+def test_an_order_that_a_pause_holds_between_two_polls_stops_its_robot_when_it_is_cancelled(vendor):
+    client, settings = vendor
+    client.post("/control/jobs", json={"seconds": 600, "estimateSeconds": 1, "times": None}).raise_for_status()
+    with open_bench(settings) as bench, running_worker(settings, abrupt=True):
+        task_id = bench.submit("robot.clean", {"robot": "SN-1", "areas": ["lobby"]})
+        waiting(bench, task_id)
+        Pauses(bench.stores.redis).put(Pause("type:robot.clean", "a test", "op", 0))
+        bench.wait_for(task_id, State.HELD)
+        asked = _cancel(bench, task_id)
+        record = bench.finished(task_id)
+        counts = client.get("/control/counts").json()
+        keys = ConcurrencyKeys(bench.stores.redis, lease=settings.lease)
+        eventually(lambda: not keys.names(9), 20, "its robot is free")
+
+    assert asked.cancel_requested
+    assert (record.state, record.error.message) == (State.CANCELLED, "cancelled by op")
+    assert (counts["active"], _created(client)) == (0, {task_id: 1})
+
+
+def test_a_job_that_cancels_orders_stops_their_robots(vendor):
+    client, settings = vendor
+    client.post("/control/jobs", json={"seconds": 600, "times": None}).raise_for_status()
+    slow = settings.model_copy(update={"ladder": parse_ladder("1m=60,5m=61,30m=62")})
+    with open_bench(slow) as bench, running_worker(slow, abrupt=True):
+        task_id = bench.submit("robot.clean", {"robot": "SN-LOST-1", "areas": ["lobby"]})
+        bench.wait_for(task_id, State.RETRY_WAIT)
+        works = client.get("/control/counts").json()["active"]
+        job = BulkJob(new_task_id(), JobVerb.CANCEL, TaskFilter(type="robot.clean"), 10, 10.0, "op", 1)
+        assert Jobs(bench.stores.redis).add(job)
+        record = bench.finished(task_id)
+        counts = client.get("/control/counts").json()
+
+    assert (works, counts["active"], record.state) == (1, 0, State.CANCELLED)
 
 
 def test_orders_of_one_robot_run_one_after_the_other_and_none_finds_it_busy(settings):

@@ -1,17 +1,23 @@
 """A task's end is announced once or more, never not at all, whatever dies meanwhile."""
 
 import base64
+import time
 
 import pytest
 from pydantic import SecretStr
 
 from dispatch import crashpoints
 from dispatch.control.service import ControlService
+from dispatch.errors import StoreUnavailable
 from dispatch.protocol import names, webhooks
+from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.jobs import BulkJob, JobVerb
 from dispatch.protocol.message import WEBHOOK
 from dispatch.protocol.pauses import Pause
 from dispatch.protocol.record import State
+from dispatch.protocol.task_filter import TaskFilter
 from dispatch.protocol.webhooks import FAILED, SUCCEEDED, Webhook
+from dispatch.store.jobs import Jobs
 from dispatch.store.pauses import Pauses
 from dispatch.submission.webhooks import WebhookSubmitter
 from support.ports import free_port
@@ -208,6 +214,42 @@ def test_the_end_of_a_cancelled_task_is_announced(bench, receiver):
     assert {one.json["data"]["state"] for one in (first, second)} == {"CANCELLED"}
     assert {one.json["type"] for one in receiver.got} == {FAILED}
     assert len(receiver.got) == 2
+
+
+def test_the_end_of_a_task_that_is_cancelled_while_it_waits_is_announced_long_before_its_copy_comes(bench, receiver):
+    with running_worker(bench.settings, abrupt=True):
+        by_hand, by_job = (_submit_for_later(bench, receiver, message) for message in ("hand", "job"))
+        copies = bench.store.get(by_job).wakes_at
+        bench.stores.control(bench.publisher).cancel(by_hand, by="cli:ada")  # announces nothing itself, as a command
+        _announced(receiver, by_hand)
+        job = BulkJob(new_task_id(), JobVerb.CANCEL, TaskFilter(type="echo"), 10, 10.0, "op", 1)
+        assert Jobs(bench.stores.redis).add(job)
+        _announced(receiver, by_job)
+        assert time.time() * 1_000 < copies
+        eventually(lambda: not bench.stores.reminders.due(time.time() + 60, 9), 20, "nothing is left to check")
+
+    assert {one.json["data"]["state"] for one in receiver.got} == {"CANCELLED"}
+    assert [bench.hops(task_id).count("webhook") for task_id in (by_hand, by_job)] == [1, 1]
+
+
+def _submit_for_later(bench, receiver, message):
+    return bench.submit("echo", {"message": message}, webhook=Webhook(receiver.url), principal="ada", delay=14)
+
+
+def test_a_gateway_dies_before_it_has_announced_a_cancellation_and_the_sweeper_does(bench, receiver):
+    def dies(_):
+        raise StoreUnavailable
+
+    service = ControlService(
+        bench.store, bench.stores.cancellations, bench.stores.send_now(bench.publisher), ended=dies
+    )
+    with running_worker(bench.settings, abrupt=True):
+        task_id = _submit_for_later(bench, receiver, "x")
+        service.cancel(task_id, by="ada")
+        (got,) = _announced(receiver, task_id)
+        assert time.time() * 1_000 < bench.store.get(task_id).wakes_at
+
+    assert got.json["data"]["state"] == "CANCELLED"
 
 
 def test_a_copy_of_an_ended_task_that_comes_while_its_type_is_paused_leads_to_the_announcement(bench, receiver):

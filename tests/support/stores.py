@@ -61,8 +61,8 @@ class Stores:
         """The operator's verbs on tasks that have not ended."""
         return ControlService(self.tasks, self.cancellations, self.send_now(publisher))
 
-    def sweeper(self, publisher, settings: Settings | None = None) -> Sweeper:
-        """A sweeper that publishes with one publisher."""
+    def sweeper(self, publisher, settings: Settings | None = None, ended=lambda _: None) -> Sweeper:
+        """A sweeper that publishes with one publisher, and what it calls with tasks that were cancelled."""
         return Sweeper(
             tasks=self.tasks,
             claims=self.claims,
@@ -71,6 +71,7 @@ class Stores:
             reminders=self.reminders,
             send=lambda copy: publisher.publish(copy.message, copy.exchange, copy.routing_key),
             settings=settings or self.settings,
+            ended=ended,
         )
 
     def janitor(self, publisher) -> Janitor:

@@ -5,15 +5,17 @@ import time
 import pytest
 
 from dispatch.protocol import names
-from dispatch.protocol.copies import redriven_copy
+from dispatch.protocol.copies import held_copy, redriven_copy
 from dispatch.protocol.dead_letters import Reason
-from dispatch.protocol.message import Copy
+from dispatch.protocol.message import WEBHOOK, Copy
 from dispatch.protocol.record import State
 from dispatch.protocol.retry import Dead
+from dispatch.protocol.webhooks import Webhook
 from dispatch.store.cancellations import CancelAnswer, Cancellations
 from dispatch.store.claims import ClaimAnswer
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
+from dispatch.store.holds import HoldAnswer, Holds
 from dispatch.store.usage import Held
 
 
@@ -252,6 +254,65 @@ def test_an_attempt_that_fails_in_the_middle_of_its_cancellation_is_undone_by_th
 
     assert [first.answer, second.answer] == [DecisionAnswer.OK, DecisionAnswer.CANCELLED]
     assert case.record().state is State.CANCELLED
+
+
+def _held_between_steps(case):
+    """It has waited, and a pause holds its next step."""
+    case.accept()
+    ticket = case.run()
+    step = case.wait(ticket).copy
+    case.handovers.hand_over(step, owner=ticket.owner)
+    held = _hold(case, step.message)
+    case.handovers.hand_over(held.copy, wait=600)
+    return held.copy.message
+
+
+def _hold(case, message):
+    return Holds(case.stores.redis).hold(message, held_copy(message, 600), "all", 4)
+
+
+def test_a_task_that_is_held_between_two_steps_is_woken_and_nothing_holds_it_again(case):
+    held = _held_between_steps(case)
+    answers = [_cancel(case), _cancel(case)]
+    again = _hold(case, held)
+    undoing = case.run(held)
+    asked = case.claims.progress(case.task_id, undoing.fence, None)
+
+    assert (answers, again.answer, asked) == ([CancelAnswer.WAKE] * 2, HoldAnswer.UNDO, True)
+
+
+def test_a_task_that_is_held_before_it_has_begun_ends_at_once(case):
+    case.accept()
+    case.handovers.hand_over(_hold(case, case.message).copy, wait=600)
+
+    assert _undoing(case) is CancelAnswer.CANCELLED
+
+
+def test_the_end_of_a_cancelled_task_that_the_sweeper_finds_is_announced_by_it(case):
+    case.message = case.message.with_headers(**{WEBHOOK: Webhook("https://example.org/").written()})
+    case.accept()
+    case.run()
+    _cancel(case)
+    case.lapse()
+    announced = []
+    quick = case.settings.model_copy(update={"queue_ttl": 0.0, "sweep_margin": 0.0, "lease": 0.0})
+    sweeper = case.stores.sweeper(None, quick, ended=announced.append)
+    case.stores.reminders.set(case.task_id, 0)
+    time.sleep(0.01)
+    sweeper.sweep()
+
+    assert [(one.task_id, one.state) for one in announced] == [(case.task_id, State.CANCELLED)]
+    assert (_indexes(case), case.store.usage.read("ada")) == ([], Held(0, 0, 0))
+
+
+@pytest.mark.parametrize("webhook", [True, False])
+def test_the_sweeper_is_reminded_of_a_cancelled_task_that_has_a_webhook(case, webhook):
+    if webhook:
+        case.message = case.message.with_headers(**{WEBHOOK: Webhook("https://example.org/").written()})
+    case.accept()
+    _cancel(case)
+
+    assert _indexes(case) == (["due"] if webhook else [])
 
 
 def test_a_task_without_a_record_cannot_be_cancelled(case):

@@ -11,6 +11,7 @@ from dispatch.maintenance.sweeper import BATCH, CheckAt, Drop, Publish, Reject, 
 from dispatch.protocol.copies import next_copy
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Failure, FailureKind, Retry, Rung
+from dispatch.store.handovers import DecisionAnswer
 from support.cases import each
 from support.unit_fakes import Failing, Log, task_message
 
@@ -63,7 +64,7 @@ class World:
         self.held = {record.task_id: record for record in records}
         self.leases, self.did, self.reminders = leased, [], []
         self.usage = self
-        self.rejects, self.resends, self.send = True, True, Failing()
+        self.rejects, self.resends, self.send = True, DecisionAnswer.OK, Failing()
         self.changed = {}
         self.sweeper = Sweeper(
             tasks=self,
@@ -171,7 +172,7 @@ def test_a_lost_task_is_sent_again_once_it_is_recorded():
 
 def test_a_task_that_changed_meanwhile_is_not_sent_again():
     world = World(record(message=task_message()))
-    world.resends = False
+    world.resends = DecisionAnswer.REFUSED
     world.sweeper.sweep()
 
     assert world.send.calls == []

@@ -18,7 +18,7 @@ class Delivery:
     def __init__(self, name, world):
         self.name, self._world = name, world
         self.wire = types.SimpleNamespace(type="echo")
-        self.deliverable, self.seconds, self.keys = True, 0.0, ()
+        self.deliverable, self.undoing, self.seconds, self.keys = True, False, 0.0, ()
 
     def to_claim(self):
         return self.name

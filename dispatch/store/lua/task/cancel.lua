@@ -1,5 +1,5 @@
--- A task is to be stopped. One that runs is asked to; so is one that waits between two steps, whose handler may have something to
--- undo: WAKE, its wait is to be ended. Any other ends at once. by: who asked for it.
+-- A task is to be stopped. One that runs is asked to; so is one that waits between two steps, or is held there, whose handler may
+-- have something to undo: WAKE, its wait is to be ended. Any other ends at once. by: who asked for it.
 -- ttl: milliseconds for which the record is retained after its end. undoing: types whose handlers undo, each between commas.
 local by, ttl, undoing, hop = unpack(ARGV)
 if not exists() then return 'MISSING' end
@@ -10,7 +10,7 @@ local again = get('cancelRequested') == '1'
 if not again then set('cancelRequested', 1, 'cancelBy', by, 'cancelTtl', ttl, 'cancelAt', NOW) end
 if string.find(undoing, ',' .. (get('type') or '') .. ',', 1, true) then set('undo', 1) end
 local runs = state == 'RUNNING' and lease_owner()
-if not runs and (state == 'HELD' or not may_undo()) then
+if not runs and not may_undo() then
   end_cancelled()
   return 'CANCELLED'
 end
@@ -18,5 +18,5 @@ if not again then
   add_hop(hop)
   commit(0)
 end
-local waits = state == 'WAITING' or state == 'RETRY_WAIT'
+local waits = state == 'WAITING' or state == 'RETRY_WAIT' or state == 'HELD'
 return waits and 'WAKE' or 'REQUESTED'

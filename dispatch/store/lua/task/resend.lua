@@ -6,7 +6,7 @@ if TERMINAL[get('state')] or lease_owner() or get('decision') then return 'LATE'
 if get('fence') then note_lost() end
 if get('cancelRequested') == '1' and not may_undo() then
   end_cancelled()
-  return 'LATE'
+  return 'CANCELLED'
 end
 set('decision', decision, 'decidedSeq', seq, 'state', 'QUEUED', 'queue', queue)
 unset('fence', 'owner')
