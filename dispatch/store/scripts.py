@@ -178,6 +178,7 @@ class RedisHandle:
         self.sealing = settings.sealing  #: of what records keep of results, errors and progress
         self._scripts = scripts()
         self._by_sha = {script.sha: script for script in self._scripts.values()}
+        self._taken: frozenset[str] = frozenset()  # digests that this Redis has answered to
         self._breaker = CircuitBreaker()
         self._troubles = TroubleLog()
         url = settings.redis_url.get_secret_value()
@@ -322,6 +323,7 @@ class RedisHandle:
             return StoreError(f"Redis refused a command: {exc}")
         self._troubles.met(trouble)
         if isinstance(exc, _DISCONNECTED):
+            self._taken = frozenset()
             self._breaker.failed(trouble)
         else:  # a refusal is an answer
             self._breaker.succeeded()
@@ -331,13 +333,17 @@ class RedisHandle:
     def _with_scripts(
         self, send: Callable[[Sequence[RedisCommand]], list[Any]], commands: Sequence[RedisCommand]
     ) -> list[Any]:
-        answers = send(commands)
+        # The first run of a script brings its source: one that Redis lacks would be carried out after what stands behind it.
+        new = {command[1] for command in commands if command[0] == "EVALSHA"} - self._taken
+        answers = send(self._with_sources(commands, new) if new else commands)
         for answer in answers:
             if isinstance(answer, Exception):
                 break
         else:
+            if new:
+                self._taken |= new
             return answers
-        # Redis restarted without its scripts, or another node is the master now: this time they go along. They alone: the
+        # Redis lost its scripts meanwhile, or another node is the master now: this time they go along. They alone: the
         # others have been carried out, and a death that is recorded twice would count as two dead letters.
         missing = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         again = send([self._with_source(commands[number]) for number in missing]) if missing else []
@@ -347,6 +353,15 @@ class RedisHandle:
             if isinstance(answer, Exception):
                 raise answer
         return answers
+
+    def _with_sources(self, commands: Sequence[RedisCommand], new: set[Any]) -> list[RedisCommand]:
+        """The first run of each new script with its source."""
+        new, sent = set(new), []
+        for command in commands:
+            first = command[0] == "EVALSHA" and command[1] in new
+            sent.append(self._with_source(command) if first else command)
+            new.discard(command[1] if first else None)
+        return sent
 
     def _with_source(self, command: RedisCommand) -> RedisCommand:
         name, *words = command

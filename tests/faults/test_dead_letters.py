@@ -284,7 +284,7 @@ def test_a_job_is_done_by_one_of_many_workers_to_its_limit_and_in_order(bench, d
     assert {dead_letter.task_id for dead_letter in bench.dead_letters()} == {
         dead_letter.task_id for dead_letter in many[20:]
     }
-    assert {bench.hops(dead_letter.task_id).count("started") for dead_letter in many[:20]} == {1}
+    assert {bench.runs(dead_letter.task_id) for dead_letter in many[:20]} == {1}
 
 
 def test_a_job_that_was_interrupted_goes_on_with_what_is_left_of_its_limit(bench):

@@ -112,4 +112,4 @@ def test_lanes_are_added_while_tasks_wait_and_run_and_each_runs_once(settings):
             bench.drained()
 
     assert [record.state for record in records] == [State.SUCCEEDED] * 10
-    assert {before.hops(each).count("started") for each in waiting} == {1}
+    assert {before.runs(each) for each in waiting} == {1}

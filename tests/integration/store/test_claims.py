@@ -112,6 +112,18 @@ def test_the_same_ticket_may_ask_again_and_again_and_nothing_is_counted(case):
 
     assert answers == [ClaimAnswer.RUN] * 5
     assert (case.record().lost_runs, case.record().attempt) == (0, 1)
+    assert case.kinds() == ["accepted", "published", "started"]
+
+
+def test_a_claim_that_comes_again_has_its_whole_lease(case):
+    case.accept()
+    ticket = case.run()
+    lease = f"{case.prefix}claim:{{{case.task_id}}}"
+    case.redis.pexpire(lease, 50)
+    again = case.claim(ticket=ticket).answer
+
+    assert again is ClaimAnswer.RUN
+    assert case.redis.pttl(lease) > case.settings.lease * 500
 
 
 def test_a_claim_whose_answer_was_lost_counts_no_lost_run_even_after_its_lease(case):
@@ -400,6 +412,33 @@ def test_a_turn_that_was_cut_off_is_asked_again_and_nothing_happens_twice(case, 
     assert [each.count("succeeded") + each.count("stopped") for each in kinds] == [1, 1, 0]
     assert (case.record().result, other.record().state, third.record().state) == ({"a": 1}, State.QUEUED, State.RUNNING)
     assert {each.record().lost_runs for each in (case, other, third)} == {0}
+
+
+def test_a_claim_that_follows_a_release_keeps_its_lease_though_redis_lacks_one_of_the_scripts(case):
+    """Given back and claimed again in one turn, by one delivery: the claim must not be what the release gives back."""
+    case.accept()
+    owner = "the-delivery"
+    first, second = case.ticket(owner), case.ticket(owner)
+    assert case.claim(ticket=first).answer is ClaimAnswer.RUN
+    case.redis.script_flush()
+    case.redis.script_load(case.store._redis._scripts["claim"].source)
+    claimed = case.claims.turn([ToRelease(case.message, first, "q"), ToClaim(case.message, second, 4)])[1]
+
+    assert claimed == Claimed(ClaimAnswer.RUN)
+    assert case.kinds() == ["accepted", "published", "started", "stopped", "started"]
+    assert case.redis.get(f"{case.prefix}claim:{{{case.task_id}}}") == owner
+    assert case.claim().answer is ClaimAnswer.BUSY
+
+
+def test_a_release_that_comes_late_leaves_the_next_claim_of_its_delivery_alone(case):
+    case.accept()
+    owner = "the-delivery"
+    first, second = case.ticket(owner), case.ticket(owner)
+    assert [case.claim(ticket=ticket).answer for ticket in (first, second)] == [ClaimAnswer.RUN] * 2
+    case.claims.release(case.message, first, "q")
+
+    assert case.claim().answer is ClaimAnswer.BUSY
+    assert case.claims.complete(case.message, second, {}, 4)
 
 
 def test_a_turn_gives_each_step_its_own_answer(case, settings):

@@ -391,8 +391,10 @@ class Protocol(RuleBasedStateMachine):
         m = self.model
         if self.lease != ticket.owner or (m is not None and m.decided is not None):
             return
+        if m is not None and m.fence not in (None, ticket.fence):  # the same delivery has been claimed again
+            return
         self.lease = None
-        if m is not None and m.fence == ticket.fence:
+        if m is not None and m.fence:
             m.fence, m.owner, m.state = None, None, "QUEUED"
             if m.cancel and not m.may_undo:
                 self._end_cancelled()

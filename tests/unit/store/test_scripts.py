@@ -231,14 +231,29 @@ def test_a_refusal_is_an_answer_so_the_next_call_is_sent():
 
 
 def test_scripts_that_redis_has_lost_go_along_the_second_time():
-    redis_handle = handle([redis.exceptions.NoScriptError("NOSCRIPT"), 1], ["OK"])
+    redis_handle = handle(["OK"], [redis.exceptions.NoScriptError("NOSCRIPT"), 1], ["OK"])
     command = redis_handle.script("unlist", ["robot:index"], "t", 1.0)
+    redis_handle.run(command)
     answers = redis_handle.gather(command, ("ZADD", "z", 1, "t"))
-    first, second = redis_handle._client.sent
+    _, first, second = redis_handle._client.sent
 
     assert answers == ["OK", 1]
     assert first == [command, ("ZADD", "z", 1, "t")]
     assert second == [("EVAL", LUA["unlist"], 1, "robot:index", "t", 1.0)]  # the other has been carried out
+
+
+def test_the_first_run_of_a_script_brings_its_source_until_the_connection_is_lost():
+    redis_handle = handle(["OK", 1, "OK"], ["OK"], redis.exceptions.ConnectionError("gone"), ["OK"])
+    command = redis_handle.script("unlist", ["robot:index"], "t", 1.0)
+    with_source = ("EVAL", LUA["unlist"], 1, "robot:index", "t", 1.0)
+    redis_handle.run(command, ("TIME",), command)
+    redis_handle.run(command)
+    with pytest.raises(StoreUnavailable):
+        redis_handle.run(command)
+    redis_handle._breaker.succeeded()
+    redis_handle.run(command)
+
+    assert redis_handle._client.sent == [[with_source, ("TIME",), command], [command], [command], [with_source]]
 
 
 def test_an_error_in_the_place_of_an_answer_is_raised():

@@ -15,6 +15,11 @@ if record_cycle == cycle then
   if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
 end
 if holder and holder ~= owner then return {'BUSY'} end
+-- The answer was lost and the same claim comes again: it began once.
+if holder and record_cycle == cycle and number('seq') == seq and state == 'RUNNING' and get('fence') == fence then
+  redis.call('PEXPIRE', KEYS[2], lease_ms)
+  return {'RUN'}
+end
 if record_cycle < cycle then
   if not with_message(seed) then return 'MISSING' end
   unset('copyAttempt', 'cancelRequested', 'undo', 'undoGranted')
