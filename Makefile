@@ -20,7 +20,7 @@ ARGS ?=
 # PARALLEL= runs them one by one.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup servers-installed promtool-installed demo up down restart status bench bench-long bench-smoke bench-setup \
+.PHONY: help setup servers-installed promtool-installed helm-installed demo up down restart status bench bench-long bench-smoke bench-setup \
 	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt docs sbom audit house clean
 
 help: ## this list
@@ -38,6 +38,9 @@ servers-installed:
 promtool-installed: # what tests of the alert rules and dashboards need, and nothing else does
 	@scripts/setup-promtool.sh
 
+helm-installed: # what tests of the Helm chart need, and nothing else does
+	@scripts/setup-helm.sh
+
 demo: setup ## the whole system and one task's way through it, on a compressed ladder
 	@$(PYTHON) -m examples.demo
 
@@ -53,7 +56,7 @@ restart: $(SYNCED) ## restart gateway, worker and Flower with the code as it is 
 status: $(SYNCED) ## what runs, where, and how often it was restarted
 	@$(LAUNCH) status || true
 
-test: setup promtool-installed ## every test, on real servers of their own
+test: setup promtool-installed helm-installed ## every test, on real servers of their own
 	$(PYTEST) $(PARALLEL) $(ARGS)
 
 test-unit: $(SYNCED) ## tests that touch no network
@@ -62,7 +65,7 @@ test-unit: $(SYNCED) ## tests that touch no network
 test-integration: setup ## tests on a real RabbitMQ and Redis
 	$(PYTEST) tests/integration $(PARALLEL) $(ARGS)
 
-test-deploy: setup promtool-installed ## the compose file, the image, alerts and dashboards
+test-deploy: setup promtool-installed helm-installed ## the compose file, the image, the Helm chart, units, alerts and dashboards
 	$(PYTEST) tests/deploy $(PARALLEL) $(ARGS)
 
 test-system: setup ## tests of real processes from outside
@@ -71,7 +74,7 @@ test-system: setup ## tests of real processes from outside
 test-faults: setup ## tests that kill, cut and fill
 	$(PYTEST) tests/faults $(PARALLEL) $(ARGS)
 
-test-rabbitmq4: setup promtool-installed ## deploy, integration and fault tests on RabbitMQ 4.3, brought from Debian packages into .run/rabbitmq4
+test-rabbitmq4: setup promtool-installed helm-installed ## deploy, integration and fault tests on RabbitMQ 4.3, brought from Debian packages into .run/rabbitmq4
 	@scripts/get-rabbitmq4.sh .run/rabbitmq4
 	source .run/rabbitmq4/env && $(PYTEST) tests/deploy tests/integration tests/faults $(PARALLEL) $(ARGS)
 
@@ -95,13 +98,14 @@ bench-setup: # what `make bench` measures beside ours, in an environment of its 
 
 check: lint types imports docs bench-smoke test ## everything that CI runs
 
-lint: $(SYNCED) ## style, spelling, shell scripts, schemas, documentation
+lint: $(SYNCED) helm-installed ## style, spelling, shell scripts, schemas, the Helm chart, documentation
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/codespell
 	.venv/bin/shellcheck $(SCRIPTS)
 	.venv/bin/hadolint Dockerfile
 	.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(or $(HELM),.run/helm/helm) lint --strict --quiet deploy/helm/robot-dispatch
 	$(PYTHON) -m tools.docs
 
 types: $(SYNCED) ## mypy, strict
