@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import sys
@@ -56,7 +57,16 @@ class Checkout:
     def environ(self) -> dict[str, str]:
         """Of its programs."""
         own = {"DISPATCH_BROKER_URL": self.broker_url, "DISPATCH_REDIS_URL": self.servers.redis_url(self.database)}
-        return self.servers.environ | own | {"PYTHONPATH": str(self.path), "REMAP_SIGTERM": "SIGQUIT"}
+        shared = {name: value for name, value in self.servers.environ.items() if self._has(name)}
+        return shared | own | {"PYTHONPATH": str(self.path), "REMAP_SIGTERM": "SIGQUIT"}
+
+    def _has(self, name: str) -> bool:
+        """Whether it has a variable's setting: an older checkout refuses those that came later."""
+        return not name.startswith("DISPATCH_") or f"`{name}`" in self._settings
+
+    @functools.cached_property
+    def _settings(self) -> str:
+        return (self.path / "docs/reference/settings.md").read_text()
 
     @property
     def python(self) -> str:
