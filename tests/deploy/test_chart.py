@@ -85,6 +85,21 @@ def test_the_versions_are_the_packages():
     assert (found["version"], found["appVersion"]) == (version, version)
 
 
+@each("release", ["a", "dispatch", "my-robot-dispatch", "r" * 53])
+def test_a_release_may_have_any_name(release):
+    pool = ("--set", "workers.pools.abcdefghijklmnop.threads=1")
+    done = chart.run("template", release, str(chart.CHART), *pool)
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+
+    assert done.returncode == 0, done.stderr
+    for document in objects:
+        charts.check(document)
+        names = [document["metadata"]["name"], *document["metadata"]["labels"].values()]
+        assert all(len(name) <= 63 for name in names), names
+    for scaler in charts.of_kind(objects, "ScaledObject"):
+        assert len(f"keda-hpa-{scaler['metadata']['name']}") <= 63
+
+
 def test_helm_is_pinned_by_version_and_hash():
     script = charts.repository("scripts/setup-helm.sh")
 

@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from support import chart as charts
 from support.ports import free_port
@@ -42,7 +44,7 @@ def port(tmp_path_factory):
 
 
 def client(port, user, password):
-    return redis.Redis(host="127.0.0.1", port=port, username=user, password=password)
+    return redis.Redis(host="127.0.0.1", port=port, username=user, password=password, retry=Retry(NoBackoff(), 0))
 
 
 def test_a_process_has_its_user_with_its_rights_and_no_more(port):
@@ -58,7 +60,7 @@ def test_a_process_has_its_user_with_its_rights_and_no_more(port):
 def test_a_password_is_needed(port):
     with pytest.raises(redis.exceptions.AuthenticationError), client(port, "gateway", "worker1") as connected:
         connected.ping()
-    with pytest.raises(redis.exceptions.AuthenticationError), redis.Redis(host="127.0.0.1", port=port) as connected:
+    with pytest.raises(redis.exceptions.AuthenticationError), client(port, None, None) as connected:
         connected.ping()
 
 

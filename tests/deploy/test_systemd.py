@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from dispatch.config import settings as configuration
@@ -16,6 +17,7 @@ from launcher import environments
 from support import deploy
 from support.cases import each
 from support.ports import free_port
+from support.waiting import eventually
 
 SYSTEMD = deploy.DEPLOY / "systemd"
 UNITS = sorted(path.name for path in SYSTEMD.iterdir() if path.suffix in {".service", ".target"})
@@ -199,6 +201,13 @@ def test_a_worker_has_a_name_of_its_own_at_each_start_and_the_options_of_its_ins
     assert re.fullmatch(r"worker-7-\d{10}@%h", words[-1])
 
 
+def _answers(port):
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def test_the_gateway_notifies_systemd_when_it_is_ready(tmp_path):
     assert Unit("robot-dispatch-gateway.service")["Type"] == "notify"
     port, notify = free_port(), tmp_path / "notify"
@@ -222,6 +231,7 @@ def test_the_gateway_notifies_systemd_when_it_is_ready(tmp_path):
         )
         try:
             assert b"READY=1" in listener.recv(4_096)
+            eventually(lambda: _answers(port), 60, "its process answers")  # until then it does not end at SIGTERM
         finally:
             process.terminate()
             process.wait(60)

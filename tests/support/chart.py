@@ -105,14 +105,25 @@ def containers(objects):
     return {name: template["spec"]["containers"][0] for name, template in pods(objects).items()}
 
 
-def variables(container):
+def role(secret):
+    """The user's name in a Secret: its role."""
+    return secret.rpartition("-")[2]
+
+
+def variables(container, user=role):
     """A container's variables as its process finds them.
 
-    A value from a Secret is `<secret>-<key>`, but a user's name is the last part of the Secret's.
+    A value from a Secret is `<secret>-<key>`.
+
+    Args:
+        container: of a pod.
+        user: gives the user's name in a Secret, by the Secret's.
     """
     found = {}
     for each in container["env"]:
-        found[each["name"]] = _from_secret(each["valueFrom"]) if "valueFrom" in each else expanded(each["value"], found)
+        found[each["name"]] = (
+            _from_secret(each["valueFrom"], user) if "valueFrom" in each else expanded(each["value"], found)
+        )
     return found
 
 
@@ -127,9 +138,9 @@ def arguments(container):
     return [expanded(each, known) for each in container["args"]]
 
 
-def _from_secret(source):
+def _from_secret(source, user):
     name, key = source["secretKeyRef"]["name"], source["secretKeyRef"]["key"]
-    return name.rpartition("-")[2] if key == "username" else f"{name}-{key}"
+    return user(name) if key == "username" else f"{name}-{key}"
 
 
 def repository(path):

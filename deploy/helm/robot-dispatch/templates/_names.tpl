@@ -2,7 +2,8 @@
 
 {{- define "rd.name" -}}
 {{- $own := ternary .Release.Name (printf "%s-robot-dispatch" .Release.Name) (contains "robot-dispatch" .Release.Name) -}}
-{{- trunc 36 $own | trimSuffix "-" -}}
+{{- /* With the longest pool's name, and what KEDA puts before it, a label's 63 characters. */ -}}
+{{- trunc 30 $own | trimSuffix "-" -}}
 {{- end }}
 
 {{/* What selects pods: (list $ "gateway"). */}}
