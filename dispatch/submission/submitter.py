@@ -237,6 +237,7 @@ class Submitter:
             request_id=submission.request_id,
             traceparent=submission.traceparent,
             labels=submission.labels,
+            concurrency_key=attempt.message.text(CONCURRENCY_KEY) if attempt.message else None,
             parent_id=submission.parent_id or None,
             webhook=None if submission.webhook is None else submission.webhook.to_json(),
         )

@@ -28,12 +28,16 @@ from robot_dispatch_client.errors import (
     InternalError,
     InvalidIdempotencyKey,
     InvalidRequest,
+    JobFinished,
     JobNotFound,
+    JobTimeout,
+    KeyNotInUse,
     KeysUnavailable,
     LetterTooLarge,
     MalformedJson,
     NotFound,
     NotWaiting,
+    NoWebhook,
     PauseNotFound,
     PayloadGone,
     Problem,
@@ -64,8 +68,9 @@ from robot_dispatch_client.errors import (
     UnsupportedMediaType,
     ValidationFailed,
     WaitTimeout,
+    WebhookRefused,
 )
-from robot_dispatch_client.filters import LetterFilters, TaskFilters
+from robot_dispatch_client.filters import JobFilters, LetterFilters, TaskFilters
 from robot_dispatch_client.models import (
     AuditEntry,
     BulkRedrive,
@@ -73,6 +78,9 @@ from robot_dispatch_client.models import (
     DeadLetterGroup,
     Event,
     Job,
+    JobCount,
+    Key,
+    KeyHolder,
     Pause,
     Payload,
     Progress,
@@ -85,11 +93,13 @@ from robot_dispatch_client.models import (
     Task,
     TaskError,
     TaskType,
+    Webhook,
     Worker,
 )
 from robot_dispatch_client.retries import RetryPolicy
 from robot_dispatch_client.schedules import ScheduleOptions
-from robot_dispatch_client.submissions import Options, Submission
+from robot_dispatch_client.submissions import Options, Submission, WebhookTo
+from robot_dispatch_client.webhooks import CompletionWebhook
 
 __version__ = VERSION
 
@@ -101,6 +111,7 @@ __all__ = [
     "BrokerUnavailable",
     "BulkRedrive",
     "Client",
+    "CompletionWebhook",
     "Conflict",
     "ConnectionFailed",
     "DeadLetter",
@@ -116,11 +127,19 @@ __all__ = [
     "InvalidIdempotencyKey",
     "InvalidRequest",
     "Job",
+    "JobCount",
+    "JobFilters",
+    "JobFinished",
     "JobNotFound",
+    "JobTimeout",
+    "Key",
+    "KeyHolder",
+    "KeyNotInUse",
     "KeysUnavailable",
     "LetterFilters",
     "LetterTooLarge",
     "MalformedJson",
+    "NoWebhook",
     "NotFound",
     "NotWaiting",
     "Options",
@@ -171,5 +190,8 @@ __all__ = [
     "ValidationFailed",
     "Verdict",
     "WaitTimeout",
+    "Webhook",
+    "WebhookRefused",
+    "WebhookTo",
     "Worker",
 ]

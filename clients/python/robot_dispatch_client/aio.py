@@ -3,27 +3,91 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
-import datetime as dt
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, Self, TypeVar, Unpack
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any, ParamSpec, Self, TypeVar
 
 import httpx
 
-from robot_dispatch_client import batches, calls, connection, filters, flows, models
-from robot_dispatch_client.batches import Verdict
+from robot_dispatch_client import connection, flows, models
 from robot_dispatch_client.calls import Call
+from robot_dispatch_client.dead_letters import DeadLetterVerbs
 from robot_dispatch_client.errors import DispatchError
-from robot_dispatch_client.filters import LetterFilters, TaskFilters
-from robot_dispatch_client.flows import Flow, Following, Send, Sleep
+from robot_dispatch_client.flows import Flow, Following, Send, Setting, Sleep
+from robot_dispatch_client.operators import OperatorVerbs
 from robot_dispatch_client.retries import RetryPolicy
-from robot_dispatch_client.schedules import AsyncSchedules
-from robot_dispatch_client.submissions import Options, PayloadLike, Submission
+from robot_dispatch_client.schedules import ScheduleVerbs
+from robot_dispatch_client.system import SystemVerbs
+from robot_dispatch_client.tasks import TaskVerbs, id_of
+from robot_dispatch_client.verbs import Pages
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class AsyncClient:
+class InLoop:
+    """Performs what verbs describe, in an event loop.
+
+    Args:
+        http: sends the requests.
+        setting: of the client.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, setting: Setting) -> None:
+        self._http = http
+        self._setting = setting
+
+    def _verb(self, describe: Callable[P, Call[T] | Flow[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        @functools.wraps(describe)
+        async def perform(*args: P.args, **kwargs: P.kwargs) -> T:
+            described = describe(*args, **kwargs)
+            return await self._run(
+                flows.perform(described, self._setting) if isinstance(described, Call) else described
+            )
+
+        return perform
+
+    def _paged_verb(self, describe: Callable[P, Pages[T]]) -> Callable[P, AsyncIterator[T]]:
+        @functools.wraps(describe)
+        def items(*args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+            return self._items(describe(*args, **kwargs))
+
+        return items
+
+    async def _items(self, pages: Pages[T]) -> AsyncIterator[T]:
+        cursor = None
+        while True:
+            found = await self._run(flows.perform(pages.page(cursor), self._setting))
+            for item in found.items:
+                yield item
+            if found.next is None or found.next == cursor:
+                return
+            cursor = found.next
+
+    async def _run(self, flow: Flow[T]) -> T:
+        answer: httpx.Response | None = None
+        failure: httpx.RequestError | None = None
+        while True:
+            try:
+                step = flow.send(answer) if failure is None else flow.throw(failure)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            answer = failure = None
+            if isinstance(step, Sleep):
+                await asyncio.sleep(step.seconds)
+                continue
+            try:
+                answer = await self._http.send(connection.request(self._http, step))
+            except httpx.RequestError as exc:
+                failure = exc
+
+
+class AsyncSchedules(InLoop, ScheduleVerbs):
+    """The verbs on schedules."""
+
+
+class AsyncClient(InLoop, TaskVerbs, DeadLetterVerbs, OperatorVerbs, SystemVerbs):
     """A client of the API for asyncio: the verbs of `Client`. Close it, or use it as an async context manager.
 
     Every verb raises `ApiError` where the API refuses, and `ConnectionFailed` where no response comes; what may be repeated has
@@ -56,15 +120,19 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._target = connection.Target(url, api_key)
-        self.schedules = AsyncSchedules(self._call)
-        self._setting = connection.setting(retry, timeout, context)
-        self._http = httpx.AsyncClient(
+        http = httpx.AsyncClient(
             base_url=self._target.url, auth=self._target.auth, headers={"User-Agent": connection.USER_AGENT},
             verify=verify, trust_env=trust_env, transport=transport, follow_redirects=False,
         )  # fmt: skip
+        super().__init__(http, connection.setting(retry, timeout, context))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._target)!r})"
+
+    @property
+    def schedules(self) -> AsyncSchedules:
+        """The verbs on schedules."""
+        return AsyncSchedules(self._http, self._setting)
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,57 +144,6 @@ class AsyncClient:
         """Close its connections."""
         await self._http.aclose()
 
-    # --- submit and follow -------------------------------------------------------------------------
-    async def submit(self, type: str, payload: PayloadLike, **options: Unpack[Options]) -> models.Task:
-        """Submit a task, once: it is repeated with the same idempotency key until the API has answered.
-
-        Args:
-            type: a task type.
-            payload: for its handler: an object, or a pydantic model of one.
-            options: see `Options`.
-
-        Returns:
-            The accepted task: it will reach SUCCESS or FAIL.
-
-        Raises:
-            ApiError: it was refused and never runs; after `PublishUnconfirmed`, and after `ConnectionFailed`, that is unknown,
-                and another call with the error's `idempotency_key` is safe.
-        """
-        return await self._call(calls.submit(Submission(type=type, payload=payload, **options)))
-
-    async def submit_many(self, submissions: Iterable[Submission]) -> builtins.list[Verdict]:
-        """Submit many tasks in few requests.
-
-        Args:
-            submissions: each has its own idempotency key, so repeating a call with the same ones is safe.
-
-        Returns:
-            For each, in their order, its task or why it was refused.
-
-        Raises:
-            DispatchError: the first request failed as a whole.
-        """
-        return await self._run(batches.submit_many(submissions, self._setting))
-
-    async def get(self, task_id: str) -> models.Task:
-        """A task as it is now."""
-        return await self._call(calls.get(task_id))
-
-    async def wait(self, task: models.Task | str, timeout: float | None = None) -> models.Task:
-        """Wait until a task has ended.
-
-        Args:
-            task: it, or its id.
-            timeout: seconds; by default as long as it takes.
-
-        Returns:
-            The ended task, SUCCESS or FAIL: see `Task.raise_for_failure`.
-
-        Raises:
-            WaitTimeout: it has not ended in time; it goes on.
-        """
-        return await self._run(flows.wait(_id(task), timeout, self._setting))
-
     async def stream(self, task: models.Task | str, after: int = 0) -> AsyncIterator[models.Event]:
         """Follow a task's hops as they happen, over reconnections, until it has ended.
 
@@ -137,7 +154,7 @@ class AsyncClient:
         Yields:
             Each hop once.
         """
-        following = Following(_id(task), after, self._setting)
+        following = Following(id_of(task), after, self._setting)
         while True:
             failure: DispatchError | None = None
             try:
@@ -155,202 +172,8 @@ class AsyncClient:
                 failure = flows.no_response(exc)
             await asyncio.sleep(following.pause(failure))
 
-    async def events(self, task: models.Task | str) -> builtins.list[models.Event]:
-        """A task's hops so far, oldest first."""
-        return await self._call(calls.events(_id(task)))
-
-    async def payload(self, task: models.Task | str) -> models.Payload:
-        """What was submitted, without its secrets."""
-        return await self._call(calls.payload(_id(task)))
-
-    def children(self, task: models.Task | str) -> AsyncIterator[models.Task]:
-        """The tasks that a task's handler submitted, newest first."""
-        return self._pages(lambda cursor: calls.children(_id(task), cursor))
-
-    # --- the operator's hand -----------------------------------------------------------------------
-    async def cancel(self, task: models.Task | str) -> models.Task:
-        """Cancel a task: at once, or, where it runs, by asking it to stop (`cancel_requested`)."""
-        return await self._call(calls.cancel(_id(task)))
-
-    async def retry_now(self, task: models.Task | str) -> models.Task:
-        """End a task's wait for its next attempt."""
-        return await self._call(calls.retry_now(_id(task)))
-
-    async def signal(
-        self,
-        task: models.Task | str,
-        name: str,
-        payload: PayloadLike | None = None,
-        *,
-        idempotency_key: str | None = None,
-    ) -> models.Task:
-        """Signal a task that waits.
-
-        Args:
-            task: it, or its id.
-            name: of the signal.
-            payload: for its handler.
-            idempotency_key: signals with the same key are one; generated by default.
-        """
-        return await self._call(calls.signal(_id(task), name, payload, idempotency_key))
-
-    async def redrive(
-        self, task: models.Task | str, payload: PayloadLike | None = None, *, fresh: bool = False
-    ) -> models.Task:
-        """Send a dead letter again, in its next cycle.
-
-        Repeated only if it had no effect: after `ConnectionFailed`, read the task (`cycle`) before redriving it again.
-
-        Args:
-            task: it, or its id.
-            payload: instead of the one that it has.
-            fresh: a new effect at the other side.
-        """
-        return await self._call(calls.redrive(_id(task), payload, fresh=fresh))
-
-    async def redrive_many(
-        self, *, limit: int = 100, rate_per_second: float = 10.0, dry_run: bool = False, **which: Unpack[LetterFilters]
-    ) -> models.BulkRedrive:
-        """Have the workers redrive dead letters; repeated only if it had no effect.
-
-        Args:
-            limit: dead letters at most, oldest first.
-            rate_per_second: dead letters a second at most.
-            dry_run: only count them.
-            which: see `LetterFilters`; all by default.
-        """
-        more = {"limit": limit, "ratePerSecond": rate_per_second, "dryRun": dry_run}
-        return await self._call(calls.redrive_many(filters.of_letters(which), more))
-
-    async def discard(self, task: models.Task | str) -> None:
-        """Drop a dead letter; `TaskNotFound` if it is none (any more)."""
-        await self._call(calls.discard(_id(task)))
-
-    async def jobs(self) -> builtins.list[models.Job]:
-        """The bulk operations that are not done."""
-        return await self._call(calls.jobs())
-
-    async def stop_job(self, job_id: str) -> models.Job:
-        """Stop a bulk operation."""
-        return await self._call(calls.stop_job(job_id))
-
-    async def pauses(self) -> builtins.list[models.Pause]:
-        """What is paused."""
-        return await self._call(calls.pauses())
-
-    async def pause(self, what: str, reason: str, until: dt.datetime | None = None) -> models.Pause:
-        """Pause tasks.
-
-        Args:
-            what: ``all``, ``type:…``, ``principal:…`` or ``key:…``.
-            reason: for other operators.
-            until: it ends by itself at this time; with a time zone.
-        """
-        return await self._call(calls.pause(what, reason, until))
-
-    async def resume(self, what: str) -> None:
-        """End a pause."""
-        await self._call(calls.resume(what))
-
-    def audit(self, *, verb: str | None = None, principal: str | None = None) -> AsyncIterator[models.AuditEntry]:
-        """What operators did, newest first, page by page; `verb` is an operationId, e.g. ``redriveDeadLetter``."""
-        return self._pages(lambda cursor: calls.audit({"verb": verb, "principal": principal}, cursor))
-
-    # --- look --------------------------------------------------------------------------------------
-    def dead_letters(
-        self, *, page_size: int | None = None, **which: Unpack[LetterFilters]
-    ) -> AsyncIterator[models.DeadLetter]:
-        """Dead letters, newest first, page by page."""
-        given = {**filters.of_letters(which), "limit": page_size}
-        return self._pages(lambda cursor: calls.dead_letters(given, cursor))
-
-    async def dead_letter(self, task: models.Task | str) -> models.DeadLetter:
-        """A dead letter with its payload."""
-        return await self._call(calls.dead_letter(_id(task)))
-
-    async def dead_letter_groups(self, **which: Unpack[LetterFilters]) -> builtins.list[models.DeadLetterGroup]:
-        """Dead letters by what they died of, the largest group first."""
-        return await self._call(calls.dead_letter_groups(filters.of_letters(which)))
-
-    async def task_types(self) -> builtins.list[models.TaskType]:
-        """What can be submitted."""
-        return await self._call(calls.task_types())
-
-    async def task_type(self, name: str) -> models.TaskType:
-        """One task type, with the schema of its payload."""
-        return await self._call(calls.task_type(name))
-
-    async def queues(self) -> builtins.list[models.Queue]:
-        """The queues of the broker."""
-        return await self._call(calls.queues())
-
-    async def queue(self, name: str) -> models.Queue:
-        """One queue."""
-        return await self._call(calls.queue(name))
-
-    async def workers(self) -> builtins.list[models.Worker]:
-        """The workers with a recent heartbeat."""
-        return await self._call(calls.workers())
-
-    async def stats(self, principal: str | None = None) -> models.Stats:
-        """How many tasks there are; with ``*`` of all principals (scope `tasks:read-all`)."""
-        return await self._call(calls.stats(principal))
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: Any = None,
-        idempotency_key: str | None = None,
-    ) -> Any:
-        """Any operation of the API, also one that this version does not know; its JSON."""
-        return await self._call(calls.anything(method, path, params, body, idempotency_key))
-
-    def list(self, **which: Unpack[TaskFilters]) -> AsyncIterator[models.Task]:
-        """Find tasks, newest first, page by page.
-
-        Args:
-            which: see `TaskFilters`; all of yours by default.
-        """
-        given = filters.of_tasks(which)
-        return self._pages(lambda cursor: calls.list_tasks(given, cursor))
-
-    # --- inside ------------------------------------------------------------------------------------
-    async def _call(self, call: Call[T]) -> T:
-        return await self._run(flows.perform(call, self._setting))
-
-    async def _run(self, flow: Flow[T]) -> T:
-        answer: httpx.Response | None = None
-        failure: httpx.RequestError | None = None
-        while True:
-            try:
-                step = flow.send(answer) if failure is None else flow.throw(failure)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            answer = failure = None
-            if isinstance(step, Sleep):
-                await asyncio.sleep(step.seconds)
-                continue
-            try:
-                answer = await self._http.send(connection.request(self._http, step))
-            except httpx.RequestError as exc:
-                failure = exc
-
     def _stream(self, step: Send) -> _AsyncStream:
         return _AsyncStream(self._http, connection.request(self._http, step, stream=True))
-
-    async def _pages(self, page: Callable[[str | None], Call[models.Page[T]]]) -> AsyncIterator[T]:
-        cursor = None
-        while True:
-            found = await self._call(page(cursor))
-            for item in found.items:
-                yield item
-            if found.next is None or found.next == cursor:
-                return
-            cursor = found.next
 
 
 class _AsyncStream:
@@ -366,7 +189,3 @@ class _AsyncStream:
 
     async def __aexit__(self, *_: object) -> None:
         await self._response.aclose()
-
-
-def _id(task: models.Task | str) -> str:
-    return task if isinstance(task, str) else task.task_id

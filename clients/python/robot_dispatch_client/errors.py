@@ -7,6 +7,8 @@
     │   └── RequestTimeout
     ├── UnexpectedResponse          a response that is none of the API's, e.g. of a proxy
     ├── WaitTimeout                 the task has not ended in time; it goes on
+    ├── JobTimeout                  the job has not ended in time; it goes on
+    ├── WebhookRefused              a webhook that is not genuine, or not recent (`webhooks.verify`)
     ├── TaskFailed                  the task ended FAIL (`Task.raise_for_failure`)
     └── ApiError                    a problem (RFC 9457), by its slug; of an unknown slug by its status
         ├── Unauthenticated, InsufficientScope, InternalError
@@ -24,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from robot_dispatch_client.models import Task
+    from robot_dispatch_client.models import Job, Task
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +99,25 @@ class WaitTimeout(DispatchError):
 
     def __str__(self) -> str:
         return f"task {self.task.task_id} is {self.task.state}"
+
+
+class JobTimeout(DispatchError):
+    """The job has not ended in time; it goes on.
+
+    Args:
+        job: as it was last.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.job = job
+
+    def __str__(self) -> str:
+        return f"job {self.job.job_id} is {self.job.state}"
+
+
+class WebhookRefused(DispatchError):
+    """A webhook is not genuine, not recent, or none of this API."""
 
 
 class TaskFailed(DispatchError):
@@ -252,9 +273,15 @@ class PayloadGone(NotFound):
 
 
 class JobNotFound(NotFound):
-    """There is no such bulk operation, or it is done."""
+    """There is no such job; a bulk redrive that is done is none any more."""
 
     slug = "job-not-found"
+
+
+class KeyNotInUse(NotFound):
+    """No task holds the concurrency key, and none waits for it."""
+
+    slug = "key-not-in-use"
 
 
 class PauseNotFound(NotFound):
@@ -313,6 +340,18 @@ class TooManySignals(Conflict):
     """The task has as many signals as a task can have."""
 
     slug = "too-many-signals"
+
+
+class JobFinished(Conflict):
+    """The job is done, or was stopped before."""
+
+    slug = "job-finished"
+
+
+class NoWebhook(Conflict):
+    """The task was submitted without a webhook, or has not ended."""
+
+    slug = "no-webhook"
 
 
 class ScheduleExists(Conflict):

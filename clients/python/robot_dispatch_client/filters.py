@@ -6,6 +6,8 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from robot_dispatch_client.submissions import moment
+
 
 class TaskFilters(TypedDict, total=False):
     """Which tasks: all that is given must match."""
@@ -28,6 +30,19 @@ class LetterFilters(TypedDict, total=False):
     type: str | None
     error_type: str | None
     fingerprint: str | None  #: of the error's message, as a group has it
+
+
+class JobFilters(TypedDict, total=False):
+    """The tasks that a job is for: all that is given must match."""
+
+    type: str | None
+    status: str | None  #: a `Status`
+    state: str | None  #: a `State`
+    error_type: str | None  #: of the last attempt that failed
+    principal: str | None  #: whose tasks; everybody's by default
+    labels: Mapping[str, str] | None
+    since: dt.datetime | None  #: accepted at this time or later
+    until: dt.datetime | None  #: accepted before this time
 
 
 def of_tasks(filters: TaskFilters) -> dict[str, Any]:
@@ -61,3 +76,22 @@ def of_letters(filters: LetterFilters) -> dict[str, Any]:
         "errorType": filters.get("error_type"),
         "fingerprint": filters.get("fingerprint"),
     }
+
+
+def of_jobs(filters: JobFilters) -> dict[str, Any]:
+    """The filter of ``POST /v1/jobs``.
+
+    Args:
+        filters: which tasks.
+    """
+    times = {name: filters.get(name) for name in ("since", "until")}
+    given = {
+        "type": filters.get("type"),
+        "status": filters.get("status"),
+        "state": filters.get("state"),
+        "errorType": filters.get("error_type"),
+        "principal": filters.get("principal"),
+        "labels": dict(filters.get("labels") or {}) or None,
+        **{name: moment(value) for name, value in times.items() if isinstance(value, dt.datetime)},
+    }
+    return {name: value for name, value in given.items() if value is not None}

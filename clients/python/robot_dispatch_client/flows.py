@@ -16,8 +16,8 @@ import pydantic
 
 from robot_dispatch_client import calls, errors, headers, sse
 from robot_dispatch_client.calls import Call
-from robot_dispatch_client.errors import ConnectionFailed, DispatchError, RequestTimeout, WaitTimeout
-from robot_dispatch_client.models import Event, Task
+from robot_dispatch_client.errors import ConnectionFailed, DispatchError, JobTimeout, RequestTimeout, WaitTimeout
+from robot_dispatch_client.models import Event, Job, Page, Task
 from robot_dispatch_client.retries import Repeat, RetryPolicy
 
 T = TypeVar("T")
@@ -27,6 +27,9 @@ LONGEST_HOLD = 20
 
 #: Seconds between two polls at most, where the API does not hold them: a task may end before its next attempt is due.
 _LONGEST_POLL = 60.0
+
+#: Seconds between two looks at a job: at first, and at most.
+_FIRST_LOOK, _LONGEST_LOOK = 0.25, 5.0
 
 #: Seconds after which a stream without a sign of life is dead: the API sends a comment every 15.
 STREAM_SILENCE = 45.0
@@ -205,6 +208,55 @@ def _poll(task: Task, left: float, until: float | None, setting: Setting) -> Flo
         if until is None or left > setting.policy.total:
             raise
         raise WaitTimeout(task) from exc  # an outage that may last until the end of the wait
+
+
+def wait_for_job(job_id: str, job: Job | None, timeout: float | None, setting: Setting) -> Flow[Job]:
+    """Follow a job to its end.
+
+    Args:
+        job_id: the job.
+        job: as it was last, if that is known.
+        timeout: seconds; None: as long as it takes.
+        setting: the client's.
+
+    Raises:
+        JobTimeout: it has not ended in time.
+        JobNotFound: there is none.
+    """
+    read = calls.reading(Job)
+    until = None if timeout is None else setting.clock() + timeout
+    pause = _FIRST_LOOK
+    while True:
+        try:
+            job = yield from perform(Call("GET", f"/v1/jobs/{calls.segment(job_id)}", read), setting)
+        except errors.JobNotFound:
+            if job is None or job.done is not None:
+                raise
+            return job.model_copy(update={"state": "done"})  # a bulk redrive, which is listed until it is done
+        if job.ended:
+            return job
+        left = pause if until is None else until - setting.clock()
+        if left <= 0:
+            raise JobTimeout(job)
+        yield Sleep(min(pause, left))
+        pause = min(pause * 2, _LONGEST_LOOK)
+
+
+def all_pages(page: Callable[[str | None], Call[Page[T]]], setting: Setting) -> Flow[list[T]]:
+    """Read a list to its end.
+
+    Args:
+        page: the call for the page of a cursor.
+        setting: the client's.
+    """
+    found: list[T] = []
+    cursor = None
+    while True:
+        one = yield from perform(page(cursor), setting)
+        found += one.items
+        if one.next is None or one.next == cursor:
+            return found
+        cursor = one.next
 
 
 class Following:

@@ -52,6 +52,13 @@ class Model(pydantic.BaseModel):
     )
 
 
+class Webhook(Model):
+    """Where the end of a task is announced."""
+
+    url: str = ""
+    events: list[str] = []
+
+
 class Progress(Model):
     """Progress that the handler reported."""
 
@@ -92,6 +99,7 @@ class Task(Model):
     labels: dict[str, str] = {}
     concurrency_key: str | None = None
     parent_id: str | None = None
+    webhook: Webhook | None = None
     deadline_at: dt.datetime | None = None
     request_id: str | None = None
     trace_id: str | None = None
@@ -267,14 +275,35 @@ class BulkRedrive(Model):
 
 
 class Job(Model):
-    """A bulk operation."""
+    """Something that the workers do to many tasks. The counts of a bulk redrive are None."""
 
     job_id: str
     verb: str = ""
+    filter: dict[str, Any] = {}  #: which tasks, as the API names it
     limit: int = 0
     rate_per_second: float = 0.0
+    canary: bool = False
     requested_by: str = ""
+    state: str = ""  #: ``running``, ``done`` or ``stopped``
+    reason: str | None = None  #: of its stop, e.g. ``requested`` or ``canary-failed``
+    done: int | None = None
+    failed: int | None = None
+    passed_over: int | None = None  #: they had changed before it came to them
+    canary_task_id: str | None = None
     created_at: dt.datetime | None = None
+    finished_at: dt.datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is done, or was stopped."""
+        return self.state in {"done", "stopped"}
+
+
+class JobCount(Model):
+    """How many tasks a job would be for."""
+
+    matched: int
+    complete: bool = True  #: counting took no longer than it may
 
 
 class Pause(Model):
@@ -286,6 +315,23 @@ class Pause(Model):
     at: dt.datetime | None = None
     until: dt.datetime | None = None
     held: int = 0
+
+
+class KeyHolder(Model):
+    """A task that holds a concurrency key."""
+
+    task_id: str
+    lapses_at: dt.datetime | None = None
+
+
+class Key(Model):
+    """A concurrency key in use."""
+
+    key: str
+    limit: int = 1
+    holders: list[KeyHolder] = []
+    waiting: int = 0
+    next: list[str] = []  #: the tasks that get it next
 
 
 class AuditEntry(Model):

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import uuid
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +12,16 @@ from dispatch.cli import keys as keys_command
 from robot_dispatch_client import (
     IdempotencyKeyReused,
     InsufficientScope,
+    JobFinished,
+    JobNotFound,
+    KeyNotInUse,
+    NotFound,
     NotWaiting,
+    NoWebhook,
+    PauseNotFound,
+    ScheduleChanged,
+    ScheduleExists,
+    ScheduleNotFound,
     State,
     Submission,
     TaskFailed,
@@ -171,6 +181,91 @@ def test_refusals_are_errors_of_their_kind(either):
     assert (missing.value.status, bool(missing.value.request_id)) == (404, True)
 
 
+def test_a_job_redrives_what_matches_and_is_waited_for(either):
+    labels = {"batch": uuid.uuid4().hex}
+    dead = [either.wait(either.submit("echo", REFUSED, labels=labels), timeout=60) for _ in range(3)]
+    for task in dead:
+        eventually(lambda task=task: _letter(either, task.task_id), 20, "it is a dead letter")
+    counted = either.count_job("redrive", labels=labels, error_type="echo-refused")
+    job = either.start_job("redrive", labels=labels, rate_per_second=100, limit=2)
+    done = either.wait_for_job(job, timeout=60)
+
+    assert (counted.matched, counted.complete, job.state, job.filter["labels"]) == (3, True, "running", labels)
+    assert (done.state, done.done, done.failed, done.ended) == ("done", 2, 0, True)
+    assert sorted(either.wait(task, timeout=60).cycle for task in dead) == [0, 1, 1]
+    assert job.job_id in {each.job_id for each in either.jobs()}
+    with pytest.raises(JobFinished):
+        either.stop_job(job)
+    with pytest.raises(JobNotFound):
+        either.job("none")
+
+
+def test_a_bulk_redrive_is_waited_for_until_it_is_no_longer_listed(either):
+    dead = either.wait(either.submit("echo", REFUSED | {"message": uuid.uuid4().hex}), timeout=60)
+    letter = eventually(lambda: _letter(either, dead.task_id), 20, "it is a dead letter")
+    groups = [group for group in either.dead_letter_groups() if group.error_type == "echo-refused"]
+    bulk = either.redrive_many(type="echo", error_type="echo-refused", rate_per_second=100)
+    done = either.wait_for_job(bulk, timeout=60)
+
+    assert letter.fingerprint in {group.fingerprint for group in groups}
+    assert (done.job_id, done.verb, done.state, done.done) == (bulk.job_id, "redrive", "done", None)
+    assert either.wait(dead, timeout=60).cycle == 1
+
+
+def test_what_is_paused_is_held_until_it_is_resumed(either):
+    key = f"r-{uuid.uuid4().hex}"
+    pause = either.pause(f"key:local:{key}", "maintenance", dt.datetime.now(dt.UTC) + dt.timedelta(hours=1))
+    task = either.submit("echo", {"message": "x"}, concurrency_key=key, delay=3)  # workers see it within 2 s
+    held = eventually(lambda: (found := either.get(task.task_id)).state == State.HELD and found, 20, "it is held")
+    shown = [each for each in either.pauses() if each.what == pause.what]
+    either.resume(pause.what)
+    done = either.wait(task, timeout=60)
+
+    assert (pause.reason, held.held_by, shown[0].held) == ("maintenance", pause.what, 1)
+    assert task.concurrency_key == held.concurrency_key == f"local:{key}"
+    assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
+    assert "held" in {hop.kind for hop in either.events(task)}
+    audited = [next(iter(either.audit(verb=verb))).target for verb in ("pauseTasks", "resumeTasks")]
+    assert audited == [pause.what] * 2
+    with pytest.raises(PauseNotFound):
+        either.resume(pause.what)
+
+
+def test_schedules_have_their_verbs(either):
+    schedules = either.schedules
+    made = schedules.put("nightly", "echo", {"message": "x"}, "0 3 * * *", timezone="Europe/Berlin", overlap="queue")
+    with pytest.raises(ScheduleExists):
+        schedules.put("nightly", "echo", {"message": "x"}, "0 3 * * *", create_only=True)
+    with pytest.raises(ScheduleChanged):
+        schedules.put("nightly", "echo", {"message": "x"}, "0 3 * * *", revision=made.revision + 7)
+    listed = [schedule.name for schedule in schedules.all()]
+    paused, resumed = schedules.pause("nightly"), schedules.resume("nightly")
+    ran = either.wait(schedules.run_now("nightly"), timeout=60)
+    shown = schedules.get("nightly")
+    schedules.delete("nightly")
+
+    assert (made.timezone, made.overlap) == ("Europe/Berlin", "queue")
+    assert (listed, paused.paused, resumed.paused, ran.state) == (["nightly"], True, False, State.SUCCEEDED)
+    assert (shown.last_run, shown.fired) == (None, 0)  # it was not due
+    assert schedules.all() == []
+    with pytest.raises(ScheduleNotFound):
+        schedules.get("nightly")
+
+
+def test_what_is_not_there_is_an_error_of_its_kind(either):
+    done = either.wait(either.submit("echo", {"message": "x"}), timeout=60)
+    with pytest.raises(NoWebhook) as caught:
+        either.redeliver_webhook(done)
+    with pytest.raises(KeyNotInUse):
+        either.key("none")
+    with pytest.raises(TaskNotFound):
+        either.discard("none")
+    with pytest.raises(NotFound):
+        either.queue("none")
+
+    assert caught.value.state == State.SUCCEEDED
+
+
 # --- of the gateway alone -------------------------------------------------------------------------
 def test_hops_are_followed_as_they_happen(client):
     task = client.submit("echo", {"message": "a\u2028b\x85c", "sleepSeconds": 0.3})
@@ -239,7 +334,12 @@ def test_operators_pause_resume_and_redrive_many(client):
 
     assert (audited.target, audited.result) == ("key:none", "ok")
     assert (pause.reason, paused, client.pauses()) == ("maintenance", ["key:none"], [])
-    assert (counted.dry_run, counted.matched, client.jobs(), client.dead_letter_groups(type="none")) == (
+    assert (
+        counted.dry_run,
+        counted.matched,
+        [job.state for job in client.jobs() if not job.ended],
+        client.dead_letter_groups(type="none"),
+    ) == (
         True,
         0,
         [],
@@ -247,19 +347,23 @@ def test_operators_pause_resume_and_redrive_many(client):
     )
 
 
-def test_schedules_have_their_verbs(url):
-    with api_clients.make("sync", url, api_key="") as client:
-        made = client.schedules.put(
-            "nightly", "echo", {"message": "x"}, "0 3 * * *", timezone="Europe/Berlin", overlap="queue"
-        )
-        listed = [schedule.name for schedule in client.schedules.all()]
-        paused, resumed = client.schedules.pause("nightly"), client.schedules.resume("nightly")
-        ran = client.wait(client.schedules.run_now("nightly"), timeout=60)
-        client.schedules.delete("nightly")
+def test_who_holds_a_key_is_shown_while_its_task_runs(client):
+    given = f"r-{uuid.uuid4().hex}"
+    task = client.submit("echo", {"message": "x", "sleepSeconds": 4}, concurrency_key=given)
+    key = task.concurrency_key
+    held = eventually(lambda: _key(client, key), 20, "the task holds its key")
+    listed = [each.key for each in client.keys()]  # noqa: SIM118 - it is a verb
+    client.wait(task, timeout=60)
 
-        assert (made.timezone, made.overlap, len(made.next_runs)) == ("Europe/Berlin", "queue", 5)
-        assert (listed, paused.paused, resumed.paused, ran.state) == (["nightly"], True, False, State.SUCCEEDED)
-        assert client.schedules.all() == []
+    assert ([holder.task_id for holder in held.holders], held.limit, held.waiting) == ([task.task_id], 1, 0)
+    assert key in listed
+    assert key.startswith("local:")
+    eventually(lambda: _key(client, key) is None, 20, "nobody holds it")
+
+
+def _key(client, key):
+    with contextlib.suppress(KeyNotInUse):
+        return client.key(key)
 
 
 def test_keys_and_scopes_are_checked(settings):

@@ -11,12 +11,15 @@ from typing import Any
 
 import httpx
 
+from robot_dispatch_client import webhooks
 from robot_dispatch_client.aio import AsyncClient
 from robot_dispatch_client.client import Client
 from robot_dispatch_client.models import State
 from robot_dispatch_client.retries import RetryPolicy
-from robot_dispatch_client.testing.records import FakeTask
-from robot_dispatch_client.testing.routes import Refusal, answer, held_for
+from robot_dispatch_client.testing.operator_views import hold, work_on_jobs
+from robot_dispatch_client.testing.records import FakeJob, FakeTask
+from robot_dispatch_client.testing.replies import Refusal
+from robot_dispatch_client.testing.routes import answer, held_for
 
 URL = "http://dispatch.invalid"
 
@@ -46,6 +49,10 @@ class FakeDispatch(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self.api_key = api_key
         self.tasks: dict[str, FakeTask] = {}  #: by id, in the order of their submission
         self.requests: list[httpx.Request] = []  #: all that came
+        self.jobs: dict[str, FakeJob] = {}  #: by id; each is carried out at the request after its own
+        self.pauses: dict[str, dict[str, Any]] = {}  #: by what is paused
+        self.schedules: dict[str, dict[str, Any]] = {}  #: by name, as the API shows them
+        self.audited: list[dict[str, Any]] = []  #: the audit log, oldest first
         self._outcomes: dict[str, Callable[[FakeTask], None]] = {}
         self._faults: list[_Fault] = []
         self._changed = threading.Condition()
@@ -126,6 +133,26 @@ class FakeDispatch(httpx.BaseTransport, httpx.AsyncBaseTransport):
             task.become(State.RUNNING, "progress", percent=percent, message=message)
             self._changed.notify_all()
 
+    def wait_for_retry(self, task_id: str, error: str = "handler-failed", detail: str = "") -> None:
+        """Have an attempt of a task fail, so that it waits for the next one, which begins by `retry_now` only."""
+        with self._changed:
+            task = self.tasks[task_id]
+            self._start(task)
+            task.note_error(error, detail, retryable=True)
+            task.become(State.RETRY_WAIT, "delayed", queue="robot.retry.1m.q", seconds=60.0)
+            self._changed.notify_all()
+
+    def webhook(self, task_id: str, secret: str) -> tuple[dict[str, str], bytes]:
+        """The webhook of a task's end as a receiver gets it: headers and body.
+
+        Args:
+            task_id: a task that has ended.
+            secret: ``whsec_…``.
+        """
+        with self._changed:
+            body = self.tasks[task_id].webhook_body().encode()
+        return webhooks.sign(secret, task_id, body), body
+
     # --- faults ------------------------------------------------------------------------------------
     def refuse(self, slug: str, *, times: int = 1, retry_after: int | None = 0, **members: Any) -> None:
         """Refuse the next requests.
@@ -175,6 +202,9 @@ class FakeDispatch(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return fault.refusal.response(request)
         if fault is not None and not fault.late:
             raise httpx.ConnectError("the fake refuses the connection", request=request)
+        if not request.url.path.endswith("/stop"):  # so that a test can stop one
+            work_on_jobs(self)
+        hold(self)
         self._end_those_decided()
         response = answer(self, request)
         self._changed.notify_all()
@@ -201,13 +231,7 @@ class FakeDispatch(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     def _fail(self, task: FakeTask, error: str, detail: str) -> None:
         self._start(task)
-        task.error = {
-            "type": error,
-            "title": error.replace("-", " ").capitalize(),
-            "detail": detail,
-            "retryable": False,
-        }
-        task.hop("failed", attempt=task.attempt, errorType=error, message=detail)
+        task.note_error(error, detail, retryable=False)
         task.become(State.DEAD_LETTERED, "dead-lettered", reason="permanent")
 
     def _start(self, task: FakeTask) -> None:
