@@ -100,6 +100,35 @@ def test_a_release_may_have_any_name(release):
         assert len(f"keda-hpa-{scaler['metadata']['name']}") <= 63
 
 
+def test_the_values_of_the_guide_are_taken(tmp_path):
+    guide = charts.repository("docs/how-to/deploy-on-kubernetes.md")
+    (first,) = re.findall(r"^cat > values.yaml <<'END'\n(.+?)^END$", guide, re.MULTILINE | re.DOTALL)
+    (lanes,) = re.findall(r"^```yaml\n(.+?)^```$", guide, re.MULTILINE | re.DOTALL)
+    for number, text in enumerate((first, lanes)):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        objects = charts.rendered("default", "--values", str(path))
+
+        for document in objects:
+            charts.check(document)
+        for value in re.findall(r"`((?:\w+\.)+\w+)(?:: \S+)?`", guide):
+            assert _is_value(value), value
+
+
+def _is_value(path):
+    """Whether a dotted name is a value of the chart, or another thing with a dot."""
+    inner = deploy.load("deploy/helm/robot-dispatch/values.yaml")
+    first, *rest = path.split(".")
+    if first not in inner:
+        return True
+    inner = inner[first]
+    for name in rest:
+        if name not in inner:
+            return False
+        inner = inner[name]
+    return True
+
+
 def test_helm_is_pinned_by_version_and_hash():
     script = charts.repository("scripts/setup-helm.sh")
 
