@@ -20,7 +20,7 @@ ARGS ?=
 # PARALLEL= runs them one by one.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup servers-installed promtool-installed helm-installed systemd-analyze-installed demo up down restart status bench bench-long bench-smoke bench-setup \
+.PHONY: help setup servers-installed promtool-installed helm-installed chromium-installed systemd-analyze-installed demo up down restart status bench bench-long bench-smoke bench-setup \
 	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt docs sbom audit house clean
 
 help: ## this list
@@ -44,6 +44,9 @@ helm-installed: # what tests of the Helm chart need, and nothing else does
 systemd-analyze-installed: # what tests of the systemd units need, and nothing else does
 	@scripts/setup-systemd-analyze.sh
 
+chromium-installed: # the browser in which tests of the console open its pages
+	@scripts/setup-chromium.sh
+
 demo: setup ## the whole system and one task's way through it, on a compressed ladder
 	@$(PYTHON) -m examples.demo
 
@@ -59,13 +62,13 @@ restart: $(SYNCED) ## restart gateway, worker and Flower with the code as it is 
 status: $(SYNCED) ## what runs, where, and how often it was restarted
 	@$(LAUNCH) status || true
 
-test: setup promtool-installed helm-installed systemd-analyze-installed ## every test, on real servers of their own
+test: setup promtool-installed helm-installed systemd-analyze-installed chromium-installed ## every test, on real servers of their own
 	$(PYTEST) $(PARALLEL) $(ARGS)
 
 test-unit: $(SYNCED) ## tests that touch no network
 	$(PYTEST) tests/unit $(PARALLEL) $(ARGS)
 
-test-integration: setup ## tests on a real RabbitMQ and Redis
+test-integration: setup chromium-installed ## tests on a real RabbitMQ and Redis
 	$(PYTEST) tests/integration $(PARALLEL) $(ARGS)
 
 test-deploy: setup promtool-installed helm-installed systemd-analyze-installed ## the compose file, the image, the Helm chart, units, alerts and dashboards
@@ -77,7 +80,7 @@ test-system: setup ## tests of real processes from outside
 test-faults: setup ## tests that kill, cut and fill
 	$(PYTEST) tests/faults $(PARALLEL) $(ARGS)
 
-test-rabbitmq4: setup promtool-installed helm-installed systemd-analyze-installed ## deploy, integration and fault tests on RabbitMQ 4.3, brought from Debian packages into .run/rabbitmq4
+test-rabbitmq4: setup promtool-installed helm-installed systemd-analyze-installed chromium-installed ## deploy, integration and fault tests on RabbitMQ 4.3, brought from Debian packages into .run/rabbitmq4
 	@scripts/get-rabbitmq4.sh .run/rabbitmq4
 	source .run/rabbitmq4/env && $(PYTEST) tests/deploy tests/integration tests/faults $(PARALLEL) $(ARGS)
 

@@ -32,8 +32,9 @@ from dispatch.gateway.admission.guard import LaneGuards
 from dispatch.gateway.admission.key_watch import KeyWatch
 from dispatch.gateway.admission.quota import Quota
 from dispatch.gateway.admission.readiness import Readiness, broker_check, key_checks, store_check
-from dispatch.gateway.application import Parts, build
+from dispatch.gateway.application import build
 from dispatch.gateway.http.key_source import KeySource
+from dispatch.gateway.parts import Parts
 from dispatch.gateway.server import pacing
 from dispatch.protocol import delays
 from dispatch.schedules.service import ScheduleService
@@ -42,6 +43,7 @@ from dispatch.store.audit import AuditLog
 from dispatch.store.cancellations import Cancellations
 from dispatch.store.children import ChildEntries
 from dispatch.store.concurrency import ConcurrencyKeys
+from dispatch.store.console_sessions import EndedSessions
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
 from dispatch.store.idempotency import IdempotencyKeys
@@ -133,6 +135,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             readiness=readiness,
             queues=functools.partial(queue_stats.snapshot, wanted, settings, depth_limit=settings.queue_depth_limit),
             workers=WorkerRegistry(redis).present,
+            ended_sessions=EndedSessions(redis),
         )
     )
     publisher.start()

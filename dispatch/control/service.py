@@ -13,7 +13,7 @@ from dispatch.store.cancellations import CancelAnswer, Cancellations
 from dispatch.store.tasks import TaskStore
 
 #: The states whose wait an operator may end. A signal ends that of WAITING, a resume that of HELD.
-_RETRIED = frozenset({State.RETRY_WAIT, State.DELAYED})
+RETRIED = frozenset({State.RETRY_WAIT, State.DELAYED})
 
 #: The states in which a task that has begun waits for its next step, or attempt.
 _BEGUN = frozenset({State.WAITING, State.RETRY_WAIT, State.HELD})
@@ -55,7 +55,7 @@ class ControlService:
         Returns:
             The record afterwards; raised as by `SendNow.send`.
         """
-        return self._sender.send(task_id, _RETRIED, "sent-now", by=by)
+        return self._sender.send(task_id, RETRIED, "sent-now", by=by)
 
     def cancel(self, task_id: str, *, by: str) -> Record:
         """Cancel a task: it is CANCELLED at once, or, where it has begun, asked to stop; safe to repeat.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,15 +9,6 @@ from typing import Any
 import flask
 from flask import Response
 
-from dispatch.broker.queue_stats import QueueView
-from dispatch.config.settings import Settings
-from dispatch.control.service import ControlService
-from dispatch.control.signalling import Signaller
-from dispatch.deadletters.bulk import BulkRedrives
-from dispatch.deadletters.service import DeadLetterService
-from dispatch.gateway.admission.allowance import Allowance
-from dispatch.gateway.admission.guard import Guard
-from dispatch.gateway.admission.readiness import Readiness
 from dispatch.gateway.contract import openapi
 from dispatch.gateway.errors import ErrorHandlers
 from dispatch.gateway.http import access_log, context
@@ -26,10 +16,11 @@ from dispatch.gateway.http.audit_trail import AuditTrail
 from dispatch.gateway.http.auth import Keyring
 from dispatch.gateway.http.context import Site
 from dispatch.gateway.http.direct import DirectOperations
-from dispatch.gateway.http.key_source import KeySource
 from dispatch.gateway.http.long_poll import WaitingRoom
-from dispatch.gateway.http.operations import Meter, Operation, contracts, endpoints, register
+from dispatch.gateway.http.operations import Operation, contracts, endpoints, register
 from dispatch.gateway.http.reply import Reply
+from dispatch.gateway.ops import console
+from dispatch.gateway.parts import Parts
 from dispatch.gateway.server import unread_body
 from dispatch.gateway.views import pages
 from dispatch.gateway.views.audit import AuditViews
@@ -55,51 +46,8 @@ from dispatch.gateway.views.tasks import TaskViews
 from dispatch.gateway.views.webhooks import WebhookViews
 from dispatch.gateway.views.workers import WorkerViews
 from dispatch.protocol import delays
-from dispatch.schedules.service import ScheduleService
-from dispatch.store.audit import AuditLog
-from dispatch.store.concurrency import ConcurrencyKeys
-from dispatch.store.idempotency import IdempotencyKeys
-from dispatch.store.jobs import Jobs
-from dispatch.store.pauses import HeldTasks, Pauses
-from dispatch.store.task_counts import TaskCounts
-from dispatch.store.tasks import TaskStore
-from dispatch.store.workers import WorkerInfo
-from dispatch.submission.submitter import Submitter
-from dispatch.submission.webhooks import WebhookSubmitter
-from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
 from dispatch.telemetry import tracing
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """What the application is made of."""
-
-    settings: Settings
-    keys: KeySource
-    types: Mapping[str, TaskType]
-    ladders: Ladders
-    tasks: TaskStore
-    counts: Callable[[str | None], TaskCounts]  #: of a principal's tasks, or of all
-    submitter: Submitter
-    webhooks: WebhookSubmitter
-    idempotency: IdempotencyKeys
-    signaller: Signaller
-    control: ControlService
-    dead_letters: DeadLetterService
-    schedules: ScheduleService
-    bulk: BulkRedrives
-    jobs: Jobs
-    audit: AuditLog
-    pauses: Pauses
-    held: HeldTasks
-    concurrency: ConcurrencyKeys
-    guard: Guard
-    meter: Meter
-    allowance: Callable[[str], Allowance]  #: whether a principal may submit a task
-    readiness: Readiness
-    queues: Callable[[], Sequence[QueueView]]
-    workers: Callable[[], Sequence[WorkerInfo]]
 
 
 def operations() -> list[Operation]:
@@ -181,13 +129,16 @@ def build(parts: Parts) -> flask.Flask:
     app.teardown_request(context.end)
     errors.install(app)
     docs = DocsViews()
-    for group in [*_views(parts, errors), docs]:
+    room = WaitingRoom(settings.http_waits, settings.http_waits_per_principal)
+    for group in [*_views(parts, errors, room), docs]:
         for contract, endpoint in endpoints(group, keyring, parts.meter):
             argument = register(app, contract, endpoint)
             if contract.direct:
                 direct.add(contract, argument, endpoint)
     serve_static(app)
     pages.install(app)
+    if settings.console:
+        console.install(app, parts, keyring, room, errors.problem)
     docs.describe(functools.partial(document, parts.types, keyed=parts.keys.keyed))
     return app
 
@@ -204,7 +155,7 @@ def _finished(steps: Sequence[Callable[[Response | Reply], None]], response: Res
     return response
 
 
-def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
+def _views(parts: Parts, errors: ErrorHandlers, room: WaitingRoom) -> list[object]:
     settings = parts.settings
     public = _public(parts.types)
     intake = Intake(
@@ -221,7 +172,7 @@ def _views(parts: Parts, errors: ErrorHandlers) -> list[object]:
         TaskViews(
             tasks=parts.tasks,
             intake=intake,
-            room=WaitingRoom(settings.http_waits, settings.http_waits_per_principal),
+            room=room,
             result_ttl=settings.result_ttl,
         ),
         BatchViews(intake, parts.meter, errors.problem, max_body=settings.max_batch_body, max_item=settings.max_body),

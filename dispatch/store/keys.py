@@ -45,6 +45,10 @@ class RedisKeys:
         """``robot:key-used:<fingerprint>``: when an API key was last used (epoch seconds)."""
         return f"{self.prefix}key-used:{fingerprint}"
 
+    def ended_session(self, session: str) -> str:
+        """``robot:ended-session:<id>``: a session of the console was ended before its time."""
+        return f"{self.prefix}ended-session:{session}"
+
     def index(self, principal: str | None) -> str:
         """``robot:index`` or ``robot:index:<principal>``: task ids by the time they were accepted."""
         return f"{self.prefix}index" if principal is None else f"{self.prefix}index:{principal}"

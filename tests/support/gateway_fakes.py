@@ -18,8 +18,9 @@ from dispatch.deadletters.service import NoSuchDeadLetter
 from dispatch.gateway.admission.allowance import Allowance
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.admission.readiness import Readiness
-from dispatch.gateway.application import Parts, build
+from dispatch.gateway.application import build
 from dispatch.gateway.http.key_source import KeySource
+from dispatch.gateway.parts import Parts
 from dispatch.protocol import ids
 from dispatch.protocol.audit import Audited, AuditEntry
 from dispatch.protocol.dead_letters import DeadLetterFilter
@@ -419,6 +420,25 @@ class FakeTicks:
         return schedule.tick_id(at, leg)
 
 
+class FakeEndedSessions:
+    """Sessions that were ended; `error` is raised instead."""
+
+    def __init__(self) -> None:
+        self.ended: set[str] = set()
+        self.error: Exception | None = None
+
+    def add(self, session: str, seconds: float) -> None:
+        assert seconds > 0
+        if self.error is not None:
+            raise self.error
+        self.ended.add(session)
+
+    def has(self, session: str) -> bool:
+        if self.error is not None:
+            raise self.error
+        return session in self.ended
+
+
 @dataclasses.dataclass
 class World:
     """An application and what it is made of."""
@@ -440,6 +460,7 @@ class World:
     spend: Callable[[str], Mapping[str, str]] = lambda _: {}
     allowance: Callable[[str], Allowance] = lambda _: Allowance()
     queues: Callable[[], list[QueueView]] = list
+    ended_sessions: FakeEndedSessions = dataclasses.field(default_factory=FakeEndedSessions)
     workers: Callable[[], list[WorkerInfo]] = list
     types: Mapping[str, TaskType] = dataclasses.field(default_factory=lambda: {"greet": GREET, "robot.tidy": TIDY})
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -478,6 +499,7 @@ class World:
                 readiness=Readiness(self.checks),
                 queues=self.queues,
                 workers=self.workers,
+                ended_sessions=self.ended_sessions,
             )
         )
 

@@ -149,6 +149,19 @@ class GatewaySettings(Group):
     api_key_pepper: OptionalSecret = Field(
         None, description="Secret of the keys' HMAC; needed with `api_keys` and `api_keys_file`."
     )
+    console: bool = Field(True, description="Whether the gateway serves the operators' console at `/ops`.")
+    console_idle: float = Field(
+        3_600.0,
+        ge=60,
+        le=86_400,
+        description="Seconds without a click after which a session of the console is over; a page that updates itself is no click.",
+    )
+    console_session: float = Field(
+        43_200.0,
+        ge=60,
+        le=604_800,
+        description="Seconds after which a session of the console is over in any case: 12 h.",
+    )
     confirm_timeout: float = Field(2.0, gt=0, le=2.5, description="Seconds the gateway waits for the broker's confirm.")
     store_timeout: float = Field(0.6, gt=0, le=0.75, description="Seconds the gateway waits for each Redis answer.")
     trace_url: str = Field(

@@ -80,13 +80,47 @@ class Keyring:
         entry = self._source.stands(principal.key)
         return entry is not None and type_scopes.permits(entry.scopes, scope)
 
+    @property
+    def keyed(self) -> bool:
+        """Whether requests need an API key at all."""
+        return self._source.keyed
+
+    def local(self) -> Principal:
+        """Where there are no API keys: the principal of every client on this machine.
+
+        Raises:
+            Problem: 401, the current request is of another machine, of another site's page, or forwarded.
+        """
+        return _local(context.current().environ)
+
+    def admit(self, token: str) -> Principal:
+        """The principal of an API key.
+
+        Args:
+            token: as a client has given it.
+
+        Raises:
+            Problem: 401 for one that is not valid, 503 while no API key is known.
+        """
+        return self._admit(token, bearer=True)
+
+    def again(self, fingerprint: str) -> Principal | None:
+        """The principal of an API key that was admitted before, with the scopes that it has now; None once it is revoked or over."""
+        entry = self._source.stands(fingerprint)
+        if entry is None:
+            return None
+        self._source.use(entry)
+        return Principal(entry.id, entry.scopes, entry.fingerprint)
+
     def _authenticate(self, request: RequestContext) -> Principal:
         header = request.header("HTTP_AUTHORIZATION")
         if header is None:
             raise _unauthenticated(MISSING)
         scheme, _, token = header.partition(" ")
-        bearer = scheme.lower() == "bearer"
-        entry = self._find(token.strip()) if bearer else None
+        return self._admit(token.strip(), bearer=scheme.lower() == "bearer")
+
+    def _admit(self, token: str, *, bearer: bool) -> Principal:
+        entry = self._find(token) if bearer else None
         if entry is None and not self._source.ready:
             raise Problem("keys-unavailable", retry_after=_KEYS_RETRY)
         if entry is None:

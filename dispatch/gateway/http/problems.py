@@ -46,6 +46,11 @@ KINDS: Mapping[str, ProblemKind] = {
             "Ask an operator for an API key with that scope.",
         ),
         ProblemKind(
+            "forged-request", 403, "The request may be forged",
+            "A form of the console came without the token of its session, or from another site's page.",
+            "Load the page of the console again, and repeat what you did.",
+        ),
+        ProblemKind(
             "malformed-json", 400, "The body is not JSON",
             "The body could not be parsed: a syntax error, a duplicate name, NaN or Infinity, a number beyond 64 bits, "
             "nesting deeper than 64, or an encoding other than UTF-8.",

@@ -67,13 +67,27 @@ class ControlViews:
         """Send one to the work queue."""
         validation.parse(models.NoBody, validation.read_optional_object())
         record = task_access.find_controlled(self._tasks.get, task_id, self._result_ttl)
-        try:
-            return _accepted(self._service.retry_now(record.task_id, by=context.principal().id))
-        except PublishError as exc:
-            detail = "It is recorded that the task runs now, and its copy is sent as soon as RabbitMQ takes it. Repeating this is safe."
-            raise Problem("publish-unconfirmed", detail, retry_after=_REPEAT, taskId=task_id) from exc
-        except UnknownTask as exc:  # its record expired in between
-            raise Problem("task-expired") from exc
+        return _accepted(send_now(self._service, record.task_id))
+
+
+def send_now(service: ControlService, task_id: str) -> Record:
+    """End a task's wait, for the principal of the current request.
+
+    Args:
+        service: the verbs.
+        task_id: one that the principal may control.
+
+    Raises:
+        Problem: 410, 503 where RabbitMQ did not confirm.
+        VerbRefused: it does not wait.
+    """
+    try:
+        return service.retry_now(task_id, by=context.principal().id)
+    except PublishError as exc:
+        detail = "It is recorded that the task runs now, and its copy is sent as soon as RabbitMQ takes it. Repeating this is safe."
+        raise Problem("publish-unconfirmed", detail, retry_after=_REPEAT, taskId=task_id) from exc
+    except UnknownTask as exc:  # its record expired in between
+        raise Problem("task-expired") from exc
 
 
 def _accepted(record: Record) -> Reply:

@@ -21,6 +21,7 @@ from dispatch.gateway.views import mending
 from dispatch.gateway.views.dead_letter_groups import filter_of
 from dispatch.protocol import ids
 from dispatch.protocol.audit import BEGIN, target_of
+from dispatch.protocol.mending import AS_IT_WAS, Mend
 from dispatch.protocol.record import Record
 from dispatch.protocol.sealing import UNSEALED, SealError, Sealing
 from dispatch.tasktypes.registry import TaskType
@@ -102,12 +103,7 @@ class DeadLetterViews:
             record, _ = self._service.redrivable(task_id)
             task_type = mending.permitted(self._types, record.type, context.principal().scopes)
             mend = heavy.run(len(raw), lambda: mending.checked(mend, task_type))
-        context.current().details = mend.hop()
-        try:
-            body = context.task_json(self._service.redrive(task_id, by=context.principal().id, mend=mend))
-        except InDoubt as exc:
-            detail = "It is unknown whether the letter was sent. Repeating this is safe: one cycle runs once at most."
-            raise Problem("publish-unconfirmed", detail, retry_after=_REPEAT, taskId=task_id) from exc
+        body = context.task_json(redrive_one(self._service, task_id, mend))
         return json_reply(body, 202, {"Location": body["statusUrl"]})
 
     @operation(
@@ -195,3 +191,22 @@ def _checked(task_id: str) -> str:
         raise NoSuchDeadLetter
     context.current().task_id = task_id
     return task_id
+
+
+def redrive_one(service: DeadLetterService, task_id: str, mend: Mend = AS_IT_WAS) -> Record:
+    """Send a dead letter again, for the principal of the current request.
+
+    Args:
+        service: the operator's verbs.
+        task_id: its task.
+        mend: what is to be another.
+
+    Raises:
+        Problem: 503, RabbitMQ did not confirm.
+    """
+    context.current().details = {**context.current().details, **mend.hop()}
+    try:
+        return service.redrive(task_id, by=context.principal().id, mend=mend)
+    except InDoubt as exc:
+        detail = "It is unknown whether the letter was sent. Repeating this is safe: one cycle runs once at most."
+        raise Problem("publish-unconfirmed", detail, retry_after=_REPEAT, taskId=task_id) from exc

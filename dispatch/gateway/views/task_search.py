@@ -13,7 +13,9 @@ from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.gateway.views import task_access
 from dispatch.protocol import labels
+from dispatch.protocol.record import Record
 from dispatch.protocol.sealing import Sealing
+from dispatch.store.index import Page
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes import masking
@@ -60,25 +62,7 @@ class TaskSearchViews:
     def index(self) -> Reply:
         """A page of the tasks that match."""
         query = validation.read_query(models.TaskQuery)
-        principal = task_access.whose(query.principal)
-        pairs = [labels.pair(text) for text in query.label]
-        if len(dict(pairs)) < len(set(pairs)):  # one key, two values: no task has both
-            return json_reply({"items": [], "next": None})
-        page = validation.page(
-            lambda: self._tasks.list(
-                principal=principal,
-                status=query.status,
-                state=query.state,
-                type=query.type,
-                error_type=query.error_type,
-                request_id=query.request_id,
-                labels=dict(pairs),
-                since=query.since,
-                until=query.until,
-                limit=query.limit,
-                cursor=query.cursor,
-            )
-        )
+        page = search(self._tasks, query, task_access.whose(query.principal))
         return json_reply({"items": [task_access.shown(record) for record in page.items], "next": page.next})
 
     @operation(
@@ -95,13 +79,7 @@ class TaskSearchViews:
     def payload(self, task_id: str) -> Reply:
         """What was submitted."""
         record = task_access.find(self._tasks.whole, task_id, self._result_ttl)
-        if record.message is None:
-            raise Problem("payload-gone")
-        request = context.current()
-        if record.principal != context.principal().id:
-            request.audited, request.details = True, {"principal": record.principal}
-        show = functools.partial(masking.shown_payload, record.message, self._types.get(record.type), self._sealing)
-        shown = heavy.run(len(record.message.body), show)
+        shown = payload_of(record, self._types, self._sealing)
         body = {"taskId": record.task_id, "type": record.type, "payload": shown.value, "masked": shown.places}
         return json_reply(body)
 
@@ -139,3 +117,54 @@ class TaskSearchViews:
         """How many tasks there are."""
         principal = task_access.whose(validation.read_query(models.StatsQuery).principal)
         return json_reply({**self._counts(principal).to_json(), "principal": principal})
+
+
+def search(tasks: TaskStore, query: models.TaskQuery, principal: str | None) -> Page:
+    """A page of the tasks that match a query.
+
+    Args:
+        tasks: the records.
+        query: which.
+        principal: whose; None for those of all.
+
+    Raises:
+        Problem: 422 for an invalid cursor.
+    """
+    pairs = [labels.pair(text) for text in query.label]
+    if len(dict(pairs)) < len(set(pairs)):  # one key, two values: no task has both
+        return Page([], None)
+    return validation.page(
+        lambda: tasks.list(
+            principal=principal,
+            status=query.status,
+            state=query.state,
+            type=query.type,
+            error_type=query.error_type,
+            request_id=query.request_id,
+            labels=dict(pairs),
+            since=query.since,
+            until=query.until,
+            limit=query.limit,
+            cursor=query.cursor,
+        )
+    )
+
+
+def payload_of(record: Record, types: Mapping[str, TaskType], sealing: Sealing) -> masking.MaskedPayload:
+    """The payload of a task without its secrets; that of another principal's task is recorded in the audit log.
+
+    Args:
+        record: a whole one, which the principal of the current request may read.
+        types: the task types.
+        sealing: opens a sealed payload.
+
+    Raises:
+        Problem: 410, 503.
+    """
+    if record.message is None:
+        raise Problem("payload-gone")
+    request = context.current()
+    if record.principal != context.principal().id:
+        request.audited, request.details = True, {**request.details, "principal": record.principal}
+    show = functools.partial(masking.shown_payload, record.message, types.get(record.type), sealing)
+    return heavy.run(len(record.message.body), show)

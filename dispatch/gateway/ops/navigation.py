@@ -1,0 +1,44 @@
+"""The pages of the console, in the order in which they are listed, and the parts of the system that a principal sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator
+
+from dispatch.config import api_keys, type_scopes
+from dispatch.gateway.http.context import Principal
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """An entry of the navigation."""
+
+    name: str  #: of the page's endpoint, ``ops.<name>``
+    title: str
+    path: str  #: below ``/ops``
+    scope: str | None  #: that the page needs; None: any API key
+    key: str  #: that leads there, after ``g``
+
+
+#: A page that is listed here must have a view of that name; `console` refuses to start otherwise.
+PLACES: tuple[Place, ...] = (
+    Place("overview", "Overview", "", None, "o"),
+    Place("tasks", "Tasks", "/tasks", api_keys.TASKS_READ, "t"),
+)
+
+#: Roles by the scopes that make them; the first that fits is shown beside the principal. Rights follow from scopes alone.
+_ROLES = (
+    ("admin", frozenset({api_keys.AUDIT_READ, api_keys.TASKS_CONTROL, api_keys.DEADLETTERS_WRITE})),
+    ("operator", frozenset({api_keys.TASKS_CONTROL})),
+    ("operator", frozenset({api_keys.DEADLETTERS_WRITE})),
+)
+
+
+def visible(scopes: Collection[str]) -> Iterator[Place]:
+    """The pages that scopes open."""
+    return (place for place in PLACES if place.scope is None or type_scopes.permits(scopes, place.scope))
+
+
+def role(principal: Principal) -> str:
+    """How a principal's rights are called."""
+    return next((name for name, scopes in _ROLES if scopes <= principal.scopes), "viewer")
