@@ -7,7 +7,8 @@ that repeat their Idempotency-Key, and late copies may all race.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dispatch.background import Background
@@ -28,6 +29,9 @@ log = logger(__name__)
 
 #: Tasks that one sweep reads at once.
 BATCH = 200
+
+#: Pause between two full batches, as a multiple of the time that one took: a backlog of old tasks comes due at once.
+REST = 4.0
 
 #: The error in a record that the sweeper rejected.
 NEVER_PUBLISHED = ErrorInfo("publish-unconfirmed", "RabbitMQ never confirmed the task; it was not run", retryable=True)
@@ -140,11 +144,17 @@ class Sweeper(Background):
         self._reminders = reminders
 
     def step(self) -> float | None:
-        """Check once everything that is due; without a pause while there is more."""
-        return 0.0 if self.sweep() == BATCH else None
+        """Check once everything that is due; while there is more, the process's runs get most of its time."""
+        began = time.monotonic()
+        if self.sweep() < BATCH:
+            return None
+        self.pause(min(REST * (time.monotonic() - began), self._interval))
+        return 0.0
 
     def sweep(self) -> int:
         """Check everything that is due, a batch at most.
+
+        Most tasks only wait in a long queue: those of a batch take three round trips, however many they are.
 
         Returns:
             How many tasks were checked.
@@ -154,31 +164,48 @@ class Sweeper(Background):
         """
         now = self._reminders.clock()  # records are dated by Redis's clock; this machine's may jump
         due = self._reminders.due(now, BATCH)
-        for task_id, record in zip(due, self._tasks.get_many(due), strict=True):
-            try:
-                self._check(task_id, record, now)
-            except StoreUnavailable:
-                raise
-            except DispatchError as exc:
-                log.warning("not swept yet", task_id=task_id, reason=f"{type(exc).__name__}: {exc}")
-                self._reminders.set(task_id, now + self._settings.sweep_interval)
-            except Exception:  # one task must not keep the sweeper from all that come after it
-                log.exception("not swept", task_id=task_id)
-                self._reminders.set(task_id, now + self._settings.sweep_margin)
+        steps = self._steps(due, now)
+        waiting = {task_id: step.at for task_id, _, step in steps if isinstance(step, CheckAt)}
+        self._reminders.postpone(
+            {task_id: max(at, now + self._settings.sweep_interval) for task_id, at in waiting.items()}, now
+        )
+        for task_id, record, step in steps:
+            if task_id not in waiting:
+                self._try(task_id, record, step, now)
         return len(due)
 
-    def _check(self, task_id: str, record: Record | None, now: float) -> None:
-        leased = record is not None and not record.state.terminal and self._claims.leased(task_id)
-        match next_step(record, leased=leased, now=now, settings=self._settings):
+    def _steps(self, due: Sequence[str], now: float) -> list[tuple[str, Record | None, SweepStep]]:
+        """What to do about each task. Its lease is read after its record: a run that begins in between has changed it."""
+        records = dict(zip(due, self._tasks.get_many(due), strict=True))
+        living = [task_id for task_id, record in records.items() if record is not None and not record.state.terminal]
+        leased = dict(zip(living, self._claims.leases(living), strict=True))
+        return [
+            (task_id, record, next_step(record, leased=leased.get(task_id, False), now=now, settings=self._settings))
+            for task_id, record in records.items()
+        ]
+
+    def _try(self, task_id: str, record: Record | None, step: SweepStep, now: float) -> None:
+        """Do it; only a Redis that is away ends the sweep."""
+        try:
+            self._do(task_id, record, step, now)
+        except StoreUnavailable:
+            raise
+        except DispatchError as exc:
+            log.warning("not swept yet", task_id=task_id, reason=f"{type(exc).__name__}: {exc}")
+            self._reminders.set(task_id, now + self._settings.sweep_interval)
+        except Exception:  # one task must not keep the sweeper from all that come after it
+            log.exception("not swept", task_id=task_id)
+            self._reminders.set(task_id, now + self._settings.sweep_margin)
+
+    def _do(self, task_id: str, record: Record | None, step: SweepStep, now: float) -> None:
+        match step:
             case Drop():
                 if record is not None:  # its end may have been recorded and not counted
                     self._tasks.usage.settle(record)
                     if record.state is State.CANCELLED and record.webhook:
                         self._ended(record)
                 self._reminders.drop(task_id, now)
-            case CheckAt(at):
-                self._reminders.set(task_id, max(at, now + self._settings.sweep_interval))
-            case step:
+            case Reject() | Publish() | Resend():
                 self._mend(task_id, step, now)
 
     def _mend(self, task_id: str, step: Reject | Publish | Resend, now: float) -> None:
@@ -234,6 +261,7 @@ class Sweeper(Background):
                 log.warning("swept: in no queue any more, sent again", task_id=record.task_id, seq=copy.message.seq)
                 self._publish(record, copy, now)
             case DecisionAnswer.CANCELLED:
-                self._check(record.task_id, self._tasks.get(record.task_id), now)
+                for ended in self._steps([record.task_id], now):
+                    self._do(*ended, now)
             case _:  # it has changed since
                 self._reminders.set(record.task_id, now + self._settings.sweep_interval)

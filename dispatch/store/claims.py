@@ -308,7 +308,16 @@ class Claims:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        return bool(self._redis.run(("EXISTS", self._redis.keys.task(task_id).lease))[0])
+        return self.leases([task_id])[0]
+
+    def leases(self, task_ids: Sequence[str]) -> list[bool]:
+        """For each of these tasks, whether a worker holds its lease; in one round trip.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        commands = [("EXISTS", self._redis.keys.task(task_id).lease) for task_id in task_ids]
+        return [bool(answer) for answer in self._redis.gather(*commands)] if commands else []
 
 
 def _span_of(ticket: Ticket) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dispatch.store.scripts import RedisHandle
 
 
@@ -28,6 +30,12 @@ class Reminders:
     def set(self, task_id: str, at: float) -> None:
         """Have the sweeper check a task at a time."""
         self._redis.run(self._redis.vital("ZADD", self._redis.keys.due, at, task_id))
+
+    def postpone(self, times: Mapping[str, float], read_at: float) -> None:
+        """Have the sweeper check tasks at these times, but for those whose reminder was set or dropped since it read their records."""
+        if times:
+            words = [word for task_id, at in times.items() for word in (task_id, at)]
+            self._redis.run(self._redis.script("postpone_reminders", [self._redis.keys.due], read_at, *words))
 
     def drop(self, task_id: str, read_at: float) -> None:
         """Nothing is left to check, unless a reminder was set since the sweeper read the record."""

@@ -62,7 +62,7 @@ class World:
 
     def __init__(self, *records, leased=()):
         self.held = {record.task_id: record for record in records}
-        self.leases, self.did, self.reminders = leased, [], []
+        self.leased, self.did, self.reminders = leased, [], []
         self.usage = self
         self.rejects, self.resends, self.send = True, DecisionAnswer.OK, Failing()
         self.changed = {}
@@ -88,6 +88,10 @@ class World:
     def set(self, task_id, at):
         self.reminders.append((task_id, at - NOW))
 
+    def postpone(self, times, read_at):
+        assert read_at == NOW
+        self.reminders += [(task_id, at - NOW) for task_id, at in times.items()]
+
     def drop(self, task_id, read_at):
         self.did.append(("dropped", task_id, read_at))
 
@@ -100,8 +104,8 @@ class World:
     def whole(self, task_id):
         return self.changed.get(task_id, self.held[task_id])
 
-    def leased(self, task_id):
-        return task_id in self.leases
+    def leases(self, task_ids):
+        return [task_id in self.leased for task_id in task_ids]
 
     def reject(self, message, *, error, idempotency_key, silent_for):
         self.did.append(("rejected", message.task_id, error.type, idempotency_key, silent_for))
@@ -207,6 +211,32 @@ def test_a_task_that_runs_is_checked_after_its_lease():
     world.sweeper.sweep()
 
     assert (world.did, world.reminders) == ([], [("t", LEASE)])
+
+
+def test_tasks_that_wait_are_postponed_together_before_others_are_mended():
+    waiting = record(updated_at=int(NOW * 1_000), published=True)
+    world = World(
+        dataclasses.replace(waiting, task_id="a"),
+        record(task_id="b", **DECIDED),
+        dataclasses.replace(waiting, task_id="c"),
+    )
+    world.send.errors = [StoreUnavailable()]
+    with pytest.raises(StoreUnavailable):
+        world.sweeper.sweep()
+
+    kept = LEASE + SETTINGS.queue_ttl + SETTINGS.sweep_margin
+    assert world.reminders == [("a", kept), ("c", kept)]
+
+
+@each(("took", "pause"), [(0.01, 0.04), (10.0, SETTINGS.sweep_interval)])
+def test_a_backlog_that_comes_due_at_once_leaves_most_of_the_time_to_runs(took, pause, monkeypatch):
+    world, pauses = World(*(record(task_id=str(number), state=State.RUNNING) for number in range(BATCH))), []
+    clock = iter([0.0, took])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(world.sweeper, "pause", pauses.append)
+
+    assert world.sweeper.step() == 0.0
+    assert pauses == [pytest.approx(pause)]
 
 
 def test_one_task_does_not_keep_the_sweeper_from_the_others(log):
