@@ -16,7 +16,20 @@ from bench.harness.errors import BenchmarkFailed
 from bench.harness.results import PartResult
 from bench.harness.servers import ROOT
 from bench.harness.turns import progress
-from bench.parts import clients, failures, gateway, growth, latency, letters, orders, smoke, system, telemetry, worker
+from bench.parts import (
+    clients,
+    failures,
+    gateway,
+    growth,
+    latency,
+    letters,
+    orders,
+    resume,
+    smoke,
+    system,
+    telemetry,
+    worker,
+)
 from bench.parts.base import BenchPart
 from bench.report import page, tables
 
@@ -24,7 +37,9 @@ from bench.report import page, tables
 PARTS = cast("tuple[BenchPart, ...]", (gateway, worker, latency, system, growth, failures))
 
 #: What only runs alone.
-ALONE = cast("tuple[BenchPart, ...]", (smoke, clients.LongPolls(), clients.RudeClients(), letters, orders, telemetry))
+ALONE = cast(
+    "tuple[BenchPart, ...]", (smoke, clients.LongPolls(), clients.RudeClients(), letters, orders, resume, telemetry)
+)
 
 #: Where results are written.
 DIRECTORY = ROOT / ".run" / "bench"

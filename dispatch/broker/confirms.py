@@ -19,7 +19,7 @@ import struct
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from amqp import spec
@@ -28,7 +28,7 @@ from amqp.exceptions import AccessRefused, AMQPError, NotFound
 from dispatch.broker import connections, frames
 from dispatch.config.tls import Where
 from dispatch.errors import InDoubt, Nacked, NotSent, PublishError, Unroutable
-from dispatch.protocol.message import RETRY_QUEUE, Message
+from dispatch.protocol.message import RETRY_QUEUE, Copy, Message
 
 #: Seconds the socket may refuse to take bytes before the connection is given up.
 WRITE_TIMEOUT = 1.0
@@ -83,6 +83,13 @@ class ConfirmVerdict:
         if not self._done:
             self._error, self._done = error, True
             self._wake.release()
+
+
+def _unsent(reason: str) -> ConfirmVerdict:
+    """Of a message of which no byte was written."""
+    verdict = ConfirmVerdict()
+    verdict.settle(NotSent(reason))
+    return verdict
 
 
 @dataclasses.dataclass(slots=True)
@@ -186,30 +193,73 @@ class ConfirmingConnection:
         Raises:
             NotSent: provably nothing was written.
         """
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise NotSent("the connection to RabbitMQ does not take messages fast enough")
-        broken, first = None, False
+        self._acquire(deadline)
         try:
-            if not self.usable:
-                raise NotSent("RabbitMQ has raised an alarm" if self.blocked else "not connected to RabbitMQ")
-            tag = self._tag + 1
-            framed = self._framed(message, exchange, routing_key, tag)
-            target = (exchange, message.text(RETRY_QUEUE))
-            pending = _Pending(ConfirmVerdict(), time.monotonic(), target, written=framed is None)
-            self._tag = tag
-            self._pending[tag] = pending
-            if framed is None:
-                broken = self._write_by_library(message, exchange, routing_key, tag)
-            else:
-                first = not self._out
-                self._out.append((pending, framed))
+            first = not self._out
+            verdict, broken = self._add(message, exchange, routing_key)
+            first = first and bool(self._out)
         finally:
             self._lock.release()
         if first:
             self._write_turn()
         if broken is not None:  # perhaps half a frame is out: the connection is of no use any more
             self.kill(broken)
-        return pending.verdict
+        return verdict
+
+    def publish_all(self, copies: Sequence[Copy], deadline: float) -> list[ConfirmVerdict]:
+        """Write several messages together; arguments and verdicts as of `publish`, one for each.
+
+        Raises:
+            NotSent: provably nothing was written.
+        """
+        verdicts: list[ConfirmVerdict] = []
+        broken: BaseException | None = None
+        self._acquire(deadline)
+        try:
+            first = not self._out
+            for copy in copies:
+                verdict, broken = self._added(copy) if broken is None else (_unsent(str(broken)), broken)
+                verdicts.append(verdict)
+            first = first and bool(self._out)
+        finally:
+            self._lock.release()
+        if first:
+            self._write_turn()
+        if broken is not None:
+            self.kill(broken)
+        return verdicts
+
+    def _acquire(self, deadline: float) -> None:
+        """Take the lock of a connection that takes messages.
+
+        Raises:
+            NotSent: it does not.
+        """
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise NotSent("the connection to RabbitMQ does not take messages fast enough")
+        if not self.usable:
+            self._lock.release()
+            raise NotSent("RabbitMQ has raised an alarm" if self.blocked else "not connected to RabbitMQ")
+
+    def _added(self, copy: Copy) -> tuple[ConfirmVerdict, BaseException | None]:
+        """As `_add`, where one message that no frames can be made of must not stop the others."""
+        try:
+            return self._add(copy.message, copy.exchange, copy.routing_key)
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with a message
+            return _unsent(repr(exc)), None
+
+    def _add(self, message: Message, exchange: str, routing_key: str) -> tuple[ConfirmVerdict, BaseException | None]:
+        """Put a message into this turn's write; the lock is held. Returns what has broken the connection, too."""
+        tag = self._tag + 1
+        framed = self._framed(message, exchange, routing_key, tag)
+        target = (exchange, message.text(RETRY_QUEUE))
+        pending = _Pending(ConfirmVerdict(), time.monotonic(), target, written=framed is None)
+        self._tag = tag
+        self._pending[tag] = pending
+        if framed is None:
+            return pending.verdict, self._write_by_library(message, exchange, routing_key, tag)
+        self._out.append((pending, framed))
+        return pending.verdict, None
 
     def _framed(self, message: Message, exchange: str, routing_key: str, tag: int) -> bytes | None:
         """The frames of a publish; None where py-amqp has to make them."""

@@ -5,18 +5,19 @@ Nothing here retries: a confirm that did not come does not mean that the message
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dispatch.background import Background
 from dispatch.broker import connections, faults
-from dispatch.broker.confirms import ConfirmingConnection
+from dispatch.broker.confirms import ConfirmingConnection, ConfirmVerdict
 from dispatch.config.tls import Where
-from dispatch.errors import InDoubt, NotSent, Trouble
-from dispatch.protocol.message import Message
+from dispatch.errors import InDoubt, NotSent, PublishError, Trouble
+from dispatch.protocol.message import Copy, Message
 from dispatch.protocol.signatures import NO_KEYS, MessageKeys
 from dispatch.telemetry import tracing
 from dispatch.telemetry.trouble import TroubleLog
@@ -111,6 +112,25 @@ class Publisher:
             InDoubt: no verdict: it may be stored.
         """
         return self._publish(self._keys.sign(message), exchange, routing_key, timeout)
+
+    def publish_many(self, copies: Sequence[Copy], *, timeout: float | None = None) -> list[PublishError | None]:
+        """Sign copies, write them together, and wait for the verdict on each; otherwise as `publish`.
+
+        Args:
+            copies: what to send, and where to; their bodies are in memory together.
+            timeout: seconds to wait for all of them.
+
+        Returns:
+            For each None, or what `publish` would have raised.
+        """
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        try:
+            connection = self._usable_connection(deadline)
+            signed = [dataclasses.replace(copy, message=self._keys.sign(copy.message)) for copy in copies]
+            verdicts = connection.publish_all(signed, deadline)
+        except NotSent as exc:
+            return [exc] * len(copies)
+        return [_outcome(verdict, deadline) for verdict in verdicts]
 
     def publish_as_it_came(self, message: Message, exchange: str, routing_key: str) -> float:
         """Send a message that was not verified: it keeps the signature that it has, or none.
@@ -228,6 +248,16 @@ class Publisher:
             connection.retire()
         elif connection.takes:
             self._patience = REFUSED
+
+
+def _outcome(verdict: ConfirmVerdict, deadline: float) -> PublishError | None:
+    try:
+        verdict.result(max(0.001, deadline - time.monotonic()))
+    except TimeoutError:
+        return InDoubt("RabbitMQ did not confirm in time")
+    except PublishError as exc:
+        return exc
+    return None
 
 
 class _Keeper(Background):

@@ -74,25 +74,13 @@ class SendNow:
             StoreUnavailable: unknown; send it again.
         """
         for _ in range(_TRIES):
-            record = self._waiting(task_id, states)
+            record = require_waiting(task_id, self._tasks.whole(task_id), states)
             copy = resent_copy(record, self._sealing)
             if copy is None:  # its message has lapsed
                 raise NotWaiting(record)
             if self.carry_out(record.type, copy, lambda copy: self._decided(copy, states, kind, details)):
                 return self._tasks.get(task_id) or record
         raise NotWaiting(record)
-
-    def _waiting(self, task_id: str, states: Collection[State]) -> Record:
-        record = self._tasks.whole(task_id)
-        if record is None:
-            raise UnknownTask(f"there is no record of task {task_id}")
-        if record.state.terminal:
-            raise TaskTerminal(record)
-        # Recorded and not published yet: a call that was cut off, which this one completes.
-        cut_off = record.state is State.QUEUED and record.decision and record.before_redrive is None
-        if record.state not in states and not cut_off:
-            raise NotWaiting(record)
-        return record
 
     def _decided(self, copy: Copy, states: Collection[State], kind: str, details: dict[str, Any]) -> Copy | None:
         return self._handovers.send_now(copy, states, kind, **details).copy
@@ -131,3 +119,27 @@ class SendNow:
             self._handovers.hand_over(decided)
             reach("send-now.handed-over")
             return True
+
+
+def require_waiting(task_id: str, record: Record | None, states: Collection[State]) -> Record:
+    """The record of a task whose wait may be ended.
+
+    Args:
+        task_id: the task.
+        record: whole; None: there is none.
+        states: those in which it may be.
+
+    Raises:
+        UnknownTask: it has no record.
+        TaskTerminal: it has ended.
+        NotWaiting: it is in another state.
+    """
+    if record is None:
+        raise UnknownTask(f"there is no record of task {task_id}")
+    if record.state.terminal:
+        raise TaskTerminal(record)
+    # Recorded and not published yet: a call that was cut off, which this one completes.
+    cut_off = record.state is State.QUEUED and record.decision and record.before_redrive is None
+    if record.state not in states and not cut_off:
+        raise NotWaiting(record)
+    return record

@@ -7,7 +7,6 @@ cancelled) leaves the list. Nothing depends on it alone: the hold queue's TTL br
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import secrets
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from dispatch.background import Background
 from dispatch.control.refusals import UnknownTask, VerbRefused
-from dispatch.control.send_now import SendNow
+from dispatch.control.send_many import SendMany
 from dispatch.errors import DispatchError, PublishError, StoreError
 from dispatch.protocol.record import State
 from dispatch.store.pauses import HeldTasks
@@ -33,11 +32,8 @@ LOCK_TTL = 5.0
 #: Seconds for which a task may be listed before its record is HELD.
 SETTLING = 10.0
 
-#: Threads that send.
-SENDERS = 8
-
-#: Tasks that are sent at once.
-BATCH = 100
+#: Tasks between two looks at what is paused, and those that are sent at once: their messages are in memory together.
+BATCH, TOGETHER = 100, 50
 
 _HELD = (State.HELD,)
 
@@ -47,13 +43,13 @@ class Resumer(Background):
 
     Args:
         redis: the process's handle.
-        send: ends a task's wait.
+        send: ends waits.
         paused: what is paused, as this worker knows it.
         rate: tasks a second.
     """
 
     def __init__(
-        self, redis: RedisHandle, send: SendNow, paused: Callable[[], Collection[str]], *, rate: float
+        self, redis: RedisHandle, send: SendMany, paused: Callable[[], Collection[str]], *, rate: float
     ) -> None:
         super().__init__("resumer", interval=LOOK_INTERVAL)
         self._redis = redis
@@ -110,28 +106,37 @@ class Resumer(Background):
         Returns:
             How many were sent; None when the broker takes no more now.
         """
-        with concurrent.futures.ThreadPoolExecutor(SENDERS, "resumer") as pool:
-            results = list(pool.map(lambda entry: self._one(what, *entry), entries))
+        results: list[bool | None] = []
+        for at in range(0, len(entries), TOGETHER):
+            results += self._sent(entries[at : at + TOGETHER], what)
         self._held.drop(what, [entry for entry, result in zip(entries, results, strict=True) if result is not None])
         sent = sum(result is True for result in results)
         return None if None in results and not sent else sent
 
-    def _one(self, what: str, task_id: str, since: float) -> bool | None:
-        """Whether it was sent; None when that has to be tried again."""
+    def _sent(self, entries: Sequence[tuple[str, float]], what: str) -> list[bool | None]:
+        """Of each whether it was sent; None when that has to be tried again."""
         try:
-            self._send.send(task_id, _HELD, "released", heldBy=what)
-        except UnknownTask:  # Redis has lost it: its copy comes out of the hold queue by itself
-            return False
-        except VerbRefused as exc:
-            young = time.time() - since / 1_000 < SETTLING
-            return None if young and not exc.record.state.terminal else False
-        except (PublishError, StoreError) as exc:
-            log.warning("not resumed yet", task_id=task_id, reason=f"{type(exc).__name__}: {exc}")
-            return None
-        except DispatchError:
-            log.exception("not resumed", task_id=task_id)
-            return False
-        return True
+            outcomes = self._send.send([task_id for task_id, _ in entries], _HELD, "released", heldBy=what)
+        except StoreError as exc:
+            log.warning("not resumed yet", what=what, reason=f"{type(exc).__name__}: {exc}")
+            return [None] * len(entries)
+        return [self._verdict(task_id, since, outcomes[task_id]) for task_id, since in entries]
+
+    def _verdict(self, task_id: str, since: float, outcome: DispatchError | None) -> bool | None:
+        match outcome:
+            case None:
+                return True
+            case UnknownTask():  # Redis has lost it: its copy comes out of the hold queue by itself
+                return False
+            case VerbRefused():
+                young = time.time() - since / 1_000 < SETTLING
+                return None if young and not outcome.record.state.terminal else False
+            case PublishError():
+                log.warning("not resumed yet", task_id=task_id, reason=f"{type(outcome).__name__}: {outcome}")
+                return None
+            case _:
+                log.error("not resumed", task_id=task_id, reason=repr(outcome))
+                return False
 
     def _lock(self, seconds: float) -> bool:
         key = self._redis.keys.resuming

@@ -33,6 +33,7 @@ from dispatch.protocol.record import Record, State
 from dispatch.protocol.retry import Dead, Decision, Failure, Retry
 from dispatch.store.cancellations import after_cancel
 from dispatch.store.claims import Ticket
+from dispatch.store.client import RedisCommand
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.transitions import FIRST_CHECK, Transitions, hop
 from dispatch.store.usage import Holding, Usage
@@ -165,10 +166,20 @@ class Handovers:
         """
         keys, message = self._redis.keys, copy.message
         task_id, now = message.task_id, int(time.time() * 1_000)
-        dead = copy.exchange == names.DEAD_EXCHANGE
-        command = self._redis.script(
+        command = self._handed_over(copy, owner, wait)
+        if copy.exchange == names.DEAD_EXCHANGE:
+            # Listed first: a client that reads FAIL finds it among the dead letters.
+            listed = self._redis.vital("ZADD", keys.dead, now, task_id)
+            if self._redis.run(listed, command, ("ZREM", keys.waiting, task_id))[1] == "OK":
+                self._redis.run(self._usage.entry(message.text(PRINCIPAL), task_id, Holding.DEAD))
+        else:
+            self._redis.run(command, self._redis.vital("ZADD", keys.waiting, now + int(wait * 1_000), task_id))
+
+    def _handed_over(self, copy: Copy, owner: str = "", wait: float = 0.0) -> RedisCommand:
+        message, dead = copy.message, copy.exchange == names.DEAD_EXCHANGE
+        return self._redis.script(
             "hand_over",
-            keys.task(task_id),
+            self._redis.keys.task(message.task_id),
             message.seq - 1,
             owner,
             State.DEAD_LETTERED.value if dead else "",
@@ -178,13 +189,6 @@ class Handovers:
             int(wait * 1_000),
             message.attempt,
         )
-        if dead:
-            # Listed first: a client that reads FAIL finds it among the dead letters.
-            listed = self._redis.vital("ZADD", keys.dead, now, task_id)
-            if self._redis.run(listed, command, ("ZREM", keys.waiting, task_id))[1] == "OK":
-                self._redis.run(self._usage.entry(message.text(PRINCIPAL), task_id, Holding.DEAD))
-        else:
-            self._redis.run(command, self._redis.vital("ZADD", keys.waiting, now + int(wait * 1_000), task_id))
 
     def send_now(self, copy: Copy, states: Collection[State], kind: str, **details: Any) -> Decided:
         """Record that a task's wait ends before its time.
@@ -201,14 +205,46 @@ class Handovers:
         Raises:
             StoreUnavailable: unknown; send it again.
         """
-        keys, message = self._redis.keys, copy.message
+        return self.send_now_many([copy], states, kind, **details)[0]
+
+    def send_now_many(
+        self, copies: Sequence[Copy], states: Collection[State], kind: str, **details: Any
+    ) -> list[Decided]:
+        """The same for tasks that wait for the same thing, in one round trip; in a Redis Cluster, in two."""
         # First, and soon: a decision that is not published has to be found by the sweeper.
-        reminder = self._redis.vital("ZADD", keys.due, time.time() + FIRST_CHECK, message.task_id)
-        note = hop(kind, message, queue=copy.queue, **details)
+        at = time.time() + FIRST_CHECK
+        members = [word for copy in copies for word in (at, copy.message.task_id)]
+        reminder = self._redis.vital("ZADD", self._redis.keys.due, *members)
         listed = "".join(f",{state.value}" for state in states) + ","
+        commands = [
+            self._send_now(copy, listed, hop(kind, copy.message, queue=copy.queue, **details)) for copy in copies
+        ]
+        if not self._redis.clustered:
+            return [decided(answer) for answer in self._redis.run(reminder, *commands)[1:]]
+        self._redis.run(reminder)
+        return [decided(answer) for answer in self._redis.gather(*commands)]
+
+    def _send_now(self, copy: Copy, listed: str, note: str) -> RedisCommand:
+        message = copy.message
         arguments = (message.cycle, message.seq, copy.to_json(), listed, copy.queue, note)
-        command = self._redis.script("send_now", keys.task(message.task_id), *arguments)
-        return decided(self._redis.run(reminder, command)[1])
+        return self._redis.script("send_now", self._redis.keys.task(message.task_id), *arguments)
+
+    def hand_over_many(self, copies: Sequence[Copy]) -> None:
+        """Record that decided copies are confirmed in the work queue, in one round trip; in a Redis Cluster, in two.
+
+        Args:
+            copies: as in `hand_over`.
+
+        Raises:
+            StoreUnavailable: each copy's own claim mends the record later.
+        """
+        if not copies:
+            return
+        keys, now = self._redis.keys, int(time.time() * 1_000)
+        waiting = [word for copy in copies for word in (now, copy.message.task_id)]
+        self._redis.in_turn(
+            [self._handed_over(copy) for copy in copies], [self._redis.vital("ZADD", keys.waiting, *waiting)]
+        )
 
     def resend(self, record: Record, copy: Copy) -> DecisionAnswer:
         """Record that the sweeper sends a silent task again.

@@ -23,6 +23,7 @@ from dispatch.broker import connections
 from dispatch.broker.publisher import Publisher
 from dispatch.config.settings import Settings
 from dispatch.control.key_sender import KeySender
+from dispatch.control.send_many import SendMany
 from dispatch.control.send_now import SendNow
 from dispatch.deadletters.janitor import Janitor
 from dispatch.deadletters.recorder import DeadLetterRecorder
@@ -265,6 +266,7 @@ class _DispatchStep(bootsteps.StartStopStep):
         """The threads beside the runs: sweeper, recorder, janitor, keeper of schedules, heartbeat, metrics."""
         redis, ladders, parts = self.redis, router.ladders, parent.app.dispatch_worker
         tasks, dead_letters = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
+        send_many = SendMany(tasks, Handovers(redis), publisher, settings.sealing)
         threads: list[Background] = [
             Sweeper(
                 tasks=tasks,
@@ -304,7 +306,7 @@ class _DispatchStep(bootsteps.StartStopStep):
             ),
             self._schedules(parent.app, publisher, ladders),
             parts.watch,
-            Resumer(redis, parts.send_now, lambda: parts.watch.paused, rate=settings.resume_rate),
+            Resumer(redis, send_many, lambda: parts.watch.paused, rate=settings.resume_rate),
             parts.gate.renewals,
             _keeper(redis, tasks, parts.send_now, settings),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),

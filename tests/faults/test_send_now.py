@@ -3,7 +3,10 @@
 import pytest
 
 from dispatch import crashpoints
-from dispatch.control.refusals import NotWaiting, TaskTerminal
+from dispatch.broker.publisher import Publisher
+from dispatch.control.refusals import NotWaiting, TaskTerminal, UnknownTask
+from dispatch.control.send_many import SendMany
+from dispatch.errors import NotSent
 from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.protocol.retry import parse_ladder
@@ -154,3 +157,62 @@ def test_what_does_not_wait_is_not_sent(bench):
         _send(bench, queued)
 
     assert bench.depth(names.WORK_QUEUE) == 0
+
+
+def _send_many(bench, task_ids, publisher=None):
+    stores = bench.stores
+    sender = SendMany(stores.tasks, stores.handovers, publisher or bench.publisher, bench.settings.sealing)
+    return sender.send(task_ids, STATES, "sent-now", by="op")
+
+
+def _send_many_in_a_process(settings, task_ids):
+    with open_bench(settings) as bench:
+        _send_many(bench, task_ids)
+
+
+def test_many_are_sent_at_once_and_each_that_cannot_be_has_its_reason(bench):
+    waiting = [bench.submit("echo", {"message": "x"}, delay=14) for _ in range(5)]
+    queued, cancelled = bench.submit("echo", {"message": "x"}), bench.submit("echo", {"message": "x"}, delay=14)
+    bench.stores.control(bench.publisher).cancel(cancelled, by="op")
+    outcomes = _send_many(bench, [*waiting, queued, cancelled, "unknown"])
+    again = _send_many(bench, waiting)
+    with running_worker(bench.settings, abrupt=True):
+        records = [bench.finished(task_id) for task_id in waiting]
+
+    assert [outcomes[task_id] for task_id in waiting] == [None] * 5
+    assert [type(outcomes[task_id]) for task_id in (queued, cancelled, "unknown")] == [
+        NotWaiting, TaskTerminal, UnknownTask,
+    ]  # fmt: skip
+    assert {type(each) for each in again.values()} == {NotWaiting}
+    assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
+    assert [bench.hops(task_id).count("sent-now") for task_id in waiting] == [1] * 5
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_process_dies_that_sends_many_and_each_runs_once(bench, monkeypatch, tmp_path, point):
+    waiting = [bench.submit("echo", {"message": "x"}, delay=12) for _ in range(5)]
+    with monkeypatch.context() as armed:
+        armed.setenv(crashpoints.VARIABLE, f"{point}={tmp_path / 'died-here'}")
+        ended = Forked(_send_many_in_a_process, bench.settings, waiting).wait(60)
+    with sweeping(bench, lease=0.0, unpublished_grace=0.0) as sweep, running_worker(bench.settings, abrupt=True):
+        for task_id in waiting:
+            sweep(task_id)
+        records = [bench.finished(task_id) for task_id in waiting]
+        bench.drained(*[names.delay_queue(level) for level in reversed(range(bench.settings.delay_levels))])
+        bench.drained()
+
+    assert ended == -9
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert [bench.hops(task_id).count("started") for task_id in waiting] == [1] * 5
+
+
+def test_a_broker_that_takes_nothing_leaves_many_decided_and_a_repeat_sends_them(bench):
+    waiting = [bench.submit("echo", {"message": "x"}, delay=14) for _ in range(3)]
+    away = Publisher("amqp://127.0.0.1:1//", timeout=0.5, connect_timeout=0.2)
+    outcomes = _send_many(bench, waiting, away)
+    away.close()
+    again = _send_many(bench, waiting)
+
+    assert {type(each) for each in outcomes.values()} == {NotSent}
+    assert set(again.values()) == {None}
+    assert bench.depth(names.WORK_QUEUE) == 3

@@ -1,6 +1,7 @@
 """Confirms: each publish gets its own verdict, whatever order and grouping the broker answers in."""
 
 import contextlib
+import dataclasses
 import struct
 import time
 import types
@@ -12,6 +13,7 @@ from dispatch.broker import confirms as module
 from dispatch.broker import frames
 from dispatch.broker.confirms import ConfirmingConnection
 from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
+from dispatch.protocol.message import Copy
 from support.cases import each
 from support.unit_fakes import ManualClock, task_message
 
@@ -234,6 +236,34 @@ def test_the_publishes_of_a_turn_leave_in_one_write_in_the_order_of_their_tags(c
     assert wire == [framed(1) + framed(2) + framed(3)]
     assert connection._connection.bytes_sent == 3
     assert [verdict(one) for one in (first, *others)] == ["ok", "ok", None]
+
+
+def test_several_messages_leave_in_one_write(connection, wire):
+    copies = [Copy(task_message(), "x", "key", "q")] * 2
+    verdicts = connection.publish_all(copies, time.monotonic() + 1)
+    ack(connection, 2, True)
+
+    assert wire == [framed(1) + framed(2)]
+    assert [verdict(one) for one in verdicts] == ["ok", "ok"]
+
+
+def test_of_several_messages_one_that_cannot_be_built_stops_no_other(connection, wire):
+    bad = dataclasses.replace(task_message(), body=None)
+    copies = [Copy(message, "x", "key", "q") for message in (task_message(), bad, task_message())]
+    verdicts = connection.publish_all(copies, time.monotonic() + 1)
+    ack(connection, 1, False)
+    nack(connection, 2, False)
+
+    assert wire == [framed(1), framed(2)]
+    assert [verdict(one) for one in verdicts] == ["ok", NotSent, Nacked]
+
+
+def test_several_messages_are_not_sent_on_a_connection_that_has_ended(connection, wire):
+    connection.closed.set()
+
+    with pytest.raises(NotSent):
+        connection.publish_all([Copy(task_message(), "x", "key", "q")], time.monotonic() + 1)
+    assert wire == []
 
 
 def test_what_was_not_written_when_the_connection_ended_is_not_sent(connection, publish, wire, monkeypatch):
