@@ -94,8 +94,9 @@ FLOW = Dashboard(
             Panel("Refused by reason", "reqps", ((rate("robot_tasks_refused_total", "reason"), "{{reason}}"),)),
             Panel("Quotas used up", "reqps", ((rate("robot_quota_refusals_total", "quota"), "{{quota}}"),),
                   help="429 quota-exceeded: one principal has its share of requests, tasks, bytes or dead letters."),
-            Panel("Signals", "reqps", ((rate("robot_signals_total", "outcome"), "{{outcome}}"),),
-                  help="Signals and callbacks for tasks: they ended a wait, or are kept for one."),
+            Panel("Signals", "reqps",
+                  ((rate("robot_signals_total", "outcome"), "{{outcome}}"), (rate("robot_signal_waits_total"), "waits for one")),
+                  help="Signals and callbacks for tasks: they ended a wait, or are kept for one; and waits for a signal that began."),
         ),
         (
             Panel("Time to accept", "s", quantiles("robot_http_request_duration_seconds", ACCEPT), limits=(1,),

@@ -225,6 +225,9 @@ SIGNALS = _counter(
 )  # fmt: skip
 
 # --- worker ---------------------------------------------------------------------------------------
+SIGNAL_WAITS = _counter(
+    "robot_signal_waits_total", "Waits that began for a signal, each with a time at most.", "type", where="worker"
+)
 ATTEMPTS = _counter(
     "robot_task_attempts_total",
     "Attempts ended: succeeded, waited (a step that ended in a wait), retried, parked (no attempt used up), dead; worker-lost and time-limit in addition.",

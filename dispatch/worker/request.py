@@ -381,7 +381,7 @@ class DeliveryRequest(Request):
         def carry_out() -> None:
             if not handover.cancelled:
                 handover()
-                self._run.waited()
+                self._run.waited(ended.wait.until)
                 self._after(handover.copy)
             if handover.cancelled:
                 self._announce_end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Terminated
@@ -42,6 +42,7 @@ def create_series(rungs: Iterable[str]) -> None:
             metrics.ATTEMPTS.initialise(name, outcome)
         for rung in rungs:
             metrics.RETRIES.initialise(name, rung)
+        metrics.SIGNAL_WAITS.initialise(name)
         metrics.DURATION.initialise(name)
         metrics.QUEUE_TIME.initialise(name)
     for answer in (*ClaimAnswer, "UNKNOWN"):
@@ -123,9 +124,15 @@ class Run:
         if not isinstance(decision, Dead):
             metrics.RETRIES.inc(self._type, decision.rung.name)
 
-    def waited(self) -> None:
-        """The next step's copy is confirmed."""
+    def waited(self, until: Collection[str]) -> None:
+        """The next step's copy is confirmed.
+
+        Args:
+            until: the signals that end the wait early.
+        """
         metrics.ATTEMPTS.inc(self._type, "waited")
+        if until:
+            metrics.SIGNAL_WAITS.inc(self._type)
 
     def _ended(self, answer: str) -> None:
         self._counted = True

@@ -14,6 +14,7 @@ from dispatch.store.schedules import ScheduleNote, ScheduleStore
 from dispatch.store.scripts import RedisHandle
 from support.gateway_live import running_gateway
 from support.ports import free_port
+from support.steps_client import APP, send
 from support.waiting import eventually
 from support.worker import open_bench, running_worker
 
@@ -84,6 +85,18 @@ def test_a_worker_exports_how_its_tasks_went(settings):
     assert get(samples, "robot_tasks_in_flight") == 0
     assert get(samples, "robot_topology_drift") == 0
     assert 0 < get(samples, "robot_queue_oldest_message_age_seconds", queue="robot.task.dlq") < 60
+
+
+def test_waits_for_a_signal_are_counted_and_those_for_a_time_are_not(settings):
+    port = free_port()
+    changed = settings.model_copy(update={"worker_metrics_port": port})
+    with open_bench(changed) as made, running_worker(changed, app=APP, abrupt=True):
+        for asked in ({"until": ["go"]}, {}):
+            made.finished(send(made, steps=2, seconds=1, **asked))
+        samples = scraped(httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text)
+
+    assert get(samples, "robot_task_attempts_total", type="wait.steps", outcome="waited") == 4
+    assert get(samples, "robot_signal_waits_total", type="wait.steps") == 2
 
 
 def test_redis_shows_how_full_its_fullest_node_is(settings):
