@@ -28,13 +28,14 @@ class Stack:
 
     run_dir: Path
     environ: dict[str, str]
+    root: Path = ROOT  #: the checkout that its commands run in
 
     def command(self, *words: str, expect: int = 0, **environ: str) -> str:
         """Run a command of the launcher; its output (both streams)."""
         done = subprocess.run(
             [sys.executable, "-m", "launcher", *words],
             env={**self.environ, **environ},
-            cwd=ROOT,
+            cwd=self.root,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -78,7 +79,7 @@ class Stack:
         """The output of ``status``, whatever its exit status."""
         command = [sys.executable, "-m", "launcher", "status"]
         return subprocess.run(
-            command, env=self.environ, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+            command, env=self.environ, cwd=self.root, capture_output=True, text=True, timeout=30, check=False
         ).stdout
 
     def processes(self) -> list[int]:
@@ -107,28 +108,30 @@ class Stack:
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
 
-def make(**settings: object) -> Stack:
+def make(root: Path = ROOT, **settings: object) -> Stack:
     """A stack with nothing running yet.
 
     Args:
+        root: the checkout that it runs from.
         settings: e.g. ``lease=2`` for ``DISPATCH_LEASE=2``.
     """
     run_dir = Path(tempfile.mkdtemp(prefix="robot-dispatch-stack-")).resolve()
     run_dir.chmod(0o755)  # the servers' own users pass through it
     own = {f"DISPATCH_{name.upper()}": str(value) for name, value in settings.items()}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCH_")}
-    return Stack(run_dir, {**inherited, "DISPATCH_HTTP_PORT": "0", **own, "DISPATCH_RUN_DIR": str(run_dir)})
+    return Stack(run_dir, {**inherited, "DISPATCH_HTTP_PORT": "0", **own, "DISPATCH_RUN_DIR": str(run_dir)}, root)
 
 
 @contextlib.contextmanager
-def running(only: str = "all", **settings: object) -> Iterator[Stack]:
+def running(only: str = "all", root: Path = ROOT, **settings: object) -> Iterator[Stack]:
     """A running stack that is thrown away in the end.
 
     Args:
         only: as the command line's ``--only``.
+        root: the checkout that it runs from.
         settings: e.g. ``lease=2`` for ``DISPATCH_LEASE=2``.
     """
-    stack = make(**settings)
+    stack = make(root, **settings)
     try:
         stack.command("up", "--only", only)
         yield stack

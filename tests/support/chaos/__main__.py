@@ -25,7 +25,9 @@ def main() -> int:
     for name in [name for name in os.environ if name.startswith("DISPATCH_")]:
         del os.environ[name]  # a developer's own must not leak into the run
     seed = secrets.randbelow(100_000) if args.seed is None else args.seed
-    plan = Plan(seed, args.duration, args.clients, args.workers, args.rate, calm=args.calm, pool=args.pool)
+    plan = Plan(
+        seed, args.duration, args.clients, args.workers, args.rate, calm=args.calm, pool=args.pool, idle=args.idle
+    )
     _print(plan.command)
     directory = args.out / str(seed)
     verdict = run(plan, directory, _print)
@@ -41,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rate", type=float, default=20, help="orders a second")
     parser.add_argument("--calm", action="store_true", help="no faults: for memory slopes")
+    parser.add_argument("--idle", action="store_true", help="no operators: tasks and faults alone")
     parser.add_argument("--pool", choices=["prefork", "threads"], default="prefork", help="of the workers")
     parser.add_argument("--out", type=Path, default=Path(".run/chaos"), help="directory of the results")
     parser.add_argument("--facts", type=Path, help="judge a facts.json again and run nothing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,14 +15,18 @@ import httpx
 import redis
 
 from support.chaos.facts import DeadLetter, Left, Task
+from support.chaos.orders import LATEST
 from support.chaos.system import LADDER, VHOST, Machine, drain_limit
 from support.waiting import eventually
 
-WORK, TAP, DLQ = "robot.task.q", "robot.task.dead.q", "robot.task.dlq"
+WORK, TAP, DLQ, HOLD = "robot.task.q", "robot.task.dead.q", "robot.task.dlq", "robot.hold.q"
 RUNGS = tuple(f"robot.retry.q.{name}" for name, _ in LADDER)
 
+#: Delay levels that a run uses: those of delays up to `orders.LATEST`, with one above.
+LEVELS = LATEST.bit_length() + 1
+
 #: Queues that must be empty in the end.
-TRANSIT = (WORK, *RUNGS, "robot.retry.q.lease", TAP)
+TRANSIT = (WORK, *RUNGS, "robot.retry.q.lease", HOLD, TAP, *(f"robot.delay.q.{level}" for level in range(LEVELS)))
 
 #: Fields of a record that matter once it is terminal, beside what the API shows.
 INNER = ("decision", "decidedSeq", "fence", "owner", "before", "published", "discarded", "deadReason")
@@ -54,7 +59,7 @@ def settle(machine: Machine) -> Left:
         seconds = time.monotonic() - began
         left = eventually(lambda: _look(machine), _OVERTIME)
         # A queue that takes 250 ms to answer is reported as empty: an extra copy may have waited on a rung all the time.
-        drained = not any(left.queues.values()) and not left.claims and not _unfinished(machine)
+        drained = not (any(left.queues.values()) or left.claims or left.jobs or _unfinished(machine))
     listed = [dead_letter["taskId"] for dead_letter in _listed(machine.http_url, "/v1/dead-letters")]
     return dataclasses.replace(left, drained=drained, seconds=round(seconds, 1), limit=round(limit, 1), listed=listed)
 
@@ -75,7 +80,9 @@ def _stays_quiet(machine: Machine) -> Callable[[], bool]:
 
 def _quiet(machine: Machine) -> bool:
     left = _look(machine)
-    return not (any(left.queues.values()) or left.claims or left.stale or _unfinished(machine))
+    return not (
+        any(left.queues.values()) or left.claims or left.stale or left.keys or left.jobs or _unfinished(machine)
+    )
 
 
 @contextlib.contextmanager
@@ -94,7 +101,16 @@ def _look(machine: Machine) -> Left:
         due = store.zrange("robot:due", 0, -1)
         stale = store.zrange("robot:dead:stale", 0, -1)
         indexed = store.zcard("robot:index")
-    return Left(_depths(machine), claims, due, stale, indexed, False, 0.0, 0.0, machine.restarts())
+        held = [key for key in store.scan_iter("robot:held:*", count=1_000) if store.zcard(key)]
+    with httpx.Client(base_url=machine.http_url, timeout=20, trust_env=False) as http:
+        keys, pauses, jobs = (
+            http.get(path).raise_for_status().json()["items"] for path in ("/v1/keys", "/v1/pauses", "/v1/jobs")
+        )
+    return Left(
+        _depths(machine), claims, due, stale, indexed, False, 0.0, 0.0, machine.restarts(),
+        held=held, keys=[key["key"] for key in keys], pauses=[pause["what"] for pause in pauses],
+        jobs=[job["jobId"] for job in jobs if job["state"] == "running"],
+    )  # fmt: skip
 
 
 def _depths(machine: Machine) -> dict[str, int]:
@@ -148,6 +164,32 @@ def _listed(url: str, path: str) -> Iterator[dict[str, Any]]:
             cursor = body["next"]
             if not cursor:
                 return
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What the system has noted about what operators did."""
+
+    jobs: list[dict[str, Any]]
+    audit: list[dict[str, str]]
+    audit_lines: list[str]  #: request ids of the audit lines in the gateway's log
+
+
+def history(machine: Machine) -> History:
+    """Jobs, and the audit log with its lines."""
+    with httpx.Client(base_url=machine.http_url, timeout=20, trust_env=False) as http:
+        jobs = http.get("/v1/jobs").raise_for_status().json()["items"]
+    entries = [
+        {"verb": each["verb"], "requestId": each["requestId"] or "", "result": each["result"]}
+        for each in _listed(machine.http_url, "/v1/audit")
+    ]
+    lines = re.findall(r'"request_id": ?"(act-[0-9]+)"', "\n".join(_audit_lines(machine)))
+    return History(jobs, entries, lines)
+
+
+def _audit_lines(machine: Machine) -> Iterator[str]:
+    for file in (machine.gateway.run_dir / "log").glob("gateway*"):
+        yield from (line for line in file.read_text(errors="replace").splitlines() if '"audit"' in line)
 
 
 def dead_letters(machine: Machine) -> list[DeadLetter]:

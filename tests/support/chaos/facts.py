@@ -13,16 +13,32 @@ class Order:
     """What a client ordered."""
 
     label: str  #: unique; travels in the payload and begins every X-Request-Id of the order
-    kind: str  #: see `clients.KINDS`
+    kind: str  #: see `orders.KINDS`
     key: str | None  #: Idempotency-Key
     type: str  #: task type
     payload: dict[str, Any]
     delay: int = 0  #: seconds for which it is submitted for later
+    options: dict[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  #: others: deadline, concurrency key, webhook, labels
 
     @property
     def in_ledger(self) -> bool:
         """Whether its effect lands in the ledger."""
-        return self.type == "http.request"
+        return self.type != "echo"
+
+    @property
+    def wish(self) -> dict[str, Any]:
+        """How the ledger answers."""
+        return self.payload.get("json") or self.payload.get("wish") or {}
+
+    @property
+    def slot(self) -> tuple[str, int] | None:
+        """What it takes one of several places of while it runs: a key, or its type; and how many there are."""
+        if self.type == "chaos.narrow":
+            return "max_running:chaos.narrow", 2
+        robot = self.payload.get("robot") or self.options.get("concurrencyKey")
+        return (robot, 1) if robot else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +86,12 @@ class Delivery:
     began: float
     ended: float | None
     outcome: str  #: ``applied``, ``repeat``, ``failed``, ``refused``, or ``begun``
+    note: dict[str, Any] = dataclasses.field(default_factory=dict)  #: what the handler saw
+
+    @property
+    def task_id(self) -> str:
+        """Whose effect it is: a key begins with its task's id."""
+        return self.key.partition("/")[0].partition(".")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +124,50 @@ class Poison:
 
 
 @dataclasses.dataclass(frozen=True)
-class Redrive:
-    """An operator's request to send a dead letter again."""
+class Act:
+    """A verb that a client or an operator has used."""
 
-    task_id: str
+    verb: str  #: the operationId
+    target: str  #: a task id, or the name of a pause, a schedule or a job
+    at: float  #: when it was sent
+    ended: float  #: when it was answered
+    status: int | None  #: None: no answer
+    request_id: str = ""
+    problem: str = ""
+    asked: dict[str, Any] = dataclasses.field(default_factory=dict)  #: what matters of the request
+    answer: dict[str, Any] = dataclasses.field(default_factory=dict)  #: what matters of the answer
+
+    @property
+    def done(self) -> bool:
+        """Whether it was carried out for certain."""
+        return self.status is not None and self.status < 300
+
+    @property
+    def possible(self) -> bool:
+        """Whether it may have been carried out: a server's error and silence leave that open."""
+        return self.status is None or self.status < 300 or self.status >= 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """A delivery of a webhook."""
+
+    event: str  #: ``webhook-id``
+    task: str
+    cycle: int
+    type: str
     at: float
-    status: int | None
+    status: int  #: that the receiver answered
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A callback, at its end."""
+
+    key: str  #: of the effect that it follows
+    signal: str  #: id of its payload
+    at: float
+    status: int  #: 0: never answered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +184,10 @@ class Left:
     limit: float  #: seconds that it may take
     restarts: dict[str, int]  #: by process, by the supervisor
     listed: list[str] = dataclasses.field(default_factory=list)  #: task ids that the API shows as dead letters
+    held: list[str] = dataclasses.field(default_factory=list)  #: what holds tasks, by its list
+    keys: list[str] = dataclasses.field(default_factory=list)  #: concurrency keys that are taken
+    pauses: list[str] = dataclasses.field(default_factory=list)  #: what is paused
+    jobs: list[str] = dataclasses.field(default_factory=list)  #: ids of jobs that run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +219,18 @@ class Facts:
     tasks: list[Task]
     dead_letters: list[DeadLetter]
     poison: list[Poison]
-    redrives: list[Redrive]
     noise: list[tuple[float, float]]  #: when, seconds by which a short sleep was too long
     samples: list[Sample]
     left: Left
+    acts: list[Act] = dataclasses.field(default_factory=list)
+    hooks: list[Hook] = dataclasses.field(default_factory=list)
+    calls: list[Call] = dataclasses.field(default_factory=list)
+    jobs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  #: as the API shows them in the end
+    schedules: list[dict[str, Any]] = dataclasses.field(
+        default_factory=list
+    )  #: as the API showed them before their deletion, with ``seenAt``
+    audit: list[dict[str, str]] = dataclasses.field(default_factory=list)  #: verb and request id of each entry
+    audit_lines: list[str] = dataclasses.field(default_factory=list)  #: request ids of the entries in the gateway's log
 
     def save(self, path: Path) -> None:
         """Write them to a file."""
@@ -170,7 +242,7 @@ class Facts:
         data = json.loads(path.read_text())
         parts = {
             "orders": Order, "answers": Answer, "deliveries": Delivery, "tasks": Task, "dead_letters": DeadLetter,
-            "poison": Poison, "redrives": Redrive, "samples": Sample,
+            "poison": Poison, "samples": Sample, "acts": Act, "hooks": Hook, "calls": Call,
         }  # fmt: skip
         read = {name: [kind(**each) for each in data[name]] for name, kind in parts.items()}
         faults = [Happened(**{**each, "fault": Fault(**each["fault"])}) for each in data["faults"]]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from support.chaos.checker import BURIED, Violation
+from support.chaos.checker import Violation
 from support.chaos.facts import Facts
 from support.chaos.meters import slopes
+from support.chaos.rules.dead_letters import BURIED
 from support.chaos.view import View, label
 
 #: Violations that are shown in full.
@@ -46,7 +48,11 @@ def summary(facts: Facts, violations: Sequence[Violation]) -> dict[str, Any]:
         "restarts": facts.left.restarts,
         "effects": len(facts.effects),
         "deliveries": _deliveries(facts),
-        "redrives": _counts(str(each.status) for each in facts.redrives),
+        "verbs": _verbs(facts),
+        "operators": _counts(f"{each.verb} {each.status or 'no answer'}" for each in facts.acts),
+        "webhooks": len(facts.hooks),
+        "callbacks": _counts(str(each.status) for each in facts.calls),
+        "hops": _counts(hop["kind"] for task in facts.tasks for hop in task.hops),
         "poison": len(facts.poison),
         "drain": {"seconds": facts.left.seconds, "limit": facts.left.limit},
         "memory": slopes(facts.samples),
@@ -56,6 +62,11 @@ def summary(facts: Facts, violations: Sequence[Violation]) -> dict[str, Any]:
 
 def _counts(values: Iterable[str]) -> dict[str, int]:
     return dict(Counter(values).most_common())
+
+
+def _verbs(facts: Facts) -> dict[str, int]:
+    """How often each verb was carried out for certain."""
+    return _counts(each.verb for each in facts.acts if each.done)
 
 
 def _latency(facts: Facts) -> dict[str, float]:
@@ -116,6 +127,8 @@ def text(facts: Facts, violations: Sequence[Violation], replay: str) -> str:
     return "\n".join(lines)
 
 
+_IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+
 _APART = {"seed", "duration", "clients", "verdict", "memory", "violations"}
 
 
@@ -134,13 +147,18 @@ def _fault(each: Any) -> str:
 def _violation(facts: Facts, violation: Violation) -> list[str]:
     lines = [f"{violation.rule}: {violation.subject} {violation.text}"]
     view = View(facts)
-    ids = [violation.subject, *view.ran.get(violation.subject, ())]
+    ids = [*_IDS.findall(f"{violation.subject} {violation.text}"), *view.ran.get(violation.subject, ())]
     for task in (view.tasks[task_id] for task_id in ids if task_id in view.tasks):
         answers = view.answers.get(label(task), [])
         lines += [f"    {each.at:.3f} {each.what} {each.status or each.error} {each.problem}" for each in answers]
         lines += [f"    {hop['at'] / 1_000:.3f} {_hop(hop)}" for hop in task.hops]
-        deliveries = [each for each in facts.deliveries if each.key == task.id]
-        lines += [f"    {each.began:.3f} ledger: {each.outcome} until {each.ended}" for each in deliveries]
+        deliveries = view.delivered[task.id]
+        lines += [
+            f"    {each.began:.3f} ledger: {each.outcome} {each.key} until {each.ended} {each.note}"
+            for each in deliveries
+        ]
+        acts = [act for act in facts.acts if act.target == task.id]
+        lines += [f"    {act.at:.3f} {act.verb} {act.status or 'no answer'} {act.problem} {act.answer}" for act in acts]
         lines += [f"    record: {task.view['state']} {task.inner}"]
         lines += [f"    dead letter: {each}" for each in view.dead_letters.get(task.id, [])]
     return lines

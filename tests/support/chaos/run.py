@@ -9,9 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support.chaos import aftermath, clients, faults, ledger, meters, report, schedule
+from support.chaos import aftermath, faults, ledger, meters, report, schedule
+from support.chaos.caller import Caller, Notes
 from support.chaos.checker import Violation, check
-from support.chaos.facts import Delivery, Facts
+from support.chaos.clients import Client, Reader
+from support.chaos.facts import Call, Delivery, Facts, Hook
+from support.chaos.operators import operators
+from support.chaos.orders import Book
 from support.chaos.system import LADDER, SETTINGS, Machine, running
 
 #: Seconds within which every request must be answered.
@@ -30,11 +34,13 @@ class Plan:
     gap: tuple[float, float] = schedule.GAP  #: seconds between two faults, least and most
     calm: bool = False  #: no faults at all: for memory
     pool: str = "prefork"  #: the workers', or ``threads``
+    idle: bool = False  #: no operators: for faults alone
 
     @property
     def command(self) -> str:
         """How to run it again."""
         more = (" CALM=1" if self.calm else "") + (f" POOL={self.pool}" if self.pool != "prefork" else "")
+        more += " ARGS=--idle" if self.idle else ""
         return f"make chaos SEED={self.seed} DURATION={self.duration:g} CLIENTS={self.clients} RATE={self.rate:g}{more}"
 
 
@@ -60,10 +66,10 @@ def run(plan: Plan, directory: Path, log: Callable[[str], None]) -> Verdict:
     with running(plan.workers, directory, worker_pool=plan.pool) as machine:
         log(f"the system runs: {machine.http_url}")
         facts = _observed(plan, machine, log)
+        facts.save(directory / "facts.json")
         violations = check(facts)
         if violations:
             machine.keep_logs(directory / "log")
-    facts.save(directory / "facts.json")
     (directory / "report.json").write_text(json.dumps(report.summary(facts, violations), indent=1))
     text = report.text(facts, violations, plan.command)
     (directory / "report.txt").write_text(text + "\n")
@@ -71,7 +77,7 @@ def run(plan: Plan, directory: Path, log: Callable[[str], None]) -> Verdict:
 
 
 def _observed(plan: Plan, machine: Machine, log: Callable[[str], None]) -> Facts:
-    notes, canary = clients.Notes(), meters.Canary()
+    notes, canary = Notes(), meters.Canary()
     scales = meters.Scales(machine, lambda: len(notes.accepted))
     breaker = faults.Breaker(machine, log)
     planned = [] if plan.calm else schedule.make(plan.seed, plan.duration, plan.workers, plan.gap)
@@ -80,7 +86,8 @@ def _observed(plan: Plan, machine: Machine, log: Callable[[str], None]) -> Facts
             breaker.carry_out(planned, plan.duration)
         log(f"everything is mended, {len(notes.accepted)} tasks accepted: waiting until it is quiet")
         left = aftermath.settle(machine)
-    rows, effects = ledger.read(machine.ledger_file)
+    pages = ledger.read(machine.ledger_file)
+    history = aftermath.history(machine)
     return Facts(
         seed=plan.seed,
         duration=plan.duration,
@@ -91,15 +98,21 @@ def _observed(plan: Plan, machine: Machine, log: Callable[[str], None]) -> Facts
         orders=notes.orders,
         answers=notes.answers,
         faults=breaker.happened,
-        deliveries=[Delivery(**row) for row in rows],
-        effects=effects,
+        deliveries=[Delivery(**row) for row in pages.deliveries],
+        effects=pages.effects,
         tasks=aftermath.tasks(machine),
         dead_letters=aftermath.dead_letters(machine),
         poison=breaker.poison,
-        redrives=notes.redrives,
         noise=canary.noise,
         samples=scales.samples,
         left=left,
+        acts=notes.acts,
+        hooks=[Hook(**row) for row in pages.webhooks],
+        calls=[Call(**row) for row in pages.callbacks],
+        jobs=history.jobs,
+        schedules=notes.schedules,
+        audit=history.audit,
+        audit_lines=history.audit_lines,
     )
 
 
@@ -119,15 +132,12 @@ def _beside(*works: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _customers(plan: Plan, machine: Machine, notes: clients.Notes) -> Iterator[None]:
-    """Every client of the API. In the end those that insist on their order are waited for."""
-    url = machine.http_url  # the port stays, whatever is killed
-    reader = clients.Reader(clients.Caller(url, notes), plan.seed, notes)
-    operator = clients.Operator(clients.Caller(url, notes), plan.seed, notes)
+def _customers(plan: Plan, machine: Machine, notes: Notes) -> Iterator[None]:
+    """Every client of the API, and its operators. In the end those that insist on something are waited for."""
+    url, book = machine.http_url, Book(machine.ledger_url)  # the port stays, whatever is killed
+    reader = Reader(Caller(url, notes), plan.seed, notes)
     pause = plan.clients / plan.rate
-    ordering = [
-        clients.Client(f"client{number}", url, machine.ledger_url, plan.seed, pause, notes)
-        for number in range(plan.clients)
-    ]
-    with _beside(reader.run, operator.run, *(each.run for each in ordering)):
+    ordering = [Client(f"client{number}", url, book, plan.seed, pause, notes) for number in range(plan.clients)]
+    hands = [] if plan.idle else operators(url, book, plan.seed, notes)
+    with _beside(reader.run, *(each.run for each in hands), *(each.run for each in ordering)):
         yield

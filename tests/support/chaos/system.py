@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import base64
 import contextlib
 import dataclasses
 import shutil
@@ -24,14 +24,18 @@ import httpx
 import redis
 
 from support import stack as stacks
-from support.chaos.clients import LATEST
+from support.chaos.checkout import checkout
+from support.chaos.orders import LATEST
 from support.proxy import Proxy
 from support.stack import ROOT, Stack
 from support.waiting import eventually
 
 #: The rungs' names and seconds, and what else makes a run short; the rest is as in production.
 LADDER = (("1m", 1.0), ("5m", 2.0), ("30m", 3.0))
-LEASE, LEASE_PARK, GRACE, SOFT_SHUTDOWN = 3, 1, 8, 3
+LEASE, LEASE_PARK, GRACE, SOFT_SHUTDOWN, HOLD_TTL, CANCEL_GRACE = 3, 1, 8, 3, 4, 2
+
+#: The secrets are the run's own: nothing outside of it takes them.
+_SECRET = "chaos-chaos-chaos-chaos-chaos-chaos"
 
 SETTINGS: dict[str, object] = {
     "ladder": ",".join(f"{name}={seconds:g}" for name, seconds in LADDER),
@@ -43,6 +47,10 @@ SETTINGS: dict[str, object] = {
     "queue_depth_limit": 400,
     "concurrency_min": 2,
     "concurrency_max": 4,
+    "hold_ttl": HOLD_TTL,
+    "cancel_grace": CANCEL_GRACE,
+    "callback_secrets": _SECRET,
+    "webhook_secrets": f"whsec_{base64.b64encode(_SECRET.encode()).decode()}",
 }
 
 #: Seconds after which RabbitMQ tries dead letters again that were refused (`advanced.config`).
@@ -54,6 +62,9 @@ SILENCE = 45.0
 #: Seconds the supervisor waits at most before it starts a process again, and a process takes until it is ready.
 RESTART = 20.0
 
+#: Seconds for which a worker that has died keeps its turn to carry jobs out, and after which a keeper looks after a lost wake-up.
+JOBS_TURN = 30.0
+
 VHOST = "robot"
 
 
@@ -63,8 +74,8 @@ def drain_limit(backlog: int) -> float:
     Args:
         backlog: tasks that had not ended then; the system does five a second at the very least.
     """
-    climb = sum(seconds for _, seconds in LADDER) + LEASE + LEASE_PARK + GRACE + LATEST
-    return climb + DEAD_LETTER_RETRY + SILENCE + RESTART + backlog / 5
+    climb = sum(seconds for _, seconds in LADDER) + LEASE + LEASE_PARK + GRACE + LATEST + HOLD_TTL
+    return climb + DEAD_LETTER_RETRY + SILENCE + RESTART + JOBS_TURN + backlog / 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,15 +173,18 @@ def running(workers: int, directory: Path, **settings: object) -> Iterator[Machi
     names = ["gateway", *(f"worker{number}" for number in range(1, workers + 1))]
     chosen = {**SETTINGS, **settings}
     with contextlib.ExitStack() as stack, _ledger(directory / "ledger.sqlite") as ledger_url:
-        servers = stack.enter_context(stacks.running("servers", **chosen))
+        root = stack.enter_context(checkout())
+        servers = stack.enter_context(stacks.running("servers", root, **chosen))
         proxies: dict[str, Proxy] = {}
         apps: dict[str, Stack] = {}
-        for name in names:
+
+        def start(name: str, **more: object) -> None:
             for server, variable in (("rabbitmq", "BROKER"), ("redis", "REDIS")):
-                target = servers.env[f"DISPATCH_{variable}_URL"]
-                proxies[f"{name}-{server}"] = stack.enter_context(Proxy.to(target))
+                proxies[f"{name}-{server}"] = stack.enter_context(Proxy.to(servers.env[f"DISPATCH_{variable}_URL"]))
             apps[name] = stacks.make(
+                root,
                 **chosen,
+                **more,
                 broker_url=proxies[f"{name}-rabbitmq"].url,
                 redis_url=proxies[f"{name}-redis"].url,
                 management_url=servers.env["DISPATCH_MANAGEMENT_URL"],
@@ -178,8 +192,12 @@ def running(workers: int, directory: Path, **settings: object) -> Iterator[Machi
                 http_allowed_hosts=ledger_url.removeprefix("http://"),
             )
             stack.callback(apps[name].destroy)
-        with concurrent.futures.ThreadPoolExecutor(len(apps)) as pool:
-            list(pool.map(lambda name: apps[name].command("up", "--only", name.rstrip("0123456789")), apps))
+            apps[name].command("up", "--only", name.rstrip("0123456789"))
+
+        start("gateway")
+        public = apps["gateway"].env["DISPATCH_HTTP_URL"]  # its port stays, whatever is killed
+        for name in names[1:]:
+            start(name, public_url=public)
         machine = Machine(
             servers, apps.pop("gateway"), apps, proxies, ledger_url, directory / "ledger.sqlite", dict(servers.env)
         )

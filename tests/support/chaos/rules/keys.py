@@ -1,0 +1,56 @@
+"""Concurrency keys and types that run so many at once. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator
+
+from support.chaos.facts import Task
+from support.chaos.rules.ladder import before_stop
+from support.chaos.view import View
+
+#: Hops that end a run, and with it the hold on a key. A wait between two steps keeps it.
+_ENDS = frozenset({
+    "succeeded", "failed", "cancelled", "dead-lettered", "stopped", "parked", "lost", "held", "released", "redriven",
+})  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """A time for which a task has a place."""
+
+    began: float
+    ended: float
+    task_id: str
+
+
+def places_are_kept(view: View) -> Iterator[tuple[str, str]]:
+    """Of one key one task runs at a time, of a narrow type two: as long as their worker reaches Redis."""
+    spans: dict[tuple[str, int], list[_Span]] = defaultdict(list)
+    for task, order in view.ordered:
+        if order.slot is not None:
+            spans[order.slot].extend(_spans(task))
+    for (slot, limit), found in spans.items():
+        yield from ((slot, text) for text in _overlaps(view, found, limit))
+
+
+def _overlaps(view: View, spans: list[_Span], limit: int) -> Iterator[str]:
+    running: list[_Span] = []
+    for span in sorted(spans, key=lambda span: span.began):
+        running = [one for one in running if one.ended > span.began]
+        others = [one for one in running if one.task_id != span.task_id]
+        if len(others) >= limit and not view.troubled(min(one.began for one in others), span.began):
+            yield f"{span.task_id} began at {span.began:.3f}, beside {', '.join(one.task_id for one in others)}"
+        running.append(span)
+
+
+def _spans(task: Task) -> Iterator[_Span]:
+    began = 0.0
+    for hop in before_stop(task):
+        at = hop["at"] / 1_000
+        if hop["kind"] == "started" and not began:
+            began = at
+        elif hop["kind"] in _ENDS and began:
+            yield _Span(began, at, task.id)
+            began = 0.0
