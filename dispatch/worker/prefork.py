@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import inspect
 import os
 import pickle
 import select
@@ -234,14 +233,10 @@ class Pool(MendedPool):
         if child := self._children.get(pid):
             child.owed -= count
 
-    def read(self, child: PoolProcess) -> None:
-        """Handle what a process has reported by now."""
+    def read(self, child: PoolProcess) -> bool:
+        """Handle what a process has reported by now; False where nothing more can come."""
         fd = child.process.outqR_fd
-        if self._hub is None or fd not in self._hub.readers:
-            return
-        callback, args = self._hub.readers[fd]
-        with contextlib.suppress(StopIteration, OSError, EOFError):
-            next(callback) if inspect.isgenerator(callback) else callback(*args)
+        return self._fileno_to_outq.get(fd) is child.process and self._result_handler.take(fd)
 
     def wait(self, seconds: float, *others: int) -> None:
         """Wait for a report, or until another descriptor is readable, and handle what processes have reported."""
@@ -414,11 +409,12 @@ class Pool(MendedPool):
         return bool(child and (child.jobs or child.reserved))
 
     def process_flush_queues(self, process: Any) -> None:
-        """Handle all that a process has reported, before it is missed."""
+        """Handle all that a process has reported, before it is missed; also between two connections, when no loop reads its pipe."""
         child = self._children.get(process.pid)
         fd = process.outqR_fd
         while child is not None and self._fileno_to_outq.get(fd) is process and select.select([fd], [], [], 0)[0]:
-            self.read(child)
+            if not self.read(child):
+                return
 
     def _given_back(self, job: Job) -> None:
         job.discard()

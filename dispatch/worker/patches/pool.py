@@ -5,7 +5,8 @@ in its index (Celery 5.7). After the next reconnect the event loop registers eve
 belong to another connection by then: it would read that connection's bytes, and busy-loop once that connection is
 closed, since a forked child that inherited it keeps it registered (epoll(7), question 6).
 
-Celery reads a message of a child in two system calls, and registers the pipe anew after each.
+Celery reads a message of a child in two system calls, and registers the pipe anew after each. What it has read of a message is
+in a generator, which the loss of the connection to RabbitMQ drops with the rest of the event loop.
 """
 
 from __future__ import annotations
@@ -23,11 +24,33 @@ from dispatch.worker.child import READ, split
 class ResultHandler(asynpool.ResultHandler):
     """Reads what children report."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.begun: dict[int, bytes] = {}  #: by descriptor, what has come of a message that is not complete
+
+    def take(self, fd: int) -> bool:
+        """Handle all that has arrived in a pipe, also where no event loop reads it: the loss of the connection has reset it.
+
+        Returns:
+            Whether more may come: False at the end of the pipe.
+        """
+        hub = self._hub if self._hub is not None and fd in self._hub.readers else None
+        reading = self._recv_message(hub.add_reader if hub else _nothing, fd, self.on_state_change)
+        try:
+            next(reading)
+        except StopIteration:
+            return True
+        except (OSError, EOFError):
+            return False
+        if hub is not None:  # as Celery does: what reads the rest is what its shutdown looks for
+            hub.add_reader(fd, reading)
+        return True
+
     def _recv_message(
         self, add_reader: Callable[..., None], fd: int, callback: Callable[[Any], None], **_: Any
     ) -> Iterator[None]:
         """Handle all messages that have arrived; Celery goes on with the rest of one when the pipe is readable again."""
-        data, again = b"", False
+        again = False
         while True:
             try:
                 read = os.read(fd, READ)
@@ -35,14 +58,21 @@ class ResultHandler(asynpool.ResultHandler):
                 again = True
                 yield
                 continue
+            data = self.begun.pop(fd, b"")
             if not read:
                 raise OSError("a child's pipe ended within a message") if data else EOFError
-            messages, data = split(data + read)
-            if again and not data:
+            messages, rest = split(data + read)
+            if rest:
+                self.begun[fd] = rest
+            elif again:
                 add_reader(fd, self.handle_event, fd)
             _each(messages, callback)
-            if not data:
+            if not rest:
                 return
+
+
+def _nothing(*_: Any) -> None:
+    """No event loop is to read the pipe."""
 
 
 def _each(messages: Sequence[bytes], callback: Callable[[Any], None]) -> None:
@@ -69,4 +99,6 @@ class MendedPool(asynpool.AsynPool):
         ):
             if index.get(descriptor) is proc:  # otherwise a new child has reused it
                 del index[descriptor]
+        if proc.outqR_fd not in self._fileno_to_outq:
+            self._result_handler.begun.pop(proc.outqR_fd, None)
         return destroyed

@@ -22,6 +22,7 @@ class World:
         os.set_blocking(self.reader, False)
         self.handled, self.registered = [], []
         self.handler = object.__new__(ResultHandler)
+        self.handler.begun, self.handler.on_state_change = {}, self.handle
 
     def handle(self, message):
         self.handled.append(message)
@@ -79,3 +80,36 @@ def test_the_end_of_the_pipe_is_no_message(world):
         next(world.reading())
     with pytest.raises(EOFError):
         next(world.reading())
+
+
+def test_without_an_event_loop_what_has_arrived_is_taken_and_the_rest_of_a_message_later(world):
+    first, second = framed("a"), framed("x" * 50)
+    os.write(world.writer, first + second[:10])
+    taken = world.handler.take(world.reader)
+    os.write(world.writer, second[10:] + framed("c"))
+
+    assert (taken, world.handler.take(world.reader), world.handled) == (True, True, ["a", "x" * 50, "c"])
+
+
+def test_a_message_in_parts_is_handled_though_the_event_loop_that_has_read_the_first_one_is_reset(world):
+    message = framed("x" * 50)
+    os.write(world.writer, message[:10])
+    next(world.reading())  # and dropped
+    os.write(world.writer, message[10:])
+
+    assert list(world.reading()) == []
+    assert world.handled == ["x" * 50]
+
+
+def test_nothing_more_comes_from_a_pipe_that_has_ended():
+    world = World()
+    os.write(world.writer, framed("a"))
+    os.close(world.writer)
+    try:
+        assert (world.handler.take(world.reader), world.handler.take(world.reader), world.handled) == (
+            True,
+            False,
+            ["a"],
+        )
+    finally:
+        os.close(world.reader)

@@ -1,12 +1,16 @@
 """A process and its jobs as the main process sees them: what runs, what has not begun, and what may come."""
 
 import multiprocessing
+import os
+import pickle
+import struct
 import types
 
 import pytest
 
 from dispatch.worker.pace import AHEAD
-from dispatch.worker.prefork import MOST, PoolProcess
+from dispatch.worker.patches.pool import ResultHandler
+from dispatch.worker.prefork import MOST, Pool, PoolProcess
 
 
 class Job:
@@ -86,3 +90,25 @@ def test_a_process_runs_what_it_has_a_permit_of_and_has_not_reported(child):
     child.ended(a)
 
     assert (not_begun, begun, child.runs) == (False, True, False)
+
+
+@pytest.mark.timeout(20)
+def test_what_a_dead_process_has_reported_is_read_between_two_connections_when_no_loop_reads_its_pipe():
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    handled = []
+    pool, handler = object.__new__(Pool), object.__new__(ResultHandler)
+    handler.begun, handler.on_state_change = {}, handled.append
+    handler._hub = types.SimpleNamespace(readers={})  # as the loss of the connection leaves it
+    process = types.SimpleNamespace(pid=7, outqR_fd=reader)
+    pool._children, pool._fileno_to_outq = {7: PoolProcess(process)}, {reader: process}
+    pool._result_handler, pool._hub = handler, handler._hub
+    data = pickle.dumps("done")
+    os.write(writer, struct.pack(">i", len(data)) + data)
+    try:
+        pool.process_flush_queues(process)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+    assert handled == ["done"]

@@ -18,6 +18,7 @@ def pool(monkeypatch):
     monkeypatch.setattr(asynpool.AsynPool, "destroy_queues", lambda _self, _queues, _proc: "destroyed")
     pool = object.__new__(MendedPool)
     pool._fileno_to_inq, pool._fileno_to_outq, pool._fileno_to_synq = {}, {}, {}
+    pool._result_handler = types.SimpleNamespace(begun={})
     return pool
 
 
@@ -39,6 +40,17 @@ def test_the_descriptors_of_a_dead_child_are_dropped(pool):
 
     assert answer == "destroyed"
     assert registered(pool) == [[20], [21], [22]]
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["in the index", "that Celery has removed itself"])
+def test_half_a_report_of_a_dead_child_is_no_beginning_of_the_next_one_s(pool, indexed):
+    dead = child(10, 11, 12)
+    if indexed:
+        add(pool, dead)
+    pool._result_handler.begun = {11: b"half", 21: b"another's"}
+    pool.destroy_queues(object(), dead)
+
+    assert pool._result_handler.begun == {21: b"another's"}
 
 
 def test_a_descriptor_that_a_new_child_has_reused_stays(pool):
