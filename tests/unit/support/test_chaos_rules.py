@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from support.chaos.facts import Act, Call, Delivery, Fault, Happened, Hook, Order
+from support.chaos.facts import Act, Call, DeadLetter, Delivery, Fault, Happened, Hook, Order
 from support.chaos_facts import CLEAN, GOOD, LOST, QUIET, answer, broken, hop, task, tasks, with_hops, with_view
 
 WEBHOOK = {"webhook": {"url": "http://127.0.0.1:1/webhooks"}}
@@ -152,6 +152,21 @@ def test_a_task_that_was_answered_cancelled_and_is_not_is_seen():
     goes_on = task("c1", "stop", "DEAD_LETTERED", [hop(1, "accepted"), hop(2, "started"), hop(3, "dead-lettered")])
 
     assert "cancelled stays cancelled" in run_of(STOP, goes_on, **with_acts(CANCEL))
+
+
+def test_a_death_that_was_decided_before_the_cancellation_stays_one_and_a_later_one_is_seen():
+    order = dataclasses.replace(STOP, kind="permanent")
+    hops = [hop(1, "accepted"), hop(1_000, "started", attempt=1), hop(1_400, "failed"), hop(1_500, "cancel-requested")]
+    dead = task("c1", "stop", "DEAD_LETTERED", [*hops, hop(2_000, "dead-lettered")], deadReason="permanent")
+    later = with_hops(dead, [*hops, hop(1_600, "started"), hop(1_700, "failed"), hop(2_000, "dead-lettered")])
+    asked = dataclasses.replace(CANCEL, answer={"state": "RUNNING"})
+    rest = {
+        "dead_letters": [*CLEAN.dead_letters, DeadLetter("c1", 0, 1, "permanent")],
+        "left": dataclasses.replace(QUIET, listed=["t2", "c1"]),
+    }  # fmt: skip
+
+    assert run_of(order, dead, **with_acts(asked), **rest) == set()
+    assert run_of(order, later, **with_acts(asked), **rest) == {"cancelled stays cancelled"}
 
 
 @pytest.mark.parametrize(("runs", "found"), [(1, set()), (2, {"cancelled stays cancelled"})])
@@ -405,6 +420,7 @@ def test_a_verb_without_an_audit_entry_is_seen_unless_its_line_is_in_the_log():
     assert broken(acts=[done]) == {"audit"}
     assert broken(acts=[done], audit_lines=[done.request_id]) == set()
     assert broken(acts=[dataclasses.replace(done, status=503)]) == set()
+    assert broken(acts=[dataclasses.replace(done, asked={"dryRun": True})]) == set()
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,10 @@ def _goes_on(task: Task) -> Iterator[str]:
         yield f"went on after it was cancelled: {', '.join(sorted(more))}"
     if "cancel-requested" not in kinds:
         return
-    after = kinds[kinds.index("cancel-requested") :]
-    if "redriven" in after or task.view["state"] not in {"CANCELLED", "SUCCEEDED"}:
+    first = kinds.index("cancel-requested")
+    before, after = kinds[:first], kinds[first:]
+    died_first = before[-1] == "failed" and "started" not in after  # a death that was decided before stays one
+    if "redriven" in after or (task.view["state"] not in {"CANCELLED", "SUCCEEDED"} and not died_first):
         yield f"was asked to stop, and is {task.view['state']}"
     runs, again = after.count("started"), sum(kind in _AGAIN for kind in after)
     if runs > 1 + again:

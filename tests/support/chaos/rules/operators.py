@@ -9,7 +9,7 @@ from support.chaos.view import View
 #: Verbs whose requests have an entry in the audit log.
 AUDITED = frozenset({
     "cancelTask", "retryTaskNow", "pauseTasks", "resumeTasks", "redriveDeadLetter", "redriveDeadLetters", "discardDeadLetter",
-    "startJob", "stopJob",
+    "startJob", "stopJob", "putSchedule", "deleteSchedule", "pauseSchedule", "resumeSchedule", "runScheduleNow",
 })  # fmt: skip
 
 
@@ -40,5 +40,7 @@ def acts_are_in_the_audit_log(view: View) -> Iterator[tuple[str, str]]:
     """Each verb that was answered has its entry, or, where Redis did not take it, its line in the gateway's log."""
     found = {entry["requestId"] for entry in view.facts.audit} | set(view.facts.audit_lines)
     for act in view.facts.acts:
+        if act.asked.get("dryRun"):  # counting has an entry a minute
+            continue
         if act.verb in AUDITED and act.done and act.request_id not in found:
             yield act.target, f"{act.verb} ({act.request_id}) was answered {act.status}, and is not in the audit log"
