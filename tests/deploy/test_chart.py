@@ -269,6 +269,12 @@ def test_what_takes_a_pool_from_zero_is_counted_by_rabbitmq_and_includes_what_ru
             assert trigger["metadata"]["activationValue"] == "0"
 
 
+def test_keda_reads_as_the_user_that_may_only_look():
+    (found,) = charts.of_kind(charts.rendered(), "TriggerAuthentication")
+
+    assert {each["name"] for each in found["spec"]["secretTargetRef"]} == {"robot-dispatch-rabbitmq-monitor"}
+
+
 def test_an_outage_of_the_figures_takes_no_worker_away_and_leaves_none_at_zero():
     for pool, replicas in (("bulk", 1), ("default", 1)):
         fallback = charts.named(charts.rendered("lanes"), "ScaledObject", f"worker-{pool}")["spec"]["fallback"]

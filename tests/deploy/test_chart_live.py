@@ -190,7 +190,7 @@ def test_what_cannot_be_done_is_in_the_dlq_and_is_redriven(release, api):
 
 def test_the_map_does_not_drift_and_a_second_job_changes_nothing(release):
     again = release.run("robot-dispatch-topology")
-    verified = release.run("robot-dispatch-topology", "celery", "-A", "celery_app", "topology", "verify")
+    verified = release.run("robot-dispatch-worker-default", "celery", "-A", "celery_app", "topology", "verify")
 
     assert (again.returncode, again.stdout) == (0, "Nothing to do: the broker matches the map.\n"), again.stderr
     assert (verified.returncode, verified.stdout) == (0, "No drift.\n"), verified.stderr

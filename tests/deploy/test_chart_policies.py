@@ -271,6 +271,11 @@ def test_nothing_else_gets_through(source, target, port):
     assert not reaches(source, target, port)
 
 
+def test_who_needs_no_redis_may_not_even_try():
+    for name in ("flower", "topology"):
+        assert not allowed("egress", labels_of(name), labels_of("redis"), 6379)
+
+
 def rules(name, direction, variant="default"):
     return charts.named(charts.rendered(variant), "NetworkPolicy", name)["spec"].get(direction, [])
 
