@@ -46,9 +46,11 @@ from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.console_sessions import EndedSessions
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
+from dispatch.store.history import History
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.jobs import Jobs
 from dispatch.store.key_usage import KeyUsage
+from dispatch.store.oldest import Oldest
 from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.schedules import ScheduleStore
 from dispatch.store.scripts import RedisHandle
@@ -136,6 +138,8 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             queues=functools.partial(queue_stats.snapshot, wanted, settings, depth_limit=settings.queue_depth_limit),
             workers=WorkerRegistry(redis).present,
             ended_sessions=EndedSessions(redis),
+            ages=Oldest(redis).ages,
+            history=History(redis),
         )
     )
     publisher.start()

@@ -20,6 +20,7 @@ from dispatch.schedules.service import ScheduleService
 from dispatch.store.audit import AuditLog
 from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.console_sessions import EndedSessions
+from dispatch.store.history import History
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.jobs import Jobs
 from dispatch.store.pauses import HeldTasks, Pauses
@@ -62,3 +63,5 @@ class Parts:
     queues: Callable[[], Sequence[QueueView]]
     workers: Callable[[], Sequence[WorkerInfo]]
     ended_sessions: EndedSessions  #: of the console
+    ages: Callable[[], Mapping[str, float]]  #: seconds for which the oldest message of a queue waits
+    history: History

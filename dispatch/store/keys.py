@@ -49,6 +49,10 @@ class RedisKeys:
         """``robot:ended-session:<id>``: a session of the console was ended before its time."""
         return f"{self.prefix}ended-session:{session}"
 
+    def history(self, minute: int) -> str:
+        """``robot:history:<epoch minute>``, a hash: what the workers did in it."""
+        return f"{self.prefix}history:{minute}"
+
     def index(self, principal: str | None) -> str:
         """``robot:index`` or ``robot:index:<principal>``: task ids by the time they were accepted."""
         return f"{self.prefix}index" if principal is None else f"{self.prefix}index:{principal}"

@@ -9,6 +9,7 @@ Label values are from closed sets, with ``other`` for the rest, so that no messa
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -89,6 +90,28 @@ class Instrument:
     def initialise(self, *labels: str) -> None:
         """Create the series at 0: rate() cannot see the jump from absent to 1."""
         self._of(labels)
+
+    def totals(self) -> dict[tuple[str, ...], float]:
+        """The values of a counter by label values, in a process that shares them with no other."""
+        return {
+            tuple(sample.labels[name] for name in self.labels): sample.value
+            for sample in self._samples()
+            if sample.name.endswith("_total")
+        }
+
+    def buckets(self) -> dict[float, int]:
+        """The counts of a histogram by upper bound, not cumulated, of all label values together; as `totals`."""
+        counts, below = dict.fromkeys((*self._buckets, math.inf), 0), 0
+        for sample in self._samples():
+            if not sample.name.endswith("_bucket"):
+                below = 0
+                continue
+            counts[float(sample.labels["le"])] += int(sample.value) - below
+            below = int(sample.value)
+        return counts
+
+    def _samples(self) -> list[Any]:
+        return [] if self._metric is None else [each for metric in self._metric.collect() for each in metric.samples]
 
     def reset(self) -> None:
         """Drop all series; the next use creates the metric again, with the current storage."""

@@ -29,6 +29,8 @@ from dispatch.deadletters.janitor import Janitor
 from dispatch.deadletters.recorder import DeadLetterRecorder
 from dispatch.deadletters.service import DeadLetterService
 from dispatch.errors import ConfigurationError
+from dispatch.maintenance import history_keeper
+from dispatch.maintenance.history_keeper import HistoryKeeper
 from dispatch.maintenance.jobs import job_runner
 from dispatch.maintenance.key_keeper import KeyKeeper
 from dispatch.maintenance.metrics_server import MetricsServer
@@ -45,6 +47,7 @@ from dispatch.store.claims import Claims
 from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.dead_letters import DeadLetterRecords
 from dispatch.store.handovers import Handovers
+from dispatch.store.history import History
 from dispatch.store.holds import Holds
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.pauses import Pauses
@@ -310,6 +313,7 @@ class _DispatchStep(bootsteps.StartStopStep):
             parts.gate.renewals,
             _keeper(redis, tasks, parts.send_now, settings),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),
+            HistoryKeeper(History(redis), history_keeper.totals),
         ]
         if settings.worker_metrics_port:
             threads += self._serve_metrics(parent.app, settings)

@@ -69,6 +69,7 @@ class Seen:
         PICTURES.mkdir(parents=True, exist_ok=True)
         for width in WIDTHS:
             self.page.set_viewport_size({"width": width, "height": 900})
+            self.page.wait_for_timeout(300)  # charts are drawn anew for another width
             self.page.screenshot(path=PICTURES / f"{name}-{width}.png", full_page=True)
             wide = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0, f"{name} is {wide} px wider than {width} px"

@@ -420,6 +420,16 @@ class FakeTicks:
         return schedule.tick_id(at, leg)
 
 
+class FakeHistory:
+    """Minutes in memory."""
+
+    def __init__(self) -> None:
+        self.minutes: dict[int, dict[str, int]] = {}
+
+    def read(self, first: int, last: int) -> list[dict[str, int]]:
+        return [self.minutes.get(each, {}) for each in range(first, last + 1)]
+
+
 class FakeEndedSessions:
     """Sessions that were ended; `error` is raised instead."""
 
@@ -460,6 +470,8 @@ class World:
     spend: Callable[[str], Mapping[str, str]] = lambda _: {}
     allowance: Callable[[str], Allowance] = lambda _: Allowance()
     queues: Callable[[], list[QueueView]] = list
+    ages: Callable[[], Mapping[str, float]] = dict
+    history: FakeHistory = dataclasses.field(default_factory=FakeHistory)
     ended_sessions: FakeEndedSessions = dataclasses.field(default_factory=FakeEndedSessions)
     workers: Callable[[], list[WorkerInfo]] = list
     types: Mapping[str, TaskType] = dataclasses.field(default_factory=lambda: {"greet": GREET, "robot.tidy": TIDY})
@@ -500,6 +512,8 @@ class World:
                 queues=self.queues,
                 workers=self.workers,
                 ended_sessions=self.ended_sessions,
+                ages=self.ages,
+                history=self.history,
             )
         )
 

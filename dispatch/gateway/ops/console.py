@@ -10,6 +10,7 @@ import flask
 from flask import Response
 from werkzeug.wrappers import Response as AnyResponse
 
+from dispatch.config import api_keys
 from dispatch.gateway.http.auth import Keyring
 from dispatch.gateway.http.long_poll import WaitingRoom
 from dispatch.gateway.http.problems import Problem
@@ -17,12 +18,15 @@ from dispatch.gateway.ops import acts, assets, filters, frame, live, navigation,
 from dispatch.gateway.ops.door import ROOT, Door
 from dispatch.gateway.ops.frame import Frame
 from dispatch.gateway.ops.health import HealthTopic
+from dispatch.gateway.ops.keys import KeysPages
 from dispatch.gateway.ops.overview import OverviewPage
 from dispatch.gateway.ops.pulse import Pulse, Reading, Sources
+from dispatch.gateway.ops.queues import PauseTasks, QueuesPage, ResumeTasks
 from dispatch.gateway.ops.session import Sessions
 from dispatch.gateway.ops.sign_in import SignInPages
 from dispatch.gateway.ops.task import CancelTask, DiscardTask, RedriveTask, RetryNow, TaskPage
 from dispatch.gateway.ops.tasks import TasksPage
+from dispatch.gateway.ops.workers import WorkersPage
 from dispatch.gateway.parts import Parts
 
 
@@ -53,17 +57,27 @@ def install(
     assets.add(blueprint)
     SignInPages(outside, door).add(blueprint)
     guarded = pages.Guarded(blueprint, door, parts.meter)
-    overview = OverviewPage(outside, pulse, parts.guard)
+    overview = OverviewPage(outside, pulse, parts.guard, parts.history)
     topics = live.Topics(_topics(app.jinja_env, overview))
     for group in (
         overview,
         TasksPage(outside, parts.tasks, [name for name, kind in parts.types.items() if not kind.internal]),
         TaskPage(outside, parts, door, room),
+        QueuesPage(outside, pulse, parts.pauses, parts.held),
+        KeysPages(outside, parts.concurrency, parts.tasks),
+        WorkersPage(outside, pulse),
         live.LivePages(pulse, topics, door, room),
     ):
         for rule, view in pages.rules(group):
             guarded.add(rule, view)
-    for act in (CancelTask(parts), RetryNow(parts), RedriveTask(parts), DiscardTask(parts)):
+    for act in (
+        CancelTask(parts),
+        RetryNow(parts),
+        RedriveTask(parts),
+        DiscardTask(parts),
+        PauseTasks(parts),
+        ResumeTasks(parts),
+    ):
         acts.add(guarded, outside, act)
     guarded.add(pages.Rule("missing", "/<path:_rest>"), _missing)
     app.register_blueprint(blueprint)
@@ -72,7 +86,9 @@ def install(
 
 
 def _sources(parts: Parts) -> Sources:
-    return Sources(parts.queues, parts.workers, functools.partial(parts.counts, None), parts.readiness.failures)
+    return Sources(
+        parts.queues, parts.workers, functools.partial(parts.counts, None), parts.ages, parts.readiness.failures
+    )
 
 
 def _topics(environment: Any, overview: OverviewPage) -> list[live.Topic]:
@@ -83,6 +99,10 @@ def _topics(environment: Any, overview: OverviewPage) -> list[live.Topic]:
         live.Topic("health", None, live.templated(environment, "health.html", HealthTopic.shown)),
         live.Topic("overview", None, live.templated(environment, "overview_live.html", shown)),
         live.Topic("tasks", None, HealthTopic.version),
+        live.Topic("queues", api_keys.QUEUES_READ, live.templated(environment, "queues_live.html", QueuesPage.shown)),
+        live.Topic(
+            "workers", api_keys.QUEUES_READ, live.templated(environment, "workers_live.html", WorkersPage.shown)
+        ),
     ]
 
 

@@ -24,6 +24,9 @@ class Place:
 PLACES: tuple[Place, ...] = (
     Place("overview", "Overview", "", None, "o"),
     Place("tasks", "Tasks", "/tasks", api_keys.TASKS_READ, "t"),
+    Place("queues", "Queues", "/queues", api_keys.QUEUES_READ, "q"),
+    Place("keys", "Robots and keys", "/keys", api_keys.TASKS_CONTROL, "r"),
+    Place("workers", "Workers", "/workers", api_keys.QUEUES_READ, "w"),
 )
 
 #: Roles by the scopes that make them; the first that fits is shown beside the principal. Rights follow from scopes alone.

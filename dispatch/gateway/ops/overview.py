@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,16 @@ from flask import Response
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys
 from dispatch.gateway.admission.guard import Guard
+from dispatch.gateway.http.reply import Reply, json_reply
+from dispatch.gateway.ops import broker_map
 from dispatch.gateway.ops.frame import Frame
 from dispatch.gateway.ops.pages import page, visitor
 from dispatch.gateway.ops.pulse import Pulse, Reading
+from dispatch.protocol import figures
+from dispatch.store.history import MINUTE, History
+
+#: Minutes of the charts.
+HOUR = 60
 
 #: The states that the counts begin with, in the order of a task's way.
 STATES = (
@@ -38,16 +46,27 @@ class OverviewPage:
         frame: renders it.
         pulse: the readings.
         guard: whether tasks are refused.
+        history: the last hour.
     """
 
-    def __init__(self, frame: Frame, pulse: Pulse, guard: Guard) -> None:
-        self._frame, self._pulse, self._guard = frame, pulse, guard
+    def __init__(self, frame: Frame, pulse: Pulse, guard: Guard, history: History) -> None:
+        self._frame, self._pulse, self._guard, self._history = frame, pulse, guard, history
 
     @page("overview", "")
     def index(self) -> Response:
         """The page."""
         reading, scopes = self._pulse.latest(), visitor().principal.scopes
-        return self._frame.page("overview.html", **(self.shown(reading, scopes) if reading else {"reading": None}))
+        shown = (
+            self.shown(reading, scopes) if reading else {"reading": None, "sees_queues": api_keys.QUEUES_READ in scopes}
+        )
+        return self._frame.page("overview.html", **shown)
+
+    @page("history", "/history", api_keys.QUEUES_READ)
+    def history(self) -> Reply:
+        """The last hour, minute by minute, for the charts: a list for each line, and the times of its points."""
+        last = int(time.time() // MINUTE)
+        minutes = self._history.read(last - HOUR + 1, last)
+        return json_reply({"at": [each * MINUTE for each in range(last - HOUR + 1, last + 1)], **lines(minutes)})
 
     def shown(self, reading: Reading, scopes: Collection[str]) -> Mapping[str, Any]:
         """What the part of the page needs that is live, as far as scopes permit."""
@@ -58,11 +77,22 @@ class OverviewPage:
             "sees_queues": sees_queues,
             "sees_all": sees_all,
             "states": STATES,
-            "work": [queue for queue in queues if queue.role == "work"],
-            "busy": [queue for queue in queues if queue.role not in ("delay", "work") or queue.total],
-            "delays": [queue for queue in queues if queue.role == "delay"],
+            "map": broker_map.draw(queues, reading.workers.value or (), reading.ages.value or {})
+            if sees_queues and queues
+            else None,
             "concerns": list(concerns(reading, self._guard, sees_queues=sees_queues, sees_all=sees_all)),
         }
+
+
+def lines(minutes: Sequence[Mapping[str, int]]) -> dict[str, list[float | None]]:
+    """The lines of the charts. Latencies in seconds; None in a minute in which nothing ended."""
+    quantiles = {"run50": (figures.RUN, 0.5), "run95": (figures.RUN, 0.95), "wait95": (figures.WAIT, 0.95)}
+    drawn: dict[str, list[float | None]] = {
+        name: [minute.get(name, 0) for minute in minutes] for name in ("succeeded", "failed", "dead")
+    }
+    for name, (what, share) in quantiles.items():
+        drawn[name] = [figures.quantile(minute, what, share) for minute in minutes]
+    return drawn
 
 
 def concerns(reading: Reading, guard: Guard, *, sees_queues: bool, sees_all: bool) -> Iterator[Concern]:

@@ -35,6 +35,7 @@ class Reading:
     queues: Part[Sequence[QueueView]]
     workers: Part[Sequence[WorkerInfo]]
     counts: Part[TaskCounts]  #: of all principals' tasks
+    ages: Part[Mapping[str, float]]  #: seconds for which the oldest message of a queue waits
     failures: Mapping[str, str | None]  #: of the readiness checks
 
 
@@ -45,6 +46,7 @@ class Sources:
     queues: Callable[[], Sequence[QueueView]]
     workers: Callable[[], Sequence[WorkerInfo]]
     counts: Callable[[], TaskCounts]
+    ages: Callable[[], Mapping[str, float]]
     failures: Callable[[], Mapping[str, str | None]]
 
 
@@ -97,6 +99,7 @@ class Pulse(Background):
             part(sources.queues),
             part(sources.workers),
             part(sources.counts),
+            part(sources.ages),
             sources.failures(),
         )
         with self._changed:

@@ -57,17 +57,7 @@ class PauseViews:
     )  # fmt: skip
     def put(self, what: str) -> Reply:
         """Pause."""
-        checked, now = _checked(what), time.time()
-        lane = checked.removeprefix(pauses.LANE)
-        if lane != checked and lane not in context.current().site.lanes.queues:
-            raise validation.invalid(FieldError("/path/what", "There is no lane of that name.", "no_such_lane"))
-        order = validation.parse(models.PauseBody, validation.read_object())
-        until = None if order.until is None else int(order.until.timestamp() * 1_000)
-        if until is not None and until <= now * 1_000:
-            raise validation.invalid(FieldError("/until", "The time should be in the future.", "not_in_the_future"))
-        pause = Pause(checked, order.reason, context.principal().id, int(now * 1_000), until)
-        context.current().details = {"reason": order.reason, "until": pause.to_json()["until"]}
-        self._store.put(pause)
+        pause = begin(self._store, what, validation.parse(models.PauseBody, validation.read_object()))
         return json_reply(self._shown(pause))
 
     @operation(
@@ -81,12 +71,50 @@ class PauseViews:
     )  # fmt: skip
     def delete(self, what: str) -> Response:
         """Resume."""
-        if not self._store.remove(_checked(what)):
-            raise Problem("pause-not-found")
+        end(self._store, what)
         return Response(status=204)
 
     def _shown(self, pause: Pause) -> dict[str, Any]:
         return {**pause.to_json(), "held": self._held.counts([pause.what])[pause.what]}
+
+
+def begin(store: Pauses, what: str, order: models.PauseBody) -> Pause:
+    """Pause, for the principal of the current request.
+
+    Args:
+        store: the pauses.
+        what: see `dispatch.protocol.pauses.WHAT`.
+        order: why, and until when.
+
+    Raises:
+        Problem: 422.
+    """
+    checked, now = _checked(what), time.time()
+    lane = checked.removeprefix(pauses.LANE)
+    if lane != checked and lane not in context.current().site.lanes.queues:
+        raise validation.invalid(FieldError("/path/what", "There is no lane of that name.", "no_such_lane"))
+    until = None if order.until is None else int(order.until.timestamp() * 1_000)
+    if until is not None and until <= now * 1_000:
+        raise validation.invalid(FieldError("/until", "The time should be in the future.", "not_in_the_future"))
+    pause = Pause(checked, order.reason, context.principal().id, int(now * 1_000), until)
+    request = context.current()
+    request.details = {**request.details, "reason": order.reason, "until": pause.to_json()["until"]}
+    store.put(pause)
+    return pause
+
+
+def end(store: Pauses, what: str) -> None:
+    """End a pause, for the principal of the current request.
+
+    Args:
+        store: the pauses.
+        what: see `dispatch.protocol.pauses.WHAT`.
+
+    Raises:
+        Problem: 404, 422.
+    """
+    if not store.remove(_checked(what)):
+        raise Problem("pause-not-found")
 
 
 def _checked(what: str) -> str:

@@ -39,7 +39,8 @@ def _submitted(client):
         "retried": {"payload": {"message": "again", "fail_times": 1}},
         "later": {"payload": {"message": "later"}, "options": {"delaySeconds": 1_800}},
         "later-too": {"payload": {"message": "later"}, "options": {"delaySeconds": 3_000}},
-        "runs": {"payload": {"message": "slow", "sleep_seconds": 120}},
+        "runs": {"payload": {"message": "slow", "sleep_seconds": 120}, "options": {"concurrencyKey": "r-7"}},
+        "waits": {"payload": {"message": "next"}, "options": {"concurrencyKey": "r-7"}},
     }
     found = {}
     for name, order in orders.items():
@@ -75,8 +76,37 @@ def test_the_overview_shows_the_system_and_stays_live(seen):
     page = seen.open("/ops")
     page.wait_for_selector(".chip.live:has-text('live')")
     page.wait_for_selector("text=dead letters wait")
-    page.wait_for_selector("code:has-text('robot.task.q')")
+    page.wait_for_selector(".node.work")
+    page.wait_for_selector(".chart canvas")
     seen.inspect("overview")
+
+
+def test_queues_are_paused_and_resumed(seen, site):
+    page = seen.open("/ops/queues")
+    page.wait_for_selector("code:has-text('robot.task.q')")
+    page.click("text=Pause …")
+    page.fill("dialog #field-what", "type:robot.clean")
+    page.fill("dialog #field-reason", "the vendor repairs its API")
+    seen.inspect("pause")
+    page.click("dialog button:has-text('Pause')")
+    page.wait_for_selector("[data-note]")
+    seen.inspect("queues")
+    page.click("a:has-text('Resume')")
+    page.click("dialog button:has-text('Resume')")
+    page.wait_for_selector("text=Nothing is paused")
+
+    assert site[2].get("/v1/pauses").json()["items"] == []
+
+
+def test_keys_and_workers_are_shown(seen, site):
+    _, tasks, _ = site
+    page = seen.open("/ops/keys")
+    page.wait_for_selector(f"a[href='/ops/tasks/{tasks['runs']}']")
+    page.wait_for_selector(f"a[href='/ops/tasks/{tasks['waits']}']")
+    seen.inspect("keys")
+    page.goto(f"{seen.base}/ops/workers")
+    page.wait_for_selector("code:has-text('@test')")
+    seen.inspect("workers")
 
 
 def test_the_sign_in_leads_back_to_where_it_was_needed(browser, site):

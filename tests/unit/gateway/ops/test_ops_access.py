@@ -10,7 +10,8 @@ from dispatch.gateway.http.key_source import KeySource
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.ops.assets import STATIC
 from dispatch.gateway.ops.session import Sessions
-from dispatch.protocol.record import ErrorInfo, State
+from dispatch.protocol.record import Brief, ErrorInfo, State
+from dispatch.store.concurrency import KeyView
 from support.cases import each
 from support.console import AXE, PEPPER, key, vendored
 from support.gateway_fakes import FakeDeadLetters, FakeTasks, World, record
@@ -389,6 +390,62 @@ def test_with_redis_down_pages_show_it_and_acts_do_not_run():
 
 def test_a_task_that_does_not_exist_is_a_page_not_found():
     assert signed_in(world()).get("/ops/tasks/nope").status_code == 404
+
+
+# --- queues, keys, workers -------------------------------------------------------------------------
+def test_a_lane_is_paused_and_resumed_as_over_http():
+    made = world()
+    client = signed_in(made)
+    page = client.get("/ops/pauses/new?what=type:echo")
+    form = {"token": token(page), "what": "type:echo", "reason": HOSTILE, "minutes": "15"}
+    assert 'value="type:echo"' in page.text
+    assert client.post("/ops/pauses/new", data=form).location == "/ops/queues"
+    shown = client.get("/ops/queues").text
+    assert "type:echo" in shown
+    assert "<script>alert" not in shown
+    assert "This concerns" in client.get("/ops/pauses/type:echo/end").text
+    assert client.post("/ops/pauses/type:echo/end", data=form).status_code == 303
+    assert client.post("/ops/pauses/type:echo/end", data=form).status_code == 404
+    assert [(one.verb, one.target, one.result) for one in made.audit.entries[1:]] == [
+        ("pauseTasks", "type:echo", "ok"), ("resumeTasks", "type:echo", "ok"), ("resumeTasks", "type:echo", "pause-not-found"),
+    ]  # fmt: skip
+    assert made.audit.entries[1].details["via"] == "console"
+
+
+@each(
+    "form",
+    [
+        {"what": "everything"},
+        {"what": "lane:none"},
+        {"what": "all", "reason": ""},
+        {"what": "all", "reason": "x" * 501},
+    ],
+)
+def test_a_wrong_pause_is_refused(form):
+    made = world()
+    client = signed_in(made)
+    given = {"token": token(client.get("/ops")), "reason": "why", "minutes": "", **form}
+
+    assert client.post("/ops/pauses/new", data=given).status_code == 422
+    assert made.pauses.all() == []
+
+
+@each("path", ["/ops/queues", "/ops/workers", "/ops/keys", "/ops/history", "/ops/pauses/new"])
+def test_what_operators_see_needs_their_scopes(path):
+    made = world()
+
+    assert signed_in(made, CLIENT).get(path).status_code == 403
+    assert signed_in(made).get(path).status_code == 200
+
+
+def test_a_key_shows_who_holds_it_and_who_waits():
+    made = world()
+    made.concurrency.keys["robot:r-7"] = KeyView("robot:r-7", 1, ((TASK.task_id, 1_900_000_000_000),), 3, ("gone",))
+    made.tasks.briefs = lambda ids: [Brief("greet", State.RUNNING) if each == TASK.task_id else None for each in ids]
+    shown = signed_in(made).get("/ops/keys").text
+
+    assert f"/ops/tasks/{TASK.task_id}" in shown
+    assert "robot:r-7" in shown
 
 
 # --- the rest --------------------------------------------------------------------------------------

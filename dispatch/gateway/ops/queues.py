@@ -1,0 +1,131 @@
+"""``/ops/queues``: every queue and lane, what is paused, and the acts that pause and resume."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import flask
+from flask import Response
+
+from dispatch.config import api_keys
+from dispatch.gateway.contract import models
+from dispatch.gateway.http import context, validation
+from dispatch.gateway.ops import acts
+from dispatch.gateway.ops.acts import Done, Field, Question
+from dispatch.gateway.ops.door import ROOT
+from dispatch.gateway.ops.frame import Frame
+from dispatch.gateway.ops.pages import may, page, visitor
+from dispatch.gateway.ops.pulse import Pulse, Reading
+from dispatch.gateway.parts import Parts
+from dispatch.gateway.views import pauses as pause_views
+from dispatch.protocol.pauses import Pause
+from dispatch.store.pauses import HeldTasks, Pauses
+
+PATH = f"{ROOT}/queues"
+
+#: The groups of the page: a title, and the roles of its queues.
+GROUPS = (
+    ("Work", ("work",)),
+    ("Waiting for the next attempt", ("rung", "lease")),
+    ("Held, and dead letters", ("hold", "dead-letters", "dead-tap")),
+    ("Delay levels", ("delay",)),
+    ("Not in the broker map", ("extra",)),
+)
+
+#: How long a pause may last by its form, in minutes.
+_DURATIONS = (("", "until it is ended"), ("15", "15 minutes"), ("60", "1 hour"), ("240", "4 hours"), ("1440", "1 day"))
+
+
+class QueuesPage:
+    """The page.
+
+    Args:
+        frame: renders it.
+        pulse: the readings.
+        pauses: what is paused.
+        held: what that holds.
+    """
+
+    def __init__(self, frame: Frame, pulse: Pulse, pauses: Pauses, held: HeldTasks) -> None:
+        self._frame, self._pulse, self._pauses, self._held = frame, pulse, pauses, held
+
+    @page("queues", "/queues", api_keys.QUEUES_READ)
+    def index(self) -> Response:
+        """The page."""
+        reading, controls = self._pulse.latest(), may(api_keys.TASKS_CONTROL)
+        paused = self._frame.part(self._paused) if controls else None
+        shown = self.shown(reading, visitor().principal.scopes) if reading else {"reading": None}
+        return self._frame.page("queues.html", paused=paused, **shown)
+
+    @staticmethod
+    def shown(reading: Reading, scopes: frozenset[str]) -> Mapping[str, Any]:
+        """What the part of the page needs that is live."""
+        queues = reading.queues.value or ()
+        found = [(title, [queue for queue in queues if queue.role in roles]) for title, roles in GROUPS]
+        return {
+            "reading": reading,
+            "groups": [(title, group) for title, group in found if group],
+            "ages": reading.ages.value or {},
+            "controls": api_keys.TASKS_CONTROL in scopes,
+        }
+
+    def _paused(self) -> list[tuple[Pause, int]]:
+        found = self._pauses.all()
+        counts = self._held.counts([each.what for each in found])
+        return [(each, counts[each.what]) for each in found]
+
+
+class PauseTasks:
+    """Pause a lane, a type, a principal, a concurrency key, or everything."""
+
+    rule = acts.rule("pause", "/pauses/new", "pauseTasks", api_keys.TASKS_CONTROL)
+
+    def __init__(self, parts: Parts) -> None:
+        self._pauses = parts.pauses
+
+    def ask(self) -> Question:
+        """As in `Act`."""
+        what = flask.request.args.get("what", "")
+        effect = "What runs goes on; what would start is held, and uses up no attempt. Of a lane it stays in its queue, where it may expire."
+        hint = "all, type:<task type>, principal:<id>, key:<concurrency key> or lane:<lane>"
+        fields = (
+            Field("what", "What", value=what, hint=hint, required=True, attributes={"maxlength": "310"}),
+            Field("reason", "Why, for other operators", required=True, attributes={"maxlength": "500"}),
+            Field("minutes", "How long", "select", choices=_DURATIONS),
+        )
+        return Question("Pause tasks?", effect, "Pause", None, PATH, fields=fields, grave=True)
+
+    def carry_out(self, form: Mapping[str, str]) -> Done:
+        """As in `Act`."""
+        minutes, given = form.get("minutes", ""), {"reason": form.get("reason", "")}
+        if minutes in dict(_DURATIONS) and minutes:
+            given["until"] = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=int(minutes))).isoformat()
+        pause = pause_views.begin(self._pauses, form.get("what", "").strip(), validation.parse(models.PauseBody, given))
+        return Done(f"Paused: {pause.what}.", PATH)
+
+
+class ResumeTasks:
+    """End a pause."""
+
+    rule = acts.rule("resume", "/pauses/<what>/end", "resumeTasks", api_keys.TASKS_CONTROL)
+
+    def __init__(self, parts: Parts) -> None:
+        self._pauses, self._held, self._rate = parts.pauses, parts.held, parts.settings.resume_rate
+
+    def ask(self, what: str) -> Question:
+        """As in `Act`."""
+        paused = next((each for each in self._pauses.all() if each.what == what), None)
+        if paused is None:
+            return Question("Resume?", "", "Resume", None, PATH, refusal=f"{what} is not paused.")
+        facts = (("Paused", what), ("By", paused.by), ("Why", paused.reason))
+        effect = f"The workers send what was held to the work queue, at {self._rate:g} tasks a second."
+        return Question("End this pause?", effect, "Resume", self._held.counts([what])[what], PATH, facts)
+
+    def carry_out(self, form: Mapping[str, str], what: str) -> Done:
+        """As in `Act`."""
+        del form
+        context.current().target = what
+        pause_views.end(self._pauses, what)
+        return Done(f"Resumed: {what}.", PATH)
