@@ -52,6 +52,7 @@ from dispatch.store.jobs import Jobs
 from dispatch.store.key_usage import KeyUsage
 from dispatch.store.oldest import Oldest
 from dispatch.store.pauses import HeldTasks, Pauses
+from dispatch.store.rates import Rates
 from dispatch.store.schedules import ScheduleStore
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.signals import Signals
@@ -131,6 +132,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             pauses=Pauses(redis),
             held=HeldTasks(redis),
             concurrency=ConcurrencyKeys(redis, lease=settings.lease),
+            rates=Rates(redis, lease=settings.lease),
             guard=guard,
             meter=Quota(redis, settings),
             allowance=Allowances(store.usage, settings).of,

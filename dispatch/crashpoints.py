@@ -40,6 +40,8 @@ POINTS = (
     "key.held",
     "key.ended",
     "key.released",
+    "rate.called",
+    "rate.sent",
     "lease.renewing",
     "recorder.recorded",
     "redrive.recorded",

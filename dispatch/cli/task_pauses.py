@@ -21,10 +21,13 @@ from dispatch.protocol import audit, moments
 from dispatch.protocol.audit import AuditEntry
 from dispatch.protocol.ids import timestamp
 from dispatch.protocol.pauses import LANE, MAX_REASON, Pause, is_what
+from dispatch.protocol.rates import RateLimit
 from dispatch.store.audit import AuditLog
 from dispatch.store.concurrency import ConcurrencyKeys, KeyView
 from dispatch.store.pauses import HeldTasks, Pauses
+from dispatch.store.rates import Rates, RateView
 from dispatch.store.scripts import RedisHandle
+from dispatch.tasktypes.registry import rates_of
 
 #: Seconds for each Redis answer.
 _REDIS_TIMEOUT = 2.0
@@ -45,11 +48,13 @@ class _Stores(NamedTuple):
     held: HeldTasks
     log: AuditLog
     keys: ConcurrencyKeys
+    rates: Rates
+    limits: dict[str, RateLimit]  #: by their names
 
 
 @contextlib.contextmanager
 def _connected() -> Iterator[_Stores]:
-    settings, _, _ = environment()
+    settings, types, _ = environment()
     redis = RedisHandle(settings, timeout=_REDIS_TIMEOUT)
     try:
         yield _Stores(
@@ -57,6 +62,8 @@ def _connected() -> Iterator[_Stores]:
             HeldTasks(redis),
             AuditLog(redis, settings, lines=False),
             ConcurrencyKeys(redis, lease=settings.lease),
+            Rates(redis, lease=settings.lease),
+            {limit.name: limit for limit in rates_of(types)},
         )
     finally:
         redis.close()
@@ -184,17 +191,18 @@ def pauses(*, as_json: bool) -> None:
 @as_json_option
 @reported("tasks")
 def keys(*, key: str | None, as_json: bool) -> None:
-    """The concurrency keys in use, or one of them: which tasks hold it, and how many wait."""
+    """The concurrency keys in use, or one of them: which tasks hold it, and how many wait; and the rates of task types."""
     with _connected() as stores:
-        names = [key] if key is not None else stores.keys.names(_MOST_KEYS)
-        found = [view for name in names if (view := stores.keys.view(name)) is not None]
+        names = [key] if key is not None else [*stores.keys.names(_MOST_KEYS), *stores.limits]
+        views = (
+            stores.rates.view(stores.limits[name]) if name in stores.limits else stores.keys.view(name)
+            for name in names
+        )
+        found = [view for view in views if view is not None]
     if as_json:
         echo_json([_shown(view) for view in found])
     elif found:
-        rows = [
-            (view.name, str(view.limit), str(view.waiting), " ".join(task_id for task_id, _ in view.holders) or "-")
-            for view in found
-        ]
+        rows = [_row(view) for view in found]
         click.echo(table(_KEY_HEADS, rows, right={"LIMIT", "WAITING"}, cut="HOLDERS", width=terminal_width()))
     else:
         click.echo("no key is in use" if key is None else f"{key} is not in use", err=key is not None)
@@ -202,7 +210,18 @@ def keys(*, key: str | None, as_json: bool) -> None:
         raise SystemExit(NOT_DONE)
 
 
-def _shown(view: KeyView) -> dict[str, Any]:
+def _row(view: KeyView | RateView) -> tuple[str, ...]:
+    if isinstance(view, RateView):
+        return view.name, str(view.rate), str(view.waiting), f"{view.begun} begun"
+    return view.name, str(view.limit), str(view.waiting), " ".join(task_id for task_id, _ in view.holders) or "-"
+
+
+def _shown(view: KeyView | RateView) -> dict[str, Any]:
+    if isinstance(view, RateView):
+        return {
+            "key": view.name, "limit": view.rate.runs, "holders": [], "waiting": view.waiting, "next": list(view.first),
+            "perSeconds": view.rate.seconds, "begun": view.begun,
+        }  # fmt: skip
     holders = [{"taskId": task_id, "lapsesAt": timestamp(lapses)} for task_id, lapses in view.holders]
     return {
         "key": view.name,
@@ -210,4 +229,6 @@ def _shown(view: KeyView) -> dict[str, Any]:
         "holders": holders,
         "waiting": view.waiting,
         "next": list(view.first),
+        "perSeconds": None,
+        "begun": None,
     }

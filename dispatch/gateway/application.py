@@ -46,7 +46,7 @@ from dispatch.gateway.views.tasks import TaskViews
 from dispatch.gateway.views.webhooks import WebhookViews
 from dispatch.gateway.views.workers import WorkerViews
 from dispatch.protocol import delays
-from dispatch.tasktypes.registry import TaskType
+from dispatch.tasktypes.registry import TaskType, rates_of
 from dispatch.telemetry import tracing
 
 
@@ -189,7 +189,7 @@ def _views(parts: Parts, errors: ErrorHandlers, room: WaitingRoom) -> list[objec
         DeadLetterGroupViews(parts.dead_letters),
         JobViews(parts.jobs, parts.bulk),
         PauseViews(parts.pauses, parts.held),
-        ConcurrencyViews(parts.concurrency),
+        ConcurrencyViews(parts.concurrency, parts.rates, rates_of(parts.types)),
         QueueViews(parts.queues, parts.guard),
         WorkerViews(parts.workers),
         AuditViews(parts.audit),

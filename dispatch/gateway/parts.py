@@ -24,6 +24,7 @@ from dispatch.store.history import History
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.jobs import Jobs
 from dispatch.store.pauses import HeldTasks, Pauses
+from dispatch.store.rates import Rates
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo
@@ -56,6 +57,7 @@ class Parts:
     pauses: Pauses
     held: HeldTasks
     concurrency: ConcurrencyKeys
+    rates: Rates
     guard: Guard
     meter: Meter
     allowance: Callable[[str], Allowance]  #: whether a principal may submit a task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -16,9 +16,11 @@ from dispatch.broker.queue_stats import QueueView
 from dispatch.config.settings import Settings
 from dispatch.errors import DispatchError
 from dispatch.protocol.pauses import kind_of
+from dispatch.protocol.rates import RateLimit
 from dispatch.store.concurrency import ConcurrencyKeys
 from dispatch.store.oldest import Oldest
 from dispatch.store.pauses import HeldTasks
+from dispatch.store.rates import Rates
 from dispatch.store.schedules import ScheduleStore
 from dispatch.store.scripts import RedisHandle
 from dispatch.telemetry import logger, metrics
@@ -29,7 +31,7 @@ log = logger(__name__)
 READ_INTERVAL, COMPARE_INTERVAL = 5.0, 60.0
 
 #: What holds tasks, and the keys whose waiting tasks are counted at most.
-HOLDERS, MOST_KEYS = ("all", "type", "principal", "key", "concurrency"), 1_000
+HOLDERS, MOST_KEYS = ("all", "type", "principal", "key", "concurrency", "rate"), 1_000
 
 #: Seconds after which a figure is not exported any more: no figure is better than an old one.
 OLD = 30.0
@@ -50,14 +52,18 @@ class QueueMetrics(Background):
         redis: the process's handle.
         wanted: the broker map.
         settings: the management API, and the limit of the work queue.
+        limits: the rates of task types.
     """
 
-    def __init__(self, redis: RedisHandle, wanted: BrokerMap, settings: Settings) -> None:
+    def __init__(
+        self, redis: RedisHandle, wanted: BrokerMap, settings: Settings, limits: Sequence[RateLimit] = ()
+    ) -> None:
         super().__init__("queue-metrics", interval=READ_INTERVAL)
         self._redis = redis
         self._oldest = Oldest(redis)
         self._held = HeldTasks(redis)
         self._concurrency = ConcurrencyKeys(redis, lease=settings.lease)
+        self._rates, self._limits = Rates(redis, lease=settings.lease), limits
         self._schedules = ScheduleStore(redis)
         self._wanted = wanted
         self._settings = settings
@@ -119,6 +125,7 @@ class QueueMetrics(Background):
         for what, count in self._held.counts(self._held.holders()).items():
             held[kind_of(what)] = held.get(kind_of(what), 0) + count
         held["concurrency"] = self._concurrency.waiting(MOST_KEYS)
+        held["rate"] = self._rates.waiting(self._limits)
         self._keep(metrics.HELD, {(what,): held[what] for what in HOLDERS})
 
     def _compare(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from dispatch.protocol.message import CONCURRENCY_KEY, Message
+from dispatch.protocol.rates import Rate, RateLimit
 
 #: What a client may give as a key.
 CLIENTS = r"[A-Za-z0-9._~-]{1,128}"
@@ -39,12 +40,17 @@ class KeyLimit(NamedTuple):
         return self.name if self.name.startswith("max_running:") else f"key:{self.name}"
 
 
+#: What a delivery may have to take before it is claimed.
+Limit = KeyLimit | RateLimit
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class TypeLimits:
     """The limits of a task type."""
 
     limit: int = 1  #: tasks with one concurrency key at once
     max_running: int | None = None  #: tasks of the type at once; None: any number
+    rate: Rate | None = None  #: its runs that begin in a time; None: any number
 
 
 def name_of(value: object) -> str:
@@ -60,8 +66,8 @@ def clients_name(principal: str, key: str) -> str:
     return f"{name_of(principal)}:{key}"
 
 
-def keys_of(message: Message, limits: Mapping[str, TypeLimits]) -> tuple[KeyLimit, ...]:
-    """The keys that a copy has to take before it may run, in this order.
+def keys_of(message: Message, limits: Mapping[str, TypeLimits]) -> tuple[Limit, ...]:
+    """What a copy has to take before it may run, in this order: the rate last, since it is used up even where a key is taken.
 
     Args:
         message: the copy.
@@ -70,11 +76,13 @@ def keys_of(message: Message, limits: Mapping[str, TypeLimits]) -> tuple[KeyLimi
     own, of_type = message.headers.get(CONCURRENCY_KEY), limits.get(message.type)
     if own is None and of_type is None:
         return ()
-    keys = []
+    keys: list[Limit] = []
     if isinstance(own, str) and own:
         keys.append(KeyLimit(own, of_type.limit if of_type else 1))
     if of_type is not None and of_type.max_running is not None:
         keys.append(KeyLimit(f"max_running:{message.type}", of_type.max_running))
+    if of_type is not None and of_type.rate is not None:
+        keys.append(RateLimit(message.type, of_type.rate))
     return tuple(keys)
 
 

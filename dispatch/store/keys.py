@@ -147,6 +147,11 @@ class RedisKeys:
         start, end = f"{self.prefix}key:", f"{{{name.replace('%', '%25').replace('}', '%7D')}}}"
         return f"{start}{end}", f"{start}called:{end}", f"{start}waiting:{end}"
 
+    def begun(self, task_type: str) -> tuple[str, str, str]:
+        """``robot:begun:{<type>}``, ``robot:begun:called:{<type>}``, ``robot:begun:waiting:{<type>}``: a rate's runs, the called, the waiting."""
+        start, end = f"{self.prefix}begun:", f"{{{task_type}}}"
+        return f"{start}{end}", f"{start}called:{end}", f"{start}waiting:{end}"
+
     @property
     def resuming(self) -> str:
         """``robot:resuming``: which worker sends what was held."""

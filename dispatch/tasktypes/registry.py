@@ -28,6 +28,7 @@ from dispatch.errors import ConfigurationError
 from dispatch.protocol import concurrency
 from dispatch.protocol.concurrency import TypeLimits
 from dispatch.protocol.delays import MAX_LEVELS, longest
+from dispatch.protocol.rates import RateLimit, parse_rate
 from dispatch.tasktypes.context import Context
 from dispatch.tasktypes.payload import Payload, masked_fields
 from dispatch.tasktypes.validating import validated
@@ -116,6 +117,15 @@ class Registry(Mapping[str, TaskType]):
         return len(self._types)
 
 
+def _limits(name: str, limit: int, max_running: int | None, rate: str | None) -> TypeLimits | None:
+    if (limit, max_running, rate) == (1, None, None):
+        return None
+    try:
+        return TypeLimits(limit, max_running, None if rate is None else parse_rate(rate))
+    except ValueError as exc:
+        raise ConfigurationError(f"task {name}: {exc}") from exc
+
+
 def _check_limits(task_type: TaskType) -> None:
     limits = task_type.limits
     for name, number in (("limit", limits.limit), ("max_running", limits.max_running)) if limits else ():
@@ -140,6 +150,7 @@ def task(
     concurrency_key: Callable[[P], object] | None = None,
     limit: int = 1,
     max_running: int | None = None,
+    rate: str | None = None,
 ) -> Callable[[Handler[P]], Handler[P]]:
     """Register a handler as a task type.
 
@@ -157,18 +168,20 @@ def task(
             once, of whatever type, the others are held, first come first served. None for no key.
         limit: tasks with one concurrency key at once.
         max_running: tasks of the type at once, on all workers together; by default as many as there are places.
+        rate: runs of the type that begin in any second, minute or hour, on all workers together, as ``10/s``, ``600/m`` or ``1000/h``: each
+            first run, each retry and each redrive, and no step after a `Wait`. Without one any number.
 
     Returns:
         A decorator that returns the handler unchanged, so that tests can call it.
 
     Raises:
-        ConfigurationError: the name is invalid or taken, or a secret field would be masked.
+        ConfigurationError: the name is invalid or taken, a limit or the rate is none, or a secret field would be masked.
     """
+    limits = _limits(name, limit, max_running, rate)
 
     def register(handler: Handler[P]) -> Handler[P]:
         summary = (inspect.getdoc(handler) or name).splitlines()[0]
         rungs = None if ladder is None else tuple(ladder)
-        limits = None if (limit, max_running) == (1, None) else TypeLimits(limit, max_running)
         registry.add(
             TaskType(
                 name,
@@ -193,6 +206,12 @@ def task(
 def undoing(types: Iterable[TaskType]) -> tuple[str, ...]:
     """The names of the types whose handlers undo what a cancelled task has begun."""
     return tuple(each.name for each in types if each.undoes)
+
+
+def rates_of(types: Mapping[str, TaskType]) -> tuple[RateLimit, ...]:
+    """The rates of the types that have one."""
+    limits = ((name, each.limits) for name, each in types.items())
+    return tuple(RateLimit(name, own.rate) for name, own in limits if own is not None and own.rate is not None)
 
 
 def load(package: ModuleType) -> Registry:

@@ -316,7 +316,7 @@ LAST_FIRE = (
 )
 HELD = (
     "robot_held_tasks",
-    "Tasks that are held: by pauses (all, type, principal, key), or for their turn (concurrency).",
+    "Tasks that are held: by pauses (all, type, principal, key), or for their turn (concurrency, rate).",
     ("what",),
 )
 BUILD = ("robot_build_info", "1; the version is in the label.", ("version",))

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from celery import bootsteps
@@ -36,6 +36,7 @@ from dispatch.maintenance.key_keeper import KeyKeeper
 from dispatch.maintenance.metrics_server import MetricsServer
 from dispatch.maintenance.presence import Heartbeat
 from dispatch.maintenance.queue_metrics import QueueMetrics
+from dispatch.maintenance.rate_keeper import RateKeeper
 from dispatch.maintenance.resumer import Resumer
 from dispatch.maintenance.schedule_keeper import ScheduleKeeper
 from dispatch.maintenance.sweeper import Sweeper
@@ -51,6 +52,7 @@ from dispatch.store.history import History
 from dispatch.store.holds import Holds
 from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.pauses import Pauses
+from dispatch.store.rates import Rates
 from dispatch.store.reminders import Reminders
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.signals import Signals
@@ -59,7 +61,7 @@ from dispatch.store.workers import WorkerInfo, WorkerRegistry
 from dispatch.submission.submitter import Submitter
 from dispatch.submission.webhooks import WebhookSubmitter
 from dispatch.tasktypes.ladders import Ladders
-from dispatch.tasktypes.registry import TaskType, undoing
+from dispatch.tasktypes.registry import TaskType, rates_of, undoing
 from dispatch.telemetry import logger, logs, metrics, tracing
 from dispatch.worker import tracer
 from dispatch.worker.batcher import Batcher
@@ -137,7 +139,7 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     replay = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
     tasks = TaskStore(redis, settings)
     send_now = SendNow(tasks, Handovers(redis), replay, settings.sealing)
-    gate = _gate(redis, tasks, send_now, celery.dispatch_types, settings)
+    gate = _gate(redis, tasks, send_now, celery, paused=lambda: watch.paused)
     holder = DeliveryHolder(router, Holds(redis), Handovers(redis), ttl=settings.hold_ttl)
     starter = Starter(router.batcher, router.pace, watch.held_by, _line(settings.lanes, pool, router.pace))
     lanes = LaneConsumers(settings.lanes, router.loop)
@@ -204,17 +206,20 @@ def _router(redis: RedisHandle, ladders: Ladders, settings: Settings) -> Router:
 
 
 def _gate(
-    redis: RedisHandle, tasks: TaskStore, send_now: SendNow, types: Mapping[str, TaskType], settings: Settings
+    redis: RedisHandle, tasks: TaskStore, send_now: SendNow, celery: Any, *, paused: Callable[[], Collection[str]]
 ) -> KeyGate:
+    settings: Settings = celery.dispatch_settings
+    types: Mapping[str, TaskType] = celery.dispatch_types
     # As leases: a call that waits for a silent Redis must not delay a renewal.
     own = RedisHandle(settings, timeout=min(REDIS_TIMEOUT, settings.lease / 4))
-    keys = ConcurrencyKeys(redis, lease=settings.lease)
+    keys, rates = ConcurrencyKeys(redis, lease=settings.lease), Rates(redis, lease=settings.lease)
     return KeyGate(
         keys,
         KeySender(keys, send_now),
         KeyRenewals(ConcurrencyKeys(own, lease=settings.lease), lease=settings.lease),
-        {name: each.limits for name, each in types.items() if each.limits is not None},
-        tasks.get,
+        keeper=RateKeeper(rates, rates_of(types), send_now, paused),
+        limits={name: each.limits for name, each in types.items() if each.limits is not None},
+        record=tasks.get,
         margin=settings.queue_ttl + settings.lease,
     )
 
@@ -312,6 +317,7 @@ class _DispatchStep(bootsteps.StartStopStep):
             Resumer(redis, send_many, lambda: parts.watch.paused, rate=settings.resume_rate),
             parts.gate.renewals,
             _keeper(redis, tasks, parts.send_now, settings),
+            *([parts.gate.keeper] if rates_of(parent.app.dispatch_types) else []),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),
             HistoryKeeper(History(redis), history_keeper.totals),
         ]
@@ -325,7 +331,7 @@ class _DispatchStep(bootsteps.StartStopStep):
 
     def _serve_metrics(self, app: Any, settings: Settings) -> list[Background]:
         create_series(rung.name for rung in settings.ladder.rungs)
-        queues = QueueMetrics(self.redis, app.dispatch_map, settings)
+        queues = QueueMetrics(self.redis, app.dispatch_map, settings, rates_of(app.dispatch_types))
         self._server = MetricsServer(settings.worker_metrics_host, settings.worker_metrics_port, [queues])
         worker_process_init.connect(self._close_in_child)
         return [queues, self._server]

@@ -10,7 +10,7 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import Ignore
 
 from dispatch.errors import PermanentError, RetryableError, StoreError, TaskError, Throttled
-from dispatch.protocol.concurrency import KeyLimit
+from dispatch.protocol.concurrency import Limit
 from dispatch.protocol.message import MAX_ERROR, MAX_ERROR_TYPE, Copy
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
 from dispatch.protocol.waits import AskedWait
@@ -39,7 +39,7 @@ class LeaseTaken(Outcome):
 
 
 class MayNotRun(Outcome):
-    """The copy may not run yet: the hold queue takes it. Its argument is a pause's name, or the key that others hold."""
+    """The copy may not run yet: the hold queue takes it. Its argument is a pause's name, the key that others hold, or the used-up rate."""
 
     @property
     def held_by(self) -> str:
@@ -47,9 +47,9 @@ class MayNotRun(Outcome):
         return str(self.args[0]) if self.key is None else self.key.held_by
 
     @property
-    def key(self) -> KeyLimit | None:
-        """The key; None for a pause."""
-        return self.args[0] if isinstance(self.args[0], KeyLimit) else None
+    def key(self) -> Limit | None:
+        """The key or the rate; None for a pause."""
+        return self.args[0] if isinstance(self.args[0], Limit) else None
 
 
 class NothingToDo(Outcome):

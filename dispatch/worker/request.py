@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,11 @@ from dispatch.broker.decoding import decode
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError, PublishError, StoreError
 from dispatch.protocol import delays, names, webhooks
-from dispatch.protocol.concurrency import KeyLimit
+from dispatch.protocol.concurrency import Limit
 from dispatch.protocol.copies import parked_copy
 from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason
 from dispatch.protocol.message import CHECKPOINT, MAX_TRACEBACK, Copy, Message
+from dispatch.protocol.rates import RateLimit
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
 from dispatch.store.claims import ClaimAnswer, Claimed, Ticket, ToClaim, ToComplete, ToRelease
 from dispatch.telemetry import logger, task_log
@@ -50,6 +52,9 @@ LAST_WAIT = 2.0
 #: Seconds before a delivery whose claim Redis did not take is tried again; doubles.
 HOLD_PAUSE, LONGEST_HOLD = 0.5, 10.0
 
+#: Seconds that may pass between the place in a rate and the claim of a run; beyond it takes another one, so many times.
+LATE_PLACE, TRIES = 0.05, 3
+
 #: In place of a result and of an error's message, in the events of a worker that encrypts them.
 HIDDEN = "(encrypted)"
 
@@ -73,6 +78,8 @@ class DeliveryRequest(Request):
     """A delivery in the main process. Celery calls the ``on_*`` methods on its event loop's thread."""
 
     acknowledged: bool
+    _begins = False  #: its claim is taken: its handler may begin, or has begun
+    _paced = False  #: its type has a rate
 
     def __init__(
         self,
@@ -115,6 +122,7 @@ class DeliveryRequest(Request):
         self._worker = app.dispatch_worker
         self._owner = os.urandom(8).hex()
         self.keys = self._worker.gate.keys_of(self.wire)  #: that it has to take before it is claimed
+        self._paced = any(isinstance(key, RateLimit) for key in self.keys)
         self._run = Run(self.wire)
         self._pause = HOLD_PAUSE
         self._held_for = ""
@@ -154,6 +162,7 @@ class DeliveryRequest(Request):
 
     def claimed(self) -> None:
         """It may run: its lease is renewed from now on."""
+        self._begins = True
         on_stop = functools.partial(self._stop_requested, self.ticket)
         self.router.leases.hold(self.ticket, self.wire, self._attempts, on_stop)
 
@@ -161,33 +170,49 @@ class DeliveryRequest(Request):
         """It may not. A claim that ends the attempt has the lease, until that is handed over."""
         if isinstance(answer, Claimed) and answer.answer in (ClaimAnswer.LOST, ClaimAnswer.OVERDUE):
             self.claimed()
+        self._begins = False
         self._ended(outcome_of(answer, self.router.lost_runs), "")
 
     def hold(self, held_by: str) -> None:
         """It may not run yet: the hold queue takes it."""
         self._ended(MayNotRun(held_by), "")
 
-    def take_keys(self, done: Callable[[KeyLimit | None], None]) -> None:
-        """Take its concurrency keys; ``done`` is called on the loop, with the key that others hold, or None."""
+    def take_keys(self, done: Callable[[Limit | None], None]) -> None:
+        """Take its concurrency keys and its place in a rate; ``done`` is called on the loop, with what is missing, or None."""
+        tries = TRIES
 
         def job() -> None:
+            began = time.monotonic()
             others = self._worker.gate.take(self._owner, self.wire, self.keys)
-            self.router.loop.call(functools.partial(done, others))
+            self.router.loop.call(functools.partial(answered, others, began))
+
+        def answered(others: Limit | None, began: float) -> None:
+            nonlocal tries
+            tries -= 1
+            # The loop was busy: by now the run would begin later than its place in the rate has it.
+            if others is None and self._paced and tries and time.monotonic() - began > LATE_PLACE:
+                self._worker.gate.submit(job)
+            else:
+                done(others)
 
         self._worker.gate.submit(job)
 
-    def not_keyed(self, others: KeyLimit | None) -> None:
-        """Others hold one of its keys; or None: it can't start now, the broker delivers it again."""
+    def not_keyed(self, others: Limit | None) -> None:
+        """Others hold one of its keys, or the rate is used up; or None: it can't start now, the broker delivers it again."""
         self.over = True
         self._worker.gate.renewals.drop(self._owner)
+        if others is None:
+            self._refund()
         if others is not None and self.deliverable:
             self._ended(MayNotRun(others), "")
 
     def unclaim(self) -> None:
         """It has not begun, and can't now: no attempt is used up, and no run lost."""
         self.over = True
+        self._begins = False
         if self.keys:
             self._worker.gate.renewals.drop(self._owner)
+            self._refund()
         self.router.leases.drop(self.ticket)
         self.router.batcher.ask(ToRelease(self.wire, self.ticket, self.delivery_queue), _nothing)
         self._stamp()
@@ -324,6 +349,8 @@ class DeliveryRequest(Request):
         self.over = True
         state.task_ready(self)
         self._run.failed(error, self.ticket.fence)
+        if not self._begins and not isinstance(error, ClaimUnanswered | MayNotRun):
+            self._refund()
         gone = isinstance(error, Terminated | WorkerLostError | SystemExit | KeyboardInterrupt)
         match error:
             case _ if gone and (self._already_cancelled or state.should_terminate is not None):
@@ -347,6 +374,11 @@ class DeliveryRequest(Request):
                 self._submit(lambda: self._publish_decided(error.copy))
             case _:
                 self._fail(_failure(error), traceback)
+
+    def _refund(self) -> None:
+        """Its run did not begin: its place in a rate is another's."""
+        if self._paced:
+            self._worker.gate.submit(functools.partial(self._worker.gate.refund, self._owner, self.keys))
 
     # --- what follows --------------------------------------------------------------------------------
     @property

@@ -28,12 +28,14 @@ from dispatch.protocol.jobs import BulkJob, JobState
 from dispatch.protocol.mending import AS_IT_WAS, Mend
 from dispatch.protocol.message import Message
 from dispatch.protocol.pauses import Pause
+from dispatch.protocol.rates import RateLimit
 from dispatch.protocol.record import Record, State
 from dispatch.schedules.service import ScheduleService
 from dispatch.store.audit import AuditPage
 from dispatch.store.concurrency import KeyView
 from dispatch.store.idempotency import Holder
 from dispatch.store.index import Page, ScannedBatch
+from dispatch.store.rates import RateView
 from dispatch.store.schedules import ScheduleEntry
 from dispatch.store.signals import NewSignal
 from dispatch.store.task_counts import TaskCounts
@@ -324,6 +326,16 @@ class FakeKeys:
         return self.keys.get(name)
 
 
+class FakeRates:
+    """Rates that nothing uses, but those in a dict."""
+
+    def __init__(self) -> None:
+        self.rates: dict[str, RateView] = {}
+
+    def view(self, limit: RateLimit) -> RateView:
+        return self.rates.get(limit.name, RateView(limit.name, limit.rate, 0, 0, ()))
+
+
 class FakeJobs:
     """Jobs in a dict."""
 
@@ -463,6 +475,7 @@ class World:
     pauses: FakePauses = dataclasses.field(default_factory=FakePauses)
     signaller: FakeSignaller = dataclasses.field(init=False)
     concurrency: FakeKeys = dataclasses.field(default_factory=FakeKeys)
+    rates: FakeRates = dataclasses.field(default_factory=FakeRates)
     guard: Guard = dataclasses.field(default_factory=lambda: Guard(100))
     checks: dict[str, Callable[[], str | None]] = dataclasses.field(
         default_factory=lambda: {"broker": lambda: None, "store": lambda: None}
@@ -505,6 +518,7 @@ class World:
                 pauses=self.pauses,
                 held=self.pauses,
                 concurrency=self.concurrency,
+                rates=self.rates,
                 guard=self.guard,
                 meter=FakeMeter(self.spend),
                 allowance=self.allowance,

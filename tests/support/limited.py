@@ -56,6 +56,21 @@ def _crowd(order, ctx):
     return _run(order, ctx)
 
 
+@task("limited.paced", payload=Noted, rate="5/s")
+def _paced(order, ctx):
+    return _run(order, ctx)
+
+
+@task("limited.both", payload=Noted, concurrency_key=lambda order: order.robot, rate="5/s")
+def _both(order, ctx):
+    return _run(order, ctx)
+
+
+@task("limited.hourly", payload=Noted, rate="2/h")
+def _hourly(order, ctx):
+    return _run(order, ctx)
+
+
 def __getattr__(name):
     """``support.limited.app``: the worker's app, with these types beside its own."""
     return getattr(celery_app, name)

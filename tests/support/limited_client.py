@@ -11,6 +11,9 @@ from dispatch.protocol.message import Message
 #: The app of a worker with these types.
 APP = "support.limited"
 
+#: Those that make a concurrency key.
+_KEYED = ("limited.one", "limited.two", "limited.both")
+
 
 def send(bench, task_type, log, *, key="r", **payload):
     """Accept a task as a gateway that knows the type does; its id."""
@@ -25,7 +28,7 @@ def send(bench, task_type, log, *, key="r", **payload):
     headers = {
         "id": task_id, "task": task_type, "lang": "py", "root_id": task_id, "x-principal": "local", "x-request-id": "rq-test",
         "x-cycle": 0, "x-seq": 0, "x-attempt": 1, "x-accepted-at": int(time.time() * 1_000), "retries": 0,
-        **({"x-concurrency-key": key} if task_type != "limited.crowd" else {}),
+        **({"x-concurrency-key": key} if task_type in _KEYED else {}),
     }  # fmt: skip
     message = Message(body.encode(), headers, correlation_id=task_id, routing_key=names.routing_key(task_type))
     bench.publisher.publish(message, names.TASK_EXCHANGE, message.routing_key)

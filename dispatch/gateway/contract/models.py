@@ -409,7 +409,9 @@ class TaskModel(_Base):
         description="In the state DELAYED: it does not run before. In the state WAITING: when its next step runs at the latest."
     )
     waiting_for: list[str] = Field(description="In the state WAITING: the signals that end the wait early.")
-    held_by: str | None = Field(description="In the state HELD: the pause, or the concurrency key that is taken.")
+    held_by: str | None = Field(
+        description="In the state HELD: the pause, the concurrency key that is taken, or the rate that is used up."
+    )
     queue: str | None = Field(
         description="The queue that holds its message; of a delayed task, the first one that does."
     )
@@ -509,6 +511,10 @@ class TaskTypeModel(_Base):
     max_attempts: int
     time_limit_seconds: float = Field(description="An attempt over this limit is killed and counts as failed.")
     deadline_seconds: int | None = Field(description="`options.deadlineSeconds` by default; null: none.")
+    max_running: int | None = Field(description="Tasks of the type that run at once; null: any number.")
+    rate: str | None = Field(
+        description="Runs of the type that begin in any second, minute or hour; null: any number.", examples=["10/s"]
+    )
 
 
 class TaskTypeListModel(_Base):
@@ -634,17 +640,19 @@ class KeyModel(_Base):
     """A concurrency key that is in use."""
 
     key: str = Field(
-        description="As made by a task type, a client's own as `<principal>:<key>`, or `max_running:<task type>`.",
+        description="As made by a task type, a client's own as `<principal>:<key>`, `max_running:<task type>`, or `rate:<task type>`.",
         examples=["robot-7"],
     )
-    limit: int = Field(description="Tasks that may hold it at once.")
+    limit: int = Field(description="Tasks that may hold it at once; of a rate the runs that begin in its time.")
     holders: list[KeyHolderModel]
     waiting: int = Field(description="Tasks that wait for it.")
     next: list[str] = Field(description="The first of the waiting, 100 at most.")
+    per_seconds: int | None = Field(description="Of a rate: its time; null of a key.")
+    begun: int | None = Field(description="Of a rate: runs that have begun in its last time; null of a key.")
 
 
 class KeyListModel(_Base):
-    """Concurrency keys that are in use."""
+    """Concurrency keys that are in use, and the rates of task types."""
 
     items: list[KeyModel]
 

@@ -11,6 +11,7 @@ from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.protocol import names
+from dispatch.protocol.concurrency import TypeLimits
 from dispatch.protocol.retry import Ladder
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.tasktypes.registry import TaskType
@@ -62,6 +63,7 @@ def describe(task_type: TaskType, ladder: Ladder) -> dict[str, Any]:
         task_type: the type.
         ladder: its own.
     """
+    limits = task_type.limits or TypeLimits()
     return {
         "name": task_type.name,
         "summary": task_type.summary,
@@ -72,4 +74,6 @@ def describe(task_type: TaskType, ladder: Ladder) -> dict[str, Any]:
         "maxAttempts": ladder.attempts,
         "timeLimitSeconds": task_type.time_limit,
         "deadlineSeconds": task_type.deadline,
+        "maxRunning": limits.max_running,
+        "rate": None if limits.rate is None else str(limits.rate),
     }

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from dispatch.protocol.copies import next_copy, redriven_copy, resent_copy, step_copy
+from dispatch.protocol.copies import held_copy, next_copy, redriven_copy, resent_copy, step_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import MAX_AHEAD, Message
@@ -22,6 +22,7 @@ from dispatch.store.cancellations import CancelAnswer
 from dispatch.store.claims import ClaimAnswer, Ticket
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer, NextStep
+from dispatch.store.holds import HoldAnswer, Holds
 from dispatch.store.signals import NewSignal, SignalAnswer
 from support.stores import Stores
 
@@ -85,6 +86,7 @@ class Protocol(RuleBasedStateMachine):
         super().__init__()
         self.stores = stores
         self.store, self.claims, self.handovers = stores.tasks, stores.claims, stores.handovers
+        self.holds = Holds(stores.redis)
         self.records, self.redis, self.ladder = stores.dead_letters, stores.redis, stores.settings.ladder
         self.task_id = new_task_id()
         self.model: Model | None = None
@@ -174,7 +176,7 @@ class Protocol(RuleBasedStateMachine):
             return ClaimAnswer.STALE
         if m.cycle == cycle and m.decided == seq:
             return ClaimAnswer.ROUTE
-        if self.lease not in (None, ticket.owner):
+        if self.lease is not None and (ticket is None or self.lease != ticket.owner):
             return ClaimAnswer.BUSY
         return None
 
@@ -194,6 +196,34 @@ class Protocol(RuleBasedStateMachine):
         m.before, m.discarded = None, False
         m.step = copy.step or m.step
         return ClaimAnswer.LOST if lost else ClaimAnswer.RUN
+
+    @rule(data=st.data(), held_by=st.sampled_from(["type:echo", "key:k", "rate:echo"]))
+    def hold(self, data, held_by):
+        copy = data.draw(st.sampled_from(self.copies))
+        held = self.holds.hold(copy, held_copy(copy, 600), held_by, ATTEMPTS, listed=False)
+        self._recreated(copy)
+        expected = HoldAnswer.FOREIGN if foreign(self.model, copy) else self._held(copy)
+        if held.copy is not None:
+            self.pending.append((held.copy, ""))
+
+        assert held.answer == expected
+
+    def _held(self, copy):
+        m = self.model
+        if (over := self._over(copy, None)) is not None:
+            return HoldAnswer(over.value)
+        died = (m.cycle, m.seq) == (copy.cycle, copy.seq) and m.fence is not None
+        if m.cycle != copy.cycle:
+            m.cancel, m.woken, m.lost, m.step = False, False, 0, 0
+        if died and m.cancel and not m.may_undo:
+            self._end_cancelled()
+            return HoldAnswer.CANCELLED
+        m.lost += died
+        m.state, m.cycle, m.seq, m.published = "HELD", copy.cycle, copy.seq, True
+        m.decided, m.decision_dead, m.fence, m.owner = copy.seq, False, None, None
+        m.before, m.discarded = None, False
+        m.step = copy.step or m.step
+        return HoldAnswer.HELD
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data())
@@ -319,10 +349,10 @@ class Protocol(RuleBasedStateMachine):
         copy = record and resent_copy(record)
         if copy is None:
             return
-        decided = self.handovers.send_now(copy, {State.RETRY_WAIT, State.DELAYED}, "sent-now", by="op")
+        decided = self.handovers.send_now(copy, {State.RETRY_WAIT, State.DELAYED, State.HELD}, "sent-now", by="op")
         if m.state == "QUEUED" and m.decided is not None:
             expected = DecisionAnswer.ROUTE
-        elif m.state not in {"RETRY_WAIT", "DELAYED"}:
+        elif m.state not in {"RETRY_WAIT", "DELAYED", "HELD"}:
             expected = DecisionAnswer.REFUSED
         else:
             expected = DecisionAnswer.OK
@@ -347,7 +377,8 @@ class Protocol(RuleBasedStateMachine):
             m.cancel = True
             runs = m.state == "RUNNING" and self.lease is not None
             wakes = CancelAnswer.WAKE if m.state in {"WAITING", "RETRY_WAIT"} else CancelAnswer.REQUESTED
-            expected = wakes if runs or m.may_undo else self._end_cancelled()
+            undoes = m.may_undo and m.state != "HELD"
+            expected = wakes if runs or undoes else self._end_cancelled()
 
         assert answer == expected
 
