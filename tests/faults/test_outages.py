@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 
+import psutil
 import redis
 from pydantic import SecretStr
 
@@ -180,6 +181,28 @@ def test_after_a_cut_the_loop_reads_from_no_other_connection_that_has_the_number
 
     assert set(after) == {State.SUCCEEDED}
     assert intact == "24"
+
+
+def test_a_child_that_reports_and_dies_while_the_connection_is_lost_does_not_stop_its_worker(bench):
+    with _broker_proxy(bench) as (proxy, settings), running_worker(settings, abrupt=True) as worker:
+        task_id = bench.submit("echo", _slow(1))
+        bench.wait_for(task_id, State.RUNNING)
+        family = worker.children()
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        proxy.cut()  # the loop learns of it before it can read what the child reports
+        eventually(lambda: (bench.store.get(task_id).progress or {}).get("percent") == 100, 20, "the handler returns")
+        eventually(lambda: all(map(_waits, family)), 20, "each child waits for a job")
+        for pid in family:
+            os.kill(pid, signal.SIGKILL)
+        os.kill(worker.process.pid, signal.SIGCONT)
+        states = [bench.finished(each, 40).state for each in (task_id, bench.submit("echo", PAYLOAD))]
+
+    assert states == [State.SUCCEEDED, State.SUCCEEDED]
+
+
+def _waits(pid):
+    """Whether a process has slept through ten looks."""
+    return all(psutil.Process(pid).status() == psutil.STATUS_SLEEPING for _ in range(10))
 
 
 def test_a_broker_that_refuses_for_a_while_gets_the_retry_later_and_the_handler_runs_once_an_attempt(bench):
