@@ -136,6 +136,7 @@ class TaskStore:
         max_attempts: int,
         idempotency_key: str | None,
         state: State = State.QUEUED,
+        sent_before: bool = False,
         **details: Any,
     ) -> bool:
         """Record that the broker has the message, and confirm its Idempotency-Key.
@@ -146,6 +147,7 @@ class TaskStore:
             max_attempts: for a record that Redis lost meanwhile.
             idempotency_key: of the request.
             state: DELAYED where that is a delay level.
+            sent_before: an earlier request has published it, and the task has gone on since: its hops have the way that it took.
             details: for the hop: exchange, routingKey, confirmMs.
 
         Returns:
@@ -158,7 +160,7 @@ class TaskStore:
         confirm = (
             [self._idempotency.confirmation(principal, idempotency_key, message.task_id)] if idempotency_key else []
         )
-        note = hops.published_hop(message, **details)
+        note = "" if sent_before else hops.published_hop(message, **details)
         answer = self._transitions.run(
             "mark_published", message, queue, state.value, note, max_attempts=max_attempts, after=confirm
         )

@@ -152,7 +152,7 @@ class Submitter:
             if reservation.state is KeyState.ADOPT:
                 begun = self._tasks.get(task_id)
                 cut_off = begun is not None
-                if begun is not None and begun.wakes_at:
+                if begun is not None and begun.wakes_at and begun.state is not State.WAITING:
                     # Its delay began with the first request, whose copy may be in the delay levels.
                     submission = dataclasses.replace(submission, wakes_at=begun.wakes_at)
         attempt = _Attempt(self, submission, task_id, cut_off=cut_off)
@@ -318,6 +318,7 @@ class _Attempt:
             self.submission,
             queue=self.queue,
             state=self.state,
+            sent_before=self.adopted,
             exchange=exchange,
             routingKey=routing_key,
             confirmMs=confirm,

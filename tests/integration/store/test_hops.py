@@ -67,6 +67,19 @@ def test_a_worker_that_is_faster_than_the_gateway_notes_the_publish_first(case):
     assert case.record() == ended  # a client that has read the end has read everything
 
 
+def test_a_repeated_request_that_finds_the_task_under_way_leaves_the_publish_as_it_was_noted(case):
+    recorded(case)
+    case.run()
+    noted = hop(case, "published")
+    assert case.store.mark_published(
+        case.message, queue="q", max_attempts=4, idempotency_key=None, sent_before=True, exchange="robot.delay.3",
+        routingKey="x", until="2026-11-24T02:36:00.000Z",
+    )  # fmt: skip
+
+    assert hop(case, "published") == noted
+    assert case.kinds() == ["accepted", "published", "started"]
+
+
 def test_a_dead_letter_that_the_broker_made_before_the_gateways_mark_was_published_first(case):
     recorded(case)
     case.dead_letters.record(case.message, reason=Reason.EXPIRED, max_attempts=4)

@@ -139,3 +139,37 @@ def test_a_task_without_a_deadline_has_no_header_of_one():
 
     assert not any("deadline" in header for header in sent.message.headers)
     assert record.deadline_at is None
+
+
+class Begun(Sent):
+    """A task that an earlier request with the key has published, and that waits between two steps."""
+
+    def accept(self, message, **_):
+        self.message = message
+        return State.WAITING
+
+    def get(self, _task_id):
+        return SimpleNamespace(state=State.WAITING, wakes_at=int((time.time() + 100) * 1_000), deadline_at=0)
+
+    def mark_published(self, _message, *, sent_before, queue, until, **_):
+        self.marked.append((sent_before, queue, until))
+        return True
+
+
+class InterruptedKeys:
+    """Each Idempotency-Key belongs to a request that was cut off."""
+
+    def reserve(self, _principal, _key, _fingerprint, task_id, _rider, *, delay):
+        assert delay == 0
+        return Reservation(KeyState.ADOPT, task_id)
+
+
+def test_a_repeated_request_does_not_take_the_wait_of_its_task_for_a_delay():
+    begun, ladders = Begun(), Ladders.of_types(parse_ladder("1m=60"), [])
+    submitter = Submitter(begun, InterruptedKeys(), SimpleNamespace(), {"echo": EchoTask()}, ladders)
+    echo = SimpleNamespace(name="echo", deadline=None, key_of=lambda _: "")
+    accepted = submitter.submit(Submission("ada", echo, {}, "", "k", "rq-1", f"00-{'a' * 32}-{'b' * 16}-01"))
+
+    assert accepted.replayed
+    assert "x-wakes-at" not in begun.message.headers
+    assert begun.marked == [(True, "robot.task.q", None)]

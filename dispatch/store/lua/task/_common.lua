@@ -43,6 +43,7 @@ end
 -- The gateway recorded its confirm later: that completes the hop, which keeps its place. Never the last one: the list would be
 -- gone for a moment, and its time to live for good.
 local function complete_published(hop)
+  if hop == '' then return end
   list_first_hops()
   local first = redis.call('LRANGE', KEYS[3], 0, 9)
   for at = 1, #first - 1 do
