@@ -14,9 +14,9 @@ LATEST = 10
 
 #: Kinds of tasks and how many in a hundred.
 KINDS = {
-    "fast": 22, "later": 5, "slow": 6, "twins": 8, "flaky": 7, "throttled": 3, "lost-answer": 4, "echo": 4,
+    "fast": 20, "later": 5, "slow": 6, "twins": 8, "flaky": 7, "throttled": 3, "lost-answer": 4, "echo": 4,
     "echo-flaky": 3, "permanent": 2, "hopeless": 2, "wait": 4, "signalled": 4, "called-back": 3, "parent": 3,
-    "robot": 6, "client-key": 3, "narrow": 3, "undone": 3, "deadline": 3, "hooked": 2,
+    "robot": 6, "client-key": 3, "narrow": 3, "undone": 5, "deadline": 3, "hooked": 2,
 }  # fmt: skip
 
 #: Robots, and keys that clients give: few, so that tasks wait for each other.

@@ -11,6 +11,10 @@ from support.chaos.operators.base import Operator
 _REPEATED = 30.0
 
 
+#: Kinds of tasks that have something to undo, or a key to give back.
+_BEGUN = frozenset({"undone", "wait", "robot", "parent"})
+
+
 class Canceller(Operator):
     """Cancels: what was accepted a moment ago, and what waits, runs or is held."""
 
@@ -18,9 +22,10 @@ class Canceller(Operator):
 
     def step(self) -> None:
         """Cancel one; sometimes twice."""
-        state = self.rng.choice(["", "", "QUEUED", "DELAYED", "WAITING", "RUNNING", "HELD", "RETRY_WAIT"])
-        listed = self.items(f"/v1/tasks?state={state}&limit=30") if state else []
-        known = [each["taskId"] for each in listed if each["taskId"] in self.notes.accepted] or self.notes.recent(10)
+        state = self.rng.choice(["", "", "begun", "QUEUED", "DELAYED", "WAITING", "RUNNING", "HELD", "RETRY_WAIT"])
+        listed = self.items(f"/v1/tasks?state={state}&limit=30") if state.isupper() else []
+        known = [each["taskId"] for each in listed if each["taskId"] in self.notes.accepted]
+        known = known or self.notes.recent(6, _BEGUN if state == "begun" else ())
         if not known:
             return
         task_id = self.rng.choice(known)

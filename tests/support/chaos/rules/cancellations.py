@@ -40,12 +40,17 @@ def _goes_on(task: Task) -> Iterator[str]:
         return
     first = kinds.index("cancel-requested")
     before, after = kinds[:first], kinds[first:]
-    died_first = before[-1] == "failed" and "started" not in after  # a death that was decided before stays one
-    if "redriven" in after or (task.view["state"] not in {"CANCELLED", "SUCCEEDED"} and not died_first):
+    if before[-1] == "failed" and not {"started", "cancelled"} & set(_until_redriven(after)):
+        return  # a death that was decided before stays one, and may be redriven
+    if "redriven" in after or task.view["state"] not in {"CANCELLED", "SUCCEEDED"}:
         yield f"was asked to stop, and is {task.view['state']}"
     runs, again = after.count("started"), sum(kind in _AGAIN for kind in after)
     if runs > 1 + again:
         yield f"was asked to stop, and ran {runs} times after that"
+
+
+def _until_redriven(kinds: list[str]) -> list[str]:
+    return kinds[: kinds.index("redriven")] if "redriven" in kinds else kinds
 
 
 def cancelled_has_no_effect(view: View) -> Iterator[tuple[str, str]]:
