@@ -17,7 +17,7 @@ from typing import Any
 
 from dispatch.broker.publisher import Publisher
 from dispatch.crashpoints import reach
-from dispatch.errors import StoreError
+from dispatch.errors import Nacked, StoreError
 from dispatch.protocol import delays, names
 from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, step_copy, wait_of
 from dispatch.protocol.dead_letters import Reason
@@ -185,7 +185,22 @@ class Router:
         return _published(message, decided)
 
     def publish(self, copy: Copy) -> None:
-        """Publish a copy, confirmed."""
+        """Publish a copy, confirmed. One that the full work queue refuses waits in the lease queue, and comes from there when there is room.
+
+        Room comes of acks. Copies that wait for it in workers' hands, each with an unacked one, would keep the queue full for ever.
+
+        Raises:
+            PublishError: it may not be stored.
+        """
+        try:
+            self._publish(copy)
+        except Nacked:
+            if copy.exchange != names.TASK_EXCHANGE:
+                raise
+            task_log(copy.message).warning("the work queue is full: the next copy waits in the lease queue")
+            self._publish(parked_copy(copy.message))
+
+    def _publish(self, copy: Copy) -> None:
         ours = (names.RETRY_EXCHANGE, names.DEAD_EXCHANGE)  # what the workers' own user may write to
         publisher = self._publisher if copy.exchange in ours else self._later
         metrics.CONFIRM.observe(publisher.publish(copy.message, copy.exchange, copy.routing_key))

@@ -1,4 +1,4 @@
-"""A connection that is refused from its first message on is replaced, and no submission is in doubt about it."""
+"""A full work queue: a connection that is refused from its first message on is replaced, and workers go on."""
 
 import contextlib
 import time
@@ -12,23 +12,25 @@ from dispatch.broker.model import Policy
 from dispatch.broker.publisher import Publisher
 from dispatch.errors import Nacked, NotSent
 from dispatch.protocol import names
+from dispatch.protocol.record import State
 from support.waiting import eventually
+from support.worker import running_worker
 
 PAYLOAD = {"message": "x"}
+
+
+def _limit(bench, messages):
+    definition = {"max-length": messages}
+    with Management(bench.settings) as management:
+        management.set_policy(Policy("zz-full", f"^{names.WORK_QUEUE}$", definition, 99, "queues"))
 
 
 @pytest.fixture
 def full(bench):
     """The work queue has no room; a call makes room."""
-
-    def limit(messages):
-        definition = {"max-length": messages}
-        with Management(bench.settings) as management:
-            management.set_policy(Policy("zz-full", f"^{names.WORK_QUEUE}$", definition, 99, "queues"))
-
-    limit(1)
+    _limit(bench, 1)
     eventually(lambda: _nacked(bench), 10, "the queue is full")
-    return lambda: limit(1_000)
+    return lambda: _limit(bench, 1_000)
 
 
 def _nacked(bench):
@@ -90,3 +92,24 @@ def test_a_connection_that_has_taken_messages_stays_when_the_queue_is_full(bench
     assert len(opened) == 1
     assert verdicts <= {Nacked, None}
     full()
+
+
+def test_copies_for_the_full_work_queue_do_not_keep_it_full_in_the_hands_of_all_workers(bench):
+    prefetch = bench.settings.concurrency_max * bench.settings.prefetch_multiplier
+    hurried = [bench.submit("echo", PAYLOAD, delay=2) for _ in range(prefetch)]
+    with _fresh(bench) as (gone, _):
+        gone.close()
+        for task_id in hurried:  # recorded, and not published: the copies in the delay levels are overtaken by none
+            with pytest.raises(NotSent):
+                bench.stores.send_now(gone).send(task_id, {State.DELAYED}, "sent-now", by="op")
+    eventually(lambda: bench.depth(names.WORK_QUEUE) == prefetch, 20, "they are at the head of the work queue")
+    behind = [bench.submit("echo", PAYLOAD) for _ in range(3)]
+    _limit(bench, 1)
+    eventually(lambda: _nacked(bench), 10, "the queue is full")
+    with running_worker(bench.settings, abrupt=True):
+        first = {bench.finished(task_id).state for task_id in behind}
+        _limit(bench, 1_000)
+        then = {bench.finished(task_id, 60).state for task_id in hurried}
+
+    assert (first, then) == ({State.SUCCEEDED}, {State.SUCCEEDED})
+    assert {bench.hops(task_id).count("started") for task_id in hurried} == {1}
