@@ -17,7 +17,7 @@ import redis
 from support.chaos.facts import DeadLetter, Left, Task
 from support.chaos.orders import LATEST
 from support.chaos.system import LADDER, VHOST, Machine, drain_limit
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 WORK, TAP, DLQ, HOLD = "robot.task.q", "robot.task.dead.q", "robot.task.dlq", "robot.hold.q"
 RUNGS = tuple(f"robot.retry.q.{name}" for name, _ in LADDER)
@@ -55,7 +55,7 @@ def settle(machine: Machine) -> Left:
     drained = False
     while not drained and (seconds := time.monotonic() - began) < limit + _OVERTIME:
         with contextlib.suppress(AssertionError):
-            eventually(_stays_quiet(machine), limit + _OVERTIME - seconds, interval=0.25)
+            eventually(_stays_quiet(machine), (limit + _OVERTIME - seconds) / PATIENCE, interval=0.25)
         seconds = time.monotonic() - began
         left = eventually(lambda: _look(machine), _OVERTIME)
         # A queue that takes 250 ms to answer is reported as empty: an extra copy may have waited on a rung all the time.

@@ -45,8 +45,8 @@ class Redriver(Operator):
         return {"payload": {**order.payload, "json": wish}}
 
     def _group(self) -> None:
-        """All that died of the same error."""
-        groups = [group for group in self.items("/v1/dead-letters/groups") if group["type"] in {"http.request", "echo"}]
+        """All that died of the same error; poison bears other types."""
+        groups = [group for group in self.items("/v1/dead-letters/groups") if group["type"] == "http.request"]
         if groups:
             group = self.rng.choice(groups)
             wanted = {name: group[name] for name in ("type", "errorType", "fingerprint")}

@@ -6,15 +6,15 @@ from typing import Any
 
 from support.chaos.operators.base import Operator
 
-#: Filters of each verb. None of them matches what waits for a schedule's due time.
+#: Filters of each verb. None of them matches what waits for a schedule's due time, or poison, some of which has the type echo.
 _FILTERS: dict[str, tuple[dict[str, Any], ...]] = {
     "cancel": (
         {"type": "chaos.walk", "state": "WAITING"}, {"type": "http.request", "state": "DELAYED"}, {"type": "chaos.undone"},
         {"type": "echo", "state": "QUEUED"}, {"labels": {"group": "a"}}, {"type": "chaos.walk", "state": "HELD"},
     ),
     "retry-now": ({"state": "RETRY_WAIT"}, {"type": "http.request", "state": "DELAYED"}, {"labels": {"group": "b"}}),
-    "redrive": ({"type": "http.request"}, {"type": "echo"}, {"labels": {"group": "c"}}),
-    "discard": ({"type": "echo"}, {"labels": {"group": "d"}}),
+    "redrive": ({"type": "http.request"}, {"type": "chaos.walk"}, {"labels": {"group": "c"}}),
+    "discard": ({"type": "http.request", "labels": {"group": "b"}}, {"labels": {"group": "d"}}),
 }  # fmt: skip
 
 
