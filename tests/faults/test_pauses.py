@@ -78,10 +78,11 @@ def test_a_pause_of_all_and_one_of_a_principal(patient, what):
 
 
 def test_a_pause_that_ends_by_itself_lets_its_tasks_go_on(patient):
-    _pause(patient, seconds=4)
+    _pause(patient)
     with running_worker(patient.settings, abrupt=True):
         task_id = patient.submit("echo", PAYLOAD)
         patient.wait_for(task_id, State.HELD)
+        _pause(patient, seconds=2)
         record = patient.finished(task_id)
 
     assert record.state is State.SUCCEEDED
