@@ -6,16 +6,15 @@ waits, a look at a rate is one command in two seconds.
 
 from __future__ import annotations
 
-import concurrent.futures
 import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 
 from dispatch.background import Background
 from dispatch.control.refusals import NotWaiting, TaskTerminal, UnknownTask
-from dispatch.control.send_now import SendNow
+from dispatch.control.send_many import SendMany
 from dispatch.crashpoints import reach
 from dispatch.errors import DispatchError
 from dispatch.protocol import pauses
@@ -29,9 +28,6 @@ log = logger(__name__)
 #: Seconds between two looks at least: places that get free within them are filled together.
 LEAST_PAUSE = 0.02
 
-#: Threads that send.
-SENDERS = 8
-
 _HELD = (State.HELD,)
 
 
@@ -41,12 +37,12 @@ class RateKeeper(Background):
     Args:
         rates: the rates in Redis.
         limits: those of the task types.
-        send: ends a task's wait.
+        send: ends the waits of tasks.
         paused: what is paused, as this worker knows it: of a paused type none is called.
     """
 
     def __init__(
-        self, rates: Rates, limits: Iterable[RateLimit], send: SendNow, paused: Callable[[], Collection[str]]
+        self, rates: Rates, limits: Iterable[RateLimit], send: SendMany, paused: Callable[[], Collection[str]]
     ) -> None:
         super().__init__("rate-keeper", interval=LOOK_INTERVAL)
         self.rates = rates
@@ -91,34 +87,34 @@ class RateKeeper(Background):
             return LOOK_INTERVAL
         try:
             look = self.rates.look(limit, self._me)
+            if look.unsent:
+                reach("rate.called")
+                if not self._send_all(limit, look.unsent):
+                    return LOOK_INTERVAL
         except DispatchError:
             with self._lock:
                 self._due[limit] = time.monotonic() + LOOK_INTERVAL
             raise
-        if look.unsent:
-            reach("rate.called")
-            self._send_all(limit, look.unsent)
         return LOOK_INTERVAL if look.pause is None else max(LEAST_PAUSE, look.pause)
 
-    def _send_all(self, limit: RateLimit, task_ids: Sequence[str]) -> None:
-        if len(task_ids) == 1:
-            sent = [self._one(limit, task_ids[0])]
-        else:
-            with concurrent.futures.ThreadPoolExecutor(min(SENDERS, len(task_ids)), "rate-sender") as pool:
-                sent = list(pool.map(lambda task_id: self._one(limit, task_id), task_ids))
+    def _send_all(self, limit: RateLimit, task_ids: tuple[str, ...]) -> bool:
+        """Send called tasks; whether all are settled. What could not be sent is called still, and sent at a later look."""
+        outcomes = self._send.send(task_ids, _HELD, "released", heldBy=limit.name)
         reach("rate.sent")
-        self.rates.sent(limit, [task_id for task_id, done in zip(task_ids, sent, strict=True) if done])
-
-    def _one(self, limit: RateLimit, task_id: str) -> bool:
-        """Send a called task; whether a copy of it is under way. What could not be sent is called again."""
-        try:
-            self._send.send(task_id, _HELD, "released", heldBy=limit.name)
-        except (UnknownTask, TaskTerminal):
+        sent, gone = list[str](), list[str]()
+        for task_id, outcome in outcomes.items():
+            match outcome:
+                case None:
+                    sent.append(task_id)
+                case NotWaiting() if outcome.record.state is not State.HELD:  # a copy of it is under way already
+                    sent.append(task_id)
+                case UnknownTask() | TaskTerminal():
+                    gone.append(task_id)
+                case NotWaiting() if outcome.record.message is None:  # it has lapsed
+                    gone.append(task_id)
+                case _:
+                    log.warning("waiting task not sent yet", rate=limit.name, task_id=task_id, reason=repr(outcome))
+        self.rates.sent(limit, sent)
+        for task_id in gone:
             self.rates.drop(limit, task_id)
-            return False
-        except NotWaiting:  # a copy of it is under way already
-            return True
-        except DispatchError as exc:
-            log.warning("waiting task not sent yet", rate=limit.name, reason=f"{type(exc).__name__}: {exc}")
-            return False
-        return True
+        return len(sent) + len(gone) == len(task_ids)

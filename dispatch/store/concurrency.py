@@ -89,31 +89,32 @@ class ConcurrencyKeys:
         """Give a key back, unless a later copy of the task has taken it."""
         return _verdict(self._redis.run(self._command("release", name, task_id, fence=fence))[0])
 
-    def renew(self, held: Sequence[tuple[str, Message]]) -> list[tuple[str, str]]:
+    def renew(self, held: Sequence[tuple[KeyLimit, Message]]) -> list[tuple[str, str]]:
         """Renew the leases of a worker's tasks.
 
         Args:
-            held: names of keys, and the copies that hold them.
+            held: keys, and the copies that hold them. A Redis that lost its data learns the key's limit again.
 
         Returns:
             Names and task ids whose lease had lapsed, and whose key others hold now.
         """
-        commands = [self._command("renew", name, message.task_id, message=message) for name, message in held]
+        commands = [
+            self._command("renew", key.name, message.task_id, limit=key.limit, message=message) for key, message in held
+        ]
         answers = self._redis.gather(*commands) if commands else []
         lost = zip(held, map(_verdict, answers), strict=True)
-        return [(name, message.task_id) for (name, message), verdict in lost if verdict.answer is KeyAnswer.LOST]
+        return [(key.name, message.task_id) for (key, message), verdict in lost if verdict.answer is KeyAnswer.LOST]
 
-    def keep(self, name: str, message: Message, seconds: float) -> None:
+    def keep(self, key: KeyLimit, message: Message, seconds: float) -> None:
         """Hold a key through a wait.
 
         Args:
-            name: the key's.
+            key: the key.
             message: the next step's copy.
             seconds: until when no worker renews it.
         """
-        command = self._command("keep", name, message.task_id, message=message, lease=int(seconds * 1_000))
-
-        self._redis.run(command)
+        lease = int(seconds * 1_000)
+        self._redis.run(self._command("keep", key.name, message.task_id, limit=key.limit, message=message, lease=lease))
 
     def sent(self, name: str, task_id: str) -> None:
         """A copy of a called task is under way."""

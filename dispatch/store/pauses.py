@@ -26,8 +26,12 @@ class Pauses:
 
     def all(self) -> list[Pause]:
         """Every pause, by its name; those that have ended by themselves are removed."""
+        return self.read()[0]
+
+    def read(self) -> tuple[list[Pause], float]:
+        """The same, and Redis's time (epoch seconds)."""
         key = self._redis.keys.pauses
-        (seconds, _), stored = self._redis.run(("TIME",), ("HGETALL", key))
+        (seconds, micros), stored = self._redis.run(("TIME",), ("HGETALL", key))
         texts = stored if isinstance(stored, dict) else dict(zip(stored[::2], stored[1::2], strict=True))
         pauses = [Pause.parse(what, text) for what, text in sorted(texts.items())]
         over = [
@@ -37,7 +41,7 @@ class Pauses:
         ]
         if over:
             self._redis.run(*over)
-        return [one for one in pauses if not one.over(int(seconds))]
+        return [one for one in pauses if not one.over(int(seconds))], int(seconds) + int(micros) / 1e6
 
     def put(self, pause: Pause) -> None:
         """Pause; a pause of the same is replaced."""

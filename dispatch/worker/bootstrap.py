@@ -80,6 +80,7 @@ from dispatch.worker.remote_control import NO_EFFECT, SETTING
 from dispatch.worker.router import Router
 from dispatch.worker.run_metrics import create_series
 from dispatch.worker.runner import Runner
+from dispatch.worker.server_clock import ServerClock
 from dispatch.worker.starter import Starter
 from dispatch.worker.submissions import submissions
 
@@ -133,13 +134,15 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     celery.conf.update(connections.celery(settings.address("worker")))
     ladders = Ladders.of_types(settings.ladder, celery.dispatch_types.values())
     redis = RedisHandle(settings, timeout=REDIS_TIMEOUT)
-    router = _router(redis, ladders, settings)
+    clock = ServerClock()
+    router = _router(redis, ladders, settings, clock)
     runs = Runs(celery, ladders, threads=pool.threads)
-    watch = PauseWatch(Pauses(redis))
+    watch = PauseWatch(Pauses(redis), clock)
     replay = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
     tasks = TaskStore(redis, settings)
     send_now = SendNow(tasks, Handovers(redis), replay, settings.sealing)
-    gate = _gate(redis, tasks, send_now, celery, paused=lambda: watch.paused)
+    send_many = SendMany(tasks, Handovers(redis), replay, settings.sealing)
+    gate = _gate(redis, tasks, (send_now, send_many), celery, paused=lambda: watch.paused)
     holder = DeliveryHolder(router, Holds(redis), Handovers(redis), ttl=settings.hold_ttl)
     starter = Starter(router.batcher, router.pace, watch.held_by, _line(settings.lanes, pool, router.pace))
     lanes = LaneConsumers(settings.lanes, router.loop)
@@ -176,7 +179,7 @@ def check_control_commands(commands: Iterable[str]) -> None:
         raise ConfigurationError(f"{SETTING}: have no effect here but an OK: {', '.join(useless)}")
 
 
-def _router(redis: RedisHandle, ladders: Ladders, settings: Settings) -> Router:
+def _router(redis: RedisHandle, ladders: Ladders, settings: Settings, clock: ServerClock) -> Router:
     # Waits have a connection of their own, which the first one opens: see `Router`.
     publisher, later = (
         Publisher(settings.address(role), timeout=settings.publish_timeout, keys=settings.signing)
@@ -202,12 +205,19 @@ def _router(redis: RedisHandle, ladders: Ladders, settings: Settings) -> Router:
         longest_wait=delays.longest(settings.delay_levels),
         cancel_grace=settings.cancel_grace,
         sealing=settings.sealing,
+        clock=clock,
     )
 
 
 def _gate(
-    redis: RedisHandle, tasks: TaskStore, send_now: SendNow, celery: Any, *, paused: Callable[[], Collection[str]]
+    redis: RedisHandle,
+    tasks: TaskStore,
+    senders: tuple[SendNow, SendMany],
+    celery: Any,
+    *,
+    paused: Callable[[], Collection[str]],
 ) -> KeyGate:
+    send_now, send_many = senders
     settings: Settings = celery.dispatch_settings
     types: Mapping[str, TaskType] = celery.dispatch_types
     # As leases: a call that waits for a silent Redis must not delay a renewal.
@@ -217,7 +227,7 @@ def _gate(
         keys,
         KeySender(keys, send_now),
         KeyRenewals(ConcurrencyKeys(own, lease=settings.lease), lease=settings.lease),
-        keeper=RateKeeper(rates, rates_of(types), send_now, paused),
+        keeper=RateKeeper(rates, rates_of(types), send_many, paused),
         limits={name: each.limits for name, each in types.items() if each.limits is not None},
         record=tasks.get,
         margin=settings.queue_ttl + settings.lease,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Collection, Mapping
 
 from dispatch.background import Background
@@ -22,6 +23,7 @@ from dispatch.store.holds import HoldAnswer, Holds
 from dispatch.store.pauses import Pauses
 from dispatch.telemetry import logger, task_log
 from dispatch.worker.router import Router
+from dispatch.worker.server_clock import ServerClock
 
 log = logger(__name__)
 
@@ -36,11 +38,13 @@ class PauseWatch(Background):
 
     Args:
         pauses: reads them.
+        clock: learns Redis's time from the same answer.
     """
 
-    def __init__(self, pauses: Pauses) -> None:
+    def __init__(self, pauses: Pauses, clock: ServerClock) -> None:
         super().__init__("pauses", interval=READ_INTERVAL)
         self._pauses = pauses
+        self._clock = clock
         self.paused: Mapping[str, Pause] = {}  #: by what is paused
         self.readers: list[Callable[[Collection[str]], None]] = []  #: called with what is paused after each read
 
@@ -51,7 +55,10 @@ class PauseWatch(Background):
 
     def step(self) -> None:
         """Read them."""
-        read = {pause.what: pause for pause in self._pauses.all()}
+        before = time.monotonic()
+        pauses, server = self._pauses.read()
+        self._clock.read(server, before, time.monotonic())
+        read = {pause.what: pause for pause in pauses}
         if read.keys() != self.paused.keys():
             log.info("pauses", paused=sorted(read))
         self.paused = read

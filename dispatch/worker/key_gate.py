@@ -39,10 +39,10 @@ class KeyRenewals(Background):
     def __init__(self, keys: ConcurrencyKeys, *, lease: float) -> None:
         super().__init__("key-renewals", interval=lease / 3)
         self._keys = keys
-        self._held: dict[str, tuple[Message, tuple[str, ...]]] = {}  # by the delivery's owner
+        self._held: dict[str, tuple[Message, tuple[KeyLimit, ...]]] = {}  # by the delivery's owner
         self._lock = threading.Lock()
 
-    def hold(self, owner: str, message: Message, held: tuple[str, ...]) -> None:
+    def hold(self, owner: str, message: Message, held: tuple[KeyLimit, ...]) -> None:
         """Renew a delivery's keys from now on."""
         with self._lock:
             self._held[owner] = (message, held)
@@ -59,7 +59,7 @@ class KeyRenewals(Background):
             StoreError: Redis did not take it; the next renewal is still in time.
         """
         with self._lock:
-            held = [(name, message) for message, keys in self._held.values() for name in keys]
+            held = [(key, message) for message, keys in self._held.values() for key in keys]
         for name, task_id in self._keys.renew(held):
             log.warning("concurrency key lost: another task may run beside this one", key=name, task_id=task_id)
 
@@ -132,7 +132,7 @@ class KeyGate:
             if answer is KeyAnswer.TAKEN or (answer is KeyAnswer.SAME and not message.step):
                 taken.append(key.name)
         reach("key.taken")
-        if held := _names(keys):
+        if held := _held(keys):
             self.renewals.hold(owner, message, held)
         return None
 
@@ -148,11 +148,11 @@ class KeyGate:
         """Give the keys of a delivery back, and send the next of each; the ack does not depend on it."""
         self.renewals.drop(owner)
         reach("key.ended")
-        for name in _names(keys):
+        for key in _held(keys):
             try:
-                self._release(name, message)
+                self._release(key.name, message)
             except StoreError as exc:
-                task_log(message).warning("concurrency key not given back; it lapses", key=name, reason=str(exc))
+                task_log(message).warning("concurrency key not given back; it lapses", key=key.name, reason=str(exc))
 
     def refund(self, owner: str, keys: tuple[Limit, ...]) -> None:
         """Give the place in a rate of a delivery back that does not run: once, since the delivery may take another."""
@@ -176,11 +176,11 @@ class KeyGate:
             seconds: the wait.
         """
         self.renewals.drop(owner)
-        for name in _names(keys):
+        for key in _held(keys):
             try:
-                self._keys.keep(name, message, seconds + self._margin)
+                self._keys.keep(key, message, seconds + self._margin)
             except StoreError as exc:
-                task_log(message).warning("concurrency key not kept through the wait", key=name, reason=str(exc))
+                task_log(message).warning("concurrency key not kept through the wait", key=key.name, reason=str(exc))
 
     def held(self, key: Limit, message: Message, copy: Copy | None) -> None:
         """A task that waits has been held: if its turn has come meanwhile, its copy is sent.
@@ -224,6 +224,6 @@ class KeyGate:
             self._sender.send(key.name, self._keys.drop(key.name, message.task_id).unsent)
 
 
-def _names(keys: tuple[Limit, ...]) -> tuple[str, ...]:
-    """The names of those that are held."""
-    return tuple(key.name for key in keys if isinstance(key, KeyLimit))
+def _held(keys: tuple[Limit, ...]) -> tuple[KeyLimit, ...]:
+    """Those that are held while a task runs."""
+    return tuple(key for key in keys if isinstance(key, KeyLimit))

@@ -60,6 +60,7 @@ class Router:
         longest_wait: seconds that the delay levels hold a copy.
         cancel_grace: seconds that a handler has to end after its task was cancelled.
         sealing: of errors, which may quote a payload, and of the state that a wait leaves.
+        clock: the time by which deadlines go, epoch seconds.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Router:
         cancel_grace: float,
         longest_wait: int = 0,
         sealing: Sealing = UNSEALED,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._claims = claims
         self._handovers = handovers
         self._publisher = publisher
@@ -137,10 +140,11 @@ class Router:
     # --- jobs (on a thread of the executor) ---------------------------------------------------------
     def decide(self, message: Message, ticket: Ticket, failure: Failure) -> FailedHandOver:
         """Decide a failed attempt; the hand-over is called until its next copy is confirmed."""
-        accepted = message.step_due_at / 1_000 or time.time()
+        now = self._clock()
+        accepted = message.step_due_at / 1_000 or now
         ladder = self.ladders.of(message.type)
         expires = message.deadline_at / 1_000 or math.inf
-        decision = decide(failure, message.attempt, ladder, accepted + self._deadline, time.time(), expires=expires)
+        decision = decide(failure, message.attempt, ladder, accepted + self._deadline, now, expires=expires)
         task_log(message).warning(
             "attempt failed",
             error_type=failure.type,
@@ -154,7 +158,7 @@ class Router:
         """Hand a step over to the next one, after a wait."""
         seconds = delays.whole_seconds(max(1.0, asked.seconds), SLACK, self._longest_wait)
         if message.deadline_at:  # nothing begins later: the task ends then, and not at the end of its wait
-            seconds = min(seconds, max(1, math.ceil(message.deadline_at / 1_000 - time.time()) + 1))
+            seconds = min(seconds, max(1, math.ceil(message.deadline_at / 1_000 - self._clock()) + 1))
         task_log(message).info("task waits", seconds=seconds, step=message.step + 1, signals=list(asked.until) or None)
         return WaitingHandOver(self, message, ticket, asked, seconds)
 

@@ -75,6 +75,15 @@ def test_a_workers_clock_may_jump_and_nothing_is_early_lost_or_twice(bench, cloc
         ), waits
 
 
+def test_a_workers_clock_that_is_ahead_ends_no_task_before_its_deadline(bench, clock):
+    clock.jump(6 * HOURS)
+    with running_worker(bench.settings, abrupt=True):
+        task_id = bench.submit("echo", {"message": "x", "failTimes": 2}, deadline=600)
+        record = bench.finished(task_id, 40)
+
+    assert (record.state, record.attempt) == (State.SUCCEEDED, 3)
+
+
 def test_a_gateways_clock_may_jump_and_keys_records_and_ids_go_on(bench, clock):
     body = {"type": "echo", "payload": {"message": "x"}}
     with running_gateway(bench.settings, free_port()) as (http, _, _):

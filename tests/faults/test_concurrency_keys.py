@@ -1,12 +1,17 @@
 """One at a time per key: first come first served, never two at once, whatever dies meanwhile."""
 
+import base64
+
 import pytest
+from pydantic import SecretStr
 
 from dispatch import crashpoints
 from dispatch.protocol import names
 from dispatch.protocol.record import State
+from dispatch.protocol.webhooks import EVENTS, Webhook
 from dispatch.store.concurrency import ConcurrencyKeys
 from support.limited_client import APP, begins, most_at_once, order, send
+from support.receiver import running_receiver
 from support.waiting import eventually
 from support.worker import each_pool, open_bench, running_worker
 
@@ -128,6 +133,91 @@ def test_the_holders_worker_is_killed_and_no_other_runs_before_the_holder_has_en
 
     assert most_at_once(log) == 1
     assert order(log) == ids
+
+
+def _cancel(bench, task_id):
+    return bench.stores.control(bench.publisher).cancel(task_id, by="op")
+
+
+@each_pool
+def test_a_cancelled_holder_gives_its_key_to_the_next(patient, log, pool):
+    with running_worker(patient.settings, app=APP, abrupt=True, pool=pool):
+        holder = send(patient, "limited.one", log, seconds=30, asks=True)
+        patient.wait_for(holder, State.RUNNING)
+        others = [send(patient, "limited.one", log) for _ in range(2)]
+        patient.wait_for(others[-1], State.HELD)
+        _cancel(patient, holder)
+        _all_succeed(patient, others, 25)
+        record = patient.finished(holder)
+        patient.drained()
+        eventually(lambda: _keys(patient).view("r") is None, 20, "the key is free")
+
+    assert record.state is State.CANCELLED
+    assert order(log) == [holder, *others]
+
+
+def test_a_holder_that_is_cancelled_between_two_steps_gives_its_key_to_the_next(patient, log):
+    with running_worker(patient.settings, app=APP, abrupt=True):
+        holder = send(patient, "limited.one", log, waits=60)
+        patient.wait_for(holder, State.WAITING)
+        other = send(patient, "limited.one", log)
+        patient.wait_for(other, State.HELD)
+        _cancel(patient, holder)
+        second = patient.finished(other)
+        first = patient.finished(holder)
+        eventually(lambda: _keys(patient).view("r") is None, 20, "the key is free")
+
+    assert (first.state, second.state) == (State.CANCELLED, State.SUCCEEDED)
+
+
+def test_a_task_that_is_cancelled_while_it_waits_for_a_key_holds_up_none_after_it(patient, log):
+    with running_worker(patient.settings, app=APP, abrupt=True):
+        holder = send(patient, "limited.one", log, seconds=5)
+        patient.wait_for(holder, State.RUNNING)
+        waiting = [send(patient, "limited.one", log) for _ in range(3)]
+        for task_id in waiting:
+            patient.wait_for(task_id, State.HELD)
+        cancelled = _cancel(patient, waiting[0])
+        _all_succeed(patient, [holder, *waiting[1:]])
+        patient.drained()
+        eventually(lambda: _keys(patient).view("r") is None, 20, "the key is free")
+
+    assert (cancelled.state, patient.state(waiting[0])) == (State.CANCELLED, State.CANCELLED)
+    assert order(log) == [holder, *waiting[1:]]
+
+
+@pytest.mark.parametrize("point", ["", "key.ended", "key.released", "webhook.submitted"])
+def test_the_end_of_a_task_with_a_key_and_a_webhook_is_announced_and_its_key_given_back(
+    settings, monkeypatch, tmp_path, point
+):
+    if point:
+        monkeypatch.setenv(crashpoints.VARIABLE, f"{point}={tmp_path / 'died-here'}")
+    with running_receiver() as receiver:
+        changes = {
+            "hold_ttl": 600.0,
+            "webhook_secrets": SecretStr("whsec_" + base64.b64encode(bytes(32)).decode()),
+            "http_allowed_hosts": (f"127.0.0.1:{receiver.port}",),
+        }
+        with open_bench(settings.model_copy(update=changes)) as bench:
+            workers = [running_worker(bench.settings, abrupt=True) for _ in range(2)]
+            with workers[0], workers[1]:
+                ids = [
+                    bench.submit(
+                        "echo",
+                        {"message": "x", "sleepSeconds": 1},
+                        concurrency_key="local:k",
+                        webhook=Webhook(receiver.url, EVENTS),
+                    )
+                    for _ in range(3)
+                ]
+                _all_succeed(bench, ids, 60)
+                eventually(
+                    lambda: {each.json["data"]["taskId"] for each in receiver.got} == set(ids), 40, "each is announced"
+                )
+                eventually(lambda: _keys(bench).view("local:k") is None, 30, "the key is free")
+            delivered = {each.headers["webhook-id"] for each in receiver.got}
+
+    assert len(delivered) == len(ids)
 
 
 POINTS = [

@@ -7,7 +7,7 @@ import os
 import time
 
 import celery_app
-from dispatch.errors import RetryableError
+from dispatch.errors import Cancelled, RetryableError
 from dispatch.tasktypes import Payload, Wait, task
 
 
@@ -19,6 +19,7 @@ class Noted(Payload):
     seconds: float = 0.0
     waits: int = 0  #: steps that end in a wait of a second
     fails: int = 0  #: attempts
+    asks: bool = False  #: whether it is cancelled, again and again
 
 
 def _note(order, ctx, what):
@@ -31,7 +32,13 @@ def _note(order, ctx, what):
 def _run(order, ctx):
     if ctx.step == 0:
         _note(order, ctx, "begin")
-    time.sleep(order.seconds)
+    until = time.monotonic() + order.seconds
+    while order.asks and time.monotonic() < until:
+        if ctx.cancelled():
+            _note(order, ctx, "end")
+            raise Cancelled
+        time.sleep(0.1)
+    time.sleep(max(0.0, until - time.monotonic()))
     if ctx.attempt <= order.fails:
         _note(order, ctx, "end")
         raise RetryableError("not yet", type="not-yet")

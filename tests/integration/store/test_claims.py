@@ -1,8 +1,10 @@
 """The transitions of a run against a real Redis: DESIGN §3, the claim's table, the fence, the hand-over."""
 
+import dataclasses
+
 import pytest
 
-from dispatch.protocol.copies import redriven_copy
+from dispatch.protocol.copies import held_copy, redriven_copy, resent_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.message import MAX_AHEAD, MAX_UNRECORDED
 from dispatch.protocol.record import ErrorInfo, State
@@ -10,6 +12,7 @@ from dispatch.protocol.retry import Dead, Park
 from dispatch.store.claims import ClaimAnswer, Claimed, ToClaim, ToComplete, ToRelease
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer
+from dispatch.store.holds import HoldAnswer, Holds
 from support.case import Case
 from support.waiting import eventually
 
@@ -64,6 +67,35 @@ def test_a_copy_of_a_later_cycle_than_the_record_runs_and_brings_the_cycle(case)
     case.run(case.copy(cycle=1, seq=2))
 
     assert (case.record().cycle, case.record().state) == (1, State.RUNNING)
+
+
+@pytest.mark.parametrize("arrives", ["claimed", "held", "dead"])
+def test_a_copy_of_a_later_cycle_than_the_record_is_what_is_sent_again(case, arrives):
+    """Redis lost its last second, and with it a redrive that had another payload and began anew."""
+    case.accept()
+    ticket = case.run()
+    waits = case.wait(ticket).copy
+    case.handovers.hand_over(waits, owner=ticket.owner, wait=60)
+    case.die(waits.message)
+    mended = dataclasses.replace(case.copy(cycle=1, seq=9), body=b'[[{"message":"mended"}],{},{}]')
+    mended = mended.with_headers(
+        **{"x-effect-key": "again", "x-concurrency-key": "other", "x-deadline-at": 1_900_000_000_000}
+    )
+    before = case.store.whole(case.task_id)
+    if arrives == "claimed":
+        case.run(mended)
+    elif arrives == "held":
+        held = Holds(case.stores.redis).hold(mended, held_copy(mended, 600), "type:echo", 4)
+        assert held.answer is HoldAnswer.HELD
+    else:
+        assert case.dead_letters.record(mended, reason="permanent", max_attempts=4) is DeadLetterAnswer.OK
+    record = case.store.whole(case.task_id)
+    again = resent_copy(record).message
+
+    assert (before.message.body, before.cycle, before.step) == (case.message.body, 0, 1)
+    assert (record.message.body, record.cycle, record.step, record.checkpoint) == (mended.body, 1, 0, None)
+    assert (record.concurrency_key, record.deadline_at) == ("other", 1_900_000_000_000)
+    assert (again.body, again.headers["x-effect-key"], "x-checkpoint" in again.headers) == (mended.body, "again", False)
 
 
 def test_a_rejected_task_never_runs(case):

@@ -126,12 +126,12 @@ def test_a_holder_that_is_not_renewed_lapses_and_one_that_is_does_not(stores):
     quick.take(KEY, copy("a"))
     until = time.monotonic() + 1.5
     while time.monotonic() < until:
-        assert quick.renew([("k", copy("a"))]) == []
+        assert quick.renew([(KEY, copy("a"))]) == []
         assert quick.take(KEY, copy("b")).answer is KeyAnswer.WAIT
         time.sleep(0.05)
 
     assert quick.take(KeyLimit("x", 1), copy("b")).answer is KeyAnswer.TAKEN
-    assert quick.renew([("x", copy("a"))]) == [("x", _id("a"))]
+    assert quick.renew([(KeyLimit("x", 1), copy("a"))]) == [("x", _id("a"))]
 
 
 def test_a_lapsed_lease_whose_key_is_free_is_the_holders_again(stores):
@@ -139,19 +139,61 @@ def test_a_lapsed_lease_whose_key_is_free_is_the_holders_again(stores):
     quick.take(KEY, copy("a"))
     eventually(lambda: not (quick.view("k") and quick.view("k").holders), 10, "it lapses")
 
-    assert quick.renew([("k", copy("a"))]) == []
+    assert quick.renew([(KEY, copy("a"))]) == []
     assert [holder for holder, _ in quick.view("k").holders] == [_id("a")]
 
 
 def test_a_key_is_kept_through_a_wait_and_an_old_copy_shortens_it_not(stores):
     quick = ConcurrencyKeys(stores.redis, lease=0.2)
     quick.take(KEY, copy("a"))
-    quick.keep("k", copy("a", seq=1), 60)
+    quick.keep(KEY, copy("a", seq=1), 60)
     before = quick.view("k").holders
     quick.take(KEY, copy("a"))
     quick.release("k", _id("a"), 0)
 
     assert quick.view("k").holders == before
+
+
+def test_the_step_after_a_wait_has_its_workers_lease_and_an_old_copy_does_not_shorten_it(stores):
+    quick = ConcurrencyKeys(stores.redis, lease=0.4)
+    quick.take(KEY, copy("a"))
+    quick.keep(KEY, copy("a", seq=1), 600)
+    old = quick.take(KEY, copy("a")).answer, quick.renew([(KEY, copy("a"))])
+    kept = quick.take(KEY, copy("b")).answer
+    signalled = quick.take(KEY, copy("a", seq=2)).answer  # an early signal sent it
+    renewed = quick.renew([(KEY, copy("a", seq=2))])
+    running = quick.take(KEY, copy("b")).answer
+    eventually(
+        lambda: quick.take(KEY, copy("b")).answer is KeyAnswer.TAKEN, 5, "its worker is gone: the next has the key"
+    )
+
+    assert (old, kept) == ((KeyAnswer.SAME, []), KeyAnswer.WAIT)
+    assert (signalled, renewed, running) == (KeyAnswer.SAME, [], KeyAnswer.WAIT)
+
+
+@pytest.mark.parametrize("again", ["renew", "keep"])
+def test_holders_have_their_places_again_after_redis_lost_its_data(stores, keys, again):
+    keys.take(PAIR, copy("a"))
+    keys.take(PAIR, copy("b"))
+    stores.redis.run(("DEL", *stores.redis.keys.concurrency("k")))
+    for name in "ab":
+        if again == "renew":
+            assert keys.renew([(PAIR, copy(name))]) == []
+        else:
+            keys.keep(PAIR, copy(name), 60)
+    view = keys.view("k")
+
+    assert (view.limit, {holder for holder, _ in view.holders}) == (2, {_id("a"), _id("b")})
+    assert keys.take(PAIR, copy("c")).answer is KeyAnswer.WAIT
+
+
+def test_a_holder_whose_key_others_took_after_redis_lost_its_data_is_told(stores, keys):
+    keys.take(KEY, copy("a"))
+    stores.redis.run(("DEL", *stores.redis.keys.concurrency("k")))
+    keys.take(KEY, copy("b"))
+
+    assert keys.renew([(KEY, copy("a"))]) == [("k", _id("a"))]
+    assert [holder for holder, _ in keys.view("k").holders] == [_id("b")]
 
 
 def test_a_waiting_task_that_has_ended_makes_room_for_the_next(keys):

@@ -182,7 +182,7 @@ class Protocol(RuleBasedStateMachine):
 
     def _begun(self, copy, ticket):
         m, cycle, seq = self.model, copy.cycle, copy.seq
-        same = m.cycle == cycle and m.seq == seq
+        same, later = m.cycle == cycle and m.seq == seq, m.cycle < cycle
         died = same and m.fence is not None and self.lease is None and m.owner != ticket.owner
         if m.cycle != cycle:
             m.cancel = m.woken = False
@@ -194,7 +194,7 @@ class Protocol(RuleBasedStateMachine):
         m.state, m.cycle, m.seq, m.published = "RUNNING", cycle, seq, True
         m.owner, m.fence, m.decided, self.lease = ticket.owner, ticket.fence, None, ticket.owner
         m.before, m.discarded = None, False
-        m.step = copy.step or m.step
+        m.step = copy.step if later else copy.step or m.step
         return ClaimAnswer.LOST if lost else ClaimAnswer.RUN
 
     @rule(data=st.data(), held_by=st.sampled_from(["type:echo", "key:k", "rate:echo"]))
@@ -214,7 +214,7 @@ class Protocol(RuleBasedStateMachine):
             return HoldAnswer(over.value)
         died = (m.cycle, m.seq) == (copy.cycle, copy.seq) and m.fence is not None
         if m.cycle != copy.cycle:
-            m.cancel, m.woken, m.lost, m.step = False, False, 0, 0
+            m.cancel, m.woken, m.lost, m.step = False, False, 0, copy.step
         if died and m.cancel and not m.may_undo:
             self._end_cancelled()
             return HoldAnswer.CANCELLED
@@ -447,6 +447,7 @@ class Protocol(RuleBasedStateMachine):
         elif (answer := self._objection(m, dead_letter)) is not None:
             return answer
         m = self.model
+        m.step = dead_letter.step if m.cycle < dead_letter.cycle else m.step
         m.state, m.cycle, m.seq, m.published = "DEAD_LETTERED", dead_letter.cycle, dead_letter.seq, True
         m.decided = m.fence = m.owner = m.before = None
         m.discarded, m.dead_letters = False, 1

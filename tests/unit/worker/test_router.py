@@ -59,6 +59,7 @@ class World:
         self.later = Failing(result=0.01)
         self.as_it_came = Failing(result=0.01)
         self.jobs, self.dropped, self.on_loop = [], [], []
+        self.ahead = 0.0  #: seconds by which this process's clock is before the server's
         self.router = Router(
             claims=types.SimpleNamespace(release=self.release),
             handovers=self.handovers,
@@ -74,6 +75,7 @@ class World:
             executor=types.SimpleNamespace(submit=self.jobs.append),
             loop=types.SimpleNamespace(call=self.on_loop.append),
             deadline=3_600.0,
+            clock=lambda: time.time() - self.ahead,
         )
 
     def decide(self, failure=FAILURE, **headers):
@@ -309,3 +311,18 @@ def test_a_wait_ends_at_the_deadline(world):
     near, past, far = (seconds for _, _, seconds, _ in world.handovers.waits)
     assert 15 <= near <= 22
     assert (past, far) == (1, 64)
+
+
+def test_deadlines_go_by_the_servers_clock_and_not_by_the_workers_which_may_be_ahead():
+    decided, waits = [], []
+    for ahead in (0.0, 3_000.0):
+        world = World()
+        world.ahead = ahead
+        soon = int((time.time() + 30) * 1_000)
+        decided.append(world.decide(**{"x-deadline-at": soon}).decision)
+        world.router.wait(task_message(**{"x-deadline-at": soon}), TICKET, AskedWait(600.0)).record()
+        waits.append(world.handovers.waits[0][2])
+
+    assert decided == [Dead(Reason.DEADLINE_EXCEEDED), Retry(LADDER.rungs[1])]
+    assert waits[0] <= 32
+    assert waits[1] >= 600

@@ -48,6 +48,9 @@ local function hold(lapses, its_fence)
   redis.call('HSET', KEYS[1], task, string.format('%.0f:%.0f', lapses, its_fence))
 end
 
+-- A copy that is later than what a wait has kept the key for, or the same, has its worker's lease: the wait is over, perhaps early.
+local function lapses_of(held, till) return fence >= held.fence and till or math.max(held.lapses, till) end
+
 local function call(id, sent)
   if not called[id] then calls = calls + 1 end
   called[id] = {sent = sent}
@@ -61,11 +64,11 @@ local function uncall(id)
 end
 
 local verdict = 'OK'
-if op == 'take' or op == 'wait' then redis.call('HSET', KEYS[1], '#limit', limit) end
+if limit > 0 then redis.call('HSET', KEYS[1], '#limit', limit) end -- also where Redis lost its data, and a holder renews
 local mine = holders[task]
 if op == 'take' and mine then
   verdict = 'SAME'
-  hold(math.max(mine.lapses, now + lease), math.max(mine.fence, fence))
+  hold(lapses_of(mine, now + lease), math.max(mine.fence, fence))
 elseif op == 'take' then
   -- The waiting that came before go first: those that are called, and as many more as there are places.
   local ahead = 0
@@ -94,7 +97,7 @@ elseif op == 'release' and mine and mine.fence <= fence then
   redis.call('HDEL', KEYS[1], task)
 elseif op == 'renew' or op == 'keep' then
   if mine or running < limit then
-    hold(math.max(op == 'renew' and mine and mine.lapses or 0, now + lease), math.max(mine and mine.fence or 0, fence))
+    hold(op == 'renew' and mine and lapses_of(mine, now + lease) or now + lease, math.max(mine and mine.fence or 0, fence))
   else
     verdict = 'LOST'
   end

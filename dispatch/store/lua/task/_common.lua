@@ -92,6 +92,20 @@ local function with_message(seed)
   return true
 end
 
+-- A copy of a later cycle than the record's: Redis has lost a redrive, which may have had another payload and begun anew. The copy's
+-- message is the task's now: the one before would be sent again in its place.
+local function with_later_message(seed)
+  if seed == '' then return false end
+  local fields, message = split(seed)
+  fields = cjson.decode(fields)
+  redis.call('SET', KEYS[4], message)
+  unset('message')
+  for _, name in ipairs({'concurrencyKey', 'deadlineAt', 'step', 'checkpoint'}) do
+    if fields[name] then set(name, fields[name]) else unset(name) end
+  end
+  return true
+end
+
 -- Whether there is a record to work on, and whether it was rebuilt just now. Redis may have lost it; without a seed
 -- the caller answers MISSING, and comes again with one.
 local function present(seed)

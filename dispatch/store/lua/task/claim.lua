@@ -21,7 +21,7 @@ if holder and record_cycle == cycle and number('seq') == seq and state == 'RUNNI
   return {'RUN'}
 end
 if record_cycle < cycle then
-  if not with_message(seed) then return 'MISSING' end
+  if not with_later_message(seed) then return 'MISSING' end
   unset('copyAttempt', 'cancelRequested', 'undo', 'undoGranted')
 end
 note_published(published_hop)

@@ -16,7 +16,7 @@ end
 if lease_owner() then return {'BUSY'} end
 -- To be stopped, with something to undo: nothing holds that up.
 if record_cycle == cycle and get('cancelRequested') == '1' and may_undo() then return {'UNDO'} end
-if record_cycle < cycle and not with_message(seed) then return 'MISSING' end
+if record_cycle < cycle and not with_later_message(seed) then return 'MISSING' end
 note_published(published_hop)
 if record_cycle < cycle then
   set('attempt', 0, 'lostRuns', 0)

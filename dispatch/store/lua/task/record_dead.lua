@@ -21,6 +21,7 @@ if not rebuilt then
     return 'BUSY'
   end
 end
+if number('cycle') < cycle and not rebuilt and not with_later_message(seed) then return 'MISSING' end
 if not with_message(seed) then return 'MISSING' end
 note_published(published_hop)
 if get('fence') and number('cycle') == cycle and number('seq') == seq then note_lost() end
