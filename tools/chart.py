@@ -175,7 +175,8 @@ def _described(name: str) -> str:
 
 
 def main() -> None:
-    """Write everything."""
+    """Write everything; brings Helm where it is missing."""
+    subprocess.run((str(ROOT / "scripts" / "setup-helm.sh"),), check=True)
     for name, text in files().items():
         (CHART / "files" / name).write_text(text)
     (CHART / "values.schema.json").write_text(schema())
