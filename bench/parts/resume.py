@@ -30,6 +30,9 @@ _PAUSE, _HOLD_QUEUE = "/v1/pauses/type:echo", "robot.hold.q"
 #: Seconds between two looks; between two tasks of the type that is not paused; between two polls of a client; of one request.
 _LOOK, _OTHERS, _POLLS, _ANSWER = 0.5, 0.25, 0.02, 30.0
 
+#: Of so many polls one reads a list.
+_EACH_LIST = 5
+
 #: Seconds after which the run has failed.
 _PATIENCE = 900.0
 
@@ -129,7 +132,10 @@ def _pollers(gateway: RunningGateway, ids: Sequence[str], count: int, seen: Resu
     """Clients that read the state of their tasks again and again."""
 
     def poll(client: httpx.Client) -> float:
-        client.get(f"/v1/tasks/{random.choice(ids)}")
+        if seen.polls % _EACH_LIST:
+            client.get(f"/v1/tasks/{random.choice(ids)}")
+        else:
+            client.get("/v1/tasks", params={"state": "HELD", "limit": 200})
         seen.polls += 1
         return _POLLS
 

@@ -1,4 +1,4 @@
-"""Our commands: ``celery -A celery_app dlq | queues | schedules | tasks | topology`` and ``dispatch keys``.
+"""Our commands: ``celery -A celery_app dlq | jobs | queues | schedules | tasks | topology`` and ``dispatch keys``.
 
 `celery` loads all of them at each start, so a command's module is imported when the command is used.
 """
@@ -32,6 +32,7 @@ class LazyCommand(click.Command):
 
 dlq = LazyCommand("dlq", help="Dead letters: list, show, redrive, discard, jobs, stop.")
 queues = LazyCommand("queues", help="Ready, unacked, consumers, rates, limits and drift of every queue.")
+jobs = LazyCommand("jobs", help="A verb on many tasks: list, show, start, stop.")
 schedules = LazyCommand("schedules", help="Schedules: list, show, put, delete, pause, resume, run-now.")
 tasks = LazyCommand("tasks", help="Tasks: list, show, events, stats, submit, pause, resume, keys.")
 topology = LazyCommand("topology", help="The broker map: plan, apply, verify, show, definitions.")

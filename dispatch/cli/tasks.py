@@ -1,4 +1,4 @@
-"""``celery -A celery_app tasks list | show | events | stats | submit | pause | resume | pauses | cancel | retry-now | start-job | jobs | job | stop-job``.
+"""``celery -A celery_app tasks list | show | events | stats | submit | pause | resume | pauses | cancel | retry-now``.
 
 All but ``submit`` read Redis, of all principals and also while no gateway runs. A submission goes to the gateway, which alone
 knows whether a task may be accepted now.
@@ -136,10 +136,8 @@ tasks.add_command(task_pauses.pause)
 tasks.add_command(task_pauses.resume)
 tasks.add_command(task_pauses.pauses)
 tasks.add_command(task_pauses.keys)
-for _command in (
-    task_control.cancel, task_control.retry_now, task_control.start_job, task_control.jobs, task_control.job, task_control.stop_job,
-):  # fmt: skip
-    tasks.add_command(_command)
+tasks.add_command(task_control.cancel)
+tasks.add_command(task_control.retry_now)
 
 
 @tasks.command("list")

@@ -16,9 +16,9 @@ from typing import Any
 
 from dispatch.background import Background
 from dispatch.crashpoints import reach
-from dispatch.errors import InDoubt, Nacked, NotSent, StoreError
+from dispatch.errors import DispatchError, InDoubt, Nacked, NotSent, StoreError
 from dispatch.protocol.audit import END, OK, START_JOB, AuditEntry, job_target
-from dispatch.protocol.jobs import BulkJob, JobState, JobVerb, canary_passed
+from dispatch.protocol.jobs import UNCOUNTED, BulkJob, JobState, JobVerb, canary_passed
 from dispatch.protocol.record import Record
 from dispatch.store.jobs import Jobs
 from dispatch.store.tasks import TaskStore
@@ -34,6 +34,9 @@ CANARY_PAUSE = 1.0
 
 #: These errors are the moment's: the task is tried again, and the next one would meet them, too.
 _OF_THE_MOMENT = (StoreError, NotSent, Nacked, InDoubt)
+
+#: Seconds to count the tasks of a job before it begins.
+COUNTING = 5.0
 
 #: Why a job was stopped whose first task has failed again.
 CANARY_FAILED = "canary-failed"
@@ -81,7 +84,25 @@ class JobRunner(Background):
         if not running or not self._jobs.take_turn(self._token):
             self._pages.clear()
             return None
-        return min(self._carry_out(job) for job in reversed(running))
+        return min(self._guarded(job) for job in reversed(running))
+
+    def _guarded(self, job: BulkJob) -> float:
+        """Carry a job out; one that can't be must not keep the others from their turn."""
+        try:
+            return self._carry_out(job if job.matched != UNCOUNTED else self._counted(job))
+        except DispatchError:
+            raise
+        except Exception as exc:
+            log.exception("job failed", job_id=job.id, verb=job.verb.value)
+            self._end(dataclasses.replace(job, state=JobState.FAILED, reason=type(exc).__name__))
+            return 0.0
+
+    def _counted(self, job: BulkJob) -> BulkJob:
+        """The job with the number of tasks that match now, for those who look how far it is."""
+        matched, complete = self._jobs.count(job, COUNTING)
+        counted = dataclasses.replace(job, matched=matched, matched_all=complete)
+        self._jobs.write(counted)
+        return counted
 
     def _carry_out(self, job: BulkJob) -> float:
         """Do what there is to do for a job now; seconds until there is more."""
@@ -92,7 +113,7 @@ class JobRunner(Background):
             if (after := self._canary(job)) is None:
                 return CANARY_PAUSE
             job = after
-            job, record = self._next(job) if job.running and job.left > 0 else (job, None)
+            job, record = self._next(job) if job.running and job.allowed > 0 else (job, None)
             if record is None:
                 self._end(job)
                 return 0.0
@@ -159,14 +180,25 @@ class JobRunner(Background):
         self._forget(job)
         if not self._jobs.write(ended):
             return
-        counts = {"done": job.done, "failed": job.failed, "passedOver": job.passed_over}
-        log.info(
-            "job ended", job_id=job.id, verb=job.verb.value, state=state.value, reason=job.reason or None, **counts
-        )
-        result = job.reason or OK
-        target = job_target(job)
-        self._audit(AuditEntry(job.by, START_JOB, target, result, END, client=socket.gethostname(), details=counts))
+        reason = job.reason or None
+        log.info("job ended", job_id=job.id, verb=job.verb.value, state=state.value, reason=reason, **_counts(job))
+        self._audit(end_of(ended))
 
     def _forget(self, job: BulkJob) -> None:
         self._pages.pop(job.id, None)
         self._next_at.pop(job.id, None)
+
+
+def end_of(job: BulkJob) -> AuditEntry:
+    """The entry of a job's end in the audit log: that of its begin has the same verb and target.
+
+    Args:
+        job: as it has ended.
+    """
+    details = {"jobId": job.id, "state": job.state.value, **_counts(job)}
+    result = job.reason or OK
+    return AuditEntry(job.by, START_JOB, job_target(job), result, END, client=socket.gethostname(), details=details)
+
+
+def _counts(job: BulkJob) -> dict[str, int]:
+    return {"done": job.done, "failed": job.failed, "passedOver": job.passed_over}

@@ -187,7 +187,7 @@ def _views(parts: Parts, errors: ErrorHandlers, room: WaitingRoom) -> list[objec
         WebhookViews(parts.tasks.get, parts.webhooks, result_ttl=settings.result_ttl),
         DeadLetterViews(parts.dead_letters, parts.bulk, parts.types, settings.sealing),
         DeadLetterGroupViews(parts.dead_letters),
-        JobViews(parts.jobs, parts.bulk),
+        JobViews(parts.jobs, parts.bulk, parts.audit.add),
         PauseViews(parts.pauses, parts.held),
         ConcurrencyViews(parts.concurrency, parts.rates, rates_of(parts.types)),
         QueueViews(parts.queues, parts.guard),

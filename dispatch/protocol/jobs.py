@@ -18,6 +18,9 @@ KEPT = 86_400_000
 #: Jobs that run at the same time at most: each is looked at again and again.
 MOST_RUNNING = 100
 
+#: `BulkJob.matched` of a job whose tasks were not counted yet.
+UNCOUNTED = -1
+
 
 class JobVerb(enum.StrEnum):
     """What a job does to each task."""
@@ -47,6 +50,7 @@ class JobState(enum.StrEnum):
     RUNNING = "running"  #: a worker carries it out, or will
     DONE = "done"  #: no task is left, or its limit is reached
     STOPPED = "stopped"  #: by an operator, or since its canary failed
+    FAILED = "failed"  #: it can't be carried out; the worker's log has why
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class BulkJob:
     canary_task: str = ""  #: the first task
     canary_passed: bool = False
     finished_at: int = 0
+    matched: int = UNCOUNTED  #: tasks that matched when it began, its limit at most
+    matched_all: bool = False  #: those are all that matched then
 
     @property
     def running(self) -> bool:
@@ -77,9 +83,16 @@ class BulkJob:
         return self.state is JobState.RUNNING
 
     @property
-    def left(self) -> int:
+    def allowed(self) -> int:
         """Tasks that it may still take."""
         return self.limit - self.done - self.failed
+
+    @property
+    def left(self) -> int | None:
+        """Tasks that are still to come, as far as they were counted when it began; None while that is not known."""
+        if not self.running:
+            return 0
+        return None if self.matched == UNCOUNTED else max(0, self.matched - self.done - self.failed - self.passed_over)
 
     def fields(self) -> list[str | float]:
         """Names and values in turn, for a hash."""
@@ -95,13 +108,14 @@ class BulkJob:
         values: dict[str, Any] = {name: fields[name] for name in ("id", "by", "reason", "cursor", "canary_task")}
         for name in ("limit", "created_at", "done", "failed", "passed_over", "finished_at"):
             values[name] = int(fields[name])
-        for name in ("canary", "canary_passed"):
-            values[name] = fields[name] == "1"
+        for name in ("canary", "canary_passed", "matched_all"):
+            values[name] = fields.get(name) == "1"
         return cls(
             verb=JobVerb(fields["verb"]),
             filter=TaskFilter(**json.loads(fields["filter"])),
             rate=float(fields["rate"]),
             state=JobState(fields["state"]),
+            matched=int(fields.get("matched", UNCOUNTED)),  # the version before has not counted
             **values,
         )
 
@@ -110,7 +124,8 @@ class BulkJob:
         return {
             "jobId": self.id, "verb": self.verb.value, "filter": filter_json(self.filter), "limit": self.limit,
             "ratePerSecond": self.rate, "canary": self.canary, "requestedBy": self.by, "state": self.state.value,
-            "reason": self.reason or None, "done": self.done, "failed": self.failed, "passedOver": self.passed_over,
+            "reason": self.reason or None, "matched": None if self.matched == UNCOUNTED else self.matched,
+            "matchedAll": self.matched_all, "left": self.left, "done": self.done, "failed": self.failed, "passedOver": self.passed_over,
             "canaryTaskId": self.canary_task or None,
             "createdAt": timestamp(self.created_at), "finishedAt": timestamp(self.finished_at or None),
         }  # fmt: skip

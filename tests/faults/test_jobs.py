@@ -12,10 +12,19 @@ from dispatch.protocol.jobs import BulkJob, JobState, JobVerb
 from dispatch.protocol.record import State
 from dispatch.protocol.task_filter import TaskFilter
 from dispatch.store.jobs import Jobs
+from support.gateway_live import running_gateway
+from support.ports import free_port
 from support.waiting import eventually
-from support.worker import running_worker
+from support.worker import open_bench, running_worker
 
 MANY = 60
+
+
+@pytest.fixture
+def bench(settings):
+    """A bench whose delays may be longer than any test takes."""
+    with open_bench(settings.model_copy(update={"delay_levels": 8})) as made:
+        yield made
 
 
 @pytest.fixture
@@ -40,7 +49,7 @@ def _count(job):
 
 
 def test_a_cancellation_of_many_passes_by_what_its_filter_does_not_match(bench, jobs):
-    doomed = [bench.submit("echo", {"message": "x"}, delay=10, principal="ada") for _ in range(MANY)]
+    doomed = [bench.submit("echo", {"message": "x"}, delay=200, principal="ada") for _ in range(MANY)]
     others = [bench.submit("echo", {"message": "x"}, delay=10, principal="bob") for _ in range(3)]
     job_id = _start(jobs, JobVerb.CANCEL, TaskFilter(principal="ada", type="echo"))
     counted = jobs.count(jobs.get(job_id), 10.0)
@@ -61,7 +70,7 @@ def _audit(bench):
 
 
 def test_the_worker_that_carries_it_out_dies_and_another_goes_on(bench, jobs, monkeypatch, tmp_path):
-    tasks = [bench.submit("echo", {"message": "x"}, delay=14) for _ in range(MANY)]
+    tasks = [bench.submit("echo", {"message": "x"}, delay=200) for _ in range(MANY)]
     with monkeypatch.context() as armed:
         armed.setenv(crashpoints.VARIABLE, f"job.recorded={tmp_path / 'died-here'}")
         with running_worker(bench.settings, abrupt=True) as worker:
@@ -77,8 +86,31 @@ def test_the_worker_that_carries_it_out_dies_and_another_goes_on(bench, jobs, mo
     assert {bench.state(task_id) for task_id in tasks} == {State.CANCELLED}
 
 
+def test_the_gateway_that_started_it_and_the_worker_that_began_it_are_killed_and_it_goes_on(
+    bench, jobs, monkeypatch, tmp_path
+):
+    tasks = [bench.submit("echo", {"message": "x"}, delay=200) for _ in range(MANY)]
+    order = {"verb": "cancel", "filter": {"type": "echo"}, "ratePerSecond": 100}
+    with running_gateway(bench.settings, free_port()) as (client, gateway, _):
+        with monkeypatch.context() as armed:
+            armed.setenv(crashpoints.VARIABLE, f"job.recorded={tmp_path / 'died-here'}")
+            with running_worker(bench.settings, abrupt=True) as worker:
+                job_id = client.post("/v1/jobs", json=order).raise_for_status().json()["jobId"]
+                eventually(lambda: worker.process.poll() is not None, 30, "it dies there")
+        shown = client.get(f"/v1/jobs/{job_id}").json()
+        gateway.kill()
+    bench.stores.redis.run(("DEL", bench.stores.redis.keys.jobs_turn))  # as it lapses, half a minute later
+    with running_worker(bench.settings, abrupt=True):
+        job = _ended(jobs, job_id)
+
+    assert (shown["state"], shown["matched"], shown["done"], shown["left"]) == ("running", MANY, 1, MANY - 1)
+    assert _count(job) == (JobState.DONE, MANY, 0)
+    assert {bench.state(task_id) for task_id in tasks} == {State.CANCELLED}
+    assert [(entry.verb, entry.phase) for _, entry in _audit(bench)] == [("startJob", "end"), ("startJob", "begin")]
+
+
 def test_delayed_tasks_are_all_run_now(bench, jobs):
-    tasks = [bench.submit("echo", {"message": "x"}, delay=14) for _ in range(9)]
+    tasks = [bench.submit("echo", {"message": "x"}, delay=200) for _ in range(9)]
     job_id = _start(jobs, JobVerb.RETRY_NOW, TaskFilter(state="DELAYED"), canary=True)
     with running_worker(bench.settings, abrupt=True):
         records = [bench.finished(task_id) for task_id in tasks]

@@ -30,7 +30,7 @@ _ELSEWHERE = ("/", ".run/", ".venv/", "dist/")
 _COMPOSE = re.compile(r"docker compose (exec|run|up|stop|start|restart|logs)([^\n#;|&]*)")
 
 _PROGRAMS = ("celery", "dispatch")
-_OURS = frozenset({"dlq", "topology", "queues", "schedules", "tasks"})
+_OURS = frozenset({"dlq", "jobs", "topology", "queues", "schedules", "tasks"})
 _SEPARATORS = re.compile(r"\|\||&&|[|;()]|\$\(")
 
 

@@ -673,8 +673,17 @@ class JobModel(_Base):
     rate_per_second: float
     canary: bool
     requested_by: str = Field(description="The principal.")
-    state: JobState = Field(description="`running`, `done` or `stopped`; one that has ended is kept for a day.")
-    reason: str | None = Field(description="Why it was stopped: `requested`, or `canary-failed`.")
+    state: JobState = Field(
+        description="`running`, `done`, `stopped` or `failed`; one that has ended is kept for a day."
+    )
+    reason: str | None = Field(
+        description="Why it was stopped: `requested`, or `canary-failed`; or the kind of error that it failed with."
+    )
+    matched: int | None = Field(
+        description="Tasks that matched when a worker began it, `limit` at most; null before, and of a redrive as for `done`."
+    )
+    matched_all: bool | None = Field(description="Whether all of these were counted, within five seconds.")
+    left: int | None = Field(description="Tasks still to come, of those that matched; 0 once it has ended.")
     done: int | None = Field(
         description="Tasks so far; null of a redrive that `POST /v1/dead-letters/redrive` has requested."
     )

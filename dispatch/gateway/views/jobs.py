@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dispatch.config import api_keys as keys
+from dispatch.control.jobs import end_of
 from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import auth, context, validation
@@ -13,7 +15,7 @@ from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.protocol import ids
-from dispatch.protocol.audit import BEGIN, job_target
+from dispatch.protocol.audit import BEGIN, AuditEntry, job_target
 from dispatch.protocol.jobs import BulkJob, JobState, JobVerb
 from dispatch.protocol.task_filter import TaskFilter
 from dispatch.store.jobs import Jobs
@@ -34,9 +36,11 @@ class JobViews:
     Args:
         jobs: the jobs.
         bulk: the bulk redrives that are not done.
+        audit: takes the entry of a job's end; see `dispatch.store.audit.AuditLog.add`.
     """
 
-    def __init__(self, jobs: Jobs, bulk: BulkRedrives) -> None:
+    def __init__(self, jobs: Jobs, bulk: BulkRedrives, audit: Callable[[AuditEntry], object]) -> None:
+        self._audit = audit
         self._jobs = jobs
         self._bulk = bulk
 
@@ -128,7 +132,9 @@ class JobViews:
         if not self._jobs.stop(job, _REQUESTED):
             raise Problem("job-finished")
         log.info("job stopped", job_id=job_id, by=context.principal().id)
-        return json_reply((self._jobs.get(job_id) or job).to_json())
+        stopped = self._jobs.get(job_id) or job
+        self._audit(end_of(stopped))
+        return json_reply(stopped.to_json())
 
     def _stop_bulk(self, job_id: str) -> BulkRedrive:
         if all(one.id != job_id for one in self._bulk.all()):
@@ -169,7 +175,9 @@ def show(bulk: BulkRedrive, state: JobState = JobState.RUNNING) -> dict[str, Any
     """A bulk redrive as the API shows it: among jobs."""
     issued = ids.issued_at(bulk.id)
     created = None if issued is None else ids.timestamp(int(issued * 1_000))
-    unknown = dict.fromkeys(("reason", "done", "failed", "passedOver", "canaryTaskId", "finishedAt"))
+    unknown = dict.fromkeys(
+        ("reason", "matched", "matchedAll", "left", "done", "failed", "passedOver", "canaryTaskId", "finishedAt")
+    )
     return {
         "jobId": bulk.id, "verb": JobVerb.REDRIVE.value, "filter": bulk.filter.to_json(), "limit": bulk.limit,
         "ratePerSecond": bulk.rate, "canary": False, "requestedBy": bulk.by, "state": state.value, **unknown, "createdAt": created,

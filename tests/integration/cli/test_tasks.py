@@ -325,32 +325,3 @@ def test_a_delayed_task_is_run_now(world):
 
     assert (sent.exit_code, sent.stdout) == (0, f"{message.task_id} is QUEUED\n")
     assert (again.exit_code, again.stderr) == (1, f"{message.task_id}: the task is QUEUED\n")
-
-
-def test_a_job_is_counted_started_shown_and_stopped(world):
-    for _ in range(3):
-        world.accept(batch="b-1")
-    chosen = ("--label", "batch=b-1", "--as", "ops")
-    counted = world.run("start-job", "cancel", *chosen, "--dry-run")
-    asked = world.run("start-job", "cancel", *chosen, answer="n\n")
-    started = json.loads(world.run("start-job", "cancel", *chosen, "--limit", "2", "--yes", "--json").stdout)
-    job_id = started["jobId"]
-    listed = world.run("jobs")
-    shown = world.run("job", job_id)
-    stopped = world.run("stop-job", job_id, "--as", "ops")
-    again = world.run("stop-job", job_id, "--as", "ops")
-
-    assert counted.stdout == "3 tasks would be taken\n"
-    assert asked.exit_code != 0
-    assert (started["verb"], started["limit"], started["filter"]["labels"]) == ("cancel", 2, {"batch": "b-1"})
-    assert job_id in listed.stdout
-    assert "running: 0 done" in shown.stdout
-    assert (stopped.exit_code, again.exit_code) == (0, 1)
-    assert json.loads(world.run("job", job_id, "--json").stdout)["reason"] == "requested"
-    assert [result for *_, result in _audited(world, "stopJob")] == ["job-finished", "ok"]
-    assert world.run("job", "no-such-job").exit_code == 1
-
-
-def test_a_job_that_ends_tasks_for_good_needs_something_that_chooses_them(world):
-    assert world.run("start-job", "cancel", "--yes").exit_code == 2
-    assert world.run("start-job", "discard", "--yes").exit_code == 2

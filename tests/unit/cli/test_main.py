@@ -64,8 +64,16 @@ def test_a_wrong_use_is_reported_as_the_commands_own(group):
 
 
 def test_each_command_is_in_the_module_of_its_name():
-    commands = [module.dlq, module.queues, module.schedules, module.tasks, module.topology, *main.commands.values()]
+    commands = [
+        module.dlq,
+        module.jobs,
+        module.queues,
+        module.schedules,
+        module.tasks,
+        module.topology,
+        *main.commands.values(),
+    ]
     found = [getattr(importlib.import_module(f"dispatch.cli.{each.name}"), each.name) for each in commands]
 
-    assert {command.name for command in commands} == {"dlq", "queues", "schedules", "tasks", "topology", "keys"}
+    assert {command.name for command in commands} == {"dlq", "jobs", "queues", "schedules", "tasks", "topology", "keys"}
     assert all(isinstance(command, click.Command) for command in found)

@@ -17,7 +17,15 @@ PAGE = (ROOT / "docs/reference/cli.md").read_text()
 
 def commands():
     """Each command by its words, without the program."""
-    for lazy in (entry.dlq, entry.queues, entry.schedules, entry.tasks, entry.topology, *entry.main.commands.values()):
+    for lazy in (
+        entry.dlq,
+        entry.jobs,
+        entry.queues,
+        entry.schedules,
+        entry.tasks,
+        entry.topology,
+        *entry.main.commands.values(),
+    ):
         command = getattr(importlib.import_module(f"dispatch.cli.{lazy.name}"), lazy.name)
         verbs = command.commands.items() if isinstance(command, click.Group) else []
         yield from ((f"{lazy.name} {verb}", each) for verb, each in verbs)
@@ -55,7 +63,7 @@ def test_every_command_answers_programs_in_json():
 
 def test_no_heading_is_of_a_command_that_is_not_there():
     found = {each.removeprefix("celery -A celery_app ") for each in re.findall(r"^##+ `([^`]+)`$", PAGE, re.MULTILINE)}
-    groups = {"dlq", "schedules", "tasks", "topology", "dispatch keys", "python -m launcher"}
+    groups = {"dlq", "jobs", "schedules", "tasks", "topology", "dispatch keys", "python -m launcher"}
 
     assert found == {*COMMANDS, *groups}
 

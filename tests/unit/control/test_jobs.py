@@ -6,7 +6,7 @@ import pytest
 
 from dispatch.control.jobs import CANARY_FAILED, CANARY_PAUSE, JobRunner
 from dispatch.control.refusals import NotWaiting
-from dispatch.errors import NotSent
+from dispatch.errors import NotSent, StoreUnavailable
 from dispatch.protocol.jobs import BulkJob, JobState, JobVerb
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.task_filter import TaskFilter
@@ -34,6 +34,9 @@ class JobStore:
 
     def take_turn(self, _token):
         return self.mine
+
+    def count(self, job, _seconds):
+        return min(job.limit, sum(len(page) for page in self.pages)), True
 
     def page(self, job):
         number = int(job.cursor or 0)
@@ -68,6 +71,35 @@ def test_every_task_of_every_page_is_acted_on_once_and_the_end_is_in_the_audit_l
     assert (store.job.state, store.job.done, store.job.cursor) == (JobState.DONE, 3, "2")
     assert store.asked == [0, 1, 2]
     assert [(entry.verb, entry.phase, entry.details["done"]) for entry in store.entries] == [("startJob", "end", 3)]
+
+
+def test_what_matches_is_counted_before_the_first_task():
+    store = JobStore(dataclasses.replace(JOB, rate=0.01), [task(1), task(2)], [task(3)])
+    store.runner.step()
+    shown = store.job.to_json()
+
+    assert (shown["matched"], shown["matchedAll"], shown["done"], shown["left"]) == (3, True, 1, 2)
+
+
+def test_a_job_that_cannot_be_carried_out_fails_and_keeps_no_other_from_its_turn():
+    store = JobStore(JOB, [task(1)])
+    store.count = lambda *_: [].pop()
+    wait = store.runner.step()
+
+    assert (wait, store.job.state, store.job.reason) == (0.0, JobState.FAILED, "IndexError")
+    assert [(entry.phase, entry.result) for entry in store.entries] == [("end", "IndexError")]
+
+
+def test_a_server_that_is_away_fails_no_job():
+    store = JobStore(JOB, [task(1)])
+
+    def away(*_):
+        raise StoreUnavailable
+
+    store.count = away
+    with pytest.raises(StoreUnavailable):
+        store.runner.step()
+    assert store.job.state is JobState.RUNNING
 
 
 def test_a_limit_ends_it():
