@@ -98,7 +98,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     store, idempotency = TaskStore(redis, settings), IdempotencyKeys(redis, settings)
     publisher, later = _publisher(settings, wanted), _later(settings)
     sender = SendNow(store, Handovers(redis), publisher, settings.sealing)
-    guard = LaneGuards(settings.queue_depth_limit, settings.lanes)
+    guard = LaneGuards(settings.depth_limits, settings.lanes)
     reader, *readers = _depth_readers(guard, settings)
     checks = {"broker": broker_check(reader, publisher), "store": store_check(store), **key_checks(keys)}
     readiness, watch = Readiness(checks), KeyWatch(keys, KeyUsage(redis))
@@ -137,7 +137,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             meter=Quota(redis, settings),
             allowance=Allowances(store.usage, settings).of,
             readiness=readiness,
-            queues=functools.partial(queue_stats.snapshot, wanted, settings, depth_limit=settings.queue_depth_limit),
+            queues=functools.partial(queue_stats.snapshot, wanted, settings, depth_limits=settings.depth_limits),
             workers=WorkerRegistry(redis).present,
             ended_sessions=EndedSessions(redis),
             ages=Oldest(redis).ages,

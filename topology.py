@@ -11,6 +11,7 @@ from typing import Any
 
 from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
 from dispatch.config.groups import QueueSettings
+from dispatch.config.groups.queues import hard_limit
 from dispatch.protocol.lanes import Lanes
 from dispatch.protocol.message import DELAY_BITS, RETRY_QUEUE
 from dispatch.protocol.names import (
@@ -26,7 +27,6 @@ from dispatch.protocol.names import (
     ROUTING_KEY,
     TASK_EXCHANGE,
     UNLIMITED,
-    WORK_POLICY,
     WORK_QUEUE,
     delay_exchange,
     delay_queue,
@@ -135,21 +135,25 @@ def _level(level: int) -> tuple[Binding, Binding]:
 
 
 def _policies(settings: QueueSettings) -> tuple[Policy, ...]:
-    work = {
-        "message-ttl": round(settings.queue_ttl * 1_000),
-        "max-length": settings.queue_hard_limit,
-        "delivery-limit": settings.delivery_limit,
-    }
     kept = "|".join(
         [re.escape(rung_queue("")) + "[a-z0-9-]+", *map(re.escape, (HOLD_QUEUE, RECORDER_QUEUE, DEAD_QUEUE))]
     )
-    queues = "|".join(map(re.escape, settings.lanes.queues.values()))
-    pattern = f"^({queues})$" if settings.lanes else f"^{queues}$"
     return (
-        Policy(WORK_POLICY, pattern, work),
+        # The default lane's last: where it was the policy of all lanes, none is without one meanwhile.
+        *(_work_policy(settings, queue, limit) for queue, limit in reversed(settings.depth_limits.items())),
         Policy(KEEP_POLICY, f"^({kept})$", {"delivery-limit": UNLIMITED}),
         *((_delay_policy(settings),) if settings.delay_levels else ()),
     )
+
+
+def _work_policy(settings: QueueSettings, queue: str, depth_limit: int) -> Policy:
+    """Of one lane, by its queue's name: lanes may have limits of their own."""
+    limits = {
+        "message-ttl": round(settings.queue_ttl * 1_000),
+        "max-length": hard_limit(depth_limit),
+        "delivery-limit": settings.delivery_limit,
+    }
+    return Policy(queue, f"^{re.escape(queue)}$", limits)
 
 
 def _delay_policy(settings: QueueSettings) -> Policy:

@@ -57,13 +57,13 @@ class QueueView:
         return {**values, "bindings": list(self.bindings), "drift": list(self.drift), "asOf": timestamp(self.as_of)}
 
 
-def snapshot(wanted: BrokerMap, settings: BrokerSettings, *, depth_limit: int) -> list[QueueView]:
+def snapshot(wanted: BrokerMap, settings: BrokerSettings, *, depth_limits: Mapping[str, int]) -> list[QueueView]:
     """All our queues, those left behind by an older map included.
 
     Args:
         wanted: the broker map.
         settings: the management API with a user of the tag ``monitoring`` at least.
-        depth_limit: ready messages in the work queue above which gateways refuse.
+        depth_limits: ready messages above which gateways refuse, by work queue.
 
     Returns:
         One view a queue, in the map's order; a queue that is not there has no numbers, and its drift names it.
@@ -81,7 +81,7 @@ def snapshot(wanted: BrokerMap, settings: BrokerSettings, *, depth_limit: int) -
     now = round(time.time() * 1_000)
     views = [_view(name, stats.get(name, {}), live, drift, now, extra=name in left) for name in [*ours, *left]]
     lanes = sum(map(names.is_work_queue, ours)) > 1
-    return [_guarded(view, depth_limit, lanes=lanes) if view.role == "work" else view for view in views]
+    return [_guarded(view, depth_limits[view.name], lanes=lanes) if view.role == "work" else view for view in views]
 
 
 def _complete(stats: dict[str, dict[str, Any]], management: Management, settings: BrokerSettings) -> None:

@@ -83,7 +83,7 @@ def queues(*, watch: bool, interval: float, count: int | None, levels: bool, as_
 @reported("queues")
 def _show(*, as_json: bool, levels: bool, clear: bool = False) -> None:
     settings, _, wanted = environment()
-    views = queue_stats.snapshot(wanted, settings, depth_limit=settings.queue_depth_limit)
+    views = queue_stats.snapshot(wanted, settings, depth_limits=settings.depth_limits)
     ages = _ages(settings)
     shown = [{**view.to_json(), "oldestAge": ages.get(view.name)} for view in views]
     text = json.dumps(shown) if as_json else render(views, ages, levels=levels)

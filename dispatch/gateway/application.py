@@ -180,7 +180,7 @@ def _views(parts: Parts, errors: ErrorHandlers, room: WaitingRoom) -> list[objec
             parts.tasks, parts.counts, parts.types, sealing=settings.sealing, result_ttl=settings.result_ttl
         ),
         SignalViews(parts.tasks, parts.signaller, settings.result_ttl),
-        CallbackViews(settings.callbacks, parts.signaller),
+        CallbackViews(settings.callbacks, parts.signaller, settings.callback_limit),
         ControlViews(parts.tasks, parts.control, settings.result_ttl),
         TaskTypeViews(public, parts.ladders),
         ScheduleViews(parts.schedules, public, parts.guard, parts.allowance),

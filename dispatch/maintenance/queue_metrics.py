@@ -102,7 +102,7 @@ class QueueMetrics(Background):
             self._failing.discard(what)
 
     def _read_queues(self) -> None:
-        views = queue_stats.snapshot(self._wanted, self._settings, depth_limit=self._settings.queue_depth_limit)
+        views = queue_stats.snapshot(self._wanted, self._settings, depth_limits=self._settings.depth_limits)
         self._keep(metrics.QUEUE_MESSAGES, messages(views))
         self._keep(
             metrics.QUEUE_CONSUMERS, {(view.name,): view.consumers for view in views if view.consumers is not None}

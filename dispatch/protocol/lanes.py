@@ -78,6 +78,44 @@ class Lanes:
 NO_LANES = Lanes()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """The depth limits of lanes that have their own; all others have that of the default lane."""
+
+    limits: tuple[tuple[str, int], ...] = ()  #: by the lane's name
+
+    def __str__(self) -> str:
+        return ";".join(f"{name}={limit}" for name, limit in self.limits)
+
+    def of(self, lane: str | None) -> int | None:
+        """A lane's own limit, if it has one."""
+        return dict(self.limits).get(lane or "")
+
+
+#: Every lane has the limit of the default lane.
+NO_LIMITS = LaneLimits()
+
+
+def parse_limits(text: str) -> LaneLimits:
+    """Depth limits as the setting has them.
+
+    Args:
+        text: ``bulk=50000;robots=500``; may be empty.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    found: dict[str, int] = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        name, _, limit = (word.strip() for word in part.partition("="))
+        if not limit.isascii() or not limit.isdigit() or not int(limit):
+            raise ValueError(f"{part!r} is no limit: <lane>=<messages>")
+        if name in found:
+            raise ValueError(f"lane {name!r} has two limits")
+        found[name] = int(limit)
+    return LaneLimits(tuple(found.items()))
+
+
 def parse_lanes(text: str) -> Lanes:
     """Lanes as the setting has them.
 

@@ -11,7 +11,7 @@ from dispatch.broker.drift import Action, Verdict, differences
 from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
 from dispatch.config import settings as configuration
 from dispatch.protocol import names
-from dispatch.protocol.lanes import parse_lanes
+from dispatch.protocol.lanes import parse_lanes, parse_limits
 
 
 @pytest.fixture
@@ -296,12 +296,13 @@ def test_without_lanes_nothing_is_replaced_and_no_exchange_is_added(wanted):
 def test_lanes_have_queues_like_the_one_that_all_others_share(settings):
     with_lanes = topology.broker_map(settings.model_copy(update={"lanes": LANES}))
     one, *others = [queue for queue in with_lanes.queues if names.is_work_queue(queue.name)]
-    policy = with_lanes.policy_of("robot.task.q")
+    policies = [with_lanes.policy_of(queue.name) for queue in (one, *others)]
 
     assert [queue.name for queue in others] == ["robot.task.q.bulk", "robot.task.q.robots"]
     assert [dict(queue.arguments) for queue in others] == [dict(one.arguments)] * 2
-    assert [with_lanes.policy_of(queue.name) for queue in others] == [policy] * 2
-    assert not policy.governs("robot.task.q.v2")
+    assert [policy.name for policy in policies] == ["robot.task.q", "robot.task.q.bulk", "robot.task.q.robots"]
+    assert [policy.definition for policy in policies] == [policies[0].definition] * 3
+    assert not any(policy.governs("robot.task.q.v2") for policy in policies)
     assert topology.ONE_QUEUE in with_lanes.replaced
     assert topology.ONE_QUEUE not in with_lanes.bindings
     assert with_lanes.bindings[2:4] == (
@@ -335,3 +336,11 @@ def test_the_roles_have_their_rights_on_every_lane_and_on_no_more(settings):
         for each in asked
         for queue in ("robot.task.q.x", "robot.task.dlq", "xrobot.task.q")
     )
+
+
+def test_a_lane_with_a_limit_of_its_own_has_the_brokers_limit_above_that(settings):
+    limits = parse_limits("bulk=50000;robots=5")
+    with_lanes = topology.broker_map(settings.model_copy(update={"lanes": LANES, "lane_depth_limits": limits}))
+    queues = ("robot.task.q", "robot.task.q.bulk", "robot.task.q.robots")
+
+    assert [with_lanes.policy_of(queue).definition["max-length"] for queue in queues] == [12_000, 60_000, 6]

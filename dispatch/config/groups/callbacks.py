@@ -25,6 +25,13 @@ class CallbackSettings(Group):
         "Empty: handlers get no callback URLs.",
     )
 
+    callback_limit: int = Field(
+        60,
+        ge=0,
+        le=100_000,
+        description="Callbacks for one task, and wrong ones from one address, that a gateway process takes a minute (429 above); 0 is no limit.",
+    )
+
     @pydantic.field_validator("callback_secrets")
     @classmethod
     def _callback_secrets(cls, value: SecretStr) -> SecretStr:

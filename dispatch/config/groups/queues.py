@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import pydantic
 from pydantic import Field
 
 from dispatch.config.groups.base import Group
 from dispatch.protocol.delays import MAX_LEVELS
-from dispatch.protocol.lanes import NO_LANES, Lanes, parse_lanes
+from dispatch.protocol.lanes import NO_LANES, NO_LIMITS, LaneLimits, Lanes, parse_lanes, parse_limits
 from dispatch.protocol.retry import Ladder, parse_ladder
 
 
@@ -57,6 +57,10 @@ class QueueSettings(Group):
         ge=1,
         description="Ready messages in the work queue above which the gateway answers 429. The broker's own limit is 20 % higher.",
     )
+    lane_depth_limits: pydantic.InstanceOf[LaneLimits] = Field(
+        NO_LIMITS,
+        description="Limits of lanes that have their own, as `bulk=50000;robots=500`, in place of `queue_depth_limit`.",
+    )
     delivery_limit: int = Field(
         200, ge=20, description="Deliveries of one message before the broker dead-letters it: a backstop. A policy."
     )
@@ -75,10 +79,36 @@ class QueueSettings(Group):
     def _lanes(cls, value: Any) -> Any:
         return parse_lanes(value) if isinstance(value, str) else value
 
+    @pydantic.field_validator("lane_depth_limits", mode="before")
+    @classmethod
+    def _lane_limits(cls, value: Any) -> Any:
+        return parse_limits(value) if isinstance(value, str) else value
+
+    @pydantic.model_validator(mode="after")
+    def _limited(self) -> Self:
+        lanes = [lane.name for lane in self.lanes]
+        if unknown := sorted(name for name, _ in self.lane_depth_limits.limits if name not in lanes):
+            raise ValueError(f"lane_depth_limits: there is no lane {', '.join(unknown)}")
+        return self
+
+    def depth_limit_of(self, queue: str) -> int:
+        """Ready messages in a work queue above which gateways refuse the tasks of its lane."""
+        return self.lane_depth_limits.of(self.lanes.lane_with(queue)) or self.queue_depth_limit
+
+    @property
+    def depth_limits(self) -> dict[str, int]:
+        """The same for every work queue."""
+        return {queue: self.depth_limit_of(queue) for queue in self.lanes.queues.values()}
+
     @property
     def queue_hard_limit(self) -> int:
-        """Ready messages at which the broker itself refuses: 20 % above the gateway's threshold."""
-        return -(-self.queue_depth_limit * 12 // 10)
+        """Ready messages at which the broker itself refuses, in the default lane: 20 % above the gateway's threshold."""
+        return hard_limit(self.queue_depth_limit)
+
+
+def hard_limit(depth_limit: int) -> int:
+    """Ready messages at which the broker itself refuses: 20 % above a gateway's threshold."""
+    return -(-depth_limit * 12 // 10)
 
 
 class RecordSettings(QueueSettings):

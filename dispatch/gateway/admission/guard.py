@@ -17,9 +17,10 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dispatch.gateway.http.problems import Problem
+from dispatch.protocol import names
 from dispatch.protocol.lanes import Lanes
 
 FRESH = 5.0  #: seconds for which a reading is valid
@@ -170,14 +171,14 @@ class LaneGuards(Guard):
     """A guard for each lane: a flood of one refuses no other. This one is the default lane's. Thread-safe.
 
     Args:
-        limit: ready messages above which each rejects.
+        limits: ready messages above which each rejects, by the lane's queue.
         lanes: the others.
     """
 
-    def __init__(self, limit: int, lanes: Lanes) -> None:
-        super().__init__(limit)
+    def __init__(self, limits: Mapping[str, int], lanes: Lanes) -> None:
+        super().__init__(limits[names.WORK_QUEUE])
         self._lanes = lanes
-        self._others = {lane.name: Guard(limit) for lane in lanes}
+        self._others = {lane.name: Guard(limits[lane.queue]) for lane in lanes}
 
     def of(self, task_type: str) -> Guard:
         """As in `Guard`."""

@@ -147,6 +147,11 @@ KINDS: Mapping[str, ProblemKind] = {
             "Do not call it again.",
         ),
         ProblemKind(
+            "too-many-callbacks", 429, "Too many callbacks",
+            "More callbacks for one task, or with wrong tokens from one address, have come within a minute than `DISPATCH_CALLBACK_LIMIT`.",
+            "Repeat after `Retry-After` seconds; the same body again is the same signal.",
+        ),
+        ProblemKind(
             "too-many-signals", 409, "The task has too many signals",
             "A task takes 100 signals in its life.",
             "Put what is frequent into few signals, or into a system that the handler reads.",

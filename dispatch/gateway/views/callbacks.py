@@ -7,13 +7,14 @@ import time
 
 from dispatch.control.refusals import TaskTerminal, UnknownTask
 from dispatch.control.signalling import Signaller
+from dispatch.gateway.admission.local_rate import LocalRate
 from dispatch.gateway.contract import models
 from dispatch.gateway.http import context
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.gateway.views.signals import read_payload, written
-from dispatch.protocol.callbacks import CallbackSecrets, ExpiredToken, InvalidToken
+from dispatch.protocol.callbacks import Callback, CallbackSecrets, ExpiredToken, InvalidToken
 from dispatch.store.signals import NewSignal
 
 #: Who sends what comes by a callback, in hops.
@@ -26,31 +27,30 @@ class CallbackViews:
     Args:
         secrets: verify tokens.
         signaller: records signals.
+        limit: callbacks for a task, and wrong ones from an address, that this process takes a minute; 0 is no limit.
     """
 
-    def __init__(self, secrets: CallbackSecrets, signaller: Signaller) -> None:
+    def __init__(self, secrets: CallbackSecrets, signaller: Signaller, limit: int) -> None:
         self._secrets = secrets
         self._signaller = signaller
+        self._right, self._wrong = LocalRate(limit), LocalRate(limit)
 
     @operation(
         Operation(
             "POST", "/v1/callbacks/{token}", "callBack", "Callbacks", "Signal a task without an API key",
             (ResponseSpec(202, "Recorded; the wait of a task that waits for it is over.", models.CallbackModel),),
             description="The URL is `ctx.callback_url(name)` of a handler, which gives it to another system. The body, an object of 16 KiB at "
-            "most or nothing, is the signal's payload. The same body again is the same signal.",
+            "most or nothing, is the signal's payload. The same body again is the same signal. Beyond `DISPATCH_CALLBACK_LIMIT` a minute for "
+            "one task, or of wrong tokens from one address, 429.",
             body=models.SignalBody, body_required=False,
-            problems=("callback-not-found", "callback-over", "too-many-signals", "store-unavailable"),
+            problems=("callback-not-found", "callback-over", "too-many-callbacks", "too-many-signals", "store-unavailable"),
         )
     )  # fmt: skip
     def call_back(self, token: str) -> Reply:
         """Record a signal."""
-        try:
-            callback = self._secrets.read(token, time.time())
-        except InvalidToken:
-            raise Problem("callback-not-found") from None
-        except ExpiredToken:
-            raise Problem("callback-over", "The URL has expired.") from None
+        callback = self._read(token)
         context.current().task_id = callback.task_id
+        _limited(self._right.take(callback.task_id))  # before Redis, and before the body, is read
         payload = written(read_payload())
         # A sender that had no answer sends it again.
         key = hashlib.sha256(f"{token}\n{payload}".encode()).hexdigest()
@@ -59,3 +59,19 @@ class CallbackViews:
         except (TaskTerminal, UnknownTask):
             raise Problem("callback-over", "The task has ended.") from None
         return json_reply({"signal": callback.signal}, 202)
+
+    def _read(self, token: str) -> Callback:
+        """What a token stands for. A wrong one counts for its address: behind one proxy, those who have a right one go on."""
+        try:
+            return self._secrets.read(token, time.time())
+        except InvalidToken:
+            _limited(self._wrong.take(str(context.current().environ.get("REMOTE_ADDR") or "")))
+            raise Problem("callback-not-found") from None
+        except ExpiredToken:
+            raise Problem("callback-over", "The URL has expired.") from None
+
+
+def _limited(wait: int | None) -> None:
+    """Raises Problem: 429, where there is a wait."""
+    if wait is not None:
+        raise Problem("too-many-callbacks", retry_after=wait)

@@ -43,7 +43,7 @@ def send(channel, exchange, **headers):
 def view(settings, name):
     return next(
         view
-        for view in queues.snapshot(topology.broker_map(settings), settings, depth_limit=settings.queue_depth_limit)
+        for view in queues.snapshot(topology.broker_map(settings), settings, depth_limits=settings.depth_limits)
         if view.name == name
     )
 
@@ -70,7 +70,7 @@ def test_the_depth_of_a_queue_that_is_not_there_is_a_404(channel):
 
 
 def test_the_snapshot_shows_every_queue_in_the_maps_order(applied):
-    views = queues.snapshot(topology.broker_map(applied), applied, depth_limit=applied.queue_depth_limit)
+    views = queues.snapshot(topology.broker_map(applied), applied, depth_limits=applied.depth_limits)
 
     assert [view.name for view in views] == [queue.name for queue in topology.broker_map(applied).queues]
     roles = ["work", *["rung"] * 3, "lease", "hold", *["delay"] * 4, "dead-tap", "dead-letters"]
@@ -140,7 +140,7 @@ def test_a_silent_management_api_is_a_typed_error_within_its_budget(applied):
         began = time.monotonic()
 
         with pytest.raises(ManagementUnavailable, match="did not answer"):
-            queues.snapshot(topology.broker_map(asked), asked, depth_limit=asked.queue_depth_limit)
+            queues.snapshot(topology.broker_map(asked), asked, depth_limits=asked.depth_limits)
 
     assert time.monotonic() - began < 2
 
@@ -194,7 +194,7 @@ def test_a_management_api_that_answers_no_json_is_a_typed_error(settings, status
         peer.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nsad.".encode())
 
     with answering(settings, answer) as proxied, pytest.raises(ManagementUnavailable) as caught:
-        queues.snapshot(topology.broker_map(proxied), proxied, depth_limit=proxied.queue_depth_limit)
+        queues.snapshot(topology.broker_map(proxied), proxied, depth_limits=proxied.depth_limits)
 
     assert expected in str(caught.value)
 
@@ -217,7 +217,7 @@ def test_a_slow_wire_to_the_broker_holds_no_answer_up(applied):
         proxy.delay(0.6)
         slow = applied.model_copy(update={"broker_url": SecretStr(proxy.url)})
         began = time.monotonic()
-        found = queues.snapshot(topology.broker_map(slow), slow, depth_limit=slow.queue_depth_limit)
+        found = queues.snapshot(topology.broker_map(slow), slow, depth_limits=slow.depth_limits)
 
     assert time.monotonic() - began < 12
     assert {names.WORK_QUEUE, names.DEAD_QUEUE} <= {queue.name for queue in found}

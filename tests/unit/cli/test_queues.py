@@ -37,8 +37,8 @@ def run(monkeypatch):
     monkeypatch.setattr(queues_cli.time, "sleep", lambda _: None)
 
     def command(*words, found=(WORK, GONE)):
-        def snapshot(_wanted, _settings, *, depth_limit):
-            assert depth_limit == 10_000
+        def snapshot(_wanted, _settings, *, depth_limits):
+            assert depth_limits == {"robot.task.q": 10_000}
             if isinstance(found, BaseException):
                 raise found
             return list(found)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.protocol.lanes import NO_LANES, parse_lanes
+from dispatch.protocol.lanes import NO_LANES, NO_LIMITS, parse_lanes, parse_limits
 from support.cases import each
 
 LANES = parse_lanes(" bulk = echo, http.request ; robots=robot.*;")
@@ -73,3 +73,19 @@ def test_lanes_that_are_accepted_give_each_type_one_queue_and_the_bindings_agree
 def test_what_is_no_lane_or_would_be_two_is_refused(text):
     with pytest.raises(ValueError, match=r"lane|overlap|type"):
         parse_lanes(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["bulk", "bulk=", "bulk=x", "bulk=0", "bulk=-1", "bulk=1.5", "bulk=1;bulk=2", "bulk=²"]
+)
+def test_what_is_no_limit_of_a_lane_is_refused(text):
+    with pytest.raises(ValueError, match=r"limit"):
+        parse_limits(text)
+
+
+def test_limits_of_lanes_come_back_from_their_text():
+    limits = parse_limits(" bulk = 50000; robots=5 ;")
+
+    assert (limits.of("bulk"), limits.of("robots"), limits.of("default"), limits.of(None)) == (50_000, 5, None, None)
+    assert parse_limits(str(limits)) == limits
+    assert parse_limits("") == NO_LIMITS

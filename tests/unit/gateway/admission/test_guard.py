@@ -162,7 +162,8 @@ def test_the_guard_is_busy_from_half_the_limit_on():
 
 
 def test_each_lane_has_a_guard_of_its_own():
-    guards = LaneGuards(10, parse_lanes("bulk=echo;robots=robot.*"))
+    limits = {"robot.task.q": 10, "robot.task.q.bulk": 10, "robot.task.q.robots": 3}
+    guards = LaneGuards(limits, parse_lanes("bulk=echo;robots=robot.*"))
     guards.of("echo").observe(11)
 
     assert [guards.of(name).full() for name in ("echo", "robot.clean", "other")] == [True, False, False]
@@ -171,7 +172,16 @@ def test_each_lane_has_a_guard_of_its_own():
     assert (guards.full(), guards.refuses()) == (False, True)
 
 
+def test_a_lane_may_have_a_limit_of_its_own():
+    limits = {"robot.task.q": 10, "robot.task.q.bulk": 100, "robot.task.q.robots": 3}
+    guards = LaneGuards(limits, parse_lanes("bulk=echo;robots=robot.*"))
+    for name in ("echo", "robot.clean", "other"):
+        guards.of(name).observe(11)
+
+    assert [guards.of(name).full() for name in ("echo", "robot.clean", "other")] == [False, True, True]
+
+
 def test_without_lanes_there_is_one_guard():
-    guards = LaneGuards(10, NO_LANES)
+    guards = LaneGuards({"robot.task.q": 10}, NO_LANES)
 
     assert guards.of("echo") is guards.of_queue("robot.task.q") is guards

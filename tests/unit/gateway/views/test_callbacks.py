@@ -95,3 +95,37 @@ def test_no_token_is_in_a_response_or_in_the_log(world, capfd):
 
     assert refused.json["instance"] == "/v1/callbacks/%7Btoken%7D"
     assert token not in refused.text + "".join(capfd.readouterr())
+
+
+def _statuses(client, path, count, **options):
+    return [client.post(path, **options).status_code for _ in range(count)]
+
+
+@pytest.fixture
+def limited(world):
+    world.options["callback_limit"] = 3
+    return world
+
+
+def test_one_who_has_a_callback_of_one_task_cannot_use_up_what_others_need(limited):
+    other = record(state=State.WAITING, task_id="other")
+    client, path = limited.client(), url(limited)
+    first = _statuses(client, path, 5, json={"a": 1})
+    limited.tasks.held = {other.task_id: other}
+    refused = client.post(path, data=b"x" * 100_000)
+
+    assert first == [202, 202, 202, 429, 429]
+    assert len(limited.signaller.signals) == 3
+    problem(refused, 429, "too-many-callbacks")
+    assert int(refused.headers["Retry-After"]) in range(1, 21)
+    assert _statuses(client, url(limited), 1) == [202]
+
+
+def test_guesses_are_refused_and_those_with_a_right_callback_at_the_same_address_go_on(limited):
+    client, wrong = limited.client(), url(limited, secret=OTHER)
+    guesses = _statuses(client, wrong, 5)
+    elsewhere = _statuses(client, wrong, 1, environ_overrides={"REMOTE_ADDR": "203.0.113.8"})
+
+    assert guesses == [404, 404, 404, 429, 429]
+    assert elsewhere == [404]
+    assert _statuses(client, url(limited), 1) == [202]
