@@ -61,7 +61,7 @@ def management_url(port: int) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Node:
+class RabbitNode:
     """One RabbitMQ node: its name, files and ports."""
 
     name: str  #: Erlang node name, e.g. ``rabbit-1@localhost``
@@ -103,7 +103,7 @@ def specs(
     """
     if home(environ) is None:
         raise LaunchError(_MISSING)
-    node = Node(
+    node = RabbitNode(
         name=f"rabbit-{run.key}@localhost",
         directory=data / "rabbitmq",
         amqp=ports.claim("rabbitmq", port),
@@ -114,7 +114,7 @@ def specs(
     return [name_server(node, environ), server(node, environ, consumer_timeout=consumer_timeout)]
 
 
-def name_server(node: Node, environ: Mapping[str, str]) -> Spec:
+def name_server(node: RabbitNode, environ: Mapping[str, str]) -> Spec:
     """The process of a name server (epmd), shared by the nodes of a cluster.
 
     Args:
@@ -132,7 +132,7 @@ def name_server(node: Node, environ: Mapping[str, str]) -> Spec:
     )
 
 
-def server(node: Node, environ: Mapping[str, str], *, consumer_timeout: float, name: str = "rabbitmq") -> Spec:
+def server(node: RabbitNode, environ: Mapping[str, str], *, consumer_timeout: float, name: str = "rabbitmq") -> Spec:
     """The process of a node; writes its files.
 
     Args:
@@ -167,7 +167,7 @@ def server(node: Node, environ: Mapping[str, str], *, consumer_timeout: float, n
     )
 
 
-def _environment(node: Node) -> dict[str, str]:
+def _environment(node: RabbitNode) -> dict[str, str]:
     directory = node.directory
     return {
         "HOME": str(directory),  # Erlang reads its cookie from here
@@ -189,7 +189,7 @@ def _environment(node: Node) -> dict[str, str]:
     }
 
 
-def _write_files(node: Node, consumer_timeout: float) -> None:
+def _write_files(node: RabbitNode, consumer_timeout: float) -> None:
     directory = node.directory
     directory.mkdir(parents=True, exist_ok=True)
     cookie = directory / ".erlang.cookie"
@@ -213,7 +213,7 @@ def _write_files(node: Node, consumer_timeout: float) -> None:
     )
 
 
-def _erlang(environ: Mapping[str, str], node: Node) -> dict[str, str]:
+def _erlang(environ: Mapping[str, str], node: RabbitNode) -> dict[str, str]:
     return {**_without_rabbitmq(environ), "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(node.epmd)}
 
 

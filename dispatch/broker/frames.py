@@ -156,7 +156,7 @@ def _nested(value: Any) -> bytes:
     raise TypeError(f"{type(value).__name__} in a header")
 
 
-class Frame(NamedTuple):
+class AmqpFrame(NamedTuple):
     """A frame that has arrived, as py-amqp takes it."""
 
     kind: int
@@ -179,7 +179,7 @@ _read_confirm = struct.Struct(">HHQB").unpack_from
 _BASIC, _ACK, _NACK, _CONFIRM_SIZE = 60, 80, 120, 13
 
 
-def whole(buffer: bytearray) -> Iterator[Frame]:
+def whole(buffer: bytearray) -> Iterator[AmqpFrame]:
     """The whole frames at the begin of a buffer, which they leave.
 
     Args:
@@ -200,10 +200,10 @@ def whole(buffer: bytearray) -> Iterator[Frame]:
             raise UnexpectedFrame(f"a frame ends in {buffer[end - 1]:#04x}")
         payload = bytes(buffer[OVERHEAD - 1 : end - 1])
         del buffer[:end]
-        yield Frame(kind, channel, payload)
+        yield AmqpFrame(kind, channel, payload)
 
 
-def confirm(frame: Frame) -> Confirm | None:
+def confirm(frame: AmqpFrame) -> Confirm | None:
     """The confirm in a frame; None where it is something else."""
     if frame.kind != _METHOD or len(frame.payload) != _CONFIRM_SIZE:
         return None

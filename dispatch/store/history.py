@@ -34,7 +34,7 @@ class History:
             figures: counts by name; those that are 0 cost nothing.
 
         Raises:
-            StoreError: Redis did not take them, or did not say so in time.
+            StoreError: Redis did not take them, or did not answer in time.
         """
         key = self._redis.keys.history(minute)
         commands = [("HINCRBY", key, name, count) for name, count in figures.items() if count]

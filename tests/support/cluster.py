@@ -29,7 +29,7 @@ BOOT = 100
 class Member:
     """A node and its process."""
 
-    node: rabbitmq.Node
+    node: rabbitmq.RabbitNode
     spec: Spec
     log: Path
     process: subprocess.Popen[bytes] | None = None
@@ -131,7 +131,7 @@ def _planned(base: Path, ports: Ports, size: int) -> tuple[Spec, list[Member]]:
     names = tuple(f"rabbit-{key}-{number}@localhost" for number in range(1, size + 1))
     epmd, members = ports.claim("epmd"), []
     for number, name in enumerate(names, 1):
-        node = rabbitmq.Node(
+        node = rabbitmq.RabbitNode(
             name=name,
             directory=base / f"node-{number}",
             amqp=ports.claim(f"amqp-{number}"),

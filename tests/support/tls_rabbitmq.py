@@ -40,7 +40,7 @@ def running(ca: str, own: Certificate) -> Iterator[TlsRabbitMQ]:
     ports = Ports(base / "ports.json")
     names = ("amqp", "http", "distribution", "epmd", "amqps", "https")
     claimed = {name: ports.claim(name) for name in names}
-    node = rabbitmq.Node(
+    node = rabbitmq.RabbitNode(
         name=f"rabbit-{servers.unique('t')}@localhost",
         directory=base / "node",
         **{name: claimed[name] for name in names[:4]},

@@ -90,7 +90,7 @@ class Uncontained:
 
     def start_rabbitmq(self) -> None:
         """RabbitMQ, with the files that the compose file mounts."""
-        node = rabbitmq.Node(
+        node = rabbitmq.RabbitNode(
             name=f"rabbit-{servers.unique('u')}@localhost",
             directory=self.base / "rabbitmq",
             amqp=self.port["amqp"],

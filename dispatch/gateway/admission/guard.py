@@ -1,6 +1,6 @@
 """The 429 guard: rejects tasks while the work queue is over its depth limit, with an estimated Retry-After.
 
-The request path only reads the latest `Reading`; `dispatch.gateway.admission.depth` takes one a second. With a stale
+The request path only reads the latest `DepthReading`; `dispatch.gateway.admission.depth` takes one a second. With a stale
 reading the guard admits requests: while the broker is unreachable, the publish itself fails.
 
 The drain rate is what this process saw leave the queue: tasks accepted minus growth of the queue, over the time in which there
@@ -31,7 +31,7 @@ UNMEASURED = 5  #: seconds: Retry-After while the drain rate is unknown, at firs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Reading:
+class DepthReading:
     """The depth of the work queue at one time."""
 
     at: float  #: `time.monotonic` seconds
@@ -39,7 +39,7 @@ class Reading:
     accepted: int = 0  #: tasks accepted by this process until then
 
 
-def drain_rate(readings: Sequence[Reading], over: int = 0) -> float | None:
+def drain_rate(readings: Sequence[DepthReading], over: int = 0) -> float | None:
     """A lower bound of the messages a second that left the queue while it was deep.
 
     Args:
@@ -56,7 +56,7 @@ def drain_rate(readings: Sequence[Reading], over: int = 0) -> float | None:
     return max(0.0, sum(_left(first, then) for first, then in deep) / seconds)
 
 
-def _left(first: Reading, then: Reading) -> int:
+def _left(first: DepthReading, then: DepthReading) -> int:
     """How many messages left the queue between two readings, at least; negative when others filled it."""
     return (then.accepted - first.accepted) - (then.ready - first.ready)
 
@@ -90,7 +90,7 @@ class Guard:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._readings: collections.deque[Reading] = collections.deque()
+        self._readings: collections.deque[DepthReading] = collections.deque()
         self._accepted = 0
         self._drained_at = 0.0  # `time.monotonic` seconds: something left the queue, or it was not over the limit
         self._measured: tuple[float, float] | None = None  # `time.monotonic` seconds, messages a second
@@ -128,7 +128,7 @@ class Guard:
         """
         at = time.monotonic() if at is None else at
         with self._lock:
-            reading = Reading(at, ready, self._accepted)
+            reading = DepthReading(at, ready, self._accepted)
             if ready <= self._limit or not self._readings or _left(self._readings[-1], reading) > 0:
                 self._drained_at = at
             self._readings.append(reading)
@@ -152,7 +152,7 @@ class Guard:
         wait = retry_after(reading.ready - self._limit, *self._drain(now)) if reading else UNMEASURED
         return Problem("queue-depth-exceeded", retry_after=wait)
 
-    def _latest(self, now: float | None) -> Reading | None:
+    def _latest(self, now: float | None) -> DepthReading | None:
         now = time.monotonic() if now is None else now
         with self._lock:
             reading = self._readings[-1] if self._readings else None

@@ -74,7 +74,7 @@ def _hung_up(connection: socket.socket) -> bool:
         return connection.fileno() < 0
 
 
-class Place(enum.StrEnum):
+class WaitPlace(enum.StrEnum):
     """Whether there is a place to wait."""
 
     TAKEN = "taken"
@@ -96,7 +96,7 @@ class WaitingRoom:
         self._taken: collections.Counter[str] = collections.Counter()
         self._kinds: collections.Counter[str] = collections.Counter(dict.fromkeys(KINDS, 0))
 
-    def enter(self, principal: str, kind: str) -> Place:
+    def enter(self, principal: str, kind: str) -> WaitPlace:
         """Take a place.
 
         Args:
@@ -108,7 +108,7 @@ class WaitingRoom:
         """
         with self._lock:
             place = self._free(principal)
-            if place is Place.TAKEN:
+            if place is WaitPlace.TAKEN:
                 self._count(principal, kind, 1)
             else:
                 metrics.HTTP_WAITS_REFUSED.inc(place)
@@ -121,10 +121,10 @@ class WaitingRoom:
             if not self._taken[principal]:
                 del self._taken[principal]
 
-    def _free(self, principal: str) -> Place:
+    def _free(self, principal: str) -> WaitPlace:
         if self._taken.total() >= self._places:
-            return Place.ROOM
-        return Place.SHARE if self._taken[principal] >= self._share else Place.TAKEN
+            return WaitPlace.ROOM
+        return WaitPlace.SHARE if self._taken[principal] >= self._share else WaitPlace.TAKEN
 
     def _count(self, principal: str, kind: str, more: int) -> None:
         self._taken[principal] += more

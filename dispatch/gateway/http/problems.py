@@ -143,7 +143,7 @@ KINDS: Mapping[str, ProblemKind] = {
         ),
         ProblemKind(
             "callback-over", 410, "The callback is over",
-            "The URL has expired, or its task has ended; `detail` says which.",
+            "The URL has expired, or its task has ended; `detail` has which.",
             "Do not call it again.",
         ),
         ProblemKind(

@@ -2,7 +2,7 @@
 
 A request is let in by the session's cookie, and its API key is looked up again: one that was revoked, has lapsed or lost a scope
 takes effect with the next request. What changes something must come from a page of the console: the form's token, and what the
-browser says of the request's origin.
+browser sends as the request's origin.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Door:
         """Who has sent the current request.
 
         Raises:
-            SignInNeeded: nobody who is signed in.
+            SignInNeeded: there is no session.
             Problem: 401, where there are no API keys: it is not of this machine; 403, it is forged; 503, without Redis, a form.
         """
         changes = flask.request.method not in ("GET", "HEAD")
@@ -164,7 +164,7 @@ class Door:
         try:
             return self._ended.has(session.id)
         except StoreError:
-            # Without Redis nothing can be changed, and whoever is on duty must see that it is down.
+            # Without Redis nothing can be changed, and operators must see that it is down.
             if must_know:
                 raise
             return False
@@ -206,7 +206,7 @@ def cookie(name: str) -> str | None:
 
 
 def check_origin() -> None:
-    """Whether the current request comes from a page of this gateway, as far as its browser says.
+    """Whether the current request comes from a page of this gateway, as far as its browser sends that.
 
     Raises:
         Problem: 403.
@@ -236,7 +236,7 @@ def to_sign_in() -> AnyResponse:
 
 
 def way_back(wanted: str) -> str:
-    """Where to go after the sign-in: a page of the console, whatever a link to the sign-in says."""
+    """Where to go after the sign-in: a page of the console, whatever a link to the sign-in has."""
     inside = wanted == ROOT or wanted.startswith((f"{ROOT}/", f"{ROOT}?"))
     plain = (
         wanted.isprintable() and wanted.isascii() and "\\" not in wanted and "//" not in wanted and "/." not in wanted

@@ -70,7 +70,7 @@ class Frame:
             return Part(None, problem)
 
     def failure(self, exc: Exception) -> Problem:
-        """The problem that an error is to whoever is at the console."""
+        """The problem that an error is to an operator at the console."""
         if isinstance(exc, ManagementUnavailable):
             return Problem("broker-unavailable", "RabbitMQ's management API did not respond.", retry_after=2)
         return self._translate(exc)

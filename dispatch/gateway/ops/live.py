@@ -115,7 +115,7 @@ def stream(room: WaitingRoom, events: Iterator[str]) -> Response:
         Problem: 503, there is none.
     """
     who = context.principal().id
-    if room.enter(who, long_poll.STREAM) is not long_poll.Place.TAKEN:
+    if room.enter(who, long_poll.STREAM) is not long_poll.WaitPlace.TAKEN:
         raise Problem("stream-capacity", retry_after=_STREAM_RETRY)
     response = Response(events, mimetype=event_stream.MEDIA_TYPE, headers={"X-Accel-Buffering": "no"})
     response.call_on_close(functools.partial(room.leave, who, long_poll.STREAM))

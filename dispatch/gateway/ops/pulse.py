@@ -1,4 +1,4 @@
-"""What all viewers of a process see of the system as a whole: read once for all of them, and only while somebody looks."""
+"""What all viewers of a process see of the system as a whole: read once for all of them, and only while there are viewers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Pulse(Background):
             return self._reading
 
     def step(self) -> float | None:
-        """Take a reading, or rest until somebody looks."""
+        """Take a reading, or rest until there is a viewer."""
         if time.monotonic() - self._wanted > IDLE:
             return 3_600.0
         sources, part, before = self._sources, self._frame.part, self._reading

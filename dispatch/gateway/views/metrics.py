@@ -34,7 +34,7 @@ class MetricViews:
             metrics.HTTP_CUT.initialise(reason)
         for kind in long_poll.KINDS:
             metrics.HTTP_WAITING.set(0, kind)  # of the process that had this slot before
-        for place in (long_poll.Place.ROOM, long_poll.Place.SHARE):
+        for place in (long_poll.WaitPlace.ROOM, long_poll.WaitPlace.SHARE):
             metrics.HTTP_WAITS_REFUSED.initialise(place)
         for outcome in unread_body.OUTCOMES:
             metrics.HTTP_UNREAD_BODIES.initialise(outcome)

@@ -28,8 +28,8 @@ log = logger(__name__)
 _STREAM_RETRY = 5
 
 _FULL = {
-    long_poll.Place.ROOM: "This process of the gateway serves its maximum number of long polls and event streams.",
-    long_poll.Place.SHARE: "This principal has its share of the long polls and event streams that a process of the gateway serves.",
+    long_poll.WaitPlace.ROOM: "This process of the gateway serves its maximum number of long polls and event streams.",
+    long_poll.WaitPlace.SHARE: "This principal has its share of the long polls and event streams that a process of the gateway serves.",
 }
 
 
@@ -172,7 +172,7 @@ class TaskViews:
         if changed_already or record.state.terminal:
             return record, True
         who = context.principal().id
-        if self._room.enter(who, long_poll.POLL) is not long_poll.Place.TAKEN:
+        if self._room.enter(who, long_poll.POLL) is not long_poll.WaitPlace.TAKEN:
             return record, False
         started = time.monotonic()
         try:
@@ -189,7 +189,7 @@ class TaskViews:
             return Response(status=204)
         who = context.principal().id
         place = self._room.enter(who, long_poll.STREAM)
-        if place is not long_poll.Place.TAKEN:
+        if place is not long_poll.WaitPlace.TAKEN:
             raise Problem("stream-capacity", _FULL[place], retry_after=_STREAM_RETRY)
         events = event_stream.follow(self._tasks, record, seen, self._cancellation())
         response = Response(events, mimetype=event_stream.MEDIA_TYPE)

@@ -179,7 +179,7 @@ def test_a_task_has_its_timeline_attempts_and_payload(seen, site):
     seen.inspect("task-running")
 
 
-def test_an_act_says_what_it_will_do_and_is_audited(seen, site):
+def test_an_act_shows_what_it_will_do_and_is_audited(seen, site):
     _, tasks, client = site
     page = seen.open(f"/ops/tasks/{tasks['later']}")
     page.click("text=Cancel")

@@ -87,7 +87,7 @@ def test_a_confirm_is_read_as_py_amqp_reads_it(tag, multiple, method):
     number, acked = method
     payload = struct.pack(">HH", 60, number) + dumps("Lb", (tag, multiple))
 
-    assert frames.confirm(frames.Frame(1, 1, payload)) == (tag, multiple, acked)
+    assert frames.confirm(frames.AmqpFrame(1, 1, payload)) == (tag, multiple, acked)
 
 
 @each(
@@ -95,7 +95,7 @@ def test_a_confirm_is_read_as_py_amqp_reads_it(tag, multiple, method):
     [(2, 1, b"\0" * 13), (3, 1, b"\0" * 13), (8, 0, b""), (1, 1, b""), (1, 1, struct.pack(">HHQB", 60, 50, 1, 0)), (1, 1, struct.pack(">HHQB", 90, 80, 1, 0))],
 )  # fmt: skip
 def test_no_other_frame_is_a_confirm(frame):
-    assert frames.confirm(frames.Frame(*frame)) is None
+    assert frames.confirm(frames.AmqpFrame(*frame)) is None
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 8]), st.integers(0, 9), st.binary(max_size=20))), st.data())

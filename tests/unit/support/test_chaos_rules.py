@@ -136,7 +136,7 @@ CANCEL = act("cancelTask", "c1", at=1.9, answer={"state": "CANCELLED"})
 STOP = Order("stop", "fast", "key-stop", "http.request", {"json": {"label": "stop"}})
 
 
-def test_a_task_that_is_cancelled_breaks_nothing_and_one_that_nobody_cancelled_is_seen():
+def test_a_task_that_is_cancelled_breaks_nothing_and_one_that_no_client_cancelled_is_seen():
     assert run_of(STOP, STOPPED, **with_acts(CANCEL)) == set()
     assert run_of(STOP, STOPPED) == {"P4 no failure without a cause"}
 
@@ -312,7 +312,7 @@ def test_an_end_that_was_not_announced_or_wrongly_is_seen(hooks, found):
     assert broken(orders=orders, hooks=delivered) == found
 
 
-def test_a_delivery_that_is_recorded_as_failed_counts_and_one_that_nobody_asked_for_is_seen():
+def test_a_delivery_that_is_recorded_as_failed_counts_and_one_that_no_client_asked_for_is_seen():
     orders = [dataclasses.replace(CLEAN.orders[0], options=WEBHOOK), *CLEAN.orders[1:]]
     dead = with_view(LOST, taskId="h1", type="webhook.deliver", parentId="t1", state="REJECTED")
 

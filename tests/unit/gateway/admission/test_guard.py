@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.gateway.admission import guard as admission
-from dispatch.gateway.admission.guard import Guard, LaneGuards, Reading, drain_rate, retry_after
+from dispatch.gateway.admission.guard import DepthReading, Guard, LaneGuards, drain_rate, retry_after
 from dispatch.protocol.lanes import NO_LANES, parse_lanes
 from support.cases import each
 
@@ -11,15 +11,15 @@ from support.cases import each
     ("readings", "rate"),
     [
         ([], None),
-        ([Reading(0, 5)], None),
-        ([Reading(0, 5), Reading(0.5, 5)], None),
-        ([Reading(0, 100), Reading(10, 60)], 4.0),
-        ([Reading(0, 100, accepted=0), Reading(10, 100, accepted=50)], 5.0),
-        ([Reading(0, 100, accepted=20), Reading(5, 999), Reading(10, 110, accepted=70)], 4.0),
-        ([Reading(0, 100), Reading(10, 300)], 0.0),
-        ([Reading(0, 0), Reading(10, 100, accepted=120)], None),
-        ([Reading(0, 0), Reading(9, 0), Reading(10, 100, accepted=120), Reading(12, 80, accepted=120)], 10.0),
-        ([Reading(0, 50), Reading(1, 0), Reading(9, 0), Reading(10, 80, accepted=90)], 50.0),
+        ([DepthReading(0, 5)], None),
+        ([DepthReading(0, 5), DepthReading(0.5, 5)], None),
+        ([DepthReading(0, 100), DepthReading(10, 60)], 4.0),
+        ([DepthReading(0, 100, accepted=0), DepthReading(10, 100, accepted=50)], 5.0),
+        ([DepthReading(0, 100, accepted=20), DepthReading(5, 999), DepthReading(10, 110, accepted=70)], 4.0),
+        ([DepthReading(0, 100), DepthReading(10, 300)], 0.0),
+        ([DepthReading(0, 0), DepthReading(10, 100, accepted=120)], None),
+        ([DepthReading(0, 0), DepthReading(9, 0), DepthReading(10, 100, accepted=120), DepthReading(12, 80, accepted=120)], 10.0),
+        ([DepthReading(0, 50), DepthReading(1, 0), DepthReading(9, 0), DepthReading(10, 80, accepted=90)], 50.0),
     ],
     ids=[
         "none", "one", "too close", "shrinking", "steady", "growing slower than accepted", "others fill it",

@@ -51,7 +51,7 @@ def cookie(client):
 
 # --- the sign-in -----------------------------------------------------------------------------------
 @each("path", ["/ops", "/ops/tasks", PATH, f"{PATH}/cancel", "/ops/live", "/ops/nope"])
-def test_nobody_sees_anything_without_a_sign_in(path):
+def test_nothing_is_seen_without_a_sign_in(path):
     answer = world().client().get(path)
 
     assert (answer.status_code, answer.location.partition("?")[0]) == (303, "/ops/sign-in")
@@ -103,7 +103,7 @@ def test_a_sign_in_begins_a_new_session_whatever_cookie_was_there():
     assert len({planted.partition(".")[0], first.partition(".")[0], cookie(client).partition(".")[0]}) == 3
 
 
-def test_a_form_of_another_visitor_signs_nobody_in():
+def test_a_form_of_another_visitor_signs_no_one_in():
     made = world()
     app = made.app()
     other, client = app.test_client(), app.test_client()
@@ -122,7 +122,7 @@ def test_a_form_of_another_visitor_signs_nobody_in():
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_another_sites_page_signs_nobody_in(headers):
+def test_another_sites_page_signs_no_one_in(headers):
     client = world().client()
     form = {"key": ADMIN, "token": token(client.get("/ops/sign-in"))}
 

@@ -96,7 +96,7 @@ def test_durations_have_their_two_largest_units(seconds, text):
     assert duration(seconds) == text
 
 
-def test_times_are_told_by_their_distance():
+def test_times_are_recognised_by_their_distance():
     assert [relative(-90), relative(90), relative(0.2)] == ["1 min 30 s ago", "in 1 min 30 s", "now"]
 
 
