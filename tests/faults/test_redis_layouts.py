@@ -9,15 +9,20 @@ import time
 import pytest
 from pydantic import SecretStr
 
+import topology
+from dispatch.broker import provision
 from dispatch.config.settings import ANSWER_WITHIN
 from dispatch.errors import DispatchError, StoreUnavailable
 from dispatch.gateway.admission.readiness import store_check
 from dispatch.protocol import names
 from dispatch.protocol.audit import AuditEntry
+from dispatch.protocol.lanes import parse_lanes
 from dispatch.protocol.record import State
 from dispatch.store.idempotency import KeyState
 from dispatch.store.key_usage import KeyUsage
-from support import redises
+from dispatch.worker.holding import READ_INTERVAL
+from support import redises, steps_client
+from support.gateway_live import gateway
 from support.waiting import eventually
 from support.worker import open_bench, running_worker
 
@@ -182,6 +187,49 @@ def test_a_task_goes_every_way_with_its_keys_on_three_masters(settings, masters)
     assert states == {State.SUCCEEDED}
     assert len(page.items) + len(more.items) == 33
     assert all(used)
+
+
+def _batch(client, count, **options):
+    """Accept tasks in one request; their ids."""
+    items = [{"type": "echo", "payload": {"message": str(number)}, "options": options} for number in range(count)]
+    answer = client.post("/v1/tasks/batch", json={"items": items})
+    return [one["task"]["taskId"] for one in answer.json["items"]]
+
+
+def _states(bench, task_ids):
+    return {record.state for record in bench.store.get_many(task_ids)}
+
+
+def test_lanes_batches_signals_jobs_and_pauses_with_keys_on_three_masters(settings, masters):
+    changes = {"redis_url": SecretStr(masters.url), "lanes": parse_lanes("bulk=echo"), "delay_levels": 8}
+    own = settings.model_copy(update=changes)
+    provision.apply(topology.broker_map(own), own)
+    with (
+        open_bench(own) as bench,
+        gateway(own) as client,
+        running_worker(own, app=steps_client.APP, abrupt=True),
+    ):
+        now, later = _batch(client, 40), _batch(client, 30, delaySeconds=200)
+        ran = {bench.finished(task_id, 40).state for task_id in now}
+        waits = steps_client.send(bench, "wait.signals", steps=1, seconds=200)
+        steps_client.waiting(bench, waits)
+        signalled = client.post(f"/v1/tasks/{waits}/signals/go", json={"battery": 40})
+        woken = bench.finished(waits)
+        order = {"verb": "cancel", "filter": {"state": "DELAYED"}, "ratePerSecond": 1_000}
+        job_id = client.post("/v1/jobs", json=order).json["jobId"]
+        job = eventually(lambda: (one := client.get(f"/v1/jobs/{job_id}").json)["state"] == "done" and one, 40)
+        client.put("/v1/pauses/type:echo", json={"reason": "a test"})
+        time.sleep(2 * READ_INTERVAL)  # no worker holds before it has read that
+        paused = _batch(client, 60)
+        eventually(lambda: _states(bench, paused) == {State.HELD}, 40, "all are held")
+        client.delete("/v1/pauses/type:echo")
+        resumed = {bench.finished(task_id, 40).state for task_id in paused}
+        cancelled = _states(bench, later)
+        runs = {bench.hops(task_id).count("succeeded") for task_id in (*now, *paused)}
+
+    assert (ran, resumed, cancelled, runs) == ({State.SUCCEEDED}, {State.SUCCEEDED}, {State.CANCELLED}, {1})
+    assert (signalled.status_code, woken.result["signals"]) == (202, [["go", {"battery": 40}]])
+    assert (job["matched"], job["done"], job["failed"]) == (30, 30, 0)
 
 
 def test_masters_that_lost_their_scripts_or_restarted_go_on(settings, masters):

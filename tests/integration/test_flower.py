@@ -17,9 +17,11 @@ from dispatch.broker import provision
 from dispatch.broker.publisher import Publisher
 from dispatch.protocol.copies import delayed_copy
 from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.lanes import parse_lanes
 from dispatch.protocol.message import Message
 from support.ports import free_port
 from support.waiting import eventually
+from support.worker import open_bench, running_worker
 
 ROOT = Path(topology.__file__).parent
 
@@ -94,6 +96,26 @@ def test_flower_shows_every_queue_in_the_maps_order_changes_nothing_and_keeps_wh
     with shelve.open(str(kept), flag="r") as seen:
         assert set(seen) == {"events", "counter"}
     assert "guest:guest" not in output + page.text
+
+
+def test_flower_shows_the_queue_of_every_lane_and_inspect_has_them_as_consumed(settings, tmp_path):
+    lanes = parse_lanes("bulk=echo;robots=robot.*")
+    laned = settings.model_copy(update={"lanes": lanes})
+    provision.apply(topology.broker_map(laned), laned)
+    with (
+        flower(laned, tmp_path, DISPATCH_LANES=str(lanes)) as (url, _),
+        httpx.Client(base_url=url, trust_env=False) as client,
+        open_bench(laned) as bench,
+        running_worker(laned, abrupt=True),
+    ):
+        page = client.get("/broker").text
+        consumed = eventually(
+            lambda: bench.celery.control.inspect(timeout=5.0).active_queues(), 30, "the worker answers"
+        )
+
+    work = ["robot.task.q", "robot.task.q.bulk", "robot.task.q.robots"]
+    assert [name for name in re.findall(r"<td>(robot\.[^<]+)</td>", page) if name.startswith("robot.task.q")] == work
+    assert [sorted(queue["name"] for queue in queues) for queues in consumed.values()] == [work]
 
 
 def test_flower_shows_a_delay_level_once_something_waits_in_it(settings, tmp_path):
