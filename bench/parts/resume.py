@@ -6,10 +6,12 @@ import argparse
 import collections
 import contextlib
 import dataclasses
+import json
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import httpx
 
@@ -54,6 +56,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare its options."""
     parser.add_argument("--tasks", type=int, default=10_000, help="how many wait (%(default)s)")
     parser.add_argument("--pollers", type=int, default=4, help="clients that poll meanwhile (%(default)s)")
+    parser.add_argument(
+        "--readers", type=int, default=0, help="clients that read all records from Redis, again and again (%(default)s)"
+    )
     parser.add_argument("--rate", type=float, default=200.0, help="DISPATCH_RESUME_RATE (%(default)s)")
     parser.add_argument("--children", type=int, default=2, help="processes of the worker (%(default)s)")
     base.add_trees(parser)
@@ -78,7 +83,11 @@ def _row(checkout: Checkout, options: argparse.Namespace) -> ResultRow:
         began = time.monotonic()
         with checkout.worker(f"{options.children},{options.children}", **settings) as program:
             program.require(lambda: _held(checkout) > 0, "a worker that holds")
-            with _others(gateway, seen), _pollers(gateway, ids, options.pollers, seen):
+            with (
+                _others(gateway, seen),
+                _pollers(gateway, ids, options.pollers, seen),
+                _readers(checkout, ids, options.readers),
+            ):
                 _until(lambda: _held(checkout) >= options.tasks, "all are held")
                 seen.held = time.monotonic() - began
                 progress(f"{options.tasks:,} held in {seen.held:.1f} s")
@@ -144,6 +153,26 @@ def _pollers(gateway: RunningGateway, ids: Sequence[str], count: int, seen: Resu
 
 
 @contextlib.contextmanager
+def _readers(checkout: Checkout, ids: Sequence[str], count: int) -> Iterator[None]:
+    """Threads that keep Redis busy."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.is_set():
+            _records(checkout, ids)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(_ANSWER)
+
+
+@contextlib.contextmanager
 def _clients(gateway: RunningGateway, acts: Sequence[Callable[[httpx.Client], float]]) -> Iterator[None]:
     """Run each act on a thread of its own until the end, with the pause in seconds that it returns."""
     over = threading.Event()
@@ -172,12 +201,15 @@ def _figures(
     records, others = _records(checkout, ids), _records(checkout, seen.others)
     started = sorted(float(record["startedAt"]) / 1_000 for record in records if "startedAt" in record)
     took = [(float(one["finishedAt"]) - float(one["createdAt"])) / 1_000 for one in others if "finishedAt" in one]
-    runs = collections.Counter(_runs(checkout, ids))
+    hops = list(_hops(checkout, ids))
+    sent = sorted(hop["at"] / 1_000 for each in hops for hop in each if hop["kind"] == "released")
+    runs = collections.Counter(_runs(each) for each in hops)
     figures = {
         "held/s": options.tasks / seen.held,
         "first after s": started[0] - seen.resumed_at,
         "all after s": started[-1] - seen.resumed_at,
-        "resumed/s": (len(started) - 1) / (started[-1] - started[0]),
+        "sent/s": (len(sent) - 1) / (sent[-1] - sent[0]),
+        "started/s": (len(started) - 1) / (started[-1] - started[0]),
         "lost": sum(record.get("state") != "SUCCEEDED" for record in records),
         "doubled": sum(count for number, count in runs.items() if number > 1),
         "others": len(others),
@@ -201,15 +233,16 @@ def _records(checkout: Checkout, ids: Sequence[str]) -> list[dict[str, str]]:
     return found
 
 
-def _runs(checkout: Checkout, ids: Sequence[str]) -> Iterator[int]:
-    """How often each task began to run; a run that was given back before its handler began is none."""
+def _hops(checkout: Checkout, ids: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     with contextlib.closing(checkout.servers.redis(checkout.database)) as client:
         for at in range(0, len(ids), _CHUNK):
             pipeline = client.pipeline(transaction=False)
             for task_id in ids[at : at + _CHUNK]:
                 pipeline.lrange(f"robot:hops:{{{task_id}}}", 0, -1)
-            yield from (_count(hops, b"started") - _count(hops, b"stopped") for hops in pipeline.execute())
+            yield from ([json.loads(hop) for hop in hops] for hops in pipeline.execute())
 
 
-def _count(hops: Sequence[bytes], kind: bytes) -> int:
-    return sum(b'"kind":"%b"' % kind in hop.replace(b" ", b"") for hop in hops)
+def _runs(hops: Sequence[dict[str, Any]]) -> int:
+    """How often a task began to run; a run that was given back before its handler began is none."""
+    kinds = collections.Counter(hop["kind"] for hop in hops)
+    return kinds["started"] - kinds["stopped"]

@@ -1,4 +1,4 @@
-"""The server's clock, as far as this process can tell without a round trip: deadlines go by it, and not by a worker's own, which may be ahead."""
+"""The server's clock, as far as this process has it without a round trip: deadlines go by it, and not by a worker's own, which may be ahead."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def test_a_clock_that_is_set_back_blocks_a_rate_for_one_unit_at_most(stores):
 
 @dataclasses.dataclass
 class Window:
-    """What a rate is, in plain words: whoever has begun within the unit, who waits, who is called."""
+    """What a rate is, in plain words: which have begun within the unit, which wait, which are called."""
 
     runs: int
     unit: int
