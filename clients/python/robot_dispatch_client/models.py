@@ -284,8 +284,11 @@ class Job(Model):
     rate_per_second: float = 0.0
     canary: bool = False
     requested_by: str = ""
-    state: str = ""  #: ``running``, ``done`` or ``stopped``
+    state: str = ""  #: ``running``, ``done``, ``stopped`` or ``failed``
     reason: str | None = None  #: of its stop, e.g. ``requested`` or ``canary-failed``
+    matched: int | None = None  #: when a worker began it
+    matched_all: bool | None = None  #: whether all were counted
+    left: int | None = None  #: still to come, of those that matched
     done: int | None = None
     failed: int | None = None
     passed_over: int | None = None  #: they had changed before it came to them
@@ -295,8 +298,8 @@ class Job(Model):
 
     @property
     def ended(self) -> bool:
-        """Whether it is done, or was stopped."""
-        return self.state in {"done", "stopped"}
+        """Whether it is done, was stopped, or has failed."""
+        return self.state in {"done", "stopped", "failed"}
 
 
 class JobCount(Model):

@@ -26,8 +26,8 @@ COMPONENTS = {
 }  # fmt: skip
 
 
-#: Problems of `POST /v1/callbacks/{token}`, which no verb is for.
-OF_NO_VERB = {"callback-not-found", "callback-over"}
+#: Problems of `POST /v1/callbacks/{token}`, and of the console, which no verb is for.
+OF_NO_VERB = {"callback-not-found", "callback-over", "too-many-callbacks", "forged-request"}
 
 
 @pytest.fixture(scope="module")

@@ -242,7 +242,15 @@ def _key(fake: FakeDispatch, key: str) -> dict[str, Any]:
     tasks = [task for task in fake.tasks.values() if task.concurrency_key == key]
     holders = [{"taskId": task.task_id, "lapsesAt": now()} for task in tasks if task.state == State.RUNNING]
     waiting = [task.task_id for task in tasks if task.state == State.QUEUED]
-    return {"key": key, "limit": 1, "holders": holders, "waiting": len(waiting), "next": waiting[:10]}
+    return {
+        "key": key,
+        "limit": 1,
+        "holders": holders,
+        "waiting": len(waiting),
+        "next": waiting[:10],
+        "perSeconds": None,
+        "begun": None,
+    }
 
 
 # --- what operators did ---------------------------------------------------------------------------

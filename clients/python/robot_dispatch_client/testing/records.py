@@ -166,7 +166,7 @@ class FakeJob:
 
     def to_json(self) -> dict[str, Any]:
         """As the API shows it."""
-        counts = {"done": self.done, "failed": 0, "passedOver": 0}
+        counts = {"matched": self.done, "matchedAll": True, "left": 0, "done": self.done, "failed": 0, "passedOver": 0}
         return {
             "jobId": self.job_id, "verb": self.verb, "filter": self.filter, "limit": self.limit,
             "ratePerSecond": self.rate_per_second, "canary": self.canary, "requestedBy": "local", "state": self.state,

@@ -72,6 +72,8 @@ def _type(name: str) -> dict[str, Any]:
     return {
         "name": name, "summary": "", "payloadSchema": {}, "ladder": [], "maxAttempts": 4, "timeLimitSeconds": 300.0,
         "deadlineSeconds": None,
+        "maxRunning": None,
+        "rate": None,
     }  # fmt: skip
 
 
