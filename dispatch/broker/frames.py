@@ -106,14 +106,23 @@ _name = functools.lru_cache(1_024)(_short)
 def _table(fields: Mapping[str, Any]) -> bytes:
     parts: list[bytes] = []
     for name, value in fields.items():
-        if name in _COMMON and (
+        last = _last.get(name)
+        if last is not None and last[0] is value:
+            parts.append(last[1])
+        elif name in _COMMON and (
             value is None or isinstance(value, int) or (isinstance(value, str) and len(value) <= _BRIEF)
         ):
-            parts.append(_field(name, value))
+            field = _field(name, value)
+            _last[name] = value, field
+            parts.append(field)
         else:
             parts += (_name(name), _value(value))
     table = b"".join(parts)
     return _length(len(table)) + table
+
+
+#: By name, the value that a common header had last, and its field: those of a template are the same objects in each message.
+_last: dict[str, tuple[str | int | None, bytes]] = {}
 
 
 #: Headers of Celery's that are the same in all messages of a task type, or of a process.

@@ -8,8 +8,9 @@ from typing import Any
 
 from dispatch.protocol import names
 from dispatch.protocol.ids import trace_id
-from dispatch.protocol.message import TRACEPARENT, Message
+from dispatch.protocol.message import TRACEPARENT, Message, compact_json
 from dispatch.store.transitions import hop
+from dispatch.telemetry import tracing
 
 #: The record's fields, and the beginning of the hop that each one holds: a time in epoch milliseconds, and the hop's other fields.
 FIRST_HOPS = {"hop1": '{"seq":1,"at":%s,"kind":"accepted"', "hop2": '{"seq":2,"at":%s,"kind":"published"'}
@@ -31,7 +32,7 @@ def first_hops(fields: Sequence[str | None]) -> list[str]:
 
 def accepted_hop(message: Message) -> str:
     """The hop of an acceptance; a span that its record's traceparent names is left out."""
-    return _without_span(hop("accepted", message), message)
+    return hop("accepted", message) if _has_other_span(message) else '{"kind":"accepted"}'
 
 
 def published_hop(message: Message, **details: Any) -> str:
@@ -41,10 +42,11 @@ def published_hop(message: Message, **details: Any) -> str:
         message: what was published.
         details: about it: exchange, routingKey, confirmMs, until.
     """
-    usual = _usual(message.type)
-    if all(details.get(name) == value for name, value in usual.items()):
-        details = {name: value for name, value in details.items() if name not in usual}
-    return _without_span(hop("published", message, **details), message)
+    if (details.get("exchange"), details.get("routingKey")) == (names.TASK_EXCHANGE, names.routing_key(message.type)):
+        del details["exchange"], details["routingKey"]
+    if _has_other_span(message):
+        return hop("published", message, **details)
+    return compact_json({"kind": "published", **{name: value for name, value in details.items() if value is not None}})
 
 
 def arrived_hop(message: Message) -> str:
@@ -69,11 +71,10 @@ def read(line: str, task_type: str | None, traceparent: str | None) -> dict[str,
     return {**span, **entry, **way}
 
 
-def _without_span(text: str, message: Message) -> str:
-    traceparent = message.text(TRACEPARENT)
-    return (
-        text.replace(f',"spanId":"{traceparent.split("-")[2]}"', "") if traceparent and trace_id(traceparent) else text
-    )
+def _has_other_span(message: Message) -> bool:
+    """Whether a span is recorded that the traceparent of its record does not name."""
+    traceparent, span = message.text(TRACEPARENT), tracing.current().span_id
+    return bool(span) and not (traceparent and trace_id(traceparent) and traceparent.split("-")[2] == span)
 
 
 def _usual(task_type: str) -> dict[str, str]:

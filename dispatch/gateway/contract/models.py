@@ -191,12 +191,20 @@ class SubmitOptions(Body):
         return self
 
 
+#: Of a body without options. A default would be copied for each body, which takes as long as to validate it.
+_NO_OPTIONS = SubmitOptions()
+
+
 class SubmitBody(Body):
     """A task to run."""
 
     type: Name
     payload: dict[str, Any]
-    options: SubmitOptions = Field(SubmitOptions(), description="How to run the task, and how to find it.")
+    options: SubmitOptions = Field(
+        default_factory=lambda: _NO_OPTIONS,
+        description="How to run the task, and how to find it.",
+        json_schema_extra={"default": _NO_OPTIONS.model_dump(mode="json", by_alias=True)},
+    )
 
 
 class BatchItem(SubmitBody):

@@ -66,6 +66,25 @@ def test_frames_are_those_of_py_amqp(message, exchange, routing_key, tag, channe
 
 
 @each(
+    "values",
+    [
+        ("a", "b", "a"),
+        (1, True, 1),
+        (True, 1, True),
+        (None, 0, None),
+        ("x" * 101, "x" * 100, "x" * 101),
+        ([1], [2], [1]),
+    ],
+)
+def test_a_common_header_has_its_own_value_in_each_message(values):
+    for value in values:
+        message = Message(b"{}", {"x-seq": value, "task": value})
+        made = frames.publish(message, "e", "k", message_id="1", channel=1, frame_max=4_096)
+
+        assert made == by_library(message, "e", "k", 1, 1, 4_096)
+
+
+@each(
     "change",
     [
         {"headers": {"x": object()}},
