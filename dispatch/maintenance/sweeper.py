@@ -31,7 +31,7 @@ log = logger(__name__)
 BATCH = 200
 
 #: Pause between two full batches, as a multiple of the time that one took: a backlog of old tasks comes due at once.
-REST = 4.0
+REST = 9.0
 
 #: The error in a record that the sweeper rejected.
 NEVER_PUBLISHED = ErrorInfo("publish-unconfirmed", "RabbitMQ never confirmed the task; it was not run", retryable=True)

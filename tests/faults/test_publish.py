@@ -264,7 +264,7 @@ def test_redis_may_fail_at_every_step_and_every_error_is_true(bench):
 def _submit_through_a_fault(bench, step, fault):
     trigger = scripts()[step].sha.encode()
     with _redis(bench) as proxy, gateway(bench, redis=proxy) as submitter:
-        bench.submit("echo", PAYLOAD, key=new_task_id(), submitter=submitter)  # the scripts are known, connections are open
+        bench.submit("echo", PAYLOAD, key=new_task_id(), submitter=submitter)  # makes scripts and connections
         struck = threading.Event()
 
         def watch(direction, data):

@@ -228,7 +228,7 @@ def test_tasks_that_wait_are_postponed_together_before_others_are_mended():
     assert world.reminders == [("a", kept), ("c", kept)]
 
 
-@each(("took", "pause"), [(0.01, 0.04), (10.0, SETTINGS.sweep_interval)])
+@each(("took", "pause"), [(0.01, 0.09), (10.0, SETTINGS.sweep_interval)])
 def test_a_backlog_that_comes_due_at_once_leaves_most_of_the_time_to_runs(took, pause, monkeypatch):
     world, pauses = World(*(record(task_id=str(number), state=State.RUNNING) for number in range(BATCH))), []
     clock = iter([0.0, took])
