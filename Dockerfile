@@ -3,12 +3,13 @@ ARG PYTHON=3.11.14-slim-bookworm
 
 FROM python:${PYTHON} AS build
 RUN pip install --no-cache-dir uv==0.13.9
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
+# Bytecode without the time of its source: two builds of one commit have the same files, and a start checks none.
+ENV UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /app
 # The locked packages are a layer of their own: a change of our code does not fetch them again.
 COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --locked --no-dev --no-install-project
-COPY app.py celery_app.py topology.py ./
+COPY app.py celery_app.py topology.py flowerconfig.py ./
 COPY dispatch dispatch
 COPY tasks tasks
 COPY launcher launcher

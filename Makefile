@@ -11,7 +11,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 LAUNCH := $(PYTHON) -m launcher
 SYNCED := .venv/.synced
-SCRIPTS := .ci/run $(shell find scripts deploy bench -name '*.sh' 2>/dev/null)
+SCRIPTS := .ci/run $(shell find scripts launcher deploy bench -name '*.sh' 2>/dev/null)
 
 # Words for pytest, as in: make test ARGS="-k ladder"
 ARGS ?=
@@ -21,7 +21,7 @@ ARGS ?=
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup servers-installed promtool-installed helm-installed chromium-installed systemd-analyze-installed demo up down restart status bench bench-long bench-smoke bench-setup \
-	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt docs sbom audit house clean
+	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt docs dist sbom audit house clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ $(SYNCED): pyproject.toml uv.lock scripts/setup-python.sh scripts/uv.sh
 	@touch $@
 
 servers-installed:
-	@scripts/setup-servers.sh
+	@launcher/setup-servers.sh
 
 promtool-installed: # what tests of the alert rules and dashboards need, and nothing else does
 	@scripts/setup-promtool.sh
@@ -113,6 +113,7 @@ lint: $(SYNCED) helm-installed ## style, spelling, shell scripts, schemas, the H
 	.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(or $(HELM),.run/helm/helm) lint --strict --quiet deploy/helm/robot-dispatch
 	$(PYTHON) -m tools.docs
+	$(PYTHON) -m tools.versions
 
 types: $(SYNCED) ## mypy, strict
 	.venv/bin/mypy
@@ -126,6 +127,9 @@ fmt: $(SYNCED) ## format and mend what can be mended
 
 docs: ## the documentation as a site, into dist/site; a warning is an error
 	@scripts/docs.sh
+
+dist: $(SYNCED) ## wheel and sdist of robot-dispatch and of its client, with their digests, into dist/
+	@PYTHON=$(PYTHON) scripts/dist.sh
 
 sbom: ## a bill of materials (CycloneDX) and the packages' hashes into dist/
 	@scripts/sbom.sh

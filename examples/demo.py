@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dispatch.cli import pipes
+from dispatch.config import stack_env
+from launcher import layout
 from robot_dispatch_client import Client, DispatchError, Queue, Task
 
 ROOT = Path(__file__).parents[1]
@@ -56,11 +58,12 @@ def main() -> int:
 
 
 def _environment() -> dict[str, str]:
-    return {"DISPATCH_LADDER": LADDER, "DISPATCH_LEASE_PARK": "2", "DISPATCH_ROBOT_POLL": "0.5", **os.environ}
+    usual = {"DISPATCH_LADDER": LADDER, "DISPATCH_LEASE_PARK": "2", "DISPATCH_ROBOT_POLL": "0.5"}
+    return {**usual, **os.environ, "DISPATCH_RUN_DIR": str(_run_dir())}
 
 
 def _run_dir() -> Path:
-    return ROOT / Path(os.environ.get("DISPATCH_RUN_DIR", ".run")).expanduser()
+    return stack_env.run_directory(os.environ, ROOT).absolute()
 
 
 def _submit(client: Client) -> dict[str, str]:
@@ -142,14 +145,14 @@ def _settled_queues(client: Client) -> list[Queue]:
 
 
 def _show_addresses(addresses: Mapping[str, str]) -> None:
-    url = addresses["DISPATCH_HTTP_URL"]
+    url, celery = addresses["DISPATCH_HTTP_URL"], ".venv/bin/celery" if layout.CHECKOUT else "celery"
     print(f"""
 API         {url}/docs
 Flower      {addresses["FLOWER_URL"]}
 dead letter curl {url}/v1/dead-letters
-redrive it  set -a; . {os.path.relpath(_run_dir() / "env")}; set +a; .venv/bin/celery -A celery_app dlq redrive --all
-status      make status
-stop        make down""")
+redrive it  set -a; . {os.path.relpath(_run_dir() / "env")}; set +a; {celery} -A celery_app dlq redrive --all
+status      {layout.command("status")}
+stop        {layout.command("down")}""")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from dispatch.cli import pipes
 from dispatch.config import settings as configuration
+from dispatch.config import stack_env
 from dispatch.errors import ConfigurationError
 from launcher import layout, procfs, status
 from launcher.control import Stack
@@ -17,21 +17,22 @@ from launcher.errors import LaunchError
 from launcher.rundir import RunDir
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "python -m launcher") -> int:
     """Run a command.
 
     Args:
         argv: the command line without the program; the process's own by default.
+        program: its name, for help.
 
     Returns:
         The exit status.
     """
-    args = _parser().parse_args(argv)
+    args = _parser(program).parse_args(argv)
     try:
         procfs.require()
         environ = {name: value for name, value in os.environ.items() if name not in layout.URL_KEYS}
-        # A relative run directory is relative to the project, not to the current directory.
-        run = RunDir.at(layout.ROOT / Path(configuration.load(environ).run_dir).expanduser())
+        configuration.load(environ)
+        run = RunDir.at(stack_env.run_directory(environ, layout.ROOT))
         return _command(args, Stack(run, _print), environ)
     except (LaunchError, ConfigurationError) as exc:
         print(exc, file=sys.stderr)
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the run directory belongs to another user: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; started processes keep running: make status, make down", file=sys.stderr)
+        left = f"{layout.command('status')}, {layout.command('down')}"
+        print(f"\ninterrupted; started processes keep running: {left}", file=sys.stderr)
         return 130
 
 
@@ -59,9 +61,9 @@ def _command(args: argparse.Namespace, stack: Stack, environ: dict[str, str]) ->
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str = "python -m launcher") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m launcher",
+        prog=program,
         description="Starts, supervises and stops the system on this machine. Reads DISPATCH_* settings from the environment.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

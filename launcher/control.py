@@ -90,7 +90,7 @@ class Stack:
         """
         with self._exclusive():
             if not self.supervised():
-                raise LaunchError("nothing is running: make up")
+                raise LaunchError(f"nothing is running: {layout.command('up')}")
             if environ is not None:
                 self._warn_of_other_settings(self.state()["supervisor"], self._without_own(environ), given_only=True)
             running = {process["name"] for process in self.state()["processes"]}
@@ -171,7 +171,7 @@ class Stack:
         if differing:
             self._report(
                 f"the stack was started with other settings ({', '.join(differing)}): "
-                "its processes keep them; to change them: make down && make up"
+                f"its processes keep them; to change them: {layout.command('down')} && {layout.command('up')}"
             )
 
     def _without_own(self, environ: Mapping[str, str]) -> dict[str, str]:

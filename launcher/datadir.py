@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dispatch.protocol.names import HOLD_QUEUE, LEASE_QUEUE, rung_queue
 from dispatch.protocol.retry import Ladder
-from launcher import files
+from launcher import files, layout
 
 _HOW = "docs/how-to/migrate-a-queue.md"
 
@@ -98,5 +98,5 @@ def _elsewhere(parent: Path, noted: list[DelayQueues], wanted: DelayQueues, data
     return [
         f"new ladder or RabbitMQ release: its servers use a new data directory, {data}",
         f"tasks and dead letters of before stay in {parent / noted[0].identity}: {'; '.join(_conflicts(noted[0], wanted))}",
-        f"to go on with them: make down, and make up with another name for another wait: {_HOW}",
+        f"to go on with them: {layout.command('down')}, and {layout.command('up')} with another name for another wait: {_HOW}",
     ]

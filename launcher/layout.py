@@ -7,6 +7,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  #: where ``app.py`` and ``celery_app.py`` are
 
+#: Whether these are the files of a checkout, with its Makefile, and not of an installed package.
+CHECKOUT = (ROOT / "pyproject.toml").is_file()
+
 SERVERS = ("epmd", "rabbitmq", "redis")
 APPLICATIONS = ("worker", "gateway", "flower")
 ALL = (*SERVERS, "simulator", *APPLICATIONS)
@@ -19,6 +22,15 @@ STOP_ORDER = (("gateway", "flower"), ("worker",), ("simulator",), ("redis", "rab
 
 #: Variables of the ``env`` file that are not settings; an environment that sourced it contains them.
 URL_KEYS = ("DISPATCH_HTTP_URL", "FLOWER_URL", "ROBOT_API_URL", "WORKER_METRICS_URL")
+
+
+def command(verb: str) -> str:
+    """What a user types for a verb.
+
+    Args:
+        verb: e.g. ``up``.
+    """
+    return f"make {verb}" if CHECKOUT else f"dispatch {verb}"
 
 
 class ProcessState(enum.StrEnum):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dispatch.cli.tables import table
-from launcher import envfile, files, procfs
+from launcher import envfile, files, layout, procfs
 from launcher.control import Stack
 from launcher.layout import ProcessState
 
@@ -84,7 +84,9 @@ def _unsupervised(stack: Stack) -> tuple[list[str], int]:
     leftovers = procfs.owned(stack.run.path)
     if not leftovers:
         return [f"nothing is running in {stack.run.path}"], STOPPED
-    lines = [f"the supervisor is dead; these processes remain (make up or make down stops them, {stack.run.path}):"]
+    lines = [
+        f"the supervisor is dead; these processes remain ({layout.command('up')} or {layout.command('down')} stops them, {stack.run.path}):"
+    ]
     return [*lines, *(f"  pid {pid}: {procfs.command(pid)[:100]}" for pid in leftovers)], FAULTY
 
 

@@ -24,6 +24,26 @@ _RUN_DIR = f"{PREFIX}RUN_DIR"
 _SERVERS = ("BROKER_URL", "MANAGEMENT_URL", "REDIS_URL")
 
 
+def run_directory(environ: Mapping[str, str], root: Path) -> Path:
+    """The run directory of the stack that commands are about.
+
+    Args:
+        environ: may set it; a relative one is relative to a checkout, or else to the current directory.
+        root: the directory with our root files.
+
+    Returns:
+        By default ``.run`` in a checkout, and of an installed package one for each user (XDG: state).
+    """
+    checkout = (root / "pyproject.toml").is_file()
+    given = environ.get(_RUN_DIR, "").strip()
+    if given or checkout:
+        return (root if checkout else Path.cwd()) / Path(given or ".run").expanduser()
+    state = environ.get("XDG_STATE_HOME", "")
+    if not Path(state).is_absolute():  # a relative one is invalid, by the XDG base directory specification
+        state = str(Path(environ.get("HOME") or Path.cwd()) / ".local" / "state")
+    return Path(state) / "robot-dispatch"
+
+
 def line(key: str, value: str) -> str:
     """A line of the file."""
     return f"{key}={shlex.quote(value) if value else ''}\n"
@@ -49,14 +69,14 @@ def adopt(environ: MutableMapping[str, str], root: Path) -> list[str]:
 
     Args:
         environ: changed in place; what it sets itself takes precedence.
-        root: the project's directory, to which the run directory is relative.
+        root: the directory with our root files; see `run_directory`.
 
     Returns:
         What the operator should know, a line each: whose settings are used, or that this shell's are of an earlier stack.
     """
     if MARKER in environ:
         return []
-    path = root / Path(environ.get(_RUN_DIR, "").strip() or ".run").expanduser() / "env"
+    path = run_directory(environ, root) / "env"
     try:
         status, text = path.stat(), path.read_text()
     except (OSError, UnicodeDecodeError):

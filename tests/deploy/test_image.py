@@ -25,8 +25,12 @@ def test_the_image_has_every_module_of_the_package():
     assert set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]) <= COPIED
 
 
-def test_the_image_has_what_the_package_has_not():
-    assert "flowerconfig.py" in COPIED
+def test_flowers_settings_are_where_it_starts():
+    assert re.search(r"^COPY flowerconfig.py ./$", DOCKERFILE, re.MULTILINE)
+
+
+def test_bytecode_has_no_time_in_it():
+    assert "PYC_INVALIDATION_MODE=UNCHECKED_HASH" in DOCKERFILE
 
 
 def test_packages_are_the_locked_ones_without_the_development_group():

@@ -12,6 +12,7 @@ from celery.bin.celery import celery as celery_program
 from dispatch.cli import main as cli
 from dispatch.config.settings import GROUPS, PREFIX
 from dispatch.gateway.application import operations
+from launcher import console
 from tools.docs.names import Vocabulary
 
 #: Where the files are that pages name.
@@ -51,7 +52,7 @@ def of_checkout(root: Path) -> Vocabulary:
         services=frozenset(
             re.findall(r"^  ([a-z-]+):$", compose.partition("\nservices:")[2].partition("\nnetworks:")[0], re.MULTILINE)
         ),
-        commands={"celery": _celery(), "dispatch": _ours(cli.main)},
+        commands={"celery": _celery(), "dispatch": _ours(console.main)},
     )
 
 
@@ -64,9 +65,12 @@ def _celery() -> click.Group:
 
 
 def _ours(group: click.Group) -> click.Group:
-    return click.Group(name="dispatch", commands={str(name): _real(each) for name, each in group.commands.items()})
+    commands = {str(name): _real(each) for name, each in group.commands.items()}
+    return click.Group(name="dispatch", commands=commands, params=group.params)
 
 
 def _real(command: click.Command) -> click.Command:
+    if not isinstance(command, cli.LazyCommand):
+        return command
     found: click.Command = getattr(importlib.import_module(f"dispatch.cli.{command.name}"), str(command.name))
     return found

@@ -14,7 +14,7 @@ from robot_dispatch_client.retries import RetryPolicy
 
 URL_VARIABLE, KEY_VARIABLE = "ROBOT_DISPATCH_URL", "ROBOT_DISPATCH_API_KEY"
 
-VERSION = "0.1.0"
+VERSION = "1.0.0"
 
 USER_AGENT = f"robot-dispatch-client/{VERSION} httpx/{httpx.__version__} python/{platform.python_version()}"
 

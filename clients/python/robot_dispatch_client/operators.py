@@ -121,7 +121,7 @@ class OperatorVerbs(Verbs):
 
     @verb
     def key(self, key: str) -> Call[models.Key]:
-        """Who holds a concurrency key, and who waits for it; `KeyNotInUse` where nobody does."""
+        """Who holds a concurrency key, and who waits for it; `KeyNotInUse` where no task does."""
         return Call("GET", f"/v1/keys/{segment(key)}", reading(models.Key))
 
     @paged_verb

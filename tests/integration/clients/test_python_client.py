@@ -358,7 +358,7 @@ def test_who_holds_a_key_is_shown_while_its_task_runs(client):
     assert ([holder.task_id for holder in held.holders], held.limit, held.waiting) == ([task.task_id], 1, 0)
     assert key in listed
     assert key.startswith("local:")
-    eventually(lambda: _key(client, key) is None, 20, "nobody holds it")
+    eventually(lambda: _key(client, key) is None, 20, "no task holds it")
 
 
 def _key(client, key):

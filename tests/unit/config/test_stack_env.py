@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ FILE = {
 
 @pytest.fixture
 def root(tmp_path):
+    (tmp_path / "pyproject.toml").touch()  # a checkout
     run = tmp_path / ".run"
     run.mkdir()
     (run / "env").write_text("".join(stack_env.line(key, value) for key, value in FILE.items()))
@@ -91,3 +93,36 @@ def test_a_file_that_another_user_may_write_is_not_read(root):
 
     assert environ == {}
     assert note.endswith("is not read: another user may write it")
+
+
+@each(
+    ("environ", "expected"),
+    [
+        ({}, "ROOT/.run"),
+        ({"XDG_STATE_HOME": "/state", "HOME": "/home/ada"}, "ROOT/.run"),
+        ({"DISPATCH_RUN_DIR": "elsewhere"}, "ROOT/elsewhere"),
+        ({"DISPATCH_RUN_DIR": "/srv/robot"}, "/srv/robot"),
+    ],
+)
+def test_the_run_directory_of_a_checkout_is_in_it(tmp_path, environ, expected):
+    (tmp_path / "pyproject.toml").touch()
+
+    assert stack_env.run_directory(environ, tmp_path) == Path(expected.replace("ROOT", str(tmp_path)))
+
+
+@each(
+    ("environ", "expected"),
+    [
+        ({"HOME": "/home/ada"}, "/home/ada/.local/state/robot-dispatch"),
+        ({"HOME": "/home/ada", "XDG_STATE_HOME": "/state"}, "/state/robot-dispatch"),
+        ({"HOME": "/home/ada", "XDG_STATE_HOME": "relative/is/invalid"}, "/home/ada/.local/state/robot-dispatch"),
+        ({"HOME": "/home/ada", "DISPATCH_RUN_DIR": "here"}, "CURRENT/here"),
+        ({"HOME": "/home/ada", "DISPATCH_RUN_DIR": " "}, "/home/ada/.local/state/robot-dispatch"),
+        ({"HOME": "/home/ada", "DISPATCH_RUN_DIR": "/srv/robot"}, "/srv/robot"),
+        ({}, "CURRENT/.local/state/robot-dispatch"),
+    ],
+)
+def test_that_of_an_installed_package_is_never_beside_its_modules(tmp_path, environ, expected):
+    found = stack_env.run_directory(environ, tmp_path)
+
+    assert found == Path(expected.replace("CURRENT", str(Path.cwd())))

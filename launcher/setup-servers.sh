@@ -11,7 +11,7 @@ missing=()
 [ -n "${DISPATCH_REDIS_URL:-}" ] || command -v redis-server >/dev/null || missing+=(redis-server)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-"$(dirname "${BASH_SOURCE[0]}")/apt-install.sh" "${missing[@]}" || {
+bash "$(dirname "${BASH_SOURCE[0]}")/apt-install.sh" "${missing[@]}" || {
     echo "${missing[*]} not found: install it (sudo apt-get install ${missing[*]}), or use Docker: docker compose up" >&2
     exit 1
 }
