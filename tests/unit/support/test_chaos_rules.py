@@ -358,6 +358,10 @@ def test_a_schedule_that_fires_each_due_time_once_breaks_nothing():
     assert scheduled(EVERY) == set()
 
 
+def test_a_schedule_whose_creation_was_refused_at_first_begins_with_the_one_that_was_not():
+    assert scheduled(EVERY, (dataclasses.replace(PUT, at=980.0, ended=980.1, status=503), PUT, DELETE)) == set()
+
+
 def test_a_due_time_that_is_left_out_is_seen_unless_it_is_counted():
     assert scheduled([*EVERY[:2], *EVERY[3:]], view={**VIEW, "fired": 4}) == {"schedules"}
     assert scheduled([*EVERY[:2], *EVERY[3:]], view={**VIEW, "fired": 4, "missed": 1}) == set()

@@ -95,11 +95,10 @@ def _gaps(view: View, name: str, tasks: list[Task], period: int, shown: Mapping[
     last = shown["lastRun"] and millis(shown["lastRun"]["at"]) / 1_000
     if not shown["paused"] and shown["seenAt"] - (last or 0) > KEPT:
         yield f"stands still: its last due time with a task is {last}"
-    if last is None or view.acts["pauseSchedule", name]:
+    created = [act.ended for act in view.acts["putSchedule", name] if act.done]
+    if last is None or not created or view.acts["pauseSchedule", name]:
         return
-    first = min(act.ended for act in view.acts["putSchedule", name])
-    begin = int(first) // period * period + period
-    wanted = set(range(begin, int(last) + 1, period))
-    gaps = wanted - {due(task) for task in tasks}
+    begin = int(max(created)) // period * period + period
+    gaps = set(range(begin, int(last) + 1, period)) - {due(task) for task in tasks}
     if len(gaps) > shown["missed"] + shown["skipped"]:
         yield f"lacks {len(gaps)} due times, and counts {shown['missed']} missed, {shown['skipped']} skipped"
