@@ -98,6 +98,8 @@ class BulkJob:
         """Names and values in turn, for a hash."""
         values = dataclasses.asdict(self)
         values["filter"] = json.dumps(dataclasses.asdict(self.filter))
+        if self.matched is None:
+            del values["matched"]
         return [word for name, value in values.items() for word in (name, _word(value))]
 
     @classmethod
@@ -144,7 +146,7 @@ def filter_json(wanted: TaskFilter) -> dict[str, Any]:
     """A job's filter as the API shows it."""
     return {
         "type": wanted.type, "status": wanted.status, "state": wanted.state, "errorType": wanted.error_type,
-        "principal": wanted.principal, "labels": dict(wanted.labels),
+        "fingerprint": wanted.error_fingerprint, "principal": wanted.principal, "labels": dict(wanted.labels),
         "since": timestamp(wanted.since), "until": timestamp(wanted.until),
     }  # fmt: skip
 

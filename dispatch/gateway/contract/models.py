@@ -342,6 +342,7 @@ class JobTaskFilter(Body):
     status: Status | None = None
     state: State | None = None
     error_type: Name | None = Field(None, description="Of the last attempt that failed.")
+    fingerprint: Fingerprint | None = None
     principal: Name | None = Field(None, description="Whose tasks; by default those of all principals.")
     labels: Labels = Field({}, description="A task must have all of them.", examples=[{"customer": "acme"}])
     since: SearchTime | None = Field(None, description="Accepted at this time or later: RFC 3339 with an offset.")

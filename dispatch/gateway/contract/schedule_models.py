@@ -47,6 +47,10 @@ def _own_labels(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
+Cron = Annotated[str, Field(max_length=MAX_EXPRESSION, examples=["0 3 * * *"]), pydantic.AfterValidator(_cron)]
+Zone = Annotated[str, Field(max_length=64), pydantic.AfterValidator(_zone)]
+
+
 class ScheduledTaskOptions(Body):
     """How to run a schedule's tasks, and how to find them."""
 
@@ -64,10 +68,8 @@ class ScheduleBody(Body):
     type: Name
     payload: dict[str, Any]
     options: ScheduledTaskOptions = ScheduledTaskOptions()
-    cron: Annotated[str, Field(max_length=MAX_EXPRESSION, examples=["0 3 * * *"]), pydantic.AfterValidator(_cron)] = (
-        Field(description="Five fields as in Debian's cron, or six with seconds first.")
-    )
-    timezone: Annotated[str, Field(max_length=64), pydantic.AfterValidator(_zone)] = Field(
+    cron: Cron = Field(description="Five fields as in Debian's cron, or six with seconds first.")
+    timezone: Zone = Field(
         "UTC", description="A name of the IANA database, whose clock changes are followed.", examples=["Europe/Berlin"]
     )
     overlap: Annotated[Overlap, Field(strict=False)] = Field(

@@ -43,6 +43,7 @@ class Question:
     back: str = "/ops"  #: where to go without the act
     facts: Sequence[tuple[str, str]] = ()  #: about what it concerns
     fields: Sequence[Field] = ()
+    hidden: Sequence[tuple[str, str]] = ()  #: inputs that are sent as they are
     grave: bool = False  #: it cannot be undone
     refusal: str = ""  #: why it cannot be done now; there is no button then
 

@@ -14,7 +14,7 @@ from dispatch.config import api_keys
 from dispatch.gateway.http.auth import Keyring
 from dispatch.gateway.http.long_poll import WaitingRoom
 from dispatch.gateway.http.problems import Problem
-from dispatch.gateway.ops import acts, assets, filters, frame, live, navigation, pages
+from dispatch.gateway.ops import acts, assets, filters, frame, live, navigation, operating, pages
 from dispatch.gateway.ops.door import ROOT, Door
 from dispatch.gateway.ops.frame import Frame
 from dispatch.gateway.ops.health import HealthTopic
@@ -79,6 +79,7 @@ def install(
         ResumeTasks(parts),
     ):
         acts.add(guarded, outside, act)
+    operating.add(guarded, outside, parts)
     guarded.add(pages.Rule("missing", "/<path:_rest>"), _missing)
     app.register_blueprint(blueprint)
     lost = [place.name for place in navigation.PLACES if f"ops.{place.name}" not in app.view_functions]

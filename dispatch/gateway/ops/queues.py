@@ -20,7 +20,8 @@ from dispatch.gateway.ops.pages import may, page, visitor
 from dispatch.gateway.ops.pulse import Pulse, Reading
 from dispatch.gateway.parts import Parts
 from dispatch.gateway.views import pauses as pause_views
-from dispatch.protocol.pauses import Pause
+from dispatch.protocol.pauses import ALL, Pause, is_what
+from dispatch.protocol.record import State
 from dispatch.store.pauses import HeldTasks, Pauses
 
 PATH = f"{ROOT}/queues"
@@ -83,11 +84,11 @@ class PauseTasks:
     rule = acts.rule("pause", "/pauses/new", "pauseTasks", api_keys.TASKS_CONTROL)
 
     def __init__(self, parts: Parts) -> None:
-        self._pauses = parts.pauses
+        self._pauses, self._counts = parts.pauses, parts.counts
 
     def ask(self) -> Question:
         """As in `Act`."""
-        what = flask.request.args.get("what", "")
+        what = _asked()
         effect = "What runs goes on; what would start is held, and uses up no attempt. Of a lane it stays in its queue, where it may expire."
         hint = "all, type:<task type>, principal:<id>, key:<concurrency key> or lane:<lane>"
         fields = (
@@ -95,7 +96,9 @@ class PauseTasks:
             Field("reason", "Why, for other operators", required=True, attributes={"maxlength": "500"}),
             Field("minutes", "How long", "select", choices=_DURATIONS),
         )
-        return Question("Pause tasks?", effect, "Pause", None, PATH, fields=fields, grave=True)
+        former = next((each for each in self._pauses.all() if each.what == what), None)
+        facts = [("Paused already", f"by {former.by}: {former.reason}. This replaces it.")] if former else []
+        return Question("Pause tasks?", effect, "Pause", self._waiting(what), PATH, facts, fields, grave=True)
 
     def carry_out(self, form: Mapping[str, str]) -> Done:
         """As in `Act`."""
@@ -104,6 +107,23 @@ class PauseTasks:
             given["until"] = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=int(minutes))).isoformat()
         pause = pause_views.begin(self._pauses, form.get("what", "").strip(), validation.parse(models.PauseBody, given))
         return Done(f"Paused: {pause.what}.", PATH)
+
+    def _waiting(self, what: str) -> int | None:
+        """How many tasks it would hold back now, where that can be told: those that have not ended and do not run."""
+        kind, _, name = what.partition(":")
+        if kind not in ("all", "type", "principal") or not is_what(what):
+            return None
+        by_type = self._counts(name if kind == "principal" else None).by_type
+        chosen = [by_type.get(name, {})] if kind == "type" else by_type.values()
+        idle = [state for state in State if not state.terminal and state is not State.RUNNING]
+        return sum(states.get(state.value, 0) for states in chosen for state in idle)
+
+
+def _asked() -> str:
+    """What the URL of the current request names; empty for nothing."""
+    given = flask.request.args
+    kind, name = given.get("kind", ""), given.get("name", "").strip()
+    return given.get("what", "") or (kind if kind == ALL or not kind else f"{kind}:{name}")
 
 
 class ResumeTasks:

@@ -63,21 +63,13 @@ class JobViews:
     def start(self) -> Reply:
         """Count, or have the workers begin."""
         order = validation.parse(models.JobBody, validation.read_object())
-        _permit(order.verb)
-        job = BulkJob(
-            ids.new_task_id(), order.verb, _filter(order), order.limit, order.rate_per_second, context.principal().id,
-            int(time.time() * 1_000), order.canary,
-        )  # fmt: skip
-        request = context.current()
-        request.target = job_target(job)
-        request.details = {"limit": job.limit, "ratePerSecond": job.rate, "dryRun": order.dry_run, "canary": job.canary}
+        job, request = made(order), context.current()
         if order.dry_run:
+            _note(job, dry_run=True)
             request.idle = "dry-run"
-            matched, complete = self._jobs.count(job, _COUNTING)
+            matched, complete = count(self._jobs, job)
             return json_reply({"matched": matched, "complete": complete})
-        if not self._jobs.add(job):
-            raise Problem("too-many-jobs", retry_after=_RETRY)
-        request.phase = BEGIN
+        begin(self._jobs, job)
         return json_reply(job.to_json(), 202, {"Location": f"/v1/jobs/{job.id}"})
 
     @operation(
@@ -90,8 +82,8 @@ class JobViews:
     )  # fmt: skip
     def index(self) -> Reply:
         """Every job that runs, or has ended within a day."""
-        jobs = [job.to_json() for job in self._jobs.all()]
-        return json_reply({"items": [*jobs, *(show(bulk) for bulk in self._bulk.all())]})
+        jobs, bulk = [job.to_json() for job in self._jobs.all()], [show(one) for one in self._bulk.all()]
+        return json_reply({"items": [*jobs, *bulk]})
 
     @operation(
         Operation(
@@ -104,12 +96,7 @@ class JobViews:
     )  # fmt: skip
     def get(self, job_id: str) -> Reply:
         """One job."""
-        if (job := self._jobs.get(job_id)) is not None:
-            return json_reply(job.to_json())
-        bulk = next((one for one in self._bulk.all() if one.id == job_id), None)
-        if bulk is None:
-            raise Problem("job-not-found")
-        return json_reply(show(bulk))
+        return json_reply(find(self._jobs, self._bulk, job_id))
 
     @operation(
         Operation(
@@ -124,30 +111,102 @@ class JobViews:
     )  # fmt: skip
     def stop(self, job_id: str) -> Reply:
         """Stop one."""
-        context.current().target = job_id
-        job = self._jobs.get(job_id)
-        if job is None:
-            return json_reply(show(self._stop_bulk(job_id), JobState.STOPPED))
-        _permit(job.verb)
-        if not self._jobs.stop(job, _REQUESTED):
-            raise Problem("job-finished")
-        log.info("job stopped", job_id=job_id, by=context.principal().id)
-        stopped = self._jobs.get(job_id) or job
-        self._audit(end_of(stopped))
-        return json_reply(stopped.to_json())
-
-    def _stop_bulk(self, job_id: str) -> BulkRedrive:
-        if all(one.id != job_id for one in self._bulk.all()):
-            raise Problem("job-not-found")
-        _permit(JobVerb.REDRIVE)
-        stopped = self._bulk.stop(job_id)
-        if stopped is None:
-            raise Problem("job-finished")
-        log.info("bulk redrive stopped", job_id=job_id, by=context.principal().id)
-        return stopped
+        return json_reply(stop(self._jobs, self._bulk, job_id, self._audit))
 
 
-def _permit(verb: JobVerb) -> None:
+def made(order: models.JobBody) -> BulkJob:
+    """The job that the principal of the current request asks for, not started.
+
+    Raises:
+        Problem: 403; 422, the verb needs a filter that has something.
+    """
+    permit(order.verb)
+    return BulkJob(
+        ids.new_task_id(), order.verb, _filter(order), order.limit, order.rate_per_second, context.principal().id,
+        int(time.time() * 1_000), order.canary,
+    )  # fmt: skip
+
+
+def count(jobs: Jobs, job: BulkJob) -> tuple[int, bool]:
+    """How many tasks a job would take now, and whether that is all; see `Jobs.count`."""
+    return jobs.count(job, _COUNTING)
+
+
+def begin(jobs: Jobs, job: BulkJob) -> None:
+    """Have the workers carry a job out; with its audit entry.
+
+    Raises:
+        Problem: 429, too many run.
+    """
+    _note(job, dry_run=False)
+    if not jobs.add(job):
+        raise Problem("too-many-jobs", retry_after=_RETRY)
+    context.current().phase = BEGIN
+
+
+def _note(job: BulkJob, *, dry_run: bool) -> None:
+    request = context.current()
+    request.target = job_target(job)
+    about = {"limit": job.limit, "ratePerSecond": job.rate, "dryRun": dry_run, "canary": job.canary}
+    request.details = {**request.details, **about}
+
+
+def find(jobs: Jobs, bulk: BulkRedrives, job_id: str) -> dict[str, Any]:
+    """A job, or a bulk redrive that is not done, as the API shows it.
+
+    Raises:
+        Problem: 404.
+    """
+    if (job := jobs.get(job_id)) is not None:
+        return job.to_json()
+    return show(_redrive(bulk, job_id))
+
+
+def stop(
+    jobs: Jobs, bulk: BulkRedrives, job_id: str, audit: Callable[[AuditEntry], object]
+) -> dict[str, Any]:
+    """Stop a job, or a bulk redrive, for the principal of the current request; with its audit entry.
+
+    Args:
+        jobs: the jobs.
+        bulk: the bulk redrives that are not done.
+        job_id: which.
+        audit: takes the entry of a job's end; see `dispatch.store.audit.AuditLog.add`.
+
+    Raises:
+        Problem: 403, 404, 409.
+    """
+    context.current().target = job_id
+    job = jobs.get(job_id)
+    if job is None:
+        return show(_stop_bulk(bulk, job_id), JobState.STOPPED)
+    permit(job.verb)
+    if not jobs.stop(job, _REQUESTED):
+        raise Problem("job-finished")
+    log.info("job stopped", job_id=job_id, by=context.principal().id)
+    stopped = jobs.get(job_id) or job
+    audit(end_of(stopped))
+    return stopped.to_json()
+
+
+def _stop_bulk(bulk: BulkRedrives, job_id: str) -> BulkRedrive:
+    _redrive(bulk, job_id)
+    permit(JobVerb.REDRIVE)
+    stopped = bulk.stop(job_id)
+    if stopped is None:
+        raise Problem("job-finished")
+    log.info("bulk redrive stopped", job_id=job_id, by=context.principal().id)
+    return stopped
+
+
+def _redrive(bulk: BulkRedrives, job_id: str) -> BulkRedrive:
+    found = next((one for one in bulk.all() if one.id == job_id), None)
+    if found is None:
+        raise Problem("job-not-found")
+    return found
+
+
+def permit(verb: JobVerb) -> None:
     """Raises Problem: 403, the principal may stop and start no such job."""
     scope = keys.DEADLETTERS_WRITE if verb.for_dead_letters else keys.TASKS_CONTROL
     if scope not in context.principal().scopes:
@@ -165,6 +224,7 @@ def _filter(order: models.JobBody) -> TaskFilter:
         status=given.status,
         state=given.state,
         error_type=given.error_type,
+        error_fingerprint=given.fingerprint,
         labels=given.labels,
         since=given.since,
         until=given.until,

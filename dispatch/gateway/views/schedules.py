@@ -63,7 +63,7 @@ class ScheduleViews:
     def index(self) -> Reply:
         """The schedules of a principal, or of all."""
         principal = task_access.whose(validation.read_query(schedule_models.ScheduleQuery).principal)
-        return json_reply({"items": [self._shown(entry) for entry in self._service.all(principal)]})
+        return json_reply({"items": [self.shown(entry) for entry in self._service.all(principal)]})
 
     @operation(
         Operation(
@@ -75,7 +75,7 @@ class ScheduleViews:
     )  # fmt: skip
     def get(self, name: str) -> Reply:
         """One schedule."""
-        return self._reply(self._service.get(name, _whose()))
+        return self._reply(self._service.get(name, whose()))
 
     @operation(
         Operation(
@@ -111,7 +111,7 @@ class ScheduleViews:
     )  # fmt: skip
     def delete(self, name: str) -> Reply:
         """Delete one."""
-        self._service.delete(name, _whose())
+        self._service.delete(name, whose())
         return Reply(status=204)
 
     @operation(
@@ -125,7 +125,7 @@ class ScheduleViews:
     )  # fmt: skip
     def pause(self, name: str) -> Reply:
         """Pause one."""
-        return self._reply(self._service.pause(name, _whose()))
+        return self._reply(self._service.pause(name, whose()))
 
     @operation(
         Operation(
@@ -139,7 +139,7 @@ class ScheduleViews:
     )  # fmt: skip
     def resume(self, name: str) -> Reply:
         """Resume one."""
-        return self._reply(self._service.resume(name, _whose()))
+        return self._reply(self._service.resume(name, whose()))
 
     @operation(
         Operation(
@@ -157,20 +157,25 @@ class ScheduleViews:
     )  # fmt: skip
     def run_now(self, name: str) -> Reply:
         """Submit its task."""
-        accepted = self._service.run_now(name, _whose(), self._submission)
+        accepted = self._service.run_now(name, whose(), self.submission)
         body = task_access.shown(accepted.record)
         replayed = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
         return json_reply(body, 202, {"Location": body["statusUrl"], **replayed})
 
     # --- the steps -------------------------------------------------------------------------------
     def _read(self, name: str) -> Schedule:
-        if not schedule_models.is_name(name):
-            text = (
-                "A schedule's name has 1 to 63 of a-z, 0-9, '.', '_', '-', and begins and ends with a letter or digit"
-            )
-            raise validation.invalid(FieldError("/name", text, "invalid_name"))
+        _check_name(name)
         raw = validation.read_body()
         body = validation.parse(schedule_models.ScheduleBody, validation.parse_object(raw), text=raw)
+        return self.made(name, body)
+
+    def made(self, name: str, body: schedule_models.ScheduleBody) -> Schedule:
+        """The schedule that the principal of the current request asks for.
+
+        Raises:
+            Problem: 403, 422.
+        """
+        _check_name(name)
         task_type = self._types.get(body.type)
         if task_type is None:
             raise Problem(
@@ -195,7 +200,12 @@ class ScheduleViews:
             paused=body.paused,
         )
 
-    def _submission(self, schedule: Schedule) -> Submission:
+    def submission(self, schedule: Schedule) -> Submission:
+        """The submission of a schedule's task by the current request.
+
+        Raises:
+            Problem: 400, 422, 429.
+        """
         task_type = self._types.get(schedule.type)
         if task_type is None:
             raise Problem("unknown-task-type")
@@ -219,9 +229,10 @@ class ScheduleViews:
         )
 
     def _reply(self, entry: ScheduleEntry, status: int = 200) -> Reply:
-        return json_reply(self._shown(entry), status, {"ETag": f'"{entry.revision}"'})
+        return json_reply(self.shown(entry), status, {"ETag": f'"{entry.revision}"'})
 
-    def _shown(self, entry: ScheduleEntry) -> dict[str, Any]:
+    def shown(self, entry: ScheduleEntry) -> dict[str, Any]:
+        """A schedule as the API shows it."""
         schedule = entry.schedule
         assert schedule is not None  # noqa: S101 - the service shows none that was deleted
         task_type = self._types.get(schedule.type)
@@ -240,14 +251,25 @@ class ScheduleViews:
         }  # fmt: skip
 
 
+def _check_name(name: str) -> None:
+    if not schedule_models.is_name(name):
+        text = "A schedule's name has 1 to 63 of a-z, 0-9, '.', '_', '-', and begins and ends with a letter or digit"
+        raise validation.invalid(FieldError("/name", text, "invalid_name"))
+
+
 def _next_runs(schedule: Schedule) -> list[str | None]:
     if schedule.paused:
         return []
-    times = cron.times_after(schedule.cron, schedule.timezone, int(time.time() * 1_000))
+    return due_times(schedule.cron, schedule.timezone)
+
+
+def due_times(expression: str, zone: str) -> list[str | None]:
+    """The next due times of a schedule."""
+    times = cron.times_after(expression, zone, int(time.time() * 1_000))
     return [timestamp(at) for at in itertools.islice(times, schedule_models.NEXT_RUNS)]
 
 
-def _whose() -> str | None:
+def whose() -> str | None:
     """Whose schedules the current request may touch: operators see those of all."""
     principal = context.principal()
     return None if keys.TASKS_READ_ALL in principal.scopes else principal.id

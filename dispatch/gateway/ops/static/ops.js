@@ -103,6 +103,16 @@
     }
   });
 
+  // All rows of a page are selected by one box.
+  document.addEventListener("change", (event) => {
+    const form = event.target.closest("[data-select]");
+    if (!form) return;
+    const boxes = [...form.querySelectorAll('input[name="id"]')];
+    const all = $("[data-all]", form);
+    if (event.target === all) boxes.forEach((box) => { box.checked = all.checked; });
+    else if (all) all.checked = boxes.every((box) => box.checked);
+  });
+
   // A list that loads itself again keeps its row.
   let chosen = "";
   document.addEventListener("htmx:beforeSwap", (event) => {
