@@ -52,5 +52,5 @@ class AuditPage:
         page = validation.page(
             lambda: self._log.page(principal=query.principal, verb=query.verb, limit=query.limit, cursor=query.cursor)
         )
-        entries = [{**one.to_json(), "is_task": ids.is_task_id(one.entry.target)} for one in page.items]
+        entries = [{**one.to_json(), "is_task": ids.issued_at(one.entry.target) is not None} for one in page.items]
         return {"items": entries, "next": page.next}
