@@ -59,6 +59,11 @@
   document.addEventListener("htmx:sseOpen", () => live(true));
   document.addEventListener("htmx:sseError", () => live(false));
 
+  // --- where there is no room for the rail, the place of the page is in view -------------------
+  const place = $(".rail [aria-current]");
+  const nav = place && place.closest("nav");
+  if (nav && nav.scrollWidth > nav.clientWidth) nav.scrollLeft = place.offsetLeft - nav.offsetLeft - 16;
+
   // --- the keyboard ----------------------------------------------------------------------------
   const links = () => [...document.querySelectorAll("[data-rows] tbody tr")];
   function move(by) {
