@@ -98,8 +98,6 @@ class BulkJob:
         """Names and values in turn, for a hash."""
         values = dataclasses.asdict(self)
         values["filter"] = json.dumps(dataclasses.asdict(self.filter))
-        if self.matched is None:
-            del values["matched"]
         return [word for name, value in values.items() for word in (name, _word(value))]
 
     @classmethod

@@ -132,7 +132,7 @@ class StartJob:
             _confirmed(form)
             job = dataclasses.replace(job, limit=min(job.limit, max(1, int(form["confirm"]))))
         matched, _ = job_views.count(self._parts.jobs, job)
-        job_views.begin(self._parts.jobs, dataclasses.replace(job, matched=matched))
+        job_views.begin(self._parts.jobs, job)
         acts.note(matched=matched)
         return Done("The job is started.", f"{PATH}/{job.id}")
 
@@ -220,16 +220,17 @@ class StopJob:
     def ask(self, job_id: str) -> Question:
         """As in `Act`."""
         job = shown(job_views.find(self._parts.jobs, self._parts.bulk, job_id))
-        left = None if job["percent"] is None else max(0, job["matched"] - job["done"] - job["failed"])
         refusal = "" if job["state"] == "running" else f"It has ended: {job['state']}."
         facts = [("Job", f"{job['verb']}, asked for by {job['requestedBy']}"), *((n, str(v)) for n, v in job["words"])]
         effect = (
             "What has been done stays done; at most the task in hand is still acted on, and the rest is left as it is."
         )
-        return Question("Stop this job?", effect, "Stop the job", left, f"{PATH}/{job_id}", facts, refusal=refusal)
+        return Question(
+            "Stop this job?", effect, "Stop the job", job["left"], f"{PATH}/{job_id}", facts, refusal=refusal
+        )
 
     def carry_out(self, form: Mapping[str, str], job_id: str) -> Done:
         """As in `Act`."""
         del form
-        job_views.stop(self._parts.jobs, self._parts.bulk, job_id)
+        job_views.stop(self._parts.jobs, self._parts.bulk, job_id, self._parts.audit.add)
         return Done("The job is stopped.", PATH)

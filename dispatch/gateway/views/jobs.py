@@ -162,9 +162,7 @@ def find(jobs: Jobs, bulk: BulkRedrives, job_id: str) -> dict[str, Any]:
     return show(_redrive(bulk, job_id))
 
 
-def stop(
-    jobs: Jobs, bulk: BulkRedrives, job_id: str, audit: Callable[[AuditEntry], object]
-) -> dict[str, Any]:
+def stop(jobs: Jobs, bulk: BulkRedrives, job_id: str, audit: Callable[[AuditEntry], object]) -> dict[str, Any]:
     """Stop a job, or a bulk redrive, for the principal of the current request; with its audit entry.
 
     Args:

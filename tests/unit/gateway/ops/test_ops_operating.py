@@ -346,7 +346,7 @@ def test_a_job_asks_with_its_count_and_is_started_with_what_was_chosen():
 
     assert (answer.status_code, answer.location) == (303, f"/ops/jobs/{job.id}")
     assert job.filter == TaskFilter(type="call", error_type="refused", error_fingerprint="9f86d081884c7d65")
-    assert (job.verb, job.limit, job.rate, job.canary, job.matched, job.by) == (JobVerb.REDRIVE, 7, 2.5, True, 7, "admin")  # fmt: skip
+    assert (job.verb, job.limit, job.rate, job.canary, job.by) == (JobVerb.REDRIVE, 7, 2.5, True, "admin")  # fmt: skip
     entry = made.audit.entries[-1]
     assert (entry.verb, entry.phase) == ("startJob", "begin")
     assert entry.target == "redrive type=call errorType=refused fingerprint=9f86d081884c7d65"
