@@ -102,7 +102,16 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     reader, *readers = _depth_readers(guard, settings)
     checks = {"broker": broker_check(reader, publisher), "store": store_check(store), **key_checks(keys)}
     readiness, watch = Readiness(checks), KeyWatch(keys, KeyUsage(redis))
-    submitter = Submitter(store, idempotency, publisher, celery.tasks, ladders, sealing=settings.sealing, later=later)
+    submitter = Submitter(
+        store,
+        idempotency,
+        publisher,
+        celery.tasks,
+        ladders,
+        sealing=settings.sealing,
+        later=later,
+        shards=settings.shards,
+    )
     webhooks = WebhookSubmitter(submitter, store, types)
     app = build(
         Parts(
@@ -164,12 +173,12 @@ def _depth_readers(guard: LaneGuards, settings: Settings) -> list[DepthReader]:
     """One for each lane, the default one first."""
     return [
         DepthReader(
-            guard.of_queue(queue),
-            DepthGauge(settings, queue),
-            functools.partial(ack_rate, settings, queue),
+            guard.of_queue(queues[0]),
+            DepthGauge(settings, queues),
+            functools.partial(ack_rate, settings, queues),
             of_all=guard,
         )
-        for queue in settings.lanes.queues.values()
+        for queues in settings.lane_queues.values()
     ]
 
 

@@ -13,29 +13,35 @@ from dispatch.broker.model import Binding, BrokerMap, Exchange, Policy, Queue
 from dispatch.config.groups import QueueSettings
 from dispatch.config.groups.queues import hard_limit
 from dispatch.protocol.lanes import Lanes
-from dispatch.protocol.message import DELAY_BITS, RETRY_QUEUE
+from dispatch.protocol.message import DELAY_BITS, RETRY_QUEUE, SHARD
 from dispatch.protocol.names import (
     DEAD_EXCHANGE,
     DEAD_QUEUE,
     DEFAULT_LANE_EXCHANGE,
     DELAY_POLICY,
+    FIRST_SHARD_EXCHANGE,
     HOLD_QUEUE,
     KEEP_POLICY,
     LANES_EXCHANGE,
     RECORDER_QUEUE,
     RETRY_EXCHANGE,
     ROUTING_KEY,
+    SHARDS_EXCHANGE,
     TASK_EXCHANGE,
     UNLIMITED,
     WORK_QUEUE,
     delay_exchange,
     delay_queue,
     rung_queue,
+    shard_queue,
 )
 from dispatch.protocol.retry import HOLD_RUNG, LEASE_RUNG, Rung
 
-#: Of the one work queue, where there are no lanes.
+#: Of the one work queue, where there are neither lanes nor shards.
 ONE_QUEUE = Binding(TASK_EXCHANGE, WORK_QUEUE, f"{ROUTING_KEY}.#")
+
+#: Of the default lane's one queue, where there are lanes and no shards.
+DEFAULT_LANE = Binding(DEFAULT_LANE_EXCHANGE, WORK_QUEUE, f"{ROUTING_KEY}.#")
 
 
 def rungs(settings: QueueSettings) -> tuple[Rung, ...]:
@@ -59,9 +65,10 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
             Exchange(DEAD_EXCHANGE, "topic"),
             *(Exchange(delay_exchange(level), "headers") for level in range(settings.delay_levels)),
             *_lane_exchanges(settings.lanes),
+            *_shard_exchanges(settings.shards),
         ),
         queues=(
-            *(Queue(name, _quorum(dead_letter_to=DEAD_EXCHANGE)) for name in settings.lanes.queues.values()),
+            *(Queue(name, _quorum(dead_letter_to=DEAD_EXCHANGE)) for name in settings.work_queues),
             *(Queue(rung_queue(rung.name), _delay(TASK_EXCHANGE, rung.seconds)) for rung in rungs(settings)),
             Queue(HOLD_QUEUE, _delay(TASK_EXCHANGE, settings.hold_ttl)),
             *(Queue(delay_queue(level), _delay(_below(level), 2**level)) for level in range(settings.delay_levels)),
@@ -69,7 +76,7 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
             Queue(DEAD_QUEUE, _quorum()),
         ),
         bindings=(
-            *_work_bindings(settings.lanes),
+            *_work_bindings(settings.lanes, settings.shards),
             *(
                 Binding(RETRY_EXCHANGE, rung_queue(rung.name), "", {RETRY_QUEUE: rung.name, "x-match": "all"})
                 for rung in rungs(settings)
@@ -80,8 +87,11 @@ def broker_map(settings: QueueSettings) -> BrokerMap:
             Binding(DEAD_EXCHANGE, DEAD_QUEUE, "#"),
         ),
         policies=_policies(settings),
-        replaced=(ONE_QUEUE,) if settings.lanes else (),
-        closed=(LANES_EXCHANGE, DEFAULT_LANE_EXCHANGE) if settings.lanes else (),
+        replaced=_replaced(settings),
+        closed=(
+            *((LANES_EXCHANGE, DEFAULT_LANE_EXCHANGE) if settings.lanes else ()),
+            *((SHARDS_EXCHANGE, FIRST_SHARD_EXCHANGE) if settings.shards > 1 else ()),
+        ),
     )
 
 
@@ -93,14 +103,49 @@ def _lane_exchanges(lanes: Lanes) -> tuple[Exchange, ...]:
     return (Exchange(DEFAULT_LANE_EXCHANGE, "topic"), Exchange(LANES_EXCHANGE, "topic", arguments=alternate))
 
 
-def _work_bindings(lanes: Lanes) -> tuple[Binding, ...]:
+def _shard_exchanges(shards: int) -> tuple[Exchange, ...]:
+    """A message of no shard, or of one that is there no more, goes to the first one's queue."""
+    if shards == 1:
+        return ()
+    alternate = {"alternate-exchange": FIRST_SHARD_EXCHANGE}
+    return (Exchange(FIRST_SHARD_EXCHANGE, "fanout"), Exchange(SHARDS_EXCHANGE, "headers", arguments=alternate))
+
+
+def _work_bindings(lanes: Lanes, shards: int) -> tuple[Binding, ...]:
     """The last one last: until then every message has its way of before."""
+    own = _shard_bindings(shards)
     if not lanes:
-        return (ONE_QUEUE,)
+        return (*own, _to_shards(TASK_EXCHANGE)) if own else (ONE_QUEUE,)
     return (
-        Binding(DEFAULT_LANE_EXCHANGE, WORK_QUEUE, f"{ROUTING_KEY}.#"),
+        *((*own, _to_shards(DEFAULT_LANE_EXCHANGE)) if own else (DEFAULT_LANE,)),
         *(Binding(LANES_EXCHANGE, lane.queue, key) for lane in lanes for key in lane.keys),
         Binding(TASK_EXCHANGE, LANES_EXCHANGE, f"{ROUTING_KEY}.#", to="exchange"),
+    )
+
+
+def _shard_bindings(shards: int) -> tuple[Binding, ...]:
+    if shards == 1:
+        return ()
+    return (
+        Binding(FIRST_SHARD_EXCHANGE, WORK_QUEUE),
+        *(
+            Binding(SHARDS_EXCHANGE, shard_queue(shard), "", {SHARD: str(shard), "x-match": "all"})
+            for shard in range(1, shards)
+        ),
+    )
+
+
+def _to_shards(exchange: str) -> Binding:
+    return Binding(exchange, SHARDS_EXCHANGE, f"{ROUTING_KEY}.#", to="exchange")
+
+
+def _replaced(settings: QueueSettings) -> tuple[Binding, ...]:
+    """Bindings of a map without the lanes, or without the shards, that this one has."""
+    lanes, shards = bool(settings.lanes), settings.shards > 1
+    return (
+        *((ONE_QUEUE,) if lanes or shards else ()),
+        *((_to_shards(TASK_EXCHANGE),) if lanes and shards else ()),
+        *((DEFAULT_LANE,) if lanes and shards else ()),
     )
 
 

@@ -25,6 +25,7 @@ from bench.parts import (
     letters,
     orders,
     resume,
+    shards,
     smoke,
     system,
     telemetry,
@@ -38,7 +39,8 @@ PARTS = cast("tuple[BenchPart, ...]", (gateway, worker, latency, system, growth,
 
 #: What only runs alone.
 ALONE = cast(
-    "tuple[BenchPart, ...]", (smoke, clients.LongPolls(), clients.RudeClients(), letters, orders, resume, telemetry)
+    "tuple[BenchPart, ...]",
+    (smoke, clients.LongPolls(), clients.RudeClients(), letters, orders, resume, shards, telemetry),
 )
 
 #: Where results are written.

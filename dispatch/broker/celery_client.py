@@ -96,7 +96,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             queue_arguments={"x-queue-type": "quorum"},  # Celery must see a quorum queue, or sets a global prefetch
             no_declare=True,
         )
-        for name in settings.lanes.queues.values()
+        for name in settings.work_queues
     ]
     return {
         **connections.celery(settings.address("control")),

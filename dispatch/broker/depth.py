@@ -81,18 +81,18 @@ def _read_depths(settings: BrokerSettings, queues: Sequence[str], found: dict[st
 
 
 class DepthGauge:
-    """Reads the work queue's depth by a passive declaration, on a connection of its own.
+    """Reads the depth of a lane by passive declarations of its queues, on a connection of its own.
 
     The connection never publishes, so a memory alarm does not block it; it has no heartbeat, since each read
     has a time limit and there is one a second.
 
     Args:
         settings: the broker, as the gateway's user.
-        queue: of a lane.
+        queues: of the lane.
     """
 
-    def __init__(self, settings: BrokerSettings, queue: str = names.WORK_QUEUE) -> None:
-        self._queue = queue
+    def __init__(self, settings: BrokerSettings, queues: Sequence[str] = (names.WORK_QUEUE,)) -> None:
+        self._queues = queues
         self._address = settings.address("gateway")
         self._connection = connections.connection(
             self._address,
@@ -103,11 +103,11 @@ class DepthGauge:
         self._channel: Any = None
 
     def read(self) -> int:
-        """Ready messages."""
+        """Ready messages in all of them."""
         if self._channel is None:
             provision.connect(self._connection, self._address)
             self._channel = self._connection.channel()
-        return depth(self._channel, self._queue).ready
+        return sum(depth(self._channel, queue).ready for queue in self._queues)
 
     def close(self) -> None:
         """Drop the connection; the next read makes a new one."""
@@ -120,20 +120,21 @@ class DepthGauge:
         return faults.trouble(self._address, exc)
 
 
-def ack_rate(settings: BrokerSettings, queue: str = names.WORK_QUEUE) -> float | None:
+def ack_rate(settings: BrokerSettings, queues: Sequence[str] = (names.WORK_QUEUE,)) -> float | None:
     """Messages a second that workers acknowledged lately, as RabbitMQ measured.
 
     Args:
         settings: the management API.
-        queue: of a lane.
+        queues: of a lane.
 
     Returns:
         The rate; None when the management API can't be reached, which the guard copes with.
     """
     try:
         with Management(settings, budget=_RATE_BUDGET) as management:
-            stats = management.get("queues", management.vhost, queue)
+            stats = [management.get("queues", management.vhost, queue) for queue in queues]
     except ManagementUnavailable:
         return None
-    rate: float | None = stats.get("message_stats", {}).get("ack_details", {}).get("rate")
-    return rate
+    rates = [each.get("message_stats", {}).get("ack_details", {}).get("rate") for each in stats]
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known else None

@@ -80,8 +80,7 @@ def snapshot(wanted: BrokerMap, settings: BrokerSettings, *, depth_limits: Mappi
     left = [name for name in sorted(stats) if name.startswith(names.PREFIX) and name not in ours]
     now = round(time.time() * 1_000)
     views = [_view(name, stats.get(name, {}), live, drift, now, extra=name in left) for name in [*ours, *left]]
-    lanes = sum(map(names.is_work_queue, ours)) > 1
-    return [_guarded(view, depth_limits[view.name], lanes=lanes) if view.role == "work" else view for view in views]
+    return _guarded(views, depth_limits)
 
 
 def _complete(stats: dict[str, dict[str, Any]], management: Management, settings: BrokerSettings) -> None:
@@ -100,11 +99,20 @@ def _complete(stats: dict[str, dict[str, Any]], management: Management, settings
         stats[name].update(counts, consumers=depth.consumers, message_stats=None)
 
 
-def _guarded(view: QueueView, limit: int, *, lanes: bool) -> QueueView:
-    lane = (view.name.removeprefix(names.WORK_QUEUE).removeprefix(".") or DEFAULT) if lanes else None
-    return dataclasses.replace(
-        view, lane=lane, guard={"limit": limit, "refusing": view.ready is not None and view.ready > limit}
-    )
+def _guarded(views: Sequence[QueueView], limits: Mapping[str, int]) -> list[QueueView]:
+    """Work queues with their guard, which counts what is ready in all queues of a lane; and with the lane, where there are lanes."""
+    ready: dict[str, int] = {}
+    for view in views:
+        if view.role == "work":
+            lane = names.lane_part(view.name)
+            ready[lane] = ready.get(lane, 0) + (view.ready or 0)
+
+    def guarded(view: QueueView) -> QueueView:
+        lane, limit = names.lane_part(view.name), limits[view.name]
+        shown = (lane or DEFAULT) if len(ready) > 1 else None
+        return dataclasses.replace(view, lane=shown, guard={"limit": limit, "refusing": ready[lane] > limit})
+
+    return [guarded(view) if view.role == "work" else view for view in views]
 
 
 def _view(

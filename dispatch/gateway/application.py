@@ -116,7 +116,9 @@ def build(parts: Parts) -> flask.Flask:
     """
     settings, pepper = parts.settings, parts.settings.api_key_pepper
     keyring = Keyring(parts.keys, pepper.get_secret_value() if pepper else "")
-    site = Site(settings.trace_url, settings.max_body, settings.http_hsts, settings.lanes, keyring.stands)
+    site = Site(
+        settings.trace_url, settings.max_body, settings.http_hsts, settings.lanes, settings.shards, keyring.stands
+    )
     errors = ErrorHandlers(parts.guard, settings.idempotency_retry)
     steps = (AuditTrail(parts.audit.add).finish, access_log.finish, unread_body.settle)
     app = Gateway(direct := DirectOperations(site, errors.reply, steps))

@@ -98,6 +98,9 @@ WEBHOOK = "x-webhook"  #: where the end of the task is announced, as JSON; see `
 CONCURRENCY_KEY = "x-concurrency-key"  #: name of the key that the task has to take, see `dispatch.protocol.concurrency`
 
 
+SHARD = "shard"  #: number of the shard whose queue the task's copies go to, as text, see `dispatch.protocol.shards`; named as `DELAY_BITS`
+
+
 LABELS = "x-labels"  #: the task's labels as one text, see `dispatch.protocol.labels`
 
 

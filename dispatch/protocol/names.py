@@ -13,6 +13,11 @@ DEAD_EXCHANGE = "robot.task.dlx"  #: topic: dead letters
 LANES_EXCHANGE = "robot.task.lanes"  #: topic: picks the lane by the task type, where there are lanes
 DEFAULT_LANE_EXCHANGE = "robot.task.lane.default"  #: topic: the alternate of the one above: what no lane has
 
+SHARDS_EXCHANGE = "robot.task.shards"  #: headers: picks the shard of the default lane, where it has several
+FIRST_SHARD_EXCHANGE = (
+    "robot.task.shard.0"  #: fanout: the alternate of the one above: the first shard's, and what has none
+)
+
 WORK_QUEUE = "robot.task.q"
 HOLD_QUEUE = "robot.hold.q"  #: copies that may not run yet: their type is paused, or their concurrency key taken
 DEAD_QUEUE = "robot.task.dlq"  #: the DLQ: dead letters for operators
@@ -28,6 +33,9 @@ KEEP_POLICY = "robot.keep"  #: lifts the delivery limit of 20 that RabbitMQ 4.x 
 
 #: A delivery limit beyond reach. -1 means "no limit" on 4.x and is refused by 3.10.
 UNLIMITED = 1_000_000_000
+
+#: What the queues of all shards but the first begin with; the name of a lane has no dot.
+_SHARD = f"{WORK_QUEUE}.shard."
 
 #: Routing keys that reach the work queue, and that the topic permissions of `dispatch.broker.definitions` admit.
 _ROUTED = re.compile(rf"{re.escape(ROUTING_KEY)}(\.[A-Za-z0-9_-]+)*")
@@ -49,9 +57,19 @@ def lane_queue(lane: str) -> str:
     return f"{WORK_QUEUE}.{lane}"
 
 
+def shard_queue(shard: int) -> str:
+    """The work queue of a shard of the default lane, e.g. ``robot.task.q.shard.3``; shard 0 has `WORK_QUEUE`."""
+    return f"{_SHARD}{shard}" if shard else WORK_QUEUE
+
+
 def is_work_queue(queue: str) -> bool:
-    """Whether a queue is that of a lane, or the default one."""
+    """Whether a queue is that of a lane or a shard, or the default one."""
     return queue == WORK_QUEUE or queue.startswith(f"{WORK_QUEUE}.")
+
+
+def lane_part(queue: str) -> str:
+    """The lane's part of the name of a work queue; empty for the default lane, whatever the shard."""
+    return "" if queue.startswith(_SHARD) else queue.removeprefix(WORK_QUEUE).removeprefix(".")
 
 
 def delay_exchange(level: int) -> str:

@@ -37,6 +37,7 @@ from dispatch.protocol.message import (
     QUEUED_AT,
     REQUEST_ID,
     SEQ,
+    SHARD,
     TRACEPARENT,
     WAKES_AT,
     WEBHOOK,
@@ -44,6 +45,7 @@ from dispatch.protocol.message import (
 )
 from dispatch.protocol.record import ErrorInfo, Record, State
 from dispatch.protocol.sealing import UNSEALED, Sealing
+from dispatch.protocol.shards import shard_of
 from dispatch.protocol.webhooks import Webhook
 from dispatch.store.idempotency import IdempotencyKeys, KeyState, Reservation
 from dispatch.store.scripts import Rider
@@ -97,6 +99,7 @@ class Submitter:
         sealing: of the messages' bodies.
         later: with confirms, for delayed tasks: a broker without delay levels, or a user without the right to them, ends the
             connection, with whatever is in flight on it.
+        shards: of the default lane.
     """
 
     def __init__(
@@ -109,7 +112,9 @@ class Submitter:
         *,
         sealing: Sealing = UNSEALED,
         later: Publisher | None = None,
+        shards: int = 1,
     ) -> None:
+        self.shards = shards
         self._later = later or publisher
         self._tasks = tasks
         self._idempotency = idempotency
@@ -340,6 +345,8 @@ class _Attempt:
             given |= {DEADLINE: self.deadline, DEADLINE_AT: self.deadline_at}
         if key := submission.type.key_of(submission.payload) or submission.concurrency_key:
             given[CONCURRENCY_KEY] = key
+        if self._submitter.shards > 1:
+            given[SHARD] = str(shard_of(key or self.task_id, self._submitter.shards))
         if submission.labels:
             given[LABELS] = labels.written(submission.labels)
         if submission.parent_id:

@@ -145,7 +145,7 @@ def install(celery: Any, worker: Any, name: str, options: Mapping[str, Any]) -> 
     gate = _gate(redis, tasks, (send_now, send_many), celery, paused=lambda: watch.paused)
     holder = DeliveryHolder(router, Holds(redis), Handovers(redis), ttl=settings.hold_ttl)
     starter = Starter(router.batcher, router.pace, watch.held_by, _line(settings.lanes, pool, router.pace))
-    lanes = LaneConsumers(settings.lanes, router.loop)
+    lanes = LaneConsumers(settings.lane_queues, router.loop)
     watch.readers.append(lanes.read)
     celery.dispatch_worker = WorkerParts(
         router, starter, Shutdown(router.loop), pool, runs, watch, holder, lanes, gate, replay, send_now
@@ -277,7 +277,9 @@ class _DispatchStep(bootsteps.StartStopStep):
         """What submits the deliveries of webhooks, for the main process's executor and the recorder."""
         settings: Settings = app.dispatch_settings
         tasks, keys = TaskStore(self.redis, settings), IdempotencyKeys(self.redis, settings)
-        submitter = Submitter(tasks, keys, publisher, app.tasks, ladders, sealing=settings.sealing)
+        submitter = Submitter(
+            tasks, keys, publisher, app.tasks, ladders, sealing=settings.sealing, shards=settings.shards
+        )
         return WebhookSubmitter(submitter, tasks, app.dispatch_types)
 
     def _maintenance(self, parent: Any, router: Router, publisher: Publisher, settings: Settings) -> list[Background]:

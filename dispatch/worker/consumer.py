@@ -61,7 +61,7 @@ class DispatchConsumer(Consumer):
         if self._worker.pool.threads:
             self.initial_prefetch_count = self._worker.pool.prefetch
         # Each queue's consumer has a prefetch of its own.
-        self.initial_prefetch_count = -(-self.initial_prefetch_count // len(self.app.dispatch_settings.lanes.queues))
+        self.initial_prefetch_count = -(-self.initial_prefetch_count // len(self.app.dispatch_settings.work_queues))
         self._prefetch = self.initial_prefetch_count
         self._worker.consumer = self
         self._flushing = False  #: a timer will send the batch of events

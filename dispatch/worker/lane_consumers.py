@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from dispatch.protocol.lanes import Lanes
 from dispatch.protocol.pauses import LANE
 from dispatch.telemetry import logger
 from dispatch.worker.loop import LoopBridge
@@ -17,12 +16,12 @@ class LaneConsumers:
     """Which work queues the worker consumes.
 
     Args:
-        lanes: those that there are.
+        queues: the work queues by lane.
         loop: where the worker's connection may be used.
     """
 
-    def __init__(self, lanes: Lanes, loop: LoopBridge) -> None:
-        self._queues = lanes.queues
+    def __init__(self, queues: Mapping[str, Collection[str]], loop: LoopBridge) -> None:
+        self._queues = queues
         self._loop = loop
         self._paused: frozenset[str] = frozenset()  # queues
         self._cancelled: set[str] = set()  # queues; a worker may have been started without some of them
@@ -30,7 +29,7 @@ class LaneConsumers:
 
     def read(self, paused: Collection[str]) -> None:
         """What is paused now, as it was read a moment ago; on any thread."""
-        queues = frozenset(queue for lane, queue in self._queues.items() if f"{LANE}{lane}" in paused)
+        queues = frozenset(queue for lane, own in self._queues.items() if f"{LANE}{lane}" in paused for queue in own)
         if queues != self._paused:
             self._paused = queues
             self._loop.call(self.apply)

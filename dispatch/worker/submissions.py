@@ -48,7 +48,9 @@ def submissions(celery: Any, redis: RedisHandle, publisher: Publisher, ladders: 
     types, longest = celery.dispatch_types, delays.longest(settings.delay_levels)
     tasks, store = TaskStore(redis, settings), ScheduleStore(redis)
     keys = IdempotencyKeys(redis, settings)
-    submitter = Submitter(tasks, keys, publisher, celery.tasks, ladders, sealing=settings.sealing)
+    submitter = Submitter(
+        tasks, keys, publisher, celery.tasks, ladders, sealing=settings.sealing, shards=settings.shards
+    )
     once = OnceSubmitter(submitter, tasks, ChildEntries(redis), settings)
     ticks = Ticks(once, longest_delay=longest)
     wakeups = WakeUps(store, tasks, once, ticks, types, max_body=settings.max_body)

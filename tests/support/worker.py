@@ -185,7 +185,15 @@ class Bench:
         """A gateway's submitter on other connections."""
         noting = _NotingPublisher(publisher, self._sent)
         sealing = self.settings.sealing
-        return Submitter(stores.tasks, stores.idempotency, noting, self.celery.tasks, stores.ladders, sealing=sealing)
+        return Submitter(
+            stores.tasks,
+            stores.idempotency,
+            noting,
+            self.celery.tasks,
+            stores.ladders,
+            sealing=sealing,
+            shards=self.settings.shards,
+        )
 
     def submit(
         self,

@@ -344,3 +344,46 @@ def test_a_lane_with_a_limit_of_its_own_has_the_brokers_limit_above_that(setting
     queues = ("robot.task.q", "robot.task.q.bulk", "robot.task.q.robots")
 
     assert [with_lanes.policy_of(queue).definition["max-length"] for queue in queues] == [12_000, 60_000, 6]
+
+
+def test_without_shards_nothing_is_replaced_and_no_exchange_is_added(wanted):
+    assert not any("shard" in exchange.name for exchange in wanted.exchanges)
+    assert [queue.name for queue in wanted.queues if names.is_work_queue(queue.name)] == ["robot.task.q"]
+
+
+def test_shards_have_queues_like_the_one_that_is_there_without_them(settings):
+    sharded = topology.broker_map(settings.model_copy(update={"shards": 3}))
+    one, *others = [queue for queue in sharded.queues if names.is_work_queue(queue.name)]
+    policy = sharded.policy_of("robot.task.q")
+
+    assert [queue.name for queue in others] == ["robot.task.q.shard.1", "robot.task.q.shard.2"]
+    assert [dict(queue.arguments) for queue in others] == [dict(one.arguments)] * 2
+    assert [sharded.policy_of(queue.name).definition for queue in others] == [policy.definition] * 2
+    assert (sharded.replaced, sharded.closed) == ((topology.ONE_QUEUE,), ("robot.task.shards", "robot.task.shard.0"))
+    assert sharded.bindings[:4] == (
+        Binding("robot.task.shard.0", "robot.task.q"),
+        Binding("robot.task.shards", "robot.task.q.shard.1", "", {"shard": "1", "x-match": "all"}),
+        Binding("robot.task.shards", "robot.task.q.shard.2", "", {"shard": "2", "x-match": "all"}),
+        Binding("robot.task.topic", "robot.task.shards", "robot.task.dispatch.#", to="exchange"),
+    )
+
+
+def test_with_lanes_the_default_lane_has_the_shards(settings):
+    both = topology.broker_map(settings.model_copy(update={"lanes": LANES, "shards": 2}))
+    into_shards = [binding.exchange for binding in both.bindings if binding.queue == "robot.task.shards"]
+    work = [queue.name for queue in both.queues if names.is_work_queue(queue.name)]
+
+    assert into_shards == ["robot.task.lane.default"]
+    assert work == ["robot.task.q", "robot.task.q.shard.1", "robot.task.q.bulk", "robot.task.q.robots"]
+    assert topology.DEFAULT_LANE in both.replaced
+    assert topology.ONE_QUEUE not in both.bindings
+    assert topology.DEFAULT_LANE not in both.bindings
+
+
+def test_the_roles_have_their_rights_on_every_shard(settings):
+    sharded = topology.broker_map(settings.model_copy(update={"shards": 2}))
+    by_name = {role.name: role for role in roles(sharded)}
+
+    assert re.search(by_name["worker"].read, "robot.task.q.shard.1")
+    assert re.search(by_name["gateway"].write, "robot.task.q.shard.1")  # asks for its depth
+    assert not re.search(by_name["worker"].read, "robot.task.q.shard.2")

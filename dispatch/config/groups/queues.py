@@ -9,8 +9,10 @@ from pydantic import Field
 
 from dispatch.config.groups.base import Group
 from dispatch.protocol.delays import MAX_LEVELS
-from dispatch.protocol.lanes import NO_LANES, NO_LIMITS, LaneLimits, Lanes, parse_lanes, parse_limits
+from dispatch.protocol.lanes import DEFAULT, NO_LANES, NO_LIMITS, LaneLimits, Lanes, parse_lanes, parse_limits
+from dispatch.protocol.names import shard_queue
 from dispatch.protocol.retry import Ladder, parse_ladder
+from dispatch.protocol.shards import MAX_SHARDS
 
 
 class QueueSettings(Group):
@@ -23,6 +25,12 @@ class QueueSettings(Group):
     lanes: pydantic.InstanceOf[Lanes] = Field(
         NO_LANES,
         description="Work queues of their own for some task types, as `bulk=echo,http.request;robots=robot.*`: a flood of one kind refuses and delays no other. All other types share `robot.task.q`. The same for every process.",
+    )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=MAX_SHARDS,
+        description="Queues that the default lane's tasks are spread over, by their concurrency key or their id: `robot.task.q`, `robot.task.q.shard.1`, …, where one queue is not enough. The same for every process.",
     )
     lease_park: float = Field(
         30.0,
@@ -98,7 +106,18 @@ class QueueSettings(Group):
     @property
     def depth_limits(self) -> dict[str, int]:
         """The same for every work queue."""
-        return {queue: self.depth_limit_of(queue) for queue in self.lanes.queues.values()}
+        return {queue: self.depth_limit_of(queue) for queue in self.work_queues}
+
+    @property
+    def lane_queues(self) -> dict[str, tuple[str, ...]]:
+        """The work queues by lane, the default one first: a queue each; of the default lane, one for each shard."""
+        queues = {lane: (queue,) for lane, queue in self.lanes.queues.items()}
+        return queues | {DEFAULT: tuple(map(shard_queue, range(self.shards)))}
+
+    @property
+    def work_queues(self) -> tuple[str, ...]:
+        """All work queues."""
+        return tuple(queue for queues in self.lane_queues.values() for queue in queues)
 
     @property
     def queue_hard_limit(self) -> int:

@@ -18,6 +18,7 @@ from dispatch.gateway.http.reply import Reply
 from dispatch.protocol import ids, names
 from dispatch.protocol.lanes import NO_LANES, Lanes
 from dispatch.protocol.record import Record
+from dispatch.protocol.shards import shard_of
 from dispatch.telemetry import logs, tracing
 
 #: How paths begin that end in a secret.
@@ -41,6 +42,7 @@ class Site:
     max_body: int = 262_144  #: bytes of a request's body
     hsts: int = 0  #: seconds for which browsers are to use HTTPS only
     lanes: Lanes = NO_LANES
+    shards: int = 1  #: of the default lane
     stands: Callable[[Principal, str], bool] = lambda _principal, _scope: True  #: `auth.Keyring.stands`
 
 
@@ -175,13 +177,19 @@ def principal() -> Principal:
     return principal
 
 
+def _work_queue(site: Site, record: Record) -> str:
+    """Which one it is follows from the type, and in the default lane from the concurrency key or the id."""
+    queue = site.lanes.queue_of(record.type)
+    if site.shards == 1 or queue != names.WORK_QUEUE:
+        return queue
+    return names.shard_queue(shard_of(record.concurrency_key or record.task_id, site.shards))
+
+
 def task_json(record: Record) -> dict[str, Any]:
     """A task as JSON, with `traceUrl` where `DISPATCH_TRACE_URL` is set."""
     body, site = record.to_json(), current().site
-    if (
-        site.lanes and record.queue == names.WORK_QUEUE
-    ):  # the record has: in a work queue; which one follows from its type
-        body["queue"] = site.lanes.queue_of(record.type)
+    if record.queue == names.WORK_QUEUE:  # the record has: in a work queue
+        body["queue"] = _work_queue(site, record)
     template = site.trace_url
     if template and record.trace_id:
         body["traceUrl"] = template.replace("{traceId}", record.trace_id)

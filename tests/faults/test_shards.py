@@ -1,0 +1,125 @@
+"""Shards of the default lane, end to end: what is lost, what runs twice, what overtakes what, while things die."""
+
+import time
+from collections import Counter
+
+import pytest
+
+import topology
+from dispatch.broker import provision
+from dispatch.protocol import names
+from dispatch.protocol.lanes import DEFAULT
+from dispatch.protocol.pauses import Pause
+from dispatch.protocol.record import State
+from dispatch.protocol.shards import shard_of
+from dispatch.store.pauses import Pauses
+from support.waiting import eventually
+from support.worker import each_pool, open_bench, running_worker
+
+SHARDS = 3
+QUEUES = [names.shard_queue(shard) for shard in range(SHARDS)]
+
+
+def sharded(settings, shards=SHARDS):
+    chosen = settings.model_copy(update={"shards": shards})
+    provision.apply(topology.broker_map(chosen), chosen)
+    return chosen
+
+
+@pytest.fixture
+def bench(settings):
+    with open_bench(sharded(settings)) as made:
+        yield made
+
+
+def submit(bench, count, **more):
+    return [bench.submit("echo", {"message": str(number), **more}) for number in range(count)]
+
+
+@each_pool
+def test_tasks_of_all_shards_run_once_on_the_ladder_and_after_delays_too(bench, pool):
+    ids = submit(bench, 30)
+    failing = submit(bench, 6, failTimes=1)
+    later = [bench.submit("echo", {"message": "later"}, delay=2) for _ in range(6)]
+    spread = Counter(shard_of(task_id, SHARDS) for task_id in [*ids, *failing])
+    depths = {queue: bench.depth(queue) for queue in QUEUES}
+    with running_worker(bench.settings, abrupt=True, pool=pool):
+        records = [bench.finished(task_id, 60) for task_id in [*ids, *failing, *later]]
+        bench.drained(*QUEUES)
+
+    assert depths == {names.shard_queue(shard): spread[shard] for shard in range(SHARDS)}
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert {bench.runs(task_id) for task_id in [*ids, *later]} == {1}
+    assert {bench.runs(task_id) for task_id in failing} == {2}
+
+
+def test_a_worker_killed_with_tasks_of_all_shards_loses_none_and_doubles_none(bench):
+    ids = submit(bench, 30, sleepSeconds=0.2)
+    with running_worker(bench.settings, abrupt=True) as worker:
+        eventually(lambda: any(bench.state(task_id) is State.SUCCEEDED for task_id in ids), 30, "some have run")
+        worker.kill()
+    with running_worker(bench.settings, abrupt=True):
+        records = [bench.finished(task_id, 90) for task_id in ids]
+        bench.drained(*QUEUES, timeout=60)
+
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert {bench.hops(task_id).count("succeeded") for task_id in ids} == {1}
+
+
+def test_the_default_lane_is_paused_with_all_of_its_shards(bench):
+    pauses = Pauses(bench.stores.redis)
+    with running_worker(bench.settings, abrupt=True):
+        eventually(lambda: [bench.consumers(queue) for queue in QUEUES] == [1] * SHARDS, 20, "all are consumed")
+        pauses.put(Pause(f"lane:{DEFAULT}", "a test", "me", int(time.time() * 1_000)))
+        eventually(lambda: [bench.consumers(queue) for queue in QUEUES] == [0] * SHARDS, 20, "none is")
+        ids = submit(bench, 12)
+        waiting = {bench.state(task_id) for task_id in ids}
+        pauses.remove(f"lane:{DEFAULT}")
+        records = [bench.finished(task_id, 60) for task_id in ids]
+
+    assert waiting == {State.QUEUED}
+    assert {record.state for record in records} == {State.SUCCEEDED}
+
+
+def test_shards_are_added_while_tasks_wait_and_run_and_each_runs_once(settings):
+    with open_bench(settings) as before:
+        ids = submit(before, 10)
+        chosen = sharded(settings)
+        with open_bench(chosen) as bench, running_worker(settings, abrupt=True):  # one that knows no shards yet
+            ids += submit(bench, 10)
+            with running_worker(chosen, abrupt=True):
+                records = [bench.finished(task_id, 60) for task_id in ids]
+                bench.drained(*QUEUES)
+
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert {before.runs(task_id) for task_id in ids} == {1}
+
+
+def test_fewer_shards_leave_nothing_behind_where_the_workers_empty_the_queues_first(bench, settings):
+    ids = submit(bench, 24)
+    fewer = sharded(settings, 2)
+    with open_bench(fewer) as after:
+        ids += submit(after, 12)
+        with running_worker(bench.settings, abrupt=True):  # with the shards of before
+            records = [after.finished(task_id, 60) for task_id in ids]
+            after.drained(*QUEUES)
+
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert {after.runs(task_id) for task_id in ids} == {1}
+
+
+def test_the_tasks_of_a_concurrency_key_are_in_one_shard_and_keep_their_order(bench):
+    keys = ["robot-1", "robot-2", "robot-3", "robot-4"]
+    ids = {key: [] for key in keys}
+    for _ in range(6):
+        for key in keys:
+            ids[key].append(bench.submit("echo", {"message": key}, concurrency_key=key))
+    depths = Counter(shard_of(key, SHARDS) for key in keys)
+    found = [bench.depth(queue) for queue in QUEUES]
+    with running_worker(bench.settings, abrupt=True):
+        records = {key: [bench.finished(task_id, 60) for task_id in ids[key]] for key in keys}
+
+    assert found == [6 * depths[shard] for shard in range(SHARDS)]
+    for key in keys:
+        began = [record.started_at for record in records[key]]
+        assert began == sorted(began)
