@@ -67,8 +67,8 @@ def within(client, body):
 
 def test_a_thousand_items_are_a_thousand_tasks_that_run_once(bench):
     with running_gateway(bench.settings, free_port()) as (http, _, _):
-        answer = http.post("/v1/tasks/batch", json=keyed(1_000))
-        verdicts = answer.json()["items"]
+        # On a machine that is busy, a part of them may be refused at first: what is repeated has its key.
+        verdicts = eventually(lambda: _accepted(http, keyed(1_000)), 60, "each item is accepted")
         repeated = http.post("/v1/tasks/batch", json=keyed(1_000)).json()["items"]
         single = http.post("/v1/tasks", json=items(8)["items"][7], headers={"Idempotency-Key": "k-7"})
     ids = [verdict["task"]["taskId"] for verdict in verdicts]
@@ -113,6 +113,11 @@ def test_a_broker_that_falls_silent_leaves_each_item_in_doubt_or_never_run(bench
     assert set(again) <= {(503, "broker-unavailable"), (503, "gateway-busy")}
     assert len(set(repeated)) == 250
     assert {bench.runs(task_id) for task_id in repeated} == {1}
+
+
+def _accepted(http, body):
+    verdicts = http.post("/v1/tasks/batch", json=body).json()["items"]
+    return all(one["task"] for one in verdicts) and verdicts
 
 
 def _all_accepted(client, body):
