@@ -67,10 +67,17 @@ class RateKeeper(Background):
         Raises:
             StoreUnavailable: they are looked at later.
         """
+        failed: DispatchError | None = None
         for limit in self._take_due():
-            pause = self._look(limit)
-            with self._lock:
+            try:
+                pause = self._look(limit)
+            except DispatchError as exc:  # the others are looked at all the same
+                failed = exc
+                continue
+            with self._lock:  # unless a task has come to wait for it meanwhile
                 self._due[limit] = min(self._due[limit], time.monotonic() + pause)
+        if failed is not None:
+            raise failed
         with self._lock:
             first = min(self._due.values(), default=math.inf)
         return min(self._interval, max(0.0, first - time.monotonic()))
@@ -79,22 +86,17 @@ class RateKeeper(Background):
         with self._lock:
             now = time.monotonic()
             due = [limit for limit, at in self._due.items() if at <= now]
-            self._due.update(dict.fromkeys(due, math.inf))  # what is asked for from now on is a look of its own
+            self._due.update(dict.fromkeys(due, now + LOOK_INTERVAL))  # also where this step ends in an error
         return due
 
     def _look(self, limit: RateLimit) -> float:
         if pauses.ALL in (paused := self._paused()) or f"type:{limit.type}" in paused:
             return LOOK_INTERVAL
-        try:
-            look = self.rates.look(limit, self._me)
-            if look.unsent:
-                reach("rate.called")
-                if not self._send_all(limit, look.unsent):
-                    return LOOK_INTERVAL
-        except DispatchError:
-            with self._lock:
-                self._due[limit] = time.monotonic() + LOOK_INTERVAL
-            raise
+        look = self.rates.look(limit, self._me)
+        if look.unsent:
+            reach("rate.called")
+            if not self._send_all(limit, look.unsent):
+                return LOOK_INTERVAL
         return LOOK_INTERVAL if look.pause is None else max(LEAST_PAUSE, look.pause)
 
     def _send_all(self, limit: RateLimit, task_ids: tuple[str, ...]) -> bool:

@@ -21,7 +21,7 @@ from dispatch.protocol.record import State
 from dispatch.store.idempotency import KeyState
 from dispatch.store.key_usage import KeyUsage
 from dispatch.worker.holding import READ_INTERVAL
-from support import redises, steps_client
+from support import limited_client, redises, steps_client
 from support.gateway_live import gateway
 from support.waiting import eventually
 from support.worker import open_bench, running_worker
@@ -230,6 +230,21 @@ def test_lanes_batches_signals_jobs_and_pauses_with_keys_on_three_masters(settin
     assert (ran, resumed, cancelled, runs) == ({State.SUCCEEDED}, {State.SUCCEEDED}, {State.CANCELLED}, {1})
     assert (signalled.status_code, woken.result["signals"]) == (202, [["go", {"battery": 40}]])
     assert (job["matched"], job["done"], job["failed"]) == (30, 30, 0)
+
+
+def test_concurrency_keys_and_rates_lie_in_slots_of_their_own(settings, masters, tmp_path):
+    log = tmp_path / "runs.txt"
+    with (
+        _bench(settings.model_copy(update={"hold_ttl": 600.0}), masters.url) as bench,
+        running_worker(bench.settings, app=limited_client.APP, abrupt=True),
+    ):
+        ids = [limited_client.send(bench, "limited.both", log, key=f"r{number % 3}") for number in range(12)]
+        states = {bench.finished(task_id, 60).state for task_id in ids}
+        held = sum("held" in bench.hops(task_id) for task_id in ids)
+
+    assert states == {State.SUCCEEDED}
+    assert held
+    assert limited_client.most_at_once(log) <= 3
 
 
 def test_masters_that_lost_their_scripts_or_restarted_go_on(settings, masters):

@@ -93,13 +93,26 @@ def test_those_that_wait_no_more_leave_the_list_and_the_others_are_tried_again()
     assert pause == pytest.approx(LOOK_INTERVAL, abs=0.01)
 
 
-def test_an_outage_of_redis_costs_nothing_but_time():
+@pytest.mark.parametrize("error", [StoreUnavailable("x"), RuntimeError("not foreseen")])
+def test_an_error_costs_no_rate_more_than_the_time_to_the_next_look(monkeypatch, error):
+    now = 1_000.0
+    monkeypatch.setattr("dispatch.maintenance.rate_keeper.time.monotonic", lambda: now)
+    rates = FakeRates(error)
+    others = [RateLimit("sow", Rate(5, 1)), RateLimit("rest", Rate(5, 1))]
+    made = RateKeeper(rates, [LIMIT, *others], types.SimpleNamespace(), lambda: ())
+    with pytest.raises(type(error)):
+        made.step()
+    before = rates.looked
+    now += LOOK_INTERVAL
+    made.step()
+
+    assert rates.looked - before == 3
+
+
+def test_one_rate_that_cannot_be_read_holds_up_no_other():
     rates = FakeRates(StoreUnavailable("x"))
-    made = keeper(rates)
+    made = RateKeeper(rates, [LIMIT, RateLimit("sow", Rate(5, 1))], types.SimpleNamespace(), lambda: ())
     with pytest.raises(StoreUnavailable):
         made.step()
-    made.step()
-    made.look_at(LIMIT)
 
-    assert made.step() is not None
     assert rates.looked == 2
