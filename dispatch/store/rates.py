@@ -81,6 +81,10 @@ class Rates:
         """
         return self._answer(self._command("take", limit, message=message, who=delivery))
 
+    def begun(self, limit: RateLimit, delivery: str) -> None:
+        """The run that took a place has begun by now: its unit begins anew."""
+        self._answer(self._command("begun", limit, who=delivery))
+
     def wait(self, limit: RateLimit, message: Message) -> None:
         """List a task that is held by now."""
         self._answer(self._command("wait", limit, message=message))

@@ -154,6 +154,13 @@ class KeyGate:
             except StoreError as exc:
                 task_log(message).warning("concurrency key not given back; it lapses", key=key.name, reason=str(exc))
 
+    def begun(self, owner: str, keys: tuple[Limit, ...]) -> None:
+        """The run of a delivery has begun; without Redis its place stays as it was taken."""
+        for key in keys:
+            if isinstance(key, RateLimit):
+                with contextlib.suppress(StoreError):
+                    self._rates.begun(key, owner)
+
     def refund(self, owner: str, keys: tuple[Limit, ...]) -> None:
         """Give the place in a rate of a delivery back that does not run: once, since the delivery may take another."""
         for key in keys:

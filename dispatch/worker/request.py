@@ -234,6 +234,8 @@ class DeliveryRequest(Request):
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Its handler begins."""
+        if self._paced:
+            self._worker.gate.submit(functools.partial(self._worker.gate.begun, self._owner, self.keys))
         self._run.begin()
         super().on_accepted(pid, time_accepted)
 

@@ -98,6 +98,21 @@ def test_a_delivery_that_takes_again_has_one_place_and_another_delivery_of_its_c
     assert _take(rates, 2) == [WAIT]
 
 
+def test_the_unit_of_a_place_begins_anew_when_its_run_has_begun(stores):
+    rates = ClockedRates(stores.redis, lease=LEASE)
+    _take(rates, 1, 2)
+    rates.now += 3_000_000
+    rates.begun(HOURLY, "delivery-1")
+    rates.begun(HOURLY, "has no place")
+    rates.now += 600_000
+    after_one, then = _take(rates, 3), _take(rates, 4)
+    rates.now += 2_999_999
+    still = _take(rates, 4)
+    rates.now += 1
+
+    assert [*after_one, *then, *still, *_take(rates, 4)] == [TAKEN, WAIT, WAIT, TAKEN]
+
+
 def test_what_did_not_begin_gives_its_place_back_and_only_its_own(rates):
     _take(rates, 1, 2)
     rates.refund(HOURLY, "delivery-1")

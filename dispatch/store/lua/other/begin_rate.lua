@@ -1,7 +1,7 @@
 -- A type's rate: at most `count` runs begin in any window of `unit` ms. Who may begin, which of the waiting are called, and which wait.
 -- KEYS: 1 the begins in the window: deliveries by time; 2 the called, a hash: task id → '<until>:<sent>', and '#turn', the worker that
 -- calls: '<worker>:<until>'; 3 the waiting: task ids by rank. Times are epoch milliseconds.
--- op: take, wait, refund, sent, drop, look. who: a delivery (take, refund), or a worker (look). free: a run that does not count.
+-- op: take, begun, wait, refund, sent, drop, look. who: a delivery (take, begun, refund), or a worker (look). free: a run that does not count.
 -- Answers the verdict; look also the ms until the next one (-1: nothing waits), and the called to which no copy was sent yet.
 local op, task, who, count, unit, rank, free, window, most, turn = unpack(ARGV)
 count, unit, window = tonumber(count), tonumber(unit), tonumber(window)
@@ -27,6 +27,12 @@ if op == 'take' then
   redis.call('ZADD', KEYS[1], now, who)
   redis.call('PEXPIRE', KEYS[1], unit)
   return {'TAKEN'}
+elseif op == 'begun' then
+  -- As late as it is: so the next run that may begin is a whole unit after this one, and not after its place was taken.
+  if redis.call('ZSCORE', KEYS[1], who) then
+    redis.call('ZADD', KEYS[1], now, who)
+    redis.call('PEXPIRE', KEYS[1], unit)
+  end
 elseif op == 'wait' then
   redis.call('ZADD', KEYS[3], rank, task)
   if redis.call('HEXISTS', KEYS[2], task) == 1 then call(task, '0') end
