@@ -53,6 +53,7 @@ from dispatch.store.key_usage import KeyUsage
 from dispatch.store.oldest import Oldest
 from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.rates import Rates
+from dispatch.store.saved_views import SavedViews
 from dispatch.store.schedules import ScheduleStore
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.signals import Signals
@@ -151,6 +152,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             ended_sessions=EndedSessions(redis),
             ages=Oldest(redis).ages,
             history=History(redis),
+            views=SavedViews(redis),
         )
     )
     publisher.start()

@@ -25,6 +25,7 @@ from dispatch.store.idempotency import IdempotencyKeys
 from dispatch.store.jobs import Jobs
 from dispatch.store.pauses import HeldTasks, Pauses
 from dispatch.store.rates import Rates
+from dispatch.store.saved_views import SavedViews
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.tasks import TaskStore
 from dispatch.store.workers import WorkerInfo
@@ -67,3 +68,4 @@ class Parts:
     ended_sessions: EndedSessions  #: of the console
     ages: Callable[[], Mapping[str, float]]  #: seconds for which the oldest message of a queue waits
     history: History
+    views: SavedViews

@@ -49,6 +49,10 @@ class RedisKeys:
         """``robot:ended-session:<id>``: a session of the console was ended before its time."""
         return f"{self.prefix}ended-session:{session}"
 
+    def views(self, principal: str) -> str:
+        """``robot:views:<principal>``, a hash: its saved views of the console, by name."""
+        return f"{self.prefix}views:{principal}"
+
     def history(self, minute: int) -> str:
         """``robot:history:<epoch minute>``, a hash: what the workers did in it."""
         return f"{self.prefix}history:{minute}"

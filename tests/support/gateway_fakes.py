@@ -432,6 +432,23 @@ class FakeTicks:
         return schedule.tick_id(at, leg)
 
 
+class FakeViews:
+    """Saved views in memory."""
+
+    def __init__(self) -> None:
+        self.saved: dict[tuple[str, str], str] = {}
+
+    def all(self, principal: str) -> dict[str, str]:
+        return {name: query for (whose, name), query in sorted(self.saved.items()) if whose == principal}
+
+    def put(self, principal: str, name: str, query: str) -> bool:
+        self.saved[principal, name] = query
+        return len(self.all(principal)) <= 50
+
+    def remove(self, principal: str, name: str) -> bool:
+        return self.saved.pop((principal, name), None) is not None
+
+
 class FakeHistory:
     """Minutes in memory."""
 
@@ -484,6 +501,7 @@ class World:
     allowance: Callable[[str], Allowance] = lambda _: Allowance()
     queues: Callable[[], list[QueueView]] = list
     ages: Callable[[], Mapping[str, float]] = dict
+    views: FakeViews = dataclasses.field(default_factory=FakeViews)
     history: FakeHistory = dataclasses.field(default_factory=FakeHistory)
     ended_sessions: FakeEndedSessions = dataclasses.field(default_factory=FakeEndedSessions)
     workers: Callable[[], list[WorkerInfo]] = list
@@ -528,6 +546,7 @@ class World:
                 ended_sessions=self.ended_sessions,
                 ages=self.ages,
                 history=self.history,
+                views=self.views,
             )
         )
 

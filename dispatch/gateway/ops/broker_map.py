@@ -205,7 +205,7 @@ def _sums(queues: Sequence[QueueView]) -> tuple[str, str]:
     totals = [queue.total for queue in queues if queue.total is not None]
     used = sum(1 for total in totals if total)
     return (f"{sum(totals):,}" if totals else "?"), (
-        f"in {used} of {len(queues)} queues" if len(queues) > 1 else "paused, or its key is taken"
+        f"in {used} of {len(queues)} queues" if len(queues) > 1 else "pause or key taken"
     )
 
 

@@ -25,7 +25,7 @@ from dispatch.gateway.ops.queues import PauseTasks, QueuesPage, ResumeTasks
 from dispatch.gateway.ops.session import Sessions
 from dispatch.gateway.ops.sign_in import SignInPages
 from dispatch.gateway.ops.task import CancelTask, DiscardTask, RedriveTask, RetryNow, TaskPage
-from dispatch.gateway.ops.tasks import TasksPage
+from dispatch.gateway.ops.tasks import DropView, SaveView, TasksPage
 from dispatch.gateway.ops.workers import WorkersPage
 from dispatch.gateway.parts import Parts
 
@@ -61,7 +61,7 @@ def install(
     topics = live.Topics(_topics(app.jinja_env, overview))
     for group in (
         overview,
-        TasksPage(outside, parts.tasks, [name for name, kind in parts.types.items() if not kind.internal]),
+        TasksPage(outside, parts.tasks, [name for name, kind in parts.types.items() if not kind.internal], parts.views),
         TaskPage(outside, parts, door, room),
         QueuesPage(outside, pulse, parts.pauses, parts.held),
         KeysPages(outside, parts.concurrency, parts.tasks),
@@ -77,6 +77,8 @@ def install(
         DiscardTask(parts),
         PauseTasks(parts),
         ResumeTasks(parts),
+        SaveView(parts.views),
+        DropView(parts.views),
     ):
         acts.add(guarded, outside, act)
     operating.add(guarded, outside, parts)

@@ -27,8 +27,13 @@ from dispatch.gateway.views import control as control_view
 from dispatch.gateway.views import dead_letters as dead_letter_view
 from dispatch.gateway.views import task_access, task_search
 from dispatch.protocol.record import Record, State
+from dispatch.protocol.sealing import SealError, Sealing
 from dispatch.store.index import Page
 from dispatch.store.tasks import TaskStore
+from dispatch.tasktypes import masking
+from dispatch.tasktypes.masking import MaskedPayload
+from dispatch.tasktypes.payload import Payload
+from dispatch.tasktypes.registry import TaskType
 
 #: Children that the page lists.
 CHILDREN = 20
@@ -85,7 +90,10 @@ class TaskPage:
         context.current().operation = "getTaskPayload"
         record = task_access.find(self._parts.tasks.whole, task_id, self._parts.settings.result_ttl)
         shown = task_search.payload_of(record, self._parts.types, self._parts.settings.sealing)
-        return self._frame.fragment("payload.html", payload=pretty(shown.value), masked=shown.places)
+        state = checkpoint_of(record, self._parts.types.get(record.type), self._parts.settings.sealing)
+        masked = len(shown.places) + (len(state.places) if state else 0)
+        kept = pretty(state.value) if state else ""
+        return self._frame.fragment("payload.html", payload=pretty(shown.value), checkpoint=kept, masked=masked)
 
     @page("task_live", "/tasks/<task_id>/live", api_keys.TASKS_READ)
     def live(self, task_id: str) -> Response:
@@ -131,6 +139,24 @@ def changes(tasks: TaskStore, record: Record, revision: int, over: Callable[[], 
             yield live.event("ended", "")
     except StoreError:
         return
+
+
+def checkpoint_of(record: Record, kind: TaskType | None, sealing: Sealing) -> MaskedPayload | None:
+    """What the task's next step finds, without its secrets; None without it, or when it can't be read here.
+
+    Args:
+        record: a whole one.
+        kind: its type; of one that is not known here only the form is shown.
+        sealing: opens it.
+    """
+    if record.checkpoint is None:
+        return None
+    try:
+        state = json.loads(sealing.open_text(record.checkpoint))
+    except (ValueError, SealError):
+        return None
+    model = kind.state if kind is not None and kind.state is not None and issubclass(kind.state, Payload) else None
+    return masking.masked(model, state) if kind is not None else masking.closed(state)
 
 
 def buttons(record: Record) -> Iterator[Button]:

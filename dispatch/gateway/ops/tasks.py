@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import flask
 from flask import Response
 
 from dispatch.config import api_keys
 from dispatch.gateway.contract import models
-from dispatch.gateway.http import validation
+from dispatch.gateway.http import context, validation
+from dispatch.gateway.http.problems import Problem
+from dispatch.gateway.ops import acts
+from dispatch.gateway.ops.acts import Done, Field, Question
 from dispatch.gateway.ops.door import ROOT
 from dispatch.gateway.ops.frame import Frame
 from dispatch.gateway.ops.pages import page, visitor
 from dispatch.gateway.views import task_access, task_search
 from dispatch.protocol.record import State, Status
 from dispatch.store.index import Page
+from dispatch.store.saved_views import MOST, SavedViews
 from dispatch.store.tasks import TaskStore
 
 PATH = f"{ROOT}/tasks"
@@ -26,6 +30,9 @@ PATH = f"{ROOT}/tasks"
 FILTERS = (
     "status", "state", "type", "error_type", "request_id", "label", "since", "until", "principal",
 )  # fmt: skip
+
+#: Characters of the name of a saved view, and of its query.
+MAX_NAME, MAX_QUERY = 60, 2_000
 
 #: Choices of how many tasks a page has.
 SIZES = (50, 100, 200)
@@ -38,10 +45,11 @@ class TasksPage:
         frame: renders it.
         tasks: the records.
         types: names of the task types, for the form.
+        views: filters that were given a name.
     """
 
-    def __init__(self, frame: Frame, tasks: TaskStore, types: Iterable[str]) -> None:
-        self._frame, self._tasks, self._types = frame, tasks, sorted(types)
+    def __init__(self, frame: Frame, tasks: TaskStore, types: Iterable[str], views: SavedViews) -> None:
+        self._frame, self._tasks, self._types, self._views = frame, tasks, sorted(types), views
 
     @page("tasks", "/tasks", api_keys.TASKS_READ)
     def index(self) -> Response:
@@ -71,7 +79,9 @@ class TasksPage:
             "states": list(State),
             "sizes": SIZES,
         }
-        return self._frame.page("tasks.html", **shown, **choices, sees_all=sees_all)
+        saved = self._frame.part(lambda: self._views.all(visitor().principal.id))
+        query = urlencode([(name, value) for name, value in given if name in parameters])
+        return self._frame.page("tasks.html", **shown, **choices, sees_all=sees_all, saved=saved, query=query)
 
     def _search(self) -> Page:
         query = validation.read_query(models.TaskQuery)
@@ -89,3 +99,65 @@ def names_of_query() -> frozenset[str]:
     """The filters' names in the URL, as the API has them."""
     fields = models.TaskQuery.model_fields
     return frozenset(fields[name].alias or name for name in FILTERS)
+
+
+class _OnViews:
+    """What the acts on saved views have in common."""
+
+    def __init__(self, views: SavedViews) -> None:
+        self._views = views
+
+
+class SaveView(_OnViews):
+    """Give the list's filter a name."""
+
+    rule = acts.rule("save_view", "/views/new", "saveView", api_keys.TASKS_READ)
+
+    def ask(self) -> Question:
+        """As in `Act`."""
+        query = filter_of(flask.request.args.get("query", ""))
+        fields = (
+            Field("name", "Name", required=True, attributes={"maxlength": str(MAX_NAME)}),
+            Field("query", "", "hidden", value=query),
+        )
+        facts = [(name, value) for name, value in parse_qsl(query)]
+        refusal = "" if query else "There is no filter to save."
+        effect = "The filter is listed above your tasks, wherever you sign in with this API key's id."
+        return Question("Save this filter?", effect, "Save", None, PATH, facts, fields, refusal=refusal)
+
+    def carry_out(self, form: Mapping[str, str]) -> Done:
+        """As in `Act`."""
+        name, query = " ".join(form.get("name", "").split()), filter_of(form.get("query", ""))
+        context.current().target = name
+        if not query or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise Problem("validation-error", f"A view has a filter, and a name of at most {MAX_NAME} characters.")
+        if not self._views.put(visitor().principal.id, name, query):
+            raise Problem("validation-error", f"There are {MOST} views already. Remove one first.")
+        return Done(f"Saved: {name}.", f"{PATH}?{query}")
+
+
+class DropView(_OnViews):
+    """Remove a saved view."""
+
+    rule = acts.rule("drop_view", "/views/drop", "dropView", api_keys.TASKS_READ)
+
+    def ask(self) -> Question:
+        """As in `Act`."""
+        name = flask.request.args.get("name", "")
+        fields = (Field("name", "", "hidden", value=name),)
+        return Question("Remove this view?", "No task changes.", "Remove", None, PATH, (("View", name),), fields)
+
+    def carry_out(self, form: Mapping[str, str]) -> Done:
+        """As in `Act`."""
+        name = form.get("name", "")
+        context.current().target = name
+        if not self._views.remove(visitor().principal.id, name):
+            raise Problem("not-found", "There is no view of that name.")
+        return Done(f"Removed: {name}.", PATH)
+
+
+def filter_of(query: str) -> str:
+    """The filters of a query, as the URL has them; nothing else of it."""
+    parameters = names_of_query()
+    kept = [(name, value) for name, value in parse_qsl(query[:MAX_QUERY]) if name in parameters]
+    return urlencode(kept)

@@ -141,6 +141,21 @@ def test_tasks_are_found_by_the_filters_of_the_url(seen, site):
     assert page.locator(".failed").is_visible()
 
 
+def test_a_filter_is_saved_and_removed(seen):
+    page = seen.open("/ops/tasks?state=DEAD_LETTERED")
+    page.click("form.filters a:has-text('Save')")
+    page.fill("dialog #field-name", "the dead")
+    seen.inspect("save-view")
+    page.click("dialog button:has-text('Save')")
+    page.wait_for_selector(".views a[aria-current]:has-text('the dead')")
+    seen.inspect("tasks-view")
+    page.click("a.drop")
+    page.click("dialog button:has-text('Remove')")
+    page.wait_for_selector("[data-note]:has-text('Removed')")
+
+    assert page.locator(".views").count() == 0
+
+
 def test_the_keyboard_moves_and_opens(seen):
     page = seen.open("/ops/tasks?limit=50")
     page.wait_for_selector("[data-rows]")

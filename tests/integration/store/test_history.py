@@ -1,9 +1,10 @@
-"""The minutes of the last day, and the sessions of the console that were ended, in a real Redis."""
+"""What the console keeps in Redis: the minutes of the last day, sessions that were ended, saved views."""
 
 import pytest
 
 from dispatch.store.console_sessions import EndedSessions
 from dispatch.store.history import History
+from dispatch.store.saved_views import MOST, SavedViews
 from dispatch.store.scripts import RedisHandle
 
 
@@ -42,3 +43,14 @@ def test_an_ended_session_is_known_for_as_long_as_its_cookie_would_last(handle):
 
     assert (ended.has("one"), ended.has("two")) == (True, False)
     assert 590_000 < handle.run(("PTTL", handle.keys.ended_session("one")))[0] <= 600_000
+
+
+def test_views_are_their_principals_own_and_not_too_many(handle):
+    views = SavedViews(handle)
+    for number in range(MOST):
+        assert views.put("ada", f"view {number:02}", "state=FAIL")
+
+    assert not views.put("ada", "one more", "state=FAIL")
+    assert views.put("ada", "view 00", "state=HELD")
+    assert (views.all("ada")["view 00"], len(views.all("ada")), views.all("bob")) == ("state=HELD", MOST, {})
+    assert (views.remove("ada", "view 00"), views.remove("ada", "view 00")) == (True, False)

@@ -448,6 +448,37 @@ def test_a_key_shows_who_holds_it_and_who_waits():
     assert "robot:r-7" in shown
 
 
+# --- saved views -----------------------------------------------------------------------------------
+def test_a_filter_is_saved_listed_and_removed_by_its_own_principal():
+    made = world()
+    client = signed_in(made, CLIENT)
+    page = client.get("/ops/views/new?query=state%3DFAIL")
+    form = {"token": token(page), "name": HOSTILE[:60], "query": "state=QUEUED&label=a%3Db&cursor=x&evil=1"}
+    assert client.post("/ops/views/new", data=form).location == "/ops/tasks?state=QUEUED&label=a%3Db"
+    assert {("shop", HOSTILE[:60]): "state=QUEUED&label=a%3Db"} == made.views.saved
+    shown = client.get("/ops/tasks?state=QUEUED&label=a%3Db").text
+    assert "<script>alert" not in shown
+    assert "&lt;script&gt;alert" in shown
+    assert "&lt;script&gt;" not in signed_in(made, VIEWER).get("/ops/tasks").text
+    assert client.post("/ops/views/drop", data=form).status_code == 303
+    assert client.post("/ops/views/drop", data=form).status_code == 404
+    assert made.views.saved == {}
+
+
+@each("form", [{"name": ""}, {"name": "x" * 61}, {"query": ""}, {"query": "limit=5"}, {"name": "a\x00b"}])
+def test_a_view_needs_a_name_and_a_filter(form):
+    made = world()
+    client = signed_in(made)
+
+    assert (
+        client.post(
+            "/ops/views/new", data={"token": token(client.get("/ops")), "name": "n", "query": "type=echo", **form}
+        ).status_code
+        == 422
+    )
+    assert made.views.saved == {}
+
+
 # --- the rest --------------------------------------------------------------------------------------
 def test_without_keys_only_this_machine_gets_in():
     client = World().client()
