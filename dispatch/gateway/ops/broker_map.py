@@ -20,6 +20,12 @@ _EXCHANGE, _WORK, _WORKERS, _RIGHT = (20, 170), (270, 220), (590, 170), (860, 24
 #: Heights of nodes, and the room between two.
 _TALL, _LOW, _GAP = 84, 52, 12
 
+#: Pages by kind of node.
+_PAGES = {
+    "work": "/ops/queues", "rung": "/ops/tasks?state=RETRY_WAIT", "workers": "/ops/workers", "held": "/ops/tasks?state=HELD",
+    "delay": "/ops/tasks?state=DELAYED", "dead": "/ops/tasks?state=DEAD_LETTERED",
+}  # fmt: skip
+
 #: Above the first node: the way back from the rungs.
 _TOP = 54
 
@@ -39,6 +45,11 @@ class Node:
     y: int
     width: int
     height: int
+
+    @property
+    def href(self) -> str:
+        """The page that has more of it; empty for none."""
+        return _PAGES.get(self.kind, "")
 
     @property
     def middle(self) -> float:

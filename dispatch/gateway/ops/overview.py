@@ -101,9 +101,9 @@ def concerns(reading: Reading, guard: Guard, *, sees_queues: bool, sees_all: boo
         if failure:
             yield Concern("bad", failure)
     if guard.refuses():
-        yield Concern("bad", "The work queue is over its limit: new tasks are refused with 429.")
+        yield Concern("bad", "The work queue is over its limit: new tasks are refused with 429.", "/ops/queues")
     if sees_queues and reading.workers.value is not None and not reading.workers.value:
-        yield Concern("bad", "No worker has a recent heartbeat: nothing runs.")
+        yield Concern("bad", "No worker has a recent heartbeat: nothing runs.", "/ops/workers")
     if sees_queues:
         yield from _queues(reading.queues.value or ())
     if sees_all and reading.counts.value is not None:
@@ -128,4 +128,6 @@ def _queues(queues: Sequence[QueueView]) -> Iterator[Concern]:
         )
     for queue in queues:
         if queue.role == "work" and queue.ready and not queue.consumers:
-            yield Concern("bad", f"{queue.ready:,} messages wait in {queue.name}, which has no consumer.")
+            yield Concern(
+                "bad", f"{queue.ready:,} messages wait in {queue.name}, which has no consumer.", "/ops/queues"
+            )

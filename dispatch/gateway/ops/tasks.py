@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -17,7 +17,7 @@ from dispatch.gateway.ops import acts
 from dispatch.gateway.ops.acts import Done, Field, Question
 from dispatch.gateway.ops.door import ROOT
 from dispatch.gateway.ops.frame import Frame
-from dispatch.gateway.ops.pages import page, visitor
+from dispatch.gateway.ops.pages import may, page, visitor
 from dispatch.gateway.views import task_access, task_search
 from dispatch.protocol.record import State, Status
 from dispatch.store.index import Page
@@ -68,6 +68,7 @@ class TasksPage:
             else "",
             "newest": f"{PATH}?{urlencode(kept)}" if kept else PATH,
             "filtered": [(name, value) for name, value in given if name in parameters],
+            "bulk": f"{ROOT}/jobs/new?{urlencode(kept)}" if self._may_act_on_all(given) else "",
             "here_url": flask.request.full_path.removesuffix("?"),
         }
         if "HX-Request" in flask.request.headers:
@@ -82,6 +83,17 @@ class TasksPage:
         saved = self._frame.part(lambda: self._views.all(visitor().principal.id))
         query = urlencode([(name, value) for name, value in given if name in parameters])
         return self._frame.page("tasks.html", **shown, **choices, sees_all=sees_all, saved=saved, query=query)
+
+    def _may_act_on_all(self, given: Sequence[tuple[str, str]]) -> bool:
+        """Whether there are jobs for the filter; those have no request id."""
+        filters = {name for name, _ in given} & names_of_query()
+        allowed = may(api_keys.TASKS_CONTROL, api_keys.DEADLETTERS_WRITE)
+        return (
+            allowed
+            and bool(filters)
+            and "requestId" not in filters
+            and "ops.jobs_new" in flask.current_app.view_functions
+        )
 
     def _search(self) -> Page:
         query = validation.read_query(models.TaskQuery)

@@ -5,6 +5,9 @@
   const dialog = $("#dialog");
   const keys = $("#keys");
 
+  const current = $(".rail [aria-current]");
+  if (current) current.scrollIntoView({ block: "nearest", inline: "center" });
+
   // --- dialogs ---------------------------------------------------------------------------------
   document.addEventListener("htmx:afterSwap", (event) => {
     if (dialog && event.detail.target === dialog && !dialog.open) dialog.showModal();
