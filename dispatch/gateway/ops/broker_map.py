@@ -31,7 +31,7 @@ _TOP = 54
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Node:
+class Station:
     """A box."""
 
     name: str
@@ -82,7 +82,7 @@ class Drawing:
     """The map."""
 
     height: int
-    nodes: Sequence[Node]
+    nodes: Sequence[Station]
     edges: Sequence[Edge]
     summary: str  #: in words, for those who do not see it
 
@@ -136,19 +136,19 @@ def _node(
     level: str = "good",
     hint: str = "",
     name: str = "",
-) -> Node:
+) -> Station:
     (x, width), y, height = at
-    return Node(name or title, kind, title, figure, detail, level, hint or name or title, x, round(y), width, height)
+    return Station(name or title, kind, title, figure, detail, level, hint or name or title, x, round(y), width, height)
 
 
-def _stack(column: tuple[int, int], top: int, height: int, nodes: Iterable[Node]) -> list[Node]:
+def _stack(column: tuple[int, int], top: int, height: int, nodes: Iterable[Station]) -> list[Station]:
     return [
         dataclasses.replace(node, x=column[0], width=column[1], y=top + number * (height + _GAP), height=height)
         for number, node in enumerate(nodes)
     ]
 
 
-def _middle(nodes: Sequence[Node]) -> float:
+def _middle(nodes: Sequence[Station]) -> float:
     return (
         min((node.y for node in nodes), default=_TOP)
         + max((node.y + node.height for node in nodes), default=_TOP + 120)
@@ -158,7 +158,7 @@ def _middle(nodes: Sequence[Node]) -> float:
 _NOWHERE = ((0, 0), 0.0, 0)
 
 
-def _work(queue: QueueView, ages: Mapping[str, float]) -> Node:
+def _work(queue: QueueView, ages: Mapping[str, float]) -> Station:
     limit = (queue.guard or {}).get("limit")
     refusing = bool((queue.guard or {}).get("refusing"))
     stuck = bool(queue.ready) and not queue.consumers
@@ -180,7 +180,7 @@ def _work(queue: QueueView, ages: Mapping[str, float]) -> Node:
     )
 
 
-def _rung(queue: QueueView) -> Node:
+def _rung(queue: QueueView) -> Station:
     title = "lease" if queue.role == "lease" else queue.name.rpartition(".")[2]
     wait = f"for {_seconds(queue.ttl)}" if queue.ttl else ""
     return _node(
@@ -188,7 +188,7 @@ def _rung(queue: QueueView) -> Node:
     )
 
 
-def _dead(queue: QueueView, ages: Mapping[str, float], y: int) -> Node:
+def _dead(queue: QueueView, ages: Mapping[str, float], y: int) -> Station:
     age = ages.get(queue.name)
     detail = f"oldest {_seconds(age)}" if age else "empty" if queue.total == 0 else ""
     level = "bad" if queue.drift else "warn" if queue.total else "good"
@@ -197,7 +197,7 @@ def _dead(queue: QueueView, ages: Mapping[str, float], y: int) -> Node:
     )
 
 
-def _crew(workers: Sequence[WorkerInfo], middle: float) -> Node:
+def _crew(workers: Sequence[WorkerInfo], middle: float) -> Station:
     active, places = sum(each.active for each in workers), sum(each.processes for each in workers)
     title = f"{len(workers)} {'worker' if len(workers) == 1 else 'workers'}"
     detail = f"running, of {places} {'place' if places == 1 else 'places'}"
@@ -225,7 +225,7 @@ def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
     return f"M{x:g} {y:g}C{x + bend:g} {y:g} {to_x - bend:g} {to_y:g} {to_x:g} {to_y:g}"
 
 
-def _edge(start: Node, end: Node, rate: float | None) -> Edge:
+def _edge(start: Station, end: Station, rate: float | None) -> Edge:
     x, to_x = start.right, end.x - 7
     return Edge(
         _curve(x, start.middle, to_x, end.middle),
@@ -235,19 +235,19 @@ def _edge(start: Node, end: Node, rate: float | None) -> Edge:
     )
 
 
-def _forward(exchange: Node, work: Sequence[Node], crew: Node, queues: Sequence[QueueView]) -> Iterable[Edge]:
+def _forward(exchange: Station, work: Sequence[Station], crew: Station, queues: Sequence[QueueView]) -> Iterable[Edge]:
     for node, queue in zip(work, queues, strict=True):
         yield _edge(exchange, node, queue.publish_rate)
         yield _edge(node, crew, queue.deliver_rate)
 
 
-def _aside(crew: Node, waits: Sequence[Node], by_role: Mapping[str, Sequence[QueueView]]) -> Iterable[Edge]:
+def _aside(crew: Station, waits: Sequence[Station], by_role: Mapping[str, Sequence[QueueView]]) -> Iterable[Edge]:
     for node, queue in zip(waits, (*by_role["rung"], *by_role["lease"]), strict=True):
         yield _edge(crew, node, queue.publish_rate)
 
 
 def _down(
-    crew: Node, held: Node, delayed: Node, dead: Sequence[Node], by_role: Mapping[str, Sequence[QueueView]]
+    crew: Station, held: Station, delayed: Station, dead: Sequence[Station], by_role: Mapping[str, Sequence[QueueView]]
 ) -> Iterable[Edge]:
     bottom, x = crew.y + crew.height, crew.x + crew.width / 2
     yield Edge(f"M{x:g} {bottom}V{held.y - 7}", _rate(by_role["hold"]), x + 26, (bottom + held.y) / 2)
@@ -264,7 +264,7 @@ def _down(
         yield Edge(path, _rate(by_role["dead-letters"]), node.x - 44, node.middle - 9)
 
 
-def _back(exchange: Node, waits: Sequence[Node], held: Node, delayed: Node) -> Iterable[Edge]:
+def _back(exchange: Station, waits: Sequence[Station], held: Station, delayed: Station) -> Iterable[Edge]:
     """The ways back after a wait: over the top from the rungs, along the bottom from the rest."""
     x, bottom = exchange.x + exchange.width / 2, exchange.y + exchange.height + 7
     if waits:
@@ -308,5 +308,5 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _summary(nodes: Sequence[Node]) -> str:
+def _summary(nodes: Sequence[Station]) -> str:
     return "; ".join(f"{node.title}: {node.figure} {node.detail}".strip() for node in nodes if node.figure)

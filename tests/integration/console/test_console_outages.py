@@ -1,4 +1,4 @@
-"""The console while servers are away: what is missing is shown as a state, the rest stays, and nobody waits."""
+"""The console while servers are away: what is missing is shown as a state, the rest stays, and each response comes in its time."""
 
 import re
 import time
