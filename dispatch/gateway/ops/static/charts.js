@@ -25,7 +25,7 @@
       const shown = (value) => (value == null ? "–" : `${+value.toPrecision(3)} ${chart.unit}`);
       const series = chart.series.map(([, label, ink, filled]) => ({
         label, stroke: colour(ink), width: 1.75, fill: filled ? `${colour(ink)}22` : undefined,
-        value: (_, value) => shown(value), spanGaps: true,
+        value: (_, value) => shown(value), spanGaps: true, points: filled ? undefined : { show: true, size: 4 },
       }));
       const options = {
         width: place.clientWidth, height: 170, cursor: { y: false }, legend: { live: true },
