@@ -19,7 +19,7 @@ from dispatch.store.audit import AuditLog
 PATH = f"{ROOT}/audit"
 
 
-class AuditPage:
+class AuditView:
     """The page.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dispatch.gateway.ops import acts, jobs, letters, pages, pauses, schedules
-from dispatch.gateway.ops.audit import AuditPage
+from dispatch.gateway.ops.audit import AuditView
 from dispatch.gateway.ops.frame import Frame
 from dispatch.gateway.ops.mend import MendPage
 from dispatch.gateway.ops.pages import Guarded
@@ -36,7 +36,7 @@ def add(guarded: Guarded, frame: Frame, parts: Parts) -> None:
         jobs.JobPages(frame, parts),
         pauses.PausePages(frame, parts),
         schedules.SchedulePages(frame, parts),
-        AuditPage(frame, parts.audit, verbs),
+        AuditView(frame, parts.audit, verbs),
     ):
         for rule, view in pages.rules(group):
             guarded.add(rule, view)

@@ -109,7 +109,7 @@ class PauseTasks:
         return Done(f"Paused: {pause.what}.", PATH)
 
     def _waiting(self, what: str) -> int | None:
-        """How many tasks it would hold back now, where that can be told: those that have not ended and do not run."""
+        """How many tasks it would hold back now, where that is known: those that have not ended and do not run."""
         kind, _, name = what.partition(":")
         if kind not in ("all", "type", "principal") or not is_what(what):
             return None

@@ -1,6 +1,6 @@
 """A form made from a JSON Schema: inputs for a value, and the value that the inputs have. Pure.
 
-A value may have secrets that whoever fills in the form must not see. The form has what is shown in their place; where an input comes
+A value may have secrets that the user who fills in the form must not see. The form has what is shown in their place; where an input comes
 back as it was shown, its part of the value stays as it was, secret or not. A mask is never taken for a value.
 """
 
@@ -306,7 +306,7 @@ def moved(value: Any, source: Source, kept: Sequence[str]) -> list[FieldError]:
     Args:
         value: with its secrets.
         source: what there was.
-        kept: JSON Pointers to secrets that whoever changes it has not seen.
+        kept: JSON Pointers to secrets that the user who changes it has not seen.
     """
     known = set(_hosts(source.value))
     elsewhere = kept and any(host not in known for host in _hosts(value))

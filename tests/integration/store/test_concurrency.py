@@ -187,7 +187,7 @@ def test_holders_have_their_places_again_after_redis_lost_its_data(stores, keys,
     assert keys.take(PAIR, copy("c")).answer is KeyAnswer.WAIT
 
 
-def test_a_holder_whose_key_others_took_after_redis_lost_its_data_is_told(stores, keys):
+def test_a_holder_whose_key_others_took_after_redis_lost_its_data_has_lost_it(stores, keys):
     keys.take(KEY, copy("a"))
     stores.redis.run(("DEL", *stores.redis.keys.concurrency("k")))
     keys.take(KEY, copy("b"))

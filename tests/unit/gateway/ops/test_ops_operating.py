@@ -216,7 +216,7 @@ def test_some_that_were_selected_are_redriven():
     assert entry.details == {"via": "console", "taskIds": [ONE.task_id, two.task_id, gone], "done": 2, "passedOver": 1}
 
 
-def test_with_rabbitmq_down_a_selection_stops_and_says_how_far_it_came():
+def test_with_rabbitmq_down_a_selection_stops_and_shows_how_far_it_came():
     made = world(ONE)
     made.dead_letters.failure = NotSent("RabbitMQ did not answer")
     answer = post(signed_in(made), f"/ops/dead-letters/selected/redrive?id={ONE.task_id}")
@@ -701,7 +701,7 @@ def test_with_redis_down_an_act_is_a_503_and_a_page():
         assert (answer.status_code, "not available" in answer.text) == (503, True)
 
 
-def test_with_rabbitmq_down_a_schedule_is_stored_and_the_page_says_so():
+def test_with_rabbitmq_down_a_schedule_is_stored_and_the_page_shows_it():
     made = world()
     made.ticks.error = NotSent("RabbitMQ did not answer")
     answer = post(signed_in(made), "/ops/new-schedule/call", **NEW)

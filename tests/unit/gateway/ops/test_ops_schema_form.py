@@ -189,7 +189,7 @@ def test_rows_and_members_are_added():
 
 
 @each("rows", ["-1", "x", "99999", "²", ""])
-def test_a_number_of_rows_that_nobody_made_is_none(rows):
+def test_a_number_of_rows_that_is_not_in_the_form_is_none(rows):
     assert len(by_pointer(form(), {"n:/tags": rows})["/tags"].inputs) == 2
 
 
@@ -287,7 +287,7 @@ CALL = {"url": "https://robots.example/orders", "headers": {"Authorization": "Be
         "see https://robots.example/ and https://evil.example/",
     ],
 )
-def test_a_secret_that_nobody_saw_stays_only_with_the_hosts_that_were_there(url):
+def test_a_secret_that_was_not_shown_stays_only_with_the_hosts_that_were_there(url):
     errors = moved({**CALL, "url": url}, Source(CALL, CALL), ["/headers/Authorization"])
 
     assert [(one.pointer, one.code) for one in errors] == [("/headers/Authorization", "masked_secret")]
