@@ -19,6 +19,10 @@ from support.waiting import eventually
 from support.worker import open_bench, running_worker
 
 
+#: Refusals after which a task never runs; on a machine that is busy Redis, too, may be too slow for some of a batch.
+NEVER_RUN = {(503, "broker-unavailable"), (503, "gateway-busy"), (503, "store-unavailable")}
+
+
 def items(count, **more):
     return {"items": [{"type": "echo", "payload": {"message": str(at)}, **more} for at in range(count)]}
 
@@ -108,9 +112,9 @@ def test_a_broker_that_falls_silent_leaves_each_item_in_doubt_or_never_run(bench
             bench.finished(task_id, 60)
         bench.drained(timeout=60)
 
-    assert set(verdicts) <= {(503, "publish-unconfirmed"), (503, "broker-unavailable"), (503, "gateway-busy")}
+    assert set(verdicts) <= NEVER_RUN | {(503, "publish-unconfirmed")}
     assert (503, "publish-unconfirmed") in verdicts
-    assert set(again) <= {(503, "broker-unavailable"), (503, "gateway-busy")}
+    assert set(again) <= NEVER_RUN
     assert len(set(repeated)) == 250
     assert {bench.runs(task_id) for task_id in repeated} == {1}
 
