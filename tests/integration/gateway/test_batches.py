@@ -18,7 +18,6 @@ from support.proxy import DOWN, Proxy
 from support.waiting import eventually
 from support.worker import open_bench, running_worker
 
-
 #: Refusals after which a task never runs; on a machine that is busy Redis, too, may be too slow for some of a batch.
 NEVER_RUN = {(503, "broker-unavailable"), (503, "gateway-busy"), (503, "store-unavailable")}
 
