@@ -30,6 +30,10 @@ def key(name: str, *scopes: str) -> tuple[str, str]:
     return text, str(api_keys.ApiKey(name, api_keys.digest(PEPPER, text), frozenset(scopes)))
 
 
+#: The key of an operator who may do everything, and its entry.
+ADMIN, ADMIN_ENTRY = key("night-shift", *api_keys.SCOPES)
+
+
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser."""

@@ -1,34 +1,21 @@
 """Every page and act of the console in a browser, on a real system."""
 
 import pytest
-from pydantic import SecretStr
 
-from dispatch.config.api_keys import SCOPES
-from support.console import PEPPER, chromium, key, visiting
-from support.gateway_live import running_gateway
-from support.ports import free_port
+from support.console import ADMIN, visiting
 from support.waiting import eventually
-from support.worker import open_bench, running_worker
 
-ADMIN, ADMIN_ENTRY = key("night-shift", *SCOPES)
+pytestmark = pytest.mark.usefixtures("site")
 
 #: What a client could send to be run in an operator's browser.
 HOSTILE = "<img/src=x/onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def site(module_settings):
-    """A system with tasks in many states: its URL, and their ids by what they are."""
-    settings = module_settings.model_copy(
-        update={"api_keys": (ADMIN_ENTRY,), "api_key_pepper": SecretStr(PEPPER), "delay_levels": 12}
-    )
-    with (
-        open_bench(settings),
-        running_worker(settings),
-        running_gateway(settings, free_port()) as (client, _, _),
-    ):
-        client.headers["Authorization"] = f"Bearer {ADMIN}"
-        yield str(client.base_url).rstrip("/"), _submitted(client), client
+def site(system):
+    """A system with tasks in many states: its URL, their ids by what they are, and a client of its API."""
+    url, client = system
+    return url, _submitted(client), client
 
 
 def _submitted(client):
@@ -57,19 +44,6 @@ def _submitted(client):
     for name, state in wanted.items():
         eventually(lambda name=name, state=state: client.get(f"/v1/tasks/{found[name]}").json()["state"] == state, 30)
     return found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as made:
-        yield made
-
-
-@pytest.fixture
-def seen(browser, site):
-    with visiting(browser, site[0]) as made:
-        made.sign_in(ADMIN)
-        yield made
 
 
 def test_the_overview_shows_the_system_and_stays_live(seen):

@@ -2,50 +2,13 @@
 
 import re
 
-import pytest
-from pydantic import SecretStr
-
-from dispatch.config.api_keys import SCOPES
-from support.console import PEPPER, chromium, key, visiting
-from support.gateway_live import running_gateway
-from support.ports import free_port
+from support.console import ADMIN, visiting
 from support.waiting import eventually
-from support.worker import open_bench, running_worker
-
-ADMIN, ADMIN_ENTRY = key("night-shift", *SCOPES)
 
 #: Dead letters of the outage.
 OUTAGE = 12
 
 SECRET = "Bearer not-for-operators"
-
-
-@pytest.fixture(scope="module")
-def site(module_settings):
-    """A system whose vendor is down: its URL, and a client of its API."""
-    settings = module_settings.model_copy(
-        update={"api_keys": (ADMIN_ENTRY,), "api_key_pepper": SecretStr(PEPPER), "delay_levels": 12}
-    )
-    with (
-        open_bench(settings),
-        running_worker(settings),
-        running_gateway(settings, free_port()) as (client, _, _),
-    ):
-        client.headers["Authorization"] = f"Bearer {ADMIN}"
-        yield str(client.base_url).rstrip("/"), client
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as made:
-        yield made
-
-
-@pytest.fixture
-def seen(browser, site):
-    with visiting(browser, site[0]) as made:
-        made.sign_in(ADMIN)
-        yield made
 
 
 def submit(client, type_, payload, **options):
@@ -75,8 +38,8 @@ def test_the_pages_are_empty_before_anything_has_happened(seen):
         seen.inspect(f"empty-{name}")
 
 
-def test_from_an_outage_to_its_end(seen, site):
-    _, client = site
+def test_from_an_outage_to_its_end(seen, system):
+    _, client = system
     _outage(client)
     found_and_grouped(seen)
     mended_and_sent(seen, client)
@@ -206,8 +169,8 @@ def audited(seen, client):
     assert {"redriveDeadLetter", "redriveDeadLetters", "startJob", "discardDeadLetter"} <= verbs
 
 
-def test_everything_is_acted_on_only_with_its_count(seen, site):
-    _, client = site
+def test_everything_is_acted_on_only_with_its_count(seen, system):
+    _, client = system
     submit(client, "echo", {"message": "x", "permanent": True})
     dead(client, 1)
     before = len(client.get("/v1/jobs").json()["items"])
@@ -224,8 +187,8 @@ def test_everything_is_acted_on_only_with_its_count(seen, site):
     page.wait_for_selector(".refusal:has-text('choose a filter')")
 
 
-def test_a_job_is_started_from_a_filter_and_stopped(seen, site):
-    _, client = site
+def test_a_job_is_started_from_a_filter_and_stopped(seen, system):
+    _, client = system
     for _ in range(3):
         submit(client, "echo", {"message": "later"}, delaySeconds=1_800, labels={"walk": "jobs"})
     page = seen.open("/ops/jobs/new")
@@ -238,6 +201,7 @@ def test_a_job_is_started_from_a_filter_and_stopped(seen, site):
     page.fill("[name=rate]", "0.1")
     page.click("button:has-text('Cancel 3')")
     page.wait_for_selector("#job")
+    eventually(lambda: client.get("/v1/jobs").json()["items"][0]["matched"] == 3, 30, "a worker has begun it")
     page.click("a:has-text('Stop')")
     page.click("dialog[open] button:has-text('Stop the job')")
     page.wait_for_selector("[data-note]:has-text('stopped')")
@@ -247,8 +211,8 @@ def test_a_job_is_started_from_a_filter_and_stopped(seen, site):
     assert job["done"] < 3
 
 
-def test_a_schedule_from_its_form_to_its_end(seen, site):
-    _, client = site
+def test_a_schedule_from_its_form_to_its_end(seen, system):
+    _, client = system
     page = seen.open("/ops/schedules")
     page.click("text=New schedule")
     page.wait_for_selector(".choices")
@@ -303,8 +267,8 @@ def submitted_and_held(client):
     return task_id if state(client, task_id) == "HELD" else None
 
 
-def test_a_pause_with_its_reason_and_its_end(seen, site):
-    _, client = site
+def test_a_pause_with_its_reason_and_its_end(seen, system):
+    _, client = system
     page = seen.open("/ops/pauses")
     page.fill("#name", "echo")
     page.click("button:has-text('Go on')")
@@ -324,8 +288,8 @@ def test_a_pause_with_its_reason_and_its_end(seen, site):
     eventually(lambda: state(client, held) == "SUCCEEDED", 30)
 
 
-def test_the_pages_are_fit_to_be_seen_in_the_dark_too(browser, site):
-    with visiting(browser, site[0], scheme="dark") as seen:
+def test_the_pages_are_fit_to_be_seen_in_the_dark_too(browser, system):
+    with visiting(browser, system[0], scheme="dark") as seen:
         seen.sign_in(ADMIN)
         for name in ("dead-letters", "jobs", "audit", "schedules", "new-schedule/robot.clean"):
             seen.open(f"/ops/{name}").wait_for_selector("#main .list, #main .blank, #main form")
