@@ -10,7 +10,7 @@ from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.protocol.webhooks import EVENTS, Webhook
 from dispatch.store.concurrency import ConcurrencyKeys
-from support.limited_client import APP, begins, most_at_once, order, send
+from support.limited_client import APP, all_succeed, begins, most_at_once, order, send
 from support.receiver import running_receiver
 from support.waiting import eventually
 from support.worker import each_pool, open_bench, running_worker
@@ -19,28 +19,8 @@ from support.worker import each_pool, open_bench, running_worker
 MANY = 200
 
 
-@pytest.fixture
-def patient(settings):
-    """A bench whose hold queue keeps copies for longer than a test takes: only a key that is given back brings them out."""
-    with open_bench(settings.model_copy(update={"hold_ttl": 600.0})) as made:
-        yield made
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "runs.txt"
-
-
 def _keys(bench):
     return ConcurrencyKeys(bench.stores.redis, lease=bench.settings.lease)
-
-
-def _all_succeed(bench, ids, timeout=60):
-    def left():
-        return [each for each in bench.store.get_many(ids) if each is None or each.state is not State.SUCCEEDED]
-
-    eventually(lambda: not left(), timeout, lambda: f"{len(left())} are left, e.g. {left()[:2]}")
-    return bench.store.get_many(ids)
 
 
 @each_pool
@@ -50,7 +30,7 @@ def test_tasks_of_a_key_run_one_at_a_time_in_their_order_and_use_up_no_attempt(p
         first = send(patient, "limited.one", log, seconds=5)  # meanwhile the others come
         patient.wait_for(first, State.RUNNING)
         ids = [first, *(send(patient, "limited.one", log) for _ in range(MANY - 1))]
-        records = _all_succeed(patient, ids, 120)
+        records = all_succeed(patient, ids, 120)
         patient.drained()
         eventually(lambda: _keys(patient).view("r") is None, 20, "the key is free")
 
@@ -70,7 +50,7 @@ def test_another_key_and_tasks_without_one_go_on_meanwhile(patient, log):
         plain = patient.finished(patient.submit("echo", {"message": "x"}))
         still = patient.state(first)
         view = _keys(patient).view("r")
-        _all_succeed(patient, [first, second])
+        all_succeed(patient, [first, second])
 
     assert (held.held_by, held.concurrency_key, held.attempt) == ("key:r", "r", 0)
     assert (other.state, plain.state, still) == (State.SUCCEEDED, State.SUCCEEDED, State.RUNNING)
@@ -83,7 +63,7 @@ def test_another_key_and_tasks_without_one_go_on_meanwhile(patient, log):
 def test_a_limit_of_two_lets_two_run_at_once_and_no_more(patient, log, task_type):
     ids = [send(patient, task_type, log, seconds=0.2) for _ in range(20)]
     with running_worker(patient.settings, app=APP, abrupt=True), running_worker(patient.settings, app=APP, abrupt=True):
-        _all_succeed(patient, ids, 60)
+        all_succeed(patient, ids, 60)
 
     assert most_at_once(log) == 2
 
@@ -94,7 +74,7 @@ def test_a_clients_key_is_held_too(patient):
         patient.wait_for(first, State.RUNNING)
         second = patient.submit("echo", {"message": "x"}, concurrency_key="local:k")
         held = patient.wait_for(second, State.HELD)
-        _all_succeed(patient, [first, second])
+        all_succeed(patient, [first, second])
 
     assert held.held_by == "key:local:k"
 
@@ -102,7 +82,7 @@ def test_a_clients_key_is_held_too(patient):
 def test_a_task_holds_its_key_while_it_waits_between_steps(patient, log):
     ids = [send(patient, "limited.one", log, waits=2) for _ in range(3)]
     with running_worker(patient.settings, app=APP, abrupt=True):
-        _all_succeed(patient, ids, 60)
+        all_succeed(patient, ids, 60)
 
     assert most_at_once(log) == 1
     assert order(log) == ids
@@ -114,7 +94,7 @@ def test_a_task_that_waits_for_its_next_attempt_holds_nothing(patient, log):
         patient.wait_for(failing, State.RETRY_WAIT)
         second = patient.finished(send(patient, "limited.one", log))
         between = patient.store.get(failing)
-        record = _all_succeed(patient, [failing])[0]
+        record = all_succeed(patient, [failing])[0]
 
     assert second.state is State.SUCCEEDED
     assert not between.state.terminal
@@ -129,7 +109,7 @@ def test_the_holders_worker_is_killed_and_no_other_runs_before_the_holder_has_en
         patient.wait_for(ids[1], State.HELD)
         first.kill()
     with running_worker(patient.settings, app=APP, abrupt=True, pool=pool):
-        _all_succeed(patient, ids, 60)
+        all_succeed(patient, ids, 60)
 
     assert most_at_once(log) == 1
     assert order(log) == ids
@@ -147,7 +127,7 @@ def test_a_cancelled_holder_gives_its_key_to_the_next(patient, log, pool):
         others = [send(patient, "limited.one", log) for _ in range(2)]
         patient.wait_for(others[-1], State.HELD)
         _cancel(patient, holder)
-        _all_succeed(patient, others, 25)
+        all_succeed(patient, others, 25)
         record = patient.finished(holder)
         patient.drained()
         eventually(lambda: _keys(patient).view("r") is None, 20, "the key is free")
@@ -178,7 +158,7 @@ def test_a_task_that_is_cancelled_while_it_waits_for_a_key_holds_up_none_after_i
         for task_id in waiting:
             patient.wait_for(task_id, State.HELD)
         cancelled = _cancel(patient, waiting[0])
-        _all_succeed(patient, [holder, *waiting[1:]])
+        all_succeed(patient, [holder, *waiting[1:]])
         patient.drained()
         eventually(lambda: _keys(patient).view("r") is None, 20, "the key is free")
 
@@ -210,7 +190,7 @@ def test_the_end_of_a_task_with_a_key_and_a_webhook_is_announced_and_its_key_giv
                     )
                     for _ in range(3)
                 ]
-                _all_succeed(bench, ids, 60)
+                all_succeed(bench, ids, 60)
                 eventually(
                     lambda: {each.json["data"]["taskId"] for each in receiver.got} == set(ids), 40, "each is announced"
                 )
@@ -241,7 +221,7 @@ def test_a_worker_dies_at_a_step_of_a_key_and_each_task_runs_once_without_the_ho
     workers = [running_worker(patient.settings, app=APP, abrupt=True) for _ in range(2)]
     with workers[0], workers[1]:
         ids = [send(patient, "limited.one", log, seconds=0.1) for _ in range(8)]
-        records = _all_succeed(patient, ids, 90)
+        records = all_succeed(patient, ids, 90)
         patient.drained()
         eventually(lambda: _keys(patient).view("r") is None, 30, "the key is free")
 

@@ -13,35 +13,15 @@ from dispatch.protocol.rates import Rate, RateLimit
 from dispatch.protocol.record import State
 from dispatch.store.pauses import Pauses
 from dispatch.store.rates import Rates
-from support.limited_client import APP, begins, most_at_once, order, send
+from support.limited_client import APP, all_succeed, begins, most_at_once, order, send
 from support.waiting import eventually
-from support.worker import each_pool, open_bench, running_worker
+from support.worker import each_pool, running_worker
 
 PACED, HOURLY = RateLimit("limited.paced", Rate(5, 1)), RateLimit("limited.hourly", Rate(2, 3_600))
 
 
-@pytest.fixture
-def patient(settings):
-    """A bench whose hold queue keeps copies for longer than a test takes: only a call brings them out."""
-    with open_bench(settings.model_copy(update={"hold_ttl": 600.0})) as made:
-        yield made
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "runs.txt"
-
-
 def _rates(bench):
     return Rates(bench.stores.redis, lease=bench.settings.lease)
-
-
-def _all_succeed(bench, ids, timeout=90):
-    def left():
-        return [each for each in bench.store.get_many(ids) if each is None or each.state is not State.SUCCEEDED]
-
-    eventually(lambda: not left(), timeout, lambda: f"{len(left())} are left, e.g. {left()[:2]}")
-    return bench.store.get_many(ids)
 
 
 @pytest.fixture
@@ -83,7 +63,7 @@ def test_no_more_begin_than_the_rate_allows_over_all_workers_and_each_is_held_on
     ids = [send(patient, "limited.paced", log) for _ in range(25)]
     workers = [running_worker(patient.settings, app=APP, abrupt=True, pool=pool) for _ in range(2)]
     with workers[0], workers[1]:
-        records = _all_succeed(patient, ids)
+        records = all_succeed(patient, ids)
         patient.drained()
         eventually(lambda: _rates(patient).look(PACED, "test").pause is None, 10, "nothing waits")
 
@@ -97,12 +77,12 @@ def test_no_more_begin_than_the_rate_allows_over_all_workers_and_each_is_held_on
 
 def test_the_waiting_come_in_their_order(patient, log):
     with running_worker(patient.settings, app=APP, abrupt=True):
-        _all_succeed(patient, [send(patient, "limited.paced", log) for _ in range(5)])
+        all_succeed(patient, [send(patient, "limited.paced", log) for _ in range(5)])
         ids = []
         for _ in range(20):
             ids.append(send(patient, "limited.paced", log))
             time.sleep(0.002)  # the order is that of their times of acceptance
-        _all_succeed(patient, ids)
+        all_succeed(patient, ids)
 
     waited = [task_id for task_id in ids if "held" in patient.hops(task_id)]
     began = [task_id for task_id in order(log) if task_id in waited]
@@ -115,7 +95,7 @@ def test_the_waiting_come_in_their_order(patient, log):
 def test_what_waits_is_shown_and_other_types_go_on_meanwhile(patient, log):
     with running_worker(patient.settings, app=APP, abrupt=True):
         done = [send(patient, "limited.hourly", log) for _ in range(2)]
-        _all_succeed(patient, done)
+        all_succeed(patient, done)
         third = send(patient, "limited.hourly", log)
         held = patient.wait_for(third, State.HELD)
         plain = patient.finished(patient.submit("echo", {"message": "x"}))
@@ -133,7 +113,7 @@ def test_what_waits_is_shown_and_other_types_go_on_meanwhile(patient, log):
 def test_retries_count_and_steps_after_a_wait_do_not(patient, log):
     with running_worker(patient.settings, app=APP, abrupt=True):
         steps = [send(patient, "limited.hourly", log, waits=3)]
-        _all_succeed(patient, steps)
+        all_succeed(patient, steps)
         begun = _rates(patient).view(HOURLY).begun
         failing = send(patient, "limited.hourly", log, fails=1)
         held = patient.wait_for(failing, State.HELD)
@@ -146,7 +126,7 @@ def test_retries_count_and_steps_after_a_wait_do_not(patient, log):
 def test_a_key_is_not_held_by_a_task_that_waits_for_the_rate(patient, log, granted):
     with running_worker(patient.settings, app=APP, abrupt=True), running_worker(patient.settings, app=APP, abrupt=True):
         ids = [send(patient, "limited.both", log, key=f"r{number % 2}") for number in range(20)]
-        _all_succeed(patient, ids)
+        all_succeed(patient, ids)
 
     assert _most(granted) <= 5
     assert most_at_once(log) <= 2
@@ -162,7 +142,7 @@ def test_nothing_of_a_paused_type_is_called_and_all_run_after_the_pause(patient,
         eventually(lambda: _still(log), 30, "nothing begins any more")
         before = len(order(log))
         pauses.remove("type:limited.paced")
-        _all_succeed(patient, ids)
+        all_succeed(patient, ids)
 
     assert before < len(ids)
     assert _most(granted) <= 5
@@ -199,7 +179,7 @@ def test_a_worker_dies_at_a_step_of_a_rate_and_each_task_runs_once_without_the_h
     workers = [running_worker(patient.settings, app=APP, abrupt=True) for _ in range(2)]
     with workers[0], workers[1]:
         ids = [send(patient, "limited.paced", log, seconds=0.05) for _ in range(15)]
-        records = _all_succeed(patient, ids)
+        records = all_succeed(patient, ids)
         patient.drained()
         eventually(lambda: _rates(patient).look(PACED, "test").pause is None, 30, "nothing waits")
 

@@ -7,6 +7,8 @@ import time
 from dispatch.protocol import names
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import Message
+from dispatch.protocol.record import State
+from support.waiting import eventually
 
 #: The app of a worker with these types.
 APP = "support.limited"
@@ -33,6 +35,16 @@ def send(bench, task_type, log, *, key="r", **payload):
     message = Message(body.encode(), headers, correlation_id=task_id, routing_key=names.routing_key(task_type))
     bench.publisher.publish(message, names.TASK_EXCHANGE, message.routing_key)
     return task_id
+
+
+def all_succeed(bench, ids, timeout=90):
+    """The records of tasks, once all of them have succeeded."""
+
+    def left():
+        return [each for each in bench.store.get_many(ids) if each is None or each.state is not State.SUCCEEDED]
+
+    eventually(lambda: not left(), timeout, lambda: f"{len(left())} are left, e.g. {left()[:2]}")
+    return bench.store.get_many(ids)
 
 
 def order(log):

@@ -1,15 +1,12 @@
 """Lanes on a real broker: each task in one queue, also while lanes are added, changed and taken away."""
 
-import contextlib
 import threading
 
-import kombu
 import pytest
 
 import topology
 from dispatch.broker import provision
 from dispatch.broker.depth import depth
-from dispatch.broker.publisher import Publisher
 from dispatch.protocol import names
 from dispatch.protocol.copies import delayed_copy, next_copy
 from dispatch.protocol.ids import new_task_id
@@ -36,18 +33,6 @@ def apply(settings):
         return chosen
 
     return do
-
-
-@pytest.fixture
-def publisher(settings):
-    with contextlib.closing(Publisher(settings.address("gateway"), connect_timeout=5.0, timeout=10.0)) as made:
-        yield made
-
-
-@pytest.fixture
-def channel(settings):
-    with kombu.Connection(settings.broker("admin")) as connection, connection.channel() as made:
-        yield made
 
 
 def message(kind):

@@ -3,13 +3,11 @@
 import contextlib
 import threading
 
-import kombu
 import pytest
 
 import topology
 from dispatch.broker import provision
 from dispatch.broker.depth import DepthGauge, depth
-from dispatch.broker.publisher import Publisher
 from dispatch.broker.queue_stats import snapshot
 from dispatch.protocol import names
 from dispatch.protocol.copies import delayed_copy, next_copy
@@ -33,18 +31,6 @@ def apply(settings):
         return chosen
 
     return do
-
-
-@pytest.fixture
-def publisher(settings):
-    with contextlib.closing(Publisher(settings.address("gateway"), connect_timeout=5.0, timeout=10.0)) as made:
-        yield made
-
-
-@pytest.fixture
-def channel(settings):
-    with kombu.Connection(settings.broker("admin")) as connection, connection.channel() as made:
-        yield made
 
 
 def message(shard, kind="echo"):
