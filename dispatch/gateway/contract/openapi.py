@@ -9,7 +9,7 @@ import pydantic
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 
 from dispatch import __version__
-from dispatch.gateway.contract import examples, models
+from dispatch.gateway.contract import examples, request_models, response_models
 from dispatch.gateway.http import headers, problems
 from dispatch.gateway.http.operations import Operation, ResponseSpec
 from dispatch.protocol.record import State
@@ -151,7 +151,7 @@ def document(operations: Iterable[Operation], types: Mapping[str, TaskType], *, 
     for contract in contracts:
         described = _operation(contract, refs)
         described["security"] = _security(contract, keyed=keyed)
-        if contract.body is models.SubmitBody:
+        if contract.body is request_models.SubmitBody:
             described["requestBody"]["content"]["application/json"]["examples"] = examples.submissions(types)
         paths.setdefault(contract.path, {})[contract.method.lower()] = described
     return {
@@ -235,17 +235,17 @@ Refs = Mapping[Any, JsonSchemaValue]
 def _schemas(contracts: Sequence[Operation], types: Mapping[str, TaskType]) -> tuple[dict[str, Any], Refs]:
     inputs = [contract.body for contract in contracts if contract.body] + [kind.payload for kind in types.values()]
     responses = [response.model for contract in contracts for response in contract.responses if response.model]
-    outputs: list[type[pydantic.BaseModel]] = [models.ProblemModel, models.EventModel]
+    outputs: list[type[pydantic.BaseModel]] = [response_models.ProblemModel, response_models.EventModel]
     outputs += [model for model in responses if isinstance(model, type) and issubclass(model, pydantic.BaseModel)]
     described: list[tuple[type[pydantic.BaseModel], JsonSchemaMode]] = []
     described += [(model, "validation") for model in dict.fromkeys(inputs)]
     described += [(model, "serialization") for model in dict.fromkeys(outputs)]
     keyed, definitions = models_json_schema(described, by_alias=True, ref_template=_REF, schema_generator=_Schemas)
     refs: dict[Any, JsonSchemaValue] = {model: ref for (model, _), ref in keyed.items()}
-    refs[list[models.EventModel]] = {"type": "array", "items": refs[models.EventModel]}
+    refs[list[response_models.EventModel]] = {"type": "array", "items": refs[response_models.EventModel]}
     schemas: dict[str, Any] = dict(definitions["$defs"])
-    if models.SubmitBody in refs:
-        name = refs[models.SubmitBody]["$ref"].rpartition("/")[2]
+    if request_models.SubmitBody in refs:
+        name = refs[request_models.SubmitBody]["$ref"].rpartition("/")[2]
         schemas |= _variants(schemas.pop(name), name, types, refs)
     return schemas, refs
 
@@ -371,7 +371,7 @@ def _refused(refs: Refs) -> dict[str, Any]:
         "description": "The request was refused before its operation: its head or its framing is no valid HTTP (400), came "
         "too slowly (408), or is too long (414, 431). The `type` is `about:blank`.",
         "headers": {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}},
-        "content": {problems.MEDIA_TYPE: {"schema": refs[models.ProblemModel]}},
+        "content": {problems.MEDIA_TYPE: {"schema": refs[response_models.ProblemModel]}},
     }
 
 
@@ -392,4 +392,4 @@ def _problem(kind: problems.ProblemKind, refs: Refs) -> dict[str, Any]:
 
 def _content(types: Sequence[str], refs: Refs) -> dict[str, Any]:
     narrowed = {"properties": {"type": {"enum": list(types)}}}
-    return {problems.MEDIA_TYPE: {"schema": {"allOf": [refs[models.ProblemModel], narrowed]}}}
+    return {problems.MEDIA_TYPE: {"schema": {"allOf": [refs[response_models.ProblemModel], narrowed]}}}

@@ -1,4 +1,4 @@
-"""The models of schedules: see `dispatch.gateway.contract.models`."""
+"""The models of schedules: see `dispatch.gateway.contract.fields`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from dispatch.gateway.contract.models import Body, Labels, Moment, Name, Query, ResponseBase, Whose
+from dispatch.gateway.contract.fields import Body, Labels, Moment, Name, Query, ResponseBase, Whose
 from dispatch.protocol import schedules
 from dispatch.protocol.cron import MAX_EXPRESSION, BadCron, BadZone, next_time, zone
 from dispatch.protocol.labels import MAX_LABELS

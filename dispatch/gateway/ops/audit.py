@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models
 from dispatch.gateway.http import validation
 from dispatch.gateway.ops import filtering
 from dispatch.gateway.ops.door import ROOT, SIGN_IN, SIGN_OUT
@@ -48,7 +48,7 @@ class AuditView:
         )
 
     def _page(self) -> dict[str, Any]:
-        query = validation.read_query(models.AuditQuery)
+        query = validation.read_query(request_models.AuditQuery)
         page = validation.page(
             lambda: self._log.page(principal=query.principal, verb=query.verb, limit=query.limit, cursor=query.cursor)
         )

@@ -10,7 +10,7 @@ import flask
 from flask import Response
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models
 from dispatch.gateway.http import validation
 from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.ops import acts, filtering
@@ -147,7 +147,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def fields(order: models.JobBody, matched: int) -> list[Field]:
+def fields(order: request_models.JobBody, matched: int) -> list[Field]:
     """What is chosen beside the filter."""
     chosen = [
         Field("rate", "Tasks a second", "number", str(RATE), attributes={"min": "0.1", "max": "1000", "step": "0.1"}),
@@ -164,7 +164,7 @@ def fields(order: models.JobBody, matched: int) -> list[Field]:
     return chosen
 
 
-def asked(limit: Any, rate: Any, *, canary: bool) -> models.JobBody:
+def asked(limit: Any, rate: Any, *, canary: bool) -> request_models.JobBody:
     """What the URL of the current request asks for, with what the form has.
 
     Raises:
@@ -183,10 +183,10 @@ def asked(limit: Any, rate: Any, *, canary: bool) -> models.JobBody:
     body = {
         "verb": given.get("verb", ""), "filter": wanted, "limit": limit, "ratePerSecond": rate, "canary": canary,
     }  # fmt: skip
-    return validation.parse(models.JobBody, body)
+    return validation.parse(request_models.JobBody, body)
 
 
-def _names_nothing(order: models.JobBody) -> bool:
+def _names_nothing(order: request_models.JobBody) -> bool:
     return not order.filter.model_dump(exclude_defaults=True)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from flask import Response
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import fields
 from dispatch.gateway.ops.frame import Frame
 from dispatch.gateway.ops.pages import page
 from dispatch.protocol.record import Brief
@@ -50,10 +50,10 @@ class KeysPages:
     def index(self) -> Response:
         """The page: the first keys by name."""
         found = self._frame.part(lambda: list(self._keys()))
-        return self._frame.page("keys.html", found=found, most=models.MAX_PAGE)
+        return self._frame.page("keys.html", found=found, most=fields.MAX_PAGE)
 
     def _keys(self) -> Iterator[Key]:
-        views = [view for name in self._store.names(models.MAX_PAGE) if (view := self._store.view(name)) is not None]
+        views = [view for name in self._store.names(fields.MAX_PAGE) if (view := self._store.view(name)) is not None]
         ids = list(dict.fromkeys(each for view in views for each in (*(task for task, _ in view.holders), *view.first)))
         briefs = dict(zip(ids, self._tasks.briefs(ids), strict=True)) if ids else {}
         for view in sorted(views, key=lambda each: (-each.waiting, each.name)):

@@ -13,7 +13,7 @@ from dispatch.config import api_keys
 from dispatch.deadletters.groups import GroupSurvey, survey_groups
 from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
 from dispatch.errors import PublishError
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models
 from dispatch.gateway.http import context, validation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.ops import acts, filtering
@@ -91,7 +91,7 @@ class DeadLetterPages:
         )
 
     def _survey(self) -> GroupSurvey:
-        query = validation.read_query(models.DeadLetterGroupQuery)
+        query = validation.read_query(request_models.DeadLetterGroupQuery)
         wanted, most, seconds = dead_letter_groups.filter_of(query), dead_letter_groups.MOST, dead_letter_groups.SECONDS
         service, limit = self._parts.dead_letters, query.limit
         return validation.page(
@@ -99,7 +99,7 @@ class DeadLetterPages:
         )
 
     def _page(self) -> Page:
-        query = validation.read_query(models.DeadLetterQuery)
+        query = validation.read_query(request_models.DeadLetterQuery)
         wanted, limit = dead_letter_groups.filter_of(query), min(query.limit, MOST)
         return validation.page(lambda: self._parts.dead_letters.page(wanted, limit=limit, cursor=query.cursor))
 

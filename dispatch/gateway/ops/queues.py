@@ -10,7 +10,7 @@ import flask
 from flask import Response
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models
 from dispatch.gateway.http import context, validation
 from dispatch.gateway.ops import acts
 from dispatch.gateway.ops.acts import Done, Field, Question
@@ -105,7 +105,9 @@ class PauseTasks:
         minutes, given = form.get("minutes", ""), {"reason": form.get("reason", "")}
         if minutes in dict(_DURATIONS) and minutes:
             given["until"] = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=int(minutes))).isoformat()
-        pause = pause_views.begin(self._pauses, form.get("what", "").strip(), validation.parse(models.PauseBody, given))
+        pause = pause_views.begin(
+            self._pauses, form.get("what", "").strip(), validation.parse(request_models.PauseBody, given)
+        )
         return Done(f"Paused: {pause.what}.", PATH)
 
     def _waiting(self, what: str) -> int | None:

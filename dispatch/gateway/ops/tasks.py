@@ -10,7 +10,7 @@ import flask
 from flask import Response
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models
 from dispatch.gateway.http import context, validation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.ops import acts
@@ -96,7 +96,7 @@ class TasksPage:
         )
 
     def _search(self) -> Page:
-        query = validation.read_query(models.TaskQuery)
+        query = validation.read_query(request_models.TaskQuery)
         return task_search.search(self._tasks, query, whose(query.principal, visitor().principal.scopes))
 
 
@@ -109,7 +109,7 @@ def whose(asked: str | None, scopes: Collection[str]) -> str | None:
 
 def names_of_query() -> frozenset[str]:
     """The filters' names in the URL, as the API has them."""
-    fields = models.TaskQuery.model_fields
+    fields = request_models.TaskQuery.model_fields
     return frozenset(fields[name].alias or name for name in FILTERS)
 
 

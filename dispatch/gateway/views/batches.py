@@ -16,7 +16,7 @@ from urllib.parse import quote
 import orjson
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import context, heavy, side_by_side, validation
 from dispatch.gateway.http.operations import Meter, Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
@@ -67,12 +67,12 @@ class BatchViews:
     @operation(
         Operation(
             "POST", "/v1/tasks/batch", "submitTasks", "Tasks", "Submit many tasks",
-            (ResponseSpec(207, "A verdict for each item, in their order.", models.BatchVerdictsModel),),
+            (ResponseSpec(207, "A verdict for each item, in their order.", response_models.BatchVerdictsModel),),
             scope=api_keys.TASKS_WRITE,
             description="Each item is accepted or refused by itself, as by `POST /v1/tasks`: quotas, the queue's limit and scopes "
             "apply to each, and after any problem but `publish-unconfirmed` its task never runs. `idempotencyKey` makes a "
             "repeated item safe, also as a single request. After an error of the whole request no item runs.",
-            body=models.BatchBody,
+            body=request_models.BatchBody,
             problems=("gateway-busy",),
         )
     )  # fmt: skip
@@ -91,13 +91,13 @@ class BatchViews:
         given: Any = value.get("items")
         if isinstance(given, list):
             value = {**value, "items": [{}] * len(given)}
-        count = len(validation.parse(models.BatchEnvelope, value).items)
+        count = len(validation.parse(request_models.BatchEnvelope, value).items)
         return [self._item(given[number], number, scopes) for number in range(count)]
 
     def _item(self, given: Any, number: int, scopes: Collection[str]) -> _Item:
         item = _Item(number)
         try:
-            body = validation.parse(models.BatchItem, given, text=_text(given, self._max_item))
+            body = validation.parse(request_models.BatchItem, given, text=_text(given, self._max_item))
             item.key = body.idempotency_key
             item.valid = self._intake.valid(body, scopes, keyed=item.key is not None)
         except Problem as exc:

@@ -8,7 +8,7 @@ import time
 from dispatch.control.refusals import TaskTerminal, UnknownTask
 from dispatch.control.signalling import Signaller
 from dispatch.gateway.admission.local_rate import LocalRate
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import context
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
@@ -38,11 +38,11 @@ class CallbackViews:
     @operation(
         Operation(
             "POST", "/v1/callbacks/{token}", "callBack", "Callbacks", "Signal a task without an API key",
-            (ResponseSpec(202, "Recorded; the wait of a task that waits for it is over.", models.CallbackModel),),
+            (ResponseSpec(202, "Recorded; the wait of a task that waits for it is over.", response_models.CallbackModel),),
             description="The URL is `ctx.callback_url(name)` of a handler, which gives it to another system. The body, an object of 16 KiB at "
             "most or nothing, is the signal's payload. The same body again is the same signal. Beyond `DISPATCH_CALLBACK_LIMIT` a minute for "
             "one task, or of wrong tokens from one address, 429.",
-            body=models.SignalBody, body_required=False,
+            body=request_models.SignalBody, body_required=False,
             problems=("callback-not-found", "callback-over", "too-many-callbacks", "too-many-signals", "store-unavailable"),
         )
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dispatch.config import api_keys as keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import fields, response_models
 from dispatch.gateway.http import context
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
@@ -34,21 +34,21 @@ class ConcurrencyViews:
     @operation(
         Operation(
             "GET", "/v1/keys", "listKeys", "Operators", "The concurrency keys in use",
-            (ResponseSpec(200, "The first 200 of them, and each rate.", models.KeyListModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "The first 200 of them, and each rate.", response_models.KeyListModel, ("Cache-Control",)),),
             scope=keys.TASKS_CONTROL,
             description="Of limits of task types, too: `max_running:<task type>`, `rate:<task type>`.",
         )
     )  # fmt: skip
     def index(self) -> Reply:
         """Keys in use."""
-        views = [view for name in self._store.names(models.MAX_PAGE) if (view := self._store.view(name)) is not None]
+        views = [view for name in self._store.names(fields.MAX_PAGE) if (view := self._store.view(name)) is not None]
         rates = [show_rate(self._rates.view(limit)) for limit in self._limits.values()]
         return json_reply({"items": [*map(show, views), *rates]})
 
     @operation(
         Operation(
             "GET", "/v1/keys/{key}", "getKey", "Operators", "Who holds a concurrency key, and who waits for it",
-            (ResponseSpec(200, "The key.", models.KeyModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "The key.", response_models.KeyModel, ("Cache-Control",)),),
             scope=keys.TASKS_CONTROL,
             problems=("key-not-in-use",),
         )

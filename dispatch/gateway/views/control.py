@@ -6,7 +6,7 @@ from dispatch.config import api_keys
 from dispatch.control.refusals import UnknownTask
 from dispatch.control.service import ControlService
 from dispatch.errors import PublishError
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import context, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
@@ -35,37 +35,37 @@ class ControlViews:
     @operation(
         Operation(
             "POST", "/v1/tasks/{taskId}/cancel", "cancelTask", "Tasks", "Cancel a task",
-            (ResponseSpec(202, "CANCELLED, or, where it runs, asked to stop (`cancelRequested`).", models.TaskModel, ("Location",)),),
+            (ResponseSpec(202, "CANCELLED, or, where it runs, asked to stop (`cancelRequested`).", response_models.TaskModel, ("Location",)),),
             scope=api_keys.TASKS_WRITE,
             or_scope=api_keys.TASKS_CONTROL,
             audited=True,
             description="A task that does not run is CANCELLED at once. One that runs is asked to stop, and is ended after "
             "`DISPATCH_CANCEL_GRACE`; a success that comes first wins. Repeating this is safe. With `tasks:write` the principal's own "
             "tasks; `tasks:control` is for those of all.",
-            body=models.NoBody, body_required=False,
+            body=request_models.NoBody, body_required=False,
             problems=("task-not-found", "task-expired", "task-terminal"),
         )
     )  # fmt: skip
     def cancel(self, task_id: str) -> Reply:
         """Cancel one."""
-        validation.parse(models.NoBody, validation.read_optional_object())
+        validation.parse(request_models.NoBody, validation.read_optional_object())
         record = task_access.find_controlled(self._tasks.get, task_id, self._result_ttl)
         return _accepted(self._service.cancel(record.task_id, by=context.principal().id))
 
     @operation(
         Operation(
             "POST", "/v1/tasks/{taskId}/retry-now", "retryTaskNow", "Tasks", "End a task's wait",
-            (ResponseSpec(202, "Its next attempt is in the work queue.", models.TaskModel, ("Location",)),),
+            (ResponseSpec(202, "Its next attempt is in the work queue.", response_models.TaskModel, ("Location",)),),
             scope=api_keys.TASKS_CONTROL,
             audited=True,
             description="For a task in the states RETRY_WAIT and DELAYED. Repeating this is safe: no attempt runs twice.",
-            body=models.NoBody, body_required=False,
+            body=request_models.NoBody, body_required=False,
             problems=("task-not-found", "task-expired", "task-terminal", "not-waiting", "publish-unconfirmed"),
         )
     )  # fmt: skip
     def retry_now(self, task_id: str) -> Reply:
         """Send one to the work queue."""
-        validation.parse(models.NoBody, validation.read_optional_object())
+        validation.parse(request_models.NoBody, validation.read_optional_object())
         record = task_access.find_controlled(self._tasks.get, task_id, self._result_ttl)
         return _accepted(send_now(self._service, record.task_id))
 

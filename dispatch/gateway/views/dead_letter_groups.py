@@ -5,7 +5,7 @@ from __future__ import annotations
 from dispatch.config import api_keys as keys
 from dispatch.deadletters.groups import survey_groups
 from dispatch.deadletters.service import DeadLetterService
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.reply import Reply, json_reply
@@ -28,18 +28,18 @@ class DeadLetterGroupViews:
     @operation(
         Operation(
             "GET", "/v1/dead-letters/groups", "listDeadLetterGroups", "Dead letters", "Group the dead letters by what they died of",
-            (ResponseSpec(200, "The groups.", models.DeadLetterGroupsModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "The groups.", response_models.DeadLetterGroupsModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             description="A group is what has the same type, error type and fingerprint of the error's message, in which ids, numbers, "
             "quoted texts and addresses do not count. `filter` selects exactly these in `GET /v1/dead-letters` and in a redrive of "
             "many. One request looks at the newest 20,000 dead letters, or for two seconds; with `cursor` at the ones that follow, so "
             "that the counts of a group add up. `complete` is true where nothing is left out.",
-            query=models.DeadLetterGroupQuery,
+            query=request_models.DeadLetterGroupQuery,
         )
     )  # fmt: skip
     def index(self) -> Reply:
         """What they died of."""
-        query = validation.read_query(models.DeadLetterGroupQuery)
+        query = validation.read_query(request_models.DeadLetterGroupQuery)
         found = validation.page(
             lambda: survey_groups(
                 self._service, filter_of(query), shown=query.limit, most=MOST, seconds=SECONDS, cursor=query.cursor
@@ -52,6 +52,6 @@ class DeadLetterGroupViews:
         })  # fmt: skip
 
 
-def filter_of(given: models.DeadLetterQuery | models.LetterFilter) -> DeadLetterFilter:
+def filter_of(given: request_models.DeadLetterQuery | request_models.LetterFilter) -> DeadLetterFilter:
     """The filter that a request names."""
     return DeadLetterFilter(given.type, given.error_type, fingerprint=given.fingerprint)

@@ -12,7 +12,7 @@ from dispatch.config import api_keys as keys
 from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives
 from dispatch.deadletters.service import DeadLetterService, NoSuchDeadLetter, without_secrets
 from dispatch.errors import InDoubt
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import context, heavy, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
@@ -55,21 +55,21 @@ class DeadLetterViews:
     @operation(
         Operation(
             "GET", "/v1/dead-letters", "listDeadLetters", "Dead letters", "List all principals' dead letters, newest first",
-            (ResponseSpec(200, "A page.", models.DeadLetterListModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "A page.", response_models.DeadLetterListModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
-            query=models.DeadLetterQuery,
+            query=request_models.DeadLetterQuery,
         )
     )  # fmt: skip
     def index(self) -> Reply:
         """A page of dead letters."""
-        query = validation.read_query(models.DeadLetterQuery)
+        query = validation.read_query(request_models.DeadLetterQuery)
         page = validation.page(lambda: self._service.page(filter_of(query), limit=query.limit, cursor=query.cursor))
         return json_reply({"items": [show(record) for record in page.items], "next": page.next})
 
     @operation(
         Operation(
             "GET", "/v1/dead-letters/{taskId}", "getDeadLetter", "Dead letters", "Look at a dead letter",
-            (ResponseSpec(200, "The letter, with its payload.", models.DeadLetterDetailModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "The letter, with its payload.", response_models.DeadLetterDetailModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             problems=("task-not-found",),
         )
@@ -82,13 +82,13 @@ class DeadLetterViews:
     @operation(
         Operation(
             "POST", "/v1/dead-letters/{taskId}/redrive", "redriveDeadLetter", "Dead letters", "Send a dead letter again",
-            (ResponseSpec(202, "Recorded, confirmed and routed: the same task in its next cycle.", models.TaskModel, ("Location",)),),
+            (ResponseSpec(202, "Recorded, confirmed and routed: the same task in its next cycle.", response_models.TaskModel, ("Location",)),),
             scope=keys.DEADLETTERS_WRITE,
             audited=True,
             description="With a `payload` or `fresh` the task's message is another one from then on, and the handler's `idempotency_key` "
             "becomes `<taskId>.<cycle>`. A `payload` needs the right to submit such a task (`tasks:write`), too. It is sent as it is "
             "given: a secret that is shown as `[secret]` must be given itself (422).",
-            body=models.RedriveBody, body_required=False,
+            body=request_models.RedriveBody, body_required=False,
             problems=(
                 "task-not-found", "task-not-dead", "letter-too-large", "unknown-task-type", "gateway-busy", "broker-unavailable",
                 "publish-unroutable", "publish-unconfirmed", "queue-depth-exceeded",
@@ -110,19 +110,19 @@ class DeadLetterViews:
         Operation(
             "POST", "/v1/dead-letters/redrive", "redriveDeadLetters", "Dead letters", "Send many dead letters again",
             (
-                ResponseSpec(202, "The workers will send them again.", models.BulkAnswerModel),
-                ResponseSpec(200, "A dry run: only counted.", models.BulkAnswerModel),
+                ResponseSpec(202, "The workers will send them again.", response_models.BulkAnswerModel),
+                ResponseSpec(200, "A dry run: only counted.", response_models.BulkAnswerModel),
             ),
             scope=keys.DEADLETTERS_WRITE,
             audited=True,
             description="The request is stored, so that it goes on when a worker dies on the way, until it is done or stopped (`jobId`).",
-            body=models.BulkRedriveBody,
+            body=request_models.BulkRedriveBody,
             problems=("too-many-jobs",),
         )
     )  # fmt: skip
     def redrive_many(self) -> Reply:
         """Count, or have the workers send many again."""
-        order = validation.parse(models.BulkRedriveBody, validation.read_object())
+        order = validation.parse(request_models.BulkRedriveBody, validation.read_object())
         limit, rate = order.limit, order.rate_per_second
         bulk = BulkRedrive(filter_of(order.filter), limit, rate, context.principal().id)
         audit = context.current()
@@ -135,7 +135,7 @@ class DeadLetterViews:
             if not self._bulk.add(bulk):
                 raise Problem("too-many-jobs", retry_after=_JOBS_RETRY)
             audit.phase = BEGIN
-        answer = models.BulkAnswerModel(
+        answer = response_models.BulkAnswerModel(
             job_id=bulk.id if requested else None,
             matched=matched,
             limit=limit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dispatch.gateway.admission.readiness import SERVERS, SLUGS, Readiness
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
@@ -22,7 +22,7 @@ class HealthViews:
     @operation(
         Operation(
             "GET", "/livez", "isAlive", "Health", "Whether the process responds; contacts no server",
-            (ResponseSpec(200, "It does.", models.AliveModel),),
+            (ResponseSpec(200, "It does.", response_models.AliveModel),),
         )
     )  # fmt: skip
     def livez(self) -> Reply:
@@ -32,7 +32,7 @@ class HealthViews:
     @operation(
         Operation(
             "GET", "/readyz", "isReady", "Health", "Whether tasks can be accepted",
-            (ResponseSpec(200, "They can.", models.ReadyModel),),
+            (ResponseSpec(200, "They can.", response_models.ReadyModel),),
             description="Checks RabbitMQ and Redis (a write, too), 500 ms each, and caches the results for a second; also the file of API keys, "
             "where there is one. 503: `checks` has the failures, with what kind of reason they have; addresses, users and the servers' own words are in the log. `keysFile` alone does not make a gateway unready: the API "
             "keys that the file held before stay in force.",

@@ -15,7 +15,7 @@ from dispatch.config.groups import HandlerSettings
 from dispatch.errors import InDoubt, Nacked, PublishError, StoreError
 from dispatch.gateway.admission.allowance import Allowance
 from dispatch.gateway.admission.guard import Guard
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models
 from dispatch.gateway.http import auth, context, headers, jsonbody, validation
 from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.gateway.views import later, webhook_options
@@ -37,7 +37,7 @@ class Valid:
 
     type: TaskType
     payload: dict[str, Any]
-    options: models.SubmitOptions | None
+    options: request_models.SubmitOptions | None
     fingerprint: str  #: empty without an Idempotency-Key
 
 
@@ -76,7 +76,7 @@ class Intake:
         self._settings = settings
         self.allowance = allowance
 
-    def valid(self, body: models.SubmitBody, scopes: Collection[str], *, keyed: bool) -> Valid:
+    def valid(self, body: request_models.SubmitBody, scopes: Collection[str], *, keyed: bool) -> Valid:
         """Validate a body's type and payload. Pure.
 
         Args:
@@ -186,14 +186,14 @@ class Intake:
             raise InDoubt from exc
 
 
-def _fingerprint(body: models.SubmitBody, options: models.SubmitOptions | None) -> str:
+def _fingerprint(body: request_models.SubmitBody, options: request_models.SubmitOptions | None) -> str:
     """Without options as before there were any: a repeat that a newer gateway gets is the same request."""
     given = options.model_dump(mode="json", by_alias=True, exclude_defaults=True) if options else {}
     more = {"options": given} if given else {}
     return jsonbody.fingerprint("POST", {"type": body.type, "payload": body.payload, **more})
 
 
-def _clients_key(task_type: TaskType, options: models.SubmitOptions | None) -> str:
+def _clients_key(task_type: TaskType, options: request_models.SubmitOptions | None) -> str:
     if options is None or options.concurrency_key is None:
         return ""
     if task_type.concurrency_key is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from dispatch.config import api_keys as keys
 from dispatch.control.jobs import end_of
 from dispatch.deadletters.bulk import BulkRedrive, BulkRedrives
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import auth, context, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
@@ -48,21 +48,21 @@ class JobViews:
         Operation(
             "POST", "/v1/jobs", "startJob", "Operators", "Cancel, retry now, redrive or discard many tasks",
             (
-                ResponseSpec(202, "The workers carry it out.", models.JobModel, ("Location",)),
-                ResponseSpec(200, "A dry run: only counted.", models.JobCountModel),
+                ResponseSpec(202, "The workers carry it out.", response_models.JobModel, ("Location",)),
+                ResponseSpec(200, "A dry run: only counted.", response_models.JobCountModel),
             ),
             scope=keys.TASKS_CONTROL,
             or_scope=keys.DEADLETTERS_WRITE,
             audited=True,
             description="`cancel` and `retry-now` need `tasks:control`, `redrive` and `discard` `deadletters:write`. The job goes on when the "
             "gateway or a worker dies, until it is done or stopped. `cancel` and `discard` need a filter that has something.",
-            body=models.JobBody,
+            body=request_models.JobBody,
             problems=("too-many-jobs",),
         )
     )  # fmt: skip
     def start(self) -> Reply:
         """Count, or have the workers begin."""
-        order = validation.parse(models.JobBody, validation.read_object())
+        order = validation.parse(request_models.JobBody, validation.read_object())
         job, request = made(order), context.current()
         if order.dry_run:
             _note(job, dry_run=True)
@@ -75,7 +75,7 @@ class JobViews:
     @operation(
         Operation(
             "GET", "/v1/jobs", "listJobs", "Operators", "List jobs, newest first",
-            (ResponseSpec(200, "Every job, and the bulk redrives of dead letters that are not done.", models.JobListModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "Every job, and the bulk redrives of dead letters that are not done.", response_models.JobListModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             or_scope=keys.TASKS_CONTROL,
         )
@@ -88,7 +88,7 @@ class JobViews:
     @operation(
         Operation(
             "GET", "/v1/jobs/{jobId}", "getJob", "Operators", "Get a job",
-            (ResponseSpec(200, "How far it is.", models.JobModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "How far it is.", response_models.JobModel, ("Cache-Control",)),),
             scope=keys.DEADLETTERS_READ,
             or_scope=keys.TASKS_CONTROL,
             problems=("job-not-found",),
@@ -101,7 +101,7 @@ class JobViews:
     @operation(
         Operation(
             "POST", "/v1/jobs/{jobId}/stop", "stopJob", "Operators", "Stop a job",
-            (ResponseSpec(200, "It is stopped: at most the task in hand is still acted on.", models.JobModel),),
+            (ResponseSpec(200, "It is stopped: at most the task in hand is still acted on.", response_models.JobModel),),
             scope=keys.DEADLETTERS_WRITE,
             or_scope=keys.TASKS_CONTROL,
             audited=True,
@@ -114,7 +114,7 @@ class JobViews:
         return json_reply(stop(self._jobs, self._bulk, job_id, self._audit))
 
 
-def made(order: models.JobBody) -> BulkJob:
+def made(order: request_models.JobBody) -> BulkJob:
     """The job that the principal of the current request asks for, not started.
 
     Raises:
@@ -211,7 +211,7 @@ def permit(verb: JobVerb) -> None:
         raise auth.insufficient(scope)
 
 
-def _filter(order: models.JobBody) -> TaskFilter:
+def _filter(order: request_models.JobBody) -> TaskFilter:
     given = order.filter
     if order.verb in (JobVerb.CANCEL, JobVerb.DISCARD) and not given.model_dump(exclude_defaults=True):
         text = f"{order.verb.value} needs a filter that has something"

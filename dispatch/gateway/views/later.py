@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from dispatch.gateway.contract.models import SubmitOptions
+from dispatch.gateway.contract.request_models import SubmitOptions
 from dispatch.gateway.http import validation
 from dispatch.gateway.http.problems import FieldError, Problem
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import orjson
 
 from dispatch.config import api_keys, type_scopes
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models
 from dispatch.gateway.http import auth, validation
 from dispatch.gateway.http.problems import FieldError, Problem
 from dispatch.protocol.mending import Mend
@@ -25,7 +25,7 @@ def read(raw: bytes) -> Mend:
     Raises:
         Problem: 400, or 422.
     """
-    order = validation.parse(models.RedriveBody, validation.parse_object(raw))
+    order = validation.parse(request_models.RedriveBody, validation.parse_object(raw))
     return Mend(order.payload if "payload" in order.model_fields_set else None, fresh=order.fresh)
 
 

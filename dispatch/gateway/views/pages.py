@@ -11,7 +11,7 @@ import markupsafe
 from flask import Response
 
 from dispatch import __version__
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http import problems
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem, ProblemKind
@@ -40,33 +40,35 @@ class PageViews:
     @operation(
         Operation(
             "GET", "/", "getHome", "About", "What this is, and where to go on",
-            (ResponseSpec(200, "Version and links; HTML for browsers.", models.HomeModel),),
+            (ResponseSpec(200, "Version and links; HTML for browsers.", response_models.HomeModel),),
         )
     )  # fmt: skip
     def home(self) -> Response | Reply:
         """The landing page."""
-        page = models.HomeModel(
+        page = response_models.HomeModel(
             name="Robot Dispatch",
             version=__version__,
-            links=[models.LinkModel(href=href, title=title) for href, title in LINKS.items()],
+            links=[response_models.LinkModel(href=href, title=title) for href, title in LINKS.items()],
         )
         return _answer(page, "home.html", version=page.version, links=page.links)
 
     @operation(
         Operation(
             "GET", "/problems", "listProblems", "About", "Every problem type",
-            (ResponseSpec(200, "The problem types; HTML for browsers.", models.ProblemPagesModel),),
+            (ResponseSpec(200, "The problem types; HTML for browsers.", response_models.ProblemPagesModel),),
         )
     )  # fmt: skip
     def problems(self) -> Response | Reply:
         """Every problem type."""
         kinds = list(problems.KINDS.values())
-        return _answer(models.ProblemPagesModel(items=list(map(_explained, kinds))), "problems.html", kinds=kinds)
+        return _answer(
+            response_models.ProblemPagesModel(items=list(map(_explained, kinds))), "problems.html", kinds=kinds
+        )
 
     @operation(
         Operation(
             "GET", "/problems/{slug}", "getProblem", "About", "Explain a problem type",
-            (ResponseSpec(200, "The explanation; HTML for browsers.", models.ProblemPageModel),),
+            (ResponseSpec(200, "The explanation; HTML for browsers.", response_models.ProblemPageModel),),
             problems=("not-found",),
         )
     )  # fmt: skip
@@ -88,14 +90,16 @@ def _code(text: str) -> markupsafe.Markup:
     return markupsafe.Markup(_QUOTED.sub(r"<code>\1</code>", str(markupsafe.escape(text))))  # noqa: S704 - escaped
 
 
-def _explained(kind: ProblemKind) -> models.ProblemPageModel:
-    return models.ProblemPageModel(
+def _explained(kind: ProblemKind) -> response_models.ProblemPageModel:
+    return response_models.ProblemPageModel(
         type=kind.type, title=kind.title, status=kind.status, meaning=kind.meaning, remedy=kind.remedy
     )
 
 
 def _answer(
-    page: models.HomeModel | models.ProblemPagesModel | models.ProblemPageModel, template: str, **shown: Any
+    page: response_models.HomeModel | response_models.ProblemPagesModel | response_models.ProblemPageModel,
+    template: str,
+    **shown: Any,
 ) -> Response | Reply:
     best = flask.request.accept_mimetypes.best_match(["application/json", "text/html"], "application/json")
     if best == "text/html":

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response
 
 from dispatch.config import api_keys as keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import context, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
@@ -33,7 +33,7 @@ class PauseViews:
     @operation(
         Operation(
             "GET", "/v1/pauses", "listPauses", "Operators", "What is paused, and how many tasks that holds",
-            (ResponseSpec(200, "Every pause, by its name.", models.PauseListModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "Every pause, by its name.", response_models.PauseListModel, ("Cache-Control",)),),
             scope=keys.TASKS_CONTROL,
         )
     )  # fmt: skip
@@ -46,18 +46,18 @@ class PauseViews:
     @operation(
         Operation(
             "PUT", "/v1/pauses/{what}", "pauseTasks", "Operators", "Pause tasks",
-            (ResponseSpec(200, "The workers know of it within two seconds.", models.PauseModel),),
+            (ResponseSpec(200, "The workers know of it within two seconds.", response_models.PauseModel),),
             scope=keys.TASKS_CONTROL,
             audited=True,
             description="`what` is `all`, `type:<task type>`, `principal:<id>`, `key:<concurrency key>` or `lane:<lane>`. What runs goes on; what would start "
             "is HELD, and uses up no attempt; of a lane (`default`, or one of `DISPATCH_LANES`) it stays in its queue, where it may expire. "
             "A pause of the same is replaced.",
-            body=models.PauseBody,
+            body=request_models.PauseBody,
         )
     )  # fmt: skip
     def put(self, what: str) -> Reply:
         """Pause."""
-        pause = begin(self._store, what, validation.parse(models.PauseBody, validation.read_object()))
+        pause = begin(self._store, what, validation.parse(request_models.PauseBody, validation.read_object()))
         return json_reply(self._shown(pause))
 
     @operation(
@@ -78,7 +78,7 @@ class PauseViews:
         return {**pause.to_json(), "held": self._held.counts([pause.what])[pause.what]}
 
 
-def begin(store: Pauses, what: str, order: models.PauseBody) -> Pause:
+def begin(store: Pauses, what: str, order: request_models.PauseBody) -> Pause:
     """Pause, for the principal of the current request.
 
     Args:

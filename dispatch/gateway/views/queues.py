@@ -9,7 +9,7 @@ from dispatch.broker.management import ManagementUnavailable
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys as keys
 from dispatch.gateway.admission.guard import Guard
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
@@ -30,7 +30,7 @@ class QueueViews:
     @operation(
         Operation(
             "GET", "/v1/queues", "listQueues", "Queues", "The queues of the broker map",
-            (ResponseSpec(200, "Every queue; the numbers are some seconds old, see `asOf`.", models.QueueListModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "Every queue; the numbers are some seconds old, see `asOf`.", response_models.QueueListModel, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
             problems=("broker-unavailable",),
         )
@@ -42,7 +42,7 @@ class QueueViews:
     @operation(
         Operation(
             "GET", "/v1/queues/{name}", "getQueue", "Queues", "One queue",
-            (ResponseSpec(200, "The queue.", models.QueueModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "The queue.", response_models.QueueModel, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
             problems=("not-found", "broker-unavailable"),
         )

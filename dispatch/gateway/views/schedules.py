@@ -12,7 +12,7 @@ from dispatch.config import api_keys as keys
 from dispatch.config import type_scopes
 from dispatch.gateway.admission.allowance import Allowance
 from dispatch.gateway.admission.guard import Guard
-from dispatch.gateway.contract import models, schedule_models
+from dispatch.gateway.contract import response_models, schedule_models
 from dispatch.gateway.http import auth, context, headers, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
@@ -144,7 +144,7 @@ class ScheduleViews:
     @operation(
         Operation(
             "POST", "/v1/schedules/{name}/run-now", "runScheduleNow", "Schedules", "Submit a schedule's task now",
-            (ResponseSpec(202, "Accepted, as by `POST /v1/tasks`.", models.TaskModel, ("Location", "Idempotent-Replayed")),),
+            (ResponseSpec(202, "Accepted, as by `POST /v1/tasks`.", response_models.TaskModel, ("Location", "Idempotent-Replayed")),),
             scope=keys.SCHEDULES_WRITE,
             audited=True,
             description="Also of a paused one, and whether or not another of its tasks is alive. Its due times stay as they are.",

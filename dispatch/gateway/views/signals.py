@@ -7,7 +7,7 @@ from typing import Any
 
 from dispatch.config import api_keys
 from dispatch.control.signalling import Signaller
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import context, headers, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import FieldError, Problem
@@ -37,7 +37,7 @@ class SignalViews:
             "POST", "/v1/tasks/{taskId}/signals/{name}", "signalTask", "Tasks", "Signal a task",
             (
                 ResponseSpec(
-                    202, "Recorded; the wait of a task that waits for it is over.", models.TaskModel,
+                    202, "Recorded; the wait of a task that waits for it is over.", response_models.TaskModel,
                     ("Location", "Idempotent-Replayed"),
                 ),
             ),
@@ -45,7 +45,7 @@ class SignalViews:
             description="The body, an object of 16 KiB at most or nothing, is the signal's payload; the handler finds it in `ctx.signals`. "
             "A signal that comes before the wait is kept for it. A task has 100 at most. Signals are in Redis alone: if it loses its "
             "data, a wait ends at its time.",
-            body=models.SignalBody, body_required=False,
+            body=request_models.SignalBody, body_required=False,
             headers=("Idempotency-Key",),
             problems=(
                 "task-not-found", "task-expired", "task-terminal", "too-many-signals", "invalid-idempotency-key",

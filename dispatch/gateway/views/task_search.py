@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import context, heavy, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
@@ -51,24 +51,24 @@ class TaskSearchViews:
     @operation(
         Operation(
             "GET", "/v1/tasks", "listTasks", "Tasks", "Find tasks, newest first",
-            (ResponseSpec(200, "A page.", models.TaskListModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "A page.", response_models.TaskListModel, ("Cache-Control",)),),
             scope=api_keys.TASKS_READ,
             description="The principal's own; what is given must all match. A page may have fewer items than `limit`, or none, "
             "although `next` is not null: with a filter, or when results are large; a page ends after 2,000 tasks that were looked "
             "at, or 1 MiB of results. Read on until `next` is null. A task is listed for some days after it was accepted.",
-            query=models.TaskQuery,
+            query=request_models.TaskQuery,
         )
     )  # fmt: skip
     def index(self) -> Reply:
         """A page of the tasks that match."""
-        query = validation.read_query(models.TaskQuery)
+        query = validation.read_query(request_models.TaskQuery)
         page = search(self._tasks, query, task_access.whose(query.principal))
         return json_reply({"items": [task_access.shown(record) for record in page.items], "next": page.next})
 
     @operation(
         Operation(
             "GET", "/v1/tasks/{taskId}/payload", "getTaskPayload", "Tasks", "Get the payload of a task, without its secrets",
-            (ResponseSpec(200, "The payload.", models.PayloadModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "The payload.", response_models.PayloadModel, ("Cache-Control",)),),
             scope=api_keys.TASKS_READ,
             description="Masked is what the task's type declares secret, what has a name that secrets have, and what looks like a "
             "secret inside a text; of a type that the gateway does not know, every value. A task that has ended for good has no payload "
@@ -86,16 +86,16 @@ class TaskSearchViews:
     @operation(
         Operation(
             "GET", "/v1/tasks/{taskId}/children", "listChildren", "Tasks", "List the tasks that a task submitted, newest first",
-            (ResponseSpec(200, "A page.", models.TaskListModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "A page.", response_models.TaskListModel, ("Cache-Control",)),),
             scope=api_keys.TASKS_READ,
             description="For as long as the task itself is shown; each child is listed for some days after it was accepted.",
-            query=models.ChildQuery,
+            query=request_models.ChildQuery,
             problems=("task-not-found", "task-expired"),
         )
     )  # fmt: skip
     def children(self, task_id: str) -> Reply:
         """A page of the tasks that a handler submitted."""
-        query = validation.read_query(models.ChildQuery)
+        query = validation.read_query(request_models.ChildQuery)
         parent = task_access.find(self._tasks.get, task_id, self._result_ttl)
         page = validation.page(
             lambda: self._tasks.list(
@@ -107,19 +107,19 @@ class TaskSearchViews:
     @operation(
         Operation(
             "GET", "/v1/stats", "getStats", "Tasks", "Count tasks by type and state",
-            (ResponseSpec(200, "The counts.", models.StatsModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "The counts.", response_models.StatsModel, ("Cache-Control",)),),
             scope=api_keys.TASKS_READ,
             description="The principal's own. Each gateway process keeps the counts for some seconds, so they are of `asOf`.",
-            query=models.StatsQuery,
+            query=request_models.StatsQuery,
         )
     )  # fmt: skip
     def stats(self) -> Reply:
         """How many tasks there are."""
-        principal = task_access.whose(validation.read_query(models.StatsQuery).principal)
+        principal = task_access.whose(validation.read_query(request_models.StatsQuery).principal)
         return json_reply({**self._counts(principal).to_json(), "principal": principal})
 
 
-def search(tasks: TaskStore, query: models.TaskQuery, principal: str | None) -> Page:
+def search(tasks: TaskStore, query: request_models.TaskQuery, principal: str | None) -> Page:
     """A page of the tasks that match a query.
 
     Args:

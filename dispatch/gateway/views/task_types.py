@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatch.config import api_keys as keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.reply import Reply, json_reply
@@ -33,7 +33,7 @@ class TaskTypeViews:
     @operation(
         Operation(
             "GET", "/v1/task-types", "listTaskTypes", "Task types", "What can be submitted",
-            (ResponseSpec(200, "Every task type.", models.TaskTypeListModel),),
+            (ResponseSpec(200, "Every task type.", response_models.TaskTypeListModel),),
             scope=keys.TASKS_READ,
         )
     )  # fmt: skip
@@ -44,7 +44,7 @@ class TaskTypeViews:
     @operation(
         Operation(
             "GET", "/v1/task-types/{name}", "getTaskType", "Task types", "One task type",
-            (ResponseSpec(200, "The task type.", models.TaskTypeModel),),
+            (ResponseSpec(200, "The task type.", response_models.TaskTypeModel),),
             scope=keys.TASKS_READ,
             problems=("not-found",),
         )

@@ -10,7 +10,7 @@ import flask
 from flask import Response
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import request_models, response_models
 from dispatch.gateway.http import auth, context, headers, heavy, long_poll, validation
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
@@ -62,13 +62,13 @@ class TaskViews:
             (
                 ResponseSpec(
                     202, "Recorded, confirmed by the broker and routed: the task will reach SUCCESS or FAIL.",
-                    models.TaskModel, ("Location", "Retry-After", "Idempotent-Replayed"),
+                    response_models.TaskModel, ("Location", "Retry-After", "Idempotent-Replayed"),
                 ),
             ),
             scope=api_keys.TASKS_WRITE,
             description="After any 4xx or 5xx but `publish-unconfirmed` the task never runs. "
             "An `Idempotency-Key` makes a repeated request safe.",
-            body=models.SubmitBody,
+            body=request_models.SubmitBody,
             headers=("Idempotency-Key",),
             direct=True,
             problems=(
@@ -93,7 +93,7 @@ class TaskViews:
             "GET", "/v1/tasks/{taskId}", "getTask", "Tasks", "Get a task",
             (
                 ResponseSpec(
-                    200, "Its current state.", models.TaskModel,
+                    200, "Its current state.", response_models.TaskModel,
                     ("ETag", "Cache-Control", "Retry-After", "Preference-Applied"),
                 ),
                 ResponseSpec(304, "Unchanged.", None, ("ETag", "Cache-Control", "Retry-After", "Preference-Applied")),
@@ -129,7 +129,7 @@ class TaskViews:
             "GET", "/v1/tasks/{taskId}/events", "listEvents", "Tasks", "List the hops of a task, oldest first",
             (
                 ResponseSpec(
-                    200, "Every hop so far; as a stream also future ones.", list[models.EventModel], ("Cache-Control",),
+                    200, "Every hop so far; as a stream also future ones.", list[response_models.EventModel], ("Cache-Control",),
                     also=event_stream.MEDIA_TYPE,
                 ),
                 ResponseSpec(204, "The stream of an ended task to a client that has received every event: do not reconnect."),
@@ -163,7 +163,7 @@ class TaskViews:
 
     def _valid(self, raw: bytes, scopes: Collection[str], *, keyed: bool) -> Valid:
         """What a body asks for; raises Problem. Pure."""
-        body = validation.parse(models.SubmitBody, validation.parse_object(raw), text=raw)
+        body = validation.parse(request_models.SubmitBody, validation.parse_object(raw), text=raw)
         return self._intake.valid(body, scopes, keyed=keyed)
 
     def _wait(self, record: Record, known: str | None, seconds: int) -> tuple[Record, bool]:

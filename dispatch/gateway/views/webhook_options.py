@@ -7,7 +7,7 @@ import re
 import httpx
 
 from dispatch.config.groups import HandlerSettings
-from dispatch.gateway.contract.models import WebhookOption
+from dispatch.gateway.contract.request_models import WebhookOption
 from dispatch.gateway.http import validation
 from dispatch.gateway.http.problems import FieldError
 from dispatch.protocol.webhooks import Webhook

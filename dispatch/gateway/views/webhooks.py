@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http import context
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.problems import Problem
@@ -34,7 +34,7 @@ class WebhookViews:
     @operation(
         Operation(
             "POST", "/v1/tasks/{taskId}/webhook/redeliver", "redeliverWebhook", "Tasks", "Deliver a webhook once more",
-            (ResponseSpec(202, "The delivery, a task of its own.", models.TaskModel, ("Location",)),),
+            (ResponseSpec(202, "The delivery, a task of its own.", response_models.TaskModel, ("Location",)),),
             scope=api_keys.TASKS_WRITE,
             description="Of a task that has ended, with its state of now and the `webhook-id` of the first delivery of this cycle, "
             "whatever events it was submitted with.",

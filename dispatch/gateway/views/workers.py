@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dispatch.config import api_keys as keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http.operations import Operation, ResponseSpec, operation
 from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.store.workers import WorkerInfo
@@ -24,7 +24,7 @@ class WorkerViews:
     @operation(
         Operation(
             "GET", "/v1/workers", "listWorkers", "Workers", "The workers with a recent heartbeat",
-            (ResponseSpec(200, "Every worker, by name.", models.WorkerListModel, ("Cache-Control",)),),
+            (ResponseSpec(200, "Every worker, by name.", response_models.WorkerListModel, ("Cache-Control",)),),
             scope=keys.QUEUES_READ,
             description="A worker writes a heartbeat every 3 s; after 15 s of silence it is not listed any more.",
         )

@@ -12,7 +12,7 @@ from dispatch.broker import provision
 from dispatch.broker.depth import ack_rate
 from dispatch.broker.management import Management
 from dispatch.gateway.admission.depth import DepthReader
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.protocol import names
 from support.gateway_fakes import problem
 from support.gateway_live import gateway
@@ -46,7 +46,7 @@ def test_a_202_means_recorded_and_queued(client, settings):
     assert {name: shown.json[name] for name in ("state", "queue", "requestId", "traceId")} == {
         "state": "QUEUED", "queue": "robot.task.q", "requestId": "rq-7", "traceId": answer.json["traceId"],
     }  # fmt: skip
-    models.TaskModel.model_validate(shown.json)
+    response_models.TaskModel.model_validate(shown.json)
     assert shown.headers["ETag"] == f'"{answer.json["revision"]}"'
     assert [hop["kind"] for hop in client.get(answer.json["eventsUrl"]).json] == ["accepted", "published"]
     assert [item["taskId"] for item in client.get("/v1/tasks?state=QUEUED").json["items"]] == [answer.json["taskId"]]
@@ -134,7 +134,7 @@ def test_a_dead_letter_is_shown_redriven_and_discarded(client, settings):
         counted = client.post("/v1/dead-letters/redrive", json={"filter": {"type": "echo"}, "dryRun": True})
         discarded = client.delete(url)
 
-    assert models.DeadLetterDetailModel.model_validate(dead_letter).payload["message"] == "no"
+    assert response_models.DeadLetterDetailModel.model_validate(dead_letter).payload["message"] == "no"
     assert (dead_letter["deadReason"], dead_letter["principal"], dead_letter["error"]["type"]) == (
         "permanent",
         "local",
@@ -176,7 +176,7 @@ def test_a_bulk_redrive_is_done_by_the_workers(client, settings):
 
 
 def _audit(client):
-    return models.AuditListModel.model_validate(client.get("/v1/audit").json).model_dump()["items"]
+    return response_models.AuditListModel.model_validate(client.get("/v1/audit").json).model_dump()["items"]
 
 
 def test_the_guard_shuts_over_the_limit_and_answers_when_to_come_back(settings):
@@ -303,7 +303,7 @@ def test_without_a_binding_the_task_is_refused_and_its_key_is_free(client, setti
 def test_queues_are_shown_as_they_are(client, settings):
     queues = eventually(lambda: client.get("/v1/queues").json.get("items"), 10)
 
-    assert [models.QueueModel.model_validate(queue).role for queue in queues].count("work") == 1
+    assert [response_models.QueueModel.model_validate(queue).role for queue in queues].count("work") == 1
     assert client.get("/v1/queues/robot.task.dlq").json["role"] == "dead-letters"
     with Management(settings) as management:
         assert {queue["name"] for queue in management.queue_stats()} == {queue["name"] for queue in queues}

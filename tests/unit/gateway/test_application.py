@@ -8,7 +8,7 @@ import structlog.testing
 
 from dispatch.broker.management import ManagementUnavailable
 from dispatch.broker.queue_stats import QueueView
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http import problems
 from dispatch.gateway.views import docs
 from support.cases import each
@@ -121,7 +121,7 @@ def test_every_problem_carries_the_callers_trace_and_request_id(client):
     body = problem(answer, 404, "not-found")
 
     assert (body["traceId"], body["requestId"]) == ("c" * 32, "rq-9")
-    models.ProblemModel.model_validate(body)
+    response_models.ProblemModel.model_validate(body)
 
 
 def test_every_slug_of_the_contract_has_a_page(client):
@@ -138,8 +138,8 @@ def test_every_slug_of_the_contract_has_a_page(client):
 
 # --- types, queues, docs -------------------------------------------------------------------------
 def test_task_types_are_described(client):
-    listed = models.TaskTypeListModel.model_validate(client.get("/v1/task-types").json).items
-    tidy = models.TaskTypeModel.model_validate(client.get("/v1/task-types/robot.tidy").json)
+    listed = response_models.TaskTypeListModel.model_validate(client.get("/v1/task-types").json).items
+    tidy = response_models.TaskTypeModel.model_validate(client.get("/v1/task-types/robot.tidy").json)
 
     assert [one.name for one in listed] == ["greet", "robot.tidy"]
     assert (listed[0].max_attempts, tidy.max_attempts) == (4, 2)
@@ -152,10 +152,10 @@ def test_task_types_are_described(client):
 def test_queues_are_shown():
     client = World(queues=lambda: [QUEUE]).client()
 
-    assert [one.name for one in models.QueueListModel.model_validate(client.get("/v1/queues").json).items] == [
+    assert [one.name for one in response_models.QueueListModel.model_validate(client.get("/v1/queues").json).items] == [
         "robot.task.q"
     ]
-    assert models.QueueModel.model_validate(client.get("/v1/queues/robot.task.q").json).name == "robot.task.q"
+    assert response_models.QueueModel.model_validate(client.get("/v1/queues/robot.task.q").json).name == "robot.task.q"
     problem(client.get("/v1/queues/nope"), 404, "not-found")
 
 
@@ -230,4 +230,4 @@ def test_each_request_is_one_line_in_the_log(client):
 
 
 def test_a_record_is_shown_as_in_the_model():
-    models.TaskModel.model_validate(record().to_json())
+    response_models.TaskModel.model_validate(record().to_json())

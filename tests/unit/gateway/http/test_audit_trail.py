@@ -6,7 +6,7 @@ import pytest
 
 from dispatch.config import api_keys
 from dispatch.errors import Nacked
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http.audit_trail import REFUSAL_EVERY, Refusals
 from dispatch.gateway.http.problems import Problem
 from dispatch.protocol.audit import LONGEST, AuditEntry
@@ -172,7 +172,9 @@ def test_the_log_is_listed_for_those_who_may(world):
     client.delete(URL)
     client.delete(URL)
     client.post("/v1/dead-letters/redrive", json={"dryRun": True})
-    page = models.AuditListModel.model_validate(client.get("/v1/audit?verb=discardDeadLetter&principal=local").json)
+    page = response_models.AuditListModel.model_validate(
+        client.get("/v1/audit?verb=discardDeadLetter&principal=local").json
+    )
 
     assert [(entry.target, entry.result) for entry in page.items] == [
         (DEAD_LETTER.task_id, "ok"),

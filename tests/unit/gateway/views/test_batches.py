@@ -6,7 +6,7 @@ import pytest
 
 from dispatch.errors import InDoubt, Nacked, NotSent, StoreUnavailable, Unroutable
 from dispatch.gateway.admission.allowance import Allowance
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.http.slots import Slots
 from dispatch.gateway.views import batches
@@ -31,7 +31,7 @@ def client(world):
 def post(client, *items, **more):
     answer = client.post("/v1/tasks/batch", json={"items": list(items)}, **more)
     assert answer.status_code == 207, answer.text
-    models.BatchVerdictsModel.model_validate_json(answer.data)
+    response_models.BatchVerdictsModel.model_validate_json(answer.data)
     return answer.json["items"]
 
 

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from dispatch.control.refusals import TaskTerminal, TooManySignals, UnknownTask
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.protocol.callbacks import Callback, CallbackSecrets
 from dispatch.protocol.record import State
 from dispatch.protocol.waits import MAX_SIGNAL
@@ -33,7 +33,7 @@ def test_a_callback_is_a_signal_and_needs_no_key(world):
     ((task_id, signal),) = world.signaller.signals
 
     assert (answer.status_code, answer.json) == (202, {"signal": "finished"})
-    assert models.CallbackModel.model_validate(answer.json).signal == "finished"
+    assert response_models.CallbackModel.model_validate(answer.json).signal == "finished"
     assert (task_id, signal.name, signal.payload, signal.by) == (
         *world.tasks.held,
         "finished",

@@ -1,6 +1,6 @@
 import dataclasses
 
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.protocol.concurrency import TypeLimits
 from dispatch.protocol.rates import Rate
 from dispatch.store.concurrency import KeyView
@@ -12,8 +12,8 @@ def test_keys_are_shown_with_who_holds_them_and_who_waits():
     world = World()
     world.concurrency.keys["robot-7"] = KeyView("robot-7", 1, (("t-1", 1_795_487_760_000),), 2, ("t-2", "t-3"))
     client = world.client()
-    (listed,) = models.KeyListModel.model_validate(client.get("/v1/keys").json).items
-    one = models.KeyModel.model_validate(client.get("/v1/keys/robot-7").json)
+    (listed,) = response_models.KeyListModel.model_validate(client.get("/v1/keys").json).items
+    one = response_models.KeyModel.model_validate(client.get("/v1/keys/robot-7").json)
 
     assert listed == one
     assert (one.limit, one.holders[0].task_id, one.waiting, one.next) == (1, "t-1", 2, ["t-2", "t-3"])
@@ -25,8 +25,8 @@ def test_the_rates_of_task_types_are_shown_among_the_keys_and_with_their_types()
     world = World(types={"greet": paced, "robot.tidy": dataclasses.replace(GREET, name="robot.tidy")})
     world.rates.rates["rate:greet"] = RateView("rate:greet", Rate(10, 60), 9, 2, ("t-2", "t-3"))
     client = world.client()
-    (listed,) = models.KeyListModel.model_validate(client.get("/v1/keys").json).items
-    one = models.KeyModel.model_validate(client.get("/v1/keys/rate:greet").json)
+    (listed,) = response_models.KeyListModel.model_validate(client.get("/v1/keys").json).items
+    one = response_models.KeyModel.model_validate(client.get("/v1/keys/rate:greet").json)
     shown = [client.get(f"/v1/task-types/{name}").json for name in ("greet", "robot.tidy")]
 
     assert listed == one

@@ -7,7 +7,7 @@ import pytest
 from dispatch.config import api_keys
 from dispatch.control.refusals import NotWaiting, TaskTerminal, UnknownTask
 from dispatch.errors import InDoubt, Nacked, StoreUnavailable
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.protocol.record import State
 from support.cases import each
 from support.gateway_fakes import FakeTasks, World, problem, record
@@ -38,7 +38,7 @@ def url(task, verb):
 def test_the_answer_is_the_task_as_it_is_now_and_the_request_is_audited(world):
     (task,) = world.tasks.held.values()
     answer = world.client().post(url(task, "cancel"))
-    shown = models.TaskModel.model_validate(answer.json)
+    shown = response_models.TaskModel.model_validate(answer.json)
 
     assert (answer.status_code, answer.headers["Location"]) == (202, f"/v1/tasks/{task.task_id}")
     assert (shown.state, shown.cancel_requested) == (State.RUNNING, True)

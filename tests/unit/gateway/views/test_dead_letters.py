@@ -7,7 +7,7 @@ from dispatch.config import api_keys
 from dispatch.deadletters.bulk import BulkRedrive
 from dispatch.deadletters.service import NoSuchDeadLetter, NotDead, TooLarge
 from dispatch.errors import InDoubt, Nacked, NotSent, Unroutable
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.mending import AS_IT_WAS, Mend
 from dispatch.protocol.message import Message
@@ -44,7 +44,7 @@ def test_operators_see_everybodys_dead_letters(client, world):
     answer = client.get("/v1/dead-letters?type=greet&errorType=echo-refused&limit=3")
 
     assert [DEAD_LETTER.task_id] == [
-        one.task_id for one in models.DeadLetterListModel.model_validate(answer.json).items
+        one.task_id for one in response_models.DeadLetterListModel.model_validate(answer.json).items
     ]
     assert (answer.json["items"][0]["principal"], answer.json["items"][0]["deadReason"]) == ("bank", "permanent")
     assert world.dead_letters.asked == [(DeadLetterFilter("greet", "echo-refused"), 3, None)]
@@ -64,7 +64,7 @@ def test_groups_come_with_their_filter_and_what_was_left_out(client, world):
     found = [BriefEntry(DEAD_LETTER.task_id, 1_795_487_760_000.0, brief)] * 2
     world.dead_letters.batches = [ScannedBatch(found, 3, "more")]
     answer = client.get("/v1/dead-letters/groups?type=greet").json
-    models.DeadLetterGroupsModel.model_validate(answer)
+    response_models.DeadLetterGroupsModel.model_validate(answer)
     (group,) = answer["items"]
 
     assert group == {
@@ -90,7 +90,7 @@ def test_a_wrong_query_is_refused(client, query):
 def test_a_dead_letter_is_shown_with_its_payload(client):
     answer = client.get(URL)
 
-    assert models.DeadLetterDetailModel.model_validate(answer.json).payload == {"message": "hi"}
+    assert response_models.DeadLetterDetailModel.model_validate(answer.json).payload == {"message": "hi"}
 
 
 class Login(Payload):

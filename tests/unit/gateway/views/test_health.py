@@ -6,7 +6,7 @@ import pytest
 from dispatch.errors import StoreUnavailable, Trouble
 from dispatch.gateway.admission import readiness
 from dispatch.gateway.admission import readiness as health
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.store.tasks import StoreHealth
 from support.gateway_fakes import World, problem
 
@@ -28,7 +28,7 @@ def test_ready_when_everything_answers():
     answer = world().client().get("/readyz")
 
     assert answer.status_code == 200
-    assert models.ReadyModel.model_validate(answer.json).checks["store"].ok
+    assert response_models.ReadyModel.model_validate(answer.json).checks["store"].ok
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from dispatch.config import api_keys
 from dispatch.deadletters.bulk import BulkRedrive
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.protocol.dead_letters import DeadLetterFilter
 from dispatch.protocol.jobs import JobState, JobVerb
 from dispatch.protocol.task_filter import TaskFilter
@@ -43,7 +43,7 @@ def test_a_job_is_stored_with_what_it_does_to_which_tasks(client, world):
         limit=5, ratePerSecond=0.5, canary=True,
     )  # fmt: skip
     (job,) = world.jobs.held.values()
-    shown = models.JobModel.model_validate(answer.json)
+    shown = response_models.JobModel.model_validate(answer.json)
 
     assert (answer.status_code, answer.headers["Location"]) == (202, f"/v1/jobs/{job.id}")
     assert job.filter == TaskFilter(
@@ -95,7 +95,7 @@ def test_too_many_jobs_are_refused(client, world):
 
 def test_jobs_are_listed_and_read_beside_the_bulk_redrives_of_dead_letters(client):
     started = _start(client).json
-    items = models.JobListModel.model_validate(client.get("/v1/jobs").json).items
+    items = response_models.JobListModel.model_validate(client.get("/v1/jobs").json).items
     bulk = client.get(f"/v1/jobs/{BULK.id}").json
 
     assert [one.job_id for one in items] == [started["jobId"], BULK.id]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.gateway.contract.models import SubmitOptions
+from dispatch.gateway.contract.request_models import SubmitOptions
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.views import later
 from dispatch.protocol import delays

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http import problems
 from dispatch.gateway.views.pages import LINKS
 from support.cases import each
@@ -66,8 +66,8 @@ def _status(client, path):
 
 
 def test_the_same_as_json(client):
-    home = models.HomeModel.model_validate(client.get("/").json)
-    listed = models.ProblemPagesModel.model_validate(client.get("/problems").json).items
+    home = response_models.HomeModel.model_validate(client.get("/").json)
+    listed = response_models.ProblemPagesModel.model_validate(client.get("/problems").json).items
 
     assert (home.name, [link.href for link in home.links]) == ("Robot Dispatch", list(LINKS))
     assert [page.type for page in listed] == [kind.type for kind in problems.KINDS.values()]

@@ -2,7 +2,7 @@ import datetime as dt
 
 import pytest
 
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.protocol.pauses import Pause
 from support.gateway_fakes import World, problem
 
@@ -22,10 +22,10 @@ def client(world):
 def test_a_pause_is_listed_with_who_why_how_long_and_how_much_it_holds(client, world):
     world.pauses.held = {"type:greet": 3}
     made = client.put("/v1/pauses/type:greet", json={"reason": "repairs", "until": SOON})
-    (listed,) = models.PauseListModel.model_validate(client.get("/v1/pauses").json).items
+    (listed,) = response_models.PauseListModel.model_validate(client.get("/v1/pauses").json).items
 
     assert made.status_code == 200
-    assert models.PauseModel.model_validate(made.json) == listed
+    assert response_models.PauseModel.model_validate(made.json) == listed
     assert (listed.what, listed.reason, listed.by, listed.held) == ("type:greet", "repairs", "local", 3)
     assert listed.until is not None
 

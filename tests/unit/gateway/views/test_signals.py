@@ -2,7 +2,7 @@ import pytest
 
 from dispatch.config import api_keys
 from dispatch.control.refusals import SignalKeyReused, TaskTerminal, TooManySignals, UnknownTask
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.protocol import ids
 from dispatch.protocol.record import State
 from dispatch.protocol.waits import MAX_SIGNAL
@@ -29,7 +29,7 @@ def test_a_signal_is_recorded_as_it_was_sent(world, task_id):
     answer = world.client().post(f"/v1/tasks/{task_id}/signals/go", json={"b": "ä", "a": 1})
 
     assert (answer.status_code, answer.headers["Location"]) == (202, f"/v1/tasks/{task_id}")
-    assert models.TaskModel.model_validate(answer.json).waiting_for == ["go"]
+    assert response_models.TaskModel.model_validate(answer.json).waiting_for == ["go"]
     assert world.signaller.signals == [(task_id, NewSignal("go", '{"a":1,"b":"ä"}', api_keys.LOCAL))]
 
 

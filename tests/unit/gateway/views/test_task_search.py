@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from dispatch.config import api_keys
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.gateway.http import context, jsonbody
 from dispatch.protocol.message import Message
 from dispatch.protocol.record import State
@@ -142,7 +142,7 @@ def test_the_owner_of_a_task_is_shown_where_it_is_another():
     assert made.get(f"/v1/tasks/{OTHER.task_id}").json["principal"] == "bank"
     assert "principal" not in made.get(f"/v1/tasks/{OWN.task_id}").json
     assert items[0]["labels"] == {"customer": "acme"}
-    models.TaskListModel.model_validate(made.get("/v1/tasks?principal=*").json)
+    response_models.TaskListModel.model_validate(made.get("/v1/tasks?principal=*").json)
 
 
 def test_a_long_poll_of_anothers_task_needs_the_scope_until_its_end():
@@ -159,7 +159,7 @@ def test_a_payload_is_shown_without_its_secrets():
     made, world = client(*READER)
     answer = made.get(f"/v1/tasks/{OWN.task_id}/payload")
 
-    models.PayloadModel.model_validate(answer.json)
+    response_models.PayloadModel.model_validate(answer.json)
     assert answer.json == {
         "taskId": OWN.task_id, "type": "greet", "payload": {"message": "hi", "apiKey": "[secret]"}, "masked": ["/apiKey"],
     }  # fmt: skip
@@ -212,7 +212,7 @@ def test_tasks_are_counted_by_type_and_state():
     made, _ = client(*OPERATOR)
     own, every = made.get("/v1/stats").json, made.get("/v1/stats?principal=*").json
 
-    models.StatsModel.model_validate(every)
+    response_models.StatsModel.model_validate(every)
     assert (own["counted"], own["states"]) == (1, {"QUEUED": 1})
     assert (every["counted"], every["states"]) == (3, {"QUEUED": 2, "SUCCEEDED": 1})
     assert every["types"] == [{"type": "greet", "total": 3, "states": {"QUEUED": 2, "SUCCEEDED": 1}}]

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from dispatch.errors import InDoubt, Nacked, NotSent, StoreUnavailable, Unroutable
-from dispatch.gateway.contract import models
+from dispatch.gateway.contract import response_models
 from dispatch.protocol import ids
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.store.idempotency import KeyInProgress, KeyReused
@@ -41,7 +41,7 @@ def test_an_accepted_task_is_answered_with_202_and_where_to_look(client, world):
     assert "Idempotent-Replayed" not in answer.headers
     assert body["status"] == "PENDING"
     assert world.submitter.submitted[0].type.name == "greet"
-    models.TaskModel.model_validate(body)
+    response_models.TaskModel.model_validate(body)
 
 
 def test_the_payload_goes_on_as_it_was_sent_without_defaults(client, world):
@@ -338,7 +338,7 @@ def test_a_task_is_shown_whole():
     assert (200, one.to_json()) == (answer.status_code, answer.json)
     assert (answer.headers["ETag"], answer.headers["Cache-Control"]) == ('"2"', "private, no-cache")
     assert 60 <= int(answer.headers["Retry-After"]) <= 90
-    models.TaskModel.model_validate(answer.json)
+    response_models.TaskModel.model_validate(answer.json)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_the_hops_are_a_list():
     one, _, client = held()
     answer = client.get(f"/v1/tasks/{one.task_id}/events")
 
-    assert [models.EventModel.model_validate(hop).kind for hop in answer.json] == ["accepted"]
+    assert [response_models.EventModel.model_validate(hop).kind for hop in answer.json] == ["accepted"]
 
 
 # --- waiting -------------------------------------------------------------------------------------
@@ -494,7 +494,7 @@ def test_a_page_has_the_cursor_of_the_next():
     world = World(tasks=FakeTasks(record(), record()))
     answer = world.client().get("/v1/tasks?limit=1")
 
-    models.TaskListModel.model_validate(answer.json)
+    response_models.TaskListModel.model_validate(answer.json)
     assert answer.json["next"] == "more"
     assert (world.client().get("/v1/tasks"), world.tasks.listed["limit"])[1] == 50
 

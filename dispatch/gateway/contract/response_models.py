@@ -1,391 +1,35 @@
-"""Pydantic models of the HTTP contract: request bodies, query parameters, responses.
+"""Pydantic models of responses.
 
-Requests are validated with these. Responses are built by `Record.to_json` and the views; a test validates them against
-these models, from which the OpenAPI document is generated. The suffix `Model` is no part of a component's name.
+Responses are built by `Record.to_json` and the views; a test validates them against these models, from which the OpenAPI
+document is generated.
 """
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
-import re
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal
 
 import pydantic
 from pydantic import Field
-from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
 
-from dispatch.protocol import concurrency, fingerprints, labels, moments, pauses, request_ids
+from dispatch.gateway.contract.fields import Moment, ResponseBase
 from dispatch.protocol.jobs import JobState, JobVerb
 from dispatch.protocol.record import State, Status
-from dispatch.tasktypes.registry import MAX_DEADLINE
-
-MAX_NAME = 128  #: characters of a task type's or an error type's name
-MAX_PAGE = 200  #: items on one page
-MAX_BATCH = 1_000  #: items of one batch
-
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-Cursor = Annotated[str, Field(min_length=1, max_length=4_096, description="`next` of the previous page.")]
-Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Maximum of items on a page.")]
-Moment = Annotated[
-    str,
-    Field(
-        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
-        json_schema_extra={"format": "date-time"},
-        examples=["2026-11-24T02:36:00.000Z"],
-    ),
-]
 
 
-def _moment(value: Any) -> int:
-    return moments.millis(str(value))
-
-
-def _labels(value: dict[str, str]) -> dict[str, str]:
-    if not all(re.fullmatch(labels.KEY, key) and re.fullmatch(labels.VALUE, text) for key, text in value.items()):
-        text = (
-            "A label has a key of 1 to 63 of a-z, 0-9, '.', '_', '-', and a value of 1 to 63 visible ASCII characters"
-        )
-        raise PydanticCustomError("invalid_label", text)
-    return value
-
-
-#: A time in a query, as epoch milliseconds.
-SearchTime = Annotated[
-    int,
-    pydantic.BeforeValidator(_moment),
-    pydantic.WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-24T02:36:00Z"]}),
-]
-LabelPair = Annotated[str, Field(pattern=f"^{labels.KEY}={labels.VALUE}$")]
-Labels = Annotated[
-    dict[str, str],
-    pydantic.AfterValidator(_labels),
-    Field(
-        max_length=labels.MAX_LABELS,
-        json_schema_extra={
-            "propertyNames": {"pattern": f"^{labels.KEY}$"},
-            "additionalProperties": {"type": "string", "pattern": f"^{labels.VALUE}$"},
-        },
-        examples=[{"customer": "acme"}],
-    ),
-]
-Whose = Annotated[
-    Name | None,
-    Field(
-        description="Another principal's tasks, or `*` for those of all: needs the scope `tasks:read-all`. "
-        "Your own by default."
-    ),
-]
-
-
-def _title(model: type) -> str:
-    return model.__name__.removesuffix("Model")
-
-
-class _Base(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True,
-        model_title_generator=_title,
-    )  # fmt: skip
-
-
-class Body(_Base):
-    """Base of request bodies: strict, unknown members are rejected."""
-
-    model_config = pydantic.ConfigDict(strict=True)
-
-
-class ResponseBase(_Base):
-    """Base of what views answer, for models of other modules."""
-
-
-class Query(_Base):
-    """Base of query parameters: unknown ones are rejected."""
-
-
-# --- requests ------------------------------------------------------------------------------------
-class NoBody(Body):
-    """An empty object."""
-
-
-class CallbackModel(_Base):
+class CallbackModel(ResponseBase):
     """A callback that was recorded."""
 
     signal: str = Field(examples=["finished"])
 
 
-class SignalBody(Body):
-    """A signal's payload: any object."""
-
-    model_config = pydantic.ConfigDict(extra="allow", json_schema_extra={"examples": [{"battery": 40}]})
-
-
-#: RFC 3339 (5.6); pydantic alone would also take a number, or a date without a time.
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-
-
-def _rfc_3339(value: Any) -> dt.datetime | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and _RFC_3339.fullmatch(value):
-        with contextlib.suppress(ValueError):  # no such day, hour or zone
-            return dt.datetime.fromisoformat(value.upper())
-    raise PydanticCustomError("rfc_3339", "Input should be a time with its zone, as in 2026-11-24T02:36:00Z")
-
-
-class WebhookOption(Body):
-    """Where the end of a task is announced."""
-
-    url: str = Field(
-        min_length=1,
-        max_length=2_048,
-        description="http or https, on the system's list of hosts that it may call. It is shown with the task: put no secret into it.",
-        examples=["https://shop.example/robot-events"],
-    )
-    events: list[Literal["task.succeeded", "task.failed"]] = Field(
-        ["task.succeeded", "task.failed"],
-        min_length=1,
-        max_length=2,
-        description="Which ends are announced; all by default.",
-    )
-
-
-class SubmitOptions(Body):
-    """When to run a task (at most one of `delaySeconds` and `runAt`), and how to find it."""
-
-    delay_seconds: int | None = Field(
-        None,
-        ge=0,
-        description="Run it so many seconds after its acceptance at the earliest; up to 48 days, or less by `DISPATCH_DELAY_LEVELS`.",
-    )
-    run_at: Annotated[pydantic.AwareDatetime | None, pydantic.BeforeValidator(_rfc_3339)] = Field(
-        None, description="Run it at this time at the earliest: RFC 3339 with a zone, in the future."
-    )
-    deadline_seconds: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_DEADLINE,
-        description="No attempt begins later than so many seconds after its acceptance, or after the time that it is to run at: "
-        "it ends FAIL, `deadline-exceeded`. The task type's by default, if it has one.",
-    )
-    labels: Labels = Field(
-        {}, description="By which the task is found: `GET /v1/tasks?label=customer=acme`. Not secret."
-    )
-
-    webhook: WebhookOption | None = Field(
-        None,
-        description="Announce the end of the task, and of each cycle after a redrive, to a receiver (Standard Webhooks).",
-    )
-    concurrency_key: Annotated[str, Field(pattern=f"^{concurrency.CLIENTS}$")] | None = Field(
-        None,
-        description="Of your tasks with the same key one runs at a time, first come first served; the others are HELD. A type that makes its "
-        "own key takes none.",
-        examples=["robot-7"],
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _one_time(self) -> Self:
-        if self.delay_seconds is not None and self.run_at is not None:
-            raise PydanticCustomError("two_times", "Only one of delaySeconds and runAt can be given")
-        return self
-
-
-#: Of a body without options. A default would be copied for each body, which takes as long as to validate it.
-_NO_OPTIONS = SubmitOptions()
-
-
-class SubmitBody(Body):
-    """A task to run."""
-
-    type: Name
-    payload: dict[str, Any]
-    options: SubmitOptions = Field(
-        default_factory=lambda: _NO_OPTIONS,
-        description="How to run the task, and how to find it.",
-        json_schema_extra={"default": _NO_OPTIONS.model_dump(mode="json", by_alias=True)},
-    )
-
-
-class BatchItem(SubmitBody):
-    """One task of a batch."""
-
-    idempotency_key: str | None = Field(
-        None, description="As the header `Idempotency-Key` of a single submission, and in the same scope."
-    )
-
-
-class BatchBody(Body):
-    """Tasks to run."""
-
-    items: list[BatchItem] = Field(min_length=1, max_length=MAX_BATCH)
-
-
-class BatchEnvelope(Body):
-    """A batch whose items are validated one by one."""
-
-    items: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_BATCH)
-
-
-class TaskQuery(Query):
-    """Which tasks to list."""
-
-    status: Status | None = None
-    state: State | None = None
-    type: Name | None = None
-    error_type: Name | None = Field(None, description="Of the last attempt that failed.")
-    request_id: Annotated[str, Field(pattern=f"^{request_ids.PATTERN}$")] | None = Field(
-        None, description="`X-Request-Id` of the submission."
-    )
-    label: list[LabelPair] = Field(
-        [],
-        max_length=labels.MAX_LABELS,
-        description="`key=value`; may be repeated: a task must have all of them.",
-        examples=[["customer=acme"]],
-    )
-    since: SearchTime | None = Field(
-        None,
-        description="Accepted at this time or later (a task for later: submitted for such a time): RFC 3339 with an offset.",
-    )
-    until: SearchTime | None = Field(None, description="Accepted before this time.")
-    principal: Whose = None
-    limit: Limit = 50
-    cursor: Cursor | None = None
-
-
-class ChildQuery(Query):
-    """Which children of a task to list."""
-
-    limit: Limit = 50
-    cursor: Cursor | None = None
-
-
-class StatsQuery(Query):
-    """Whose tasks to count."""
-
-    principal: Whose = None
-
-
-Fingerprint = Annotated[
-    str,
-    Field(
-        pattern=f"^{fingerprints.PATTERN}$",
-        description="Of the error's message, as `GET /v1/dead-letters/groups` has it.",
-        examples=["9f86d081884c7d65"],
-    ),
-]
-
-
-class DeadLetterQuery(Query):
-    """Which dead letters to list."""
-
-    type: Name | None = None
-    error_type: Name | None = None
-    fingerprint: Fingerprint | None = None
-    limit: Limit = 50
-    cursor: Cursor | None = None
-
-
-class DeadLetterGroupQuery(DeadLetterQuery):
-    """Which dead letters to group."""
-
-    limit: Limit = Field(50, description="Groups at most.")
-
-
-class AuditQuery(Query):
-    """Which entries of the audit log to list."""
-
-    verb: Name | None = Field(None, description="An operationId, e.g. `redriveDeadLetter`.")
-    principal: Name | None = None
-    limit: Limit = 50
-    cursor: Cursor | None = None
-
-
-class RedriveBody(Body):
-    """How a dead letter is sent again: as it was, by default."""
-
-    payload: dict[str, Any] = Field(
-        {},
-        description="Instead of the payload that it has, whole and with its secrets; valid for its task type.",
-        examples=[{"robot": "R-2", "areas": ["kitchen"]}],
-    )
-    fresh: bool = Field(
-        False,
-        description="A new effect at the other side: the handler's `idempotency_key` is another one, as always with a `payload`; "
-        "a task that waits between its steps begins anew.",
-    )
-
-
-class LetterFilter(Body):
-    """Which dead letters; all by default."""
-
-    type: Name | None = None
-    error_type: Name | None = None
-    fingerprint: Fingerprint | None = None
-
-
-class BulkRedriveBody(Body):
-    """Dead letters that the workers redrive, at a bounded rate."""
-
-    filter: LetterFilter = LetterFilter()
-    limit: int = Field(100, ge=1, le=100_000, description="Maximum of dead letters, oldest first.")
-    rate_per_second: float = Field(
-        10.0, gt=0, le=1_000, allow_inf_nan=False, description="Maximum of dead letters a second."
-    )
-    dry_run: bool = Field(False, description="Only count the dead letters that match now.")
-
-
-class JobTaskFilter(Body):
-    """Which tasks; all that is given must match."""
-
-    type: Name | None = None
-    status: Status | None = None
-    state: State | None = None
-    error_type: Name | None = Field(None, description="Of the last attempt that failed.")
-    fingerprint: Fingerprint | None = None
-    principal: Name | None = Field(None, description="Whose tasks; by default those of all principals.")
-    labels: Labels = Field({}, description="A task must have all of them.", examples=[{"customer": "acme"}])
-    since: SearchTime | None = Field(None, description="Accepted at this time or later: RFC 3339 with an offset.")
-    until: SearchTime | None = Field(None, description="Accepted before this time.")
-
-
-class JobBody(Body):
-    """A verb on every task that a filter matches, which the workers carry out."""
-
-    verb: JobVerb = Field(
-        description="`cancel` (tasks that have not ended), `retry-now` (RETRY_WAIT, DELAYED), `redrive` and `discard` (dead letters).",
-        examples=["cancel"],
-    )
-    filter: JobTaskFilter = Field(examples=[{"type": "http.request"}])
-    limit: int = Field(1_000, ge=1, le=100_000, description="Maximum of tasks, newest first.")
-    rate_per_second: float = Field(10.0, gt=0, le=1_000, allow_inf_nan=False, description="Maximum of tasks a second.")
-    dry_run: bool = Field(False, description="Only count the tasks that match now.")
-    canary: bool = Field(
-        False,
-        description="`redrive`, `retry-now`: the first task alone; the others once it has gone well, none if it fails again.",
-    )
-
-
-class PauseBody(Body):
-    """Why tasks are paused, and for how long."""
-
-    reason: Annotated[str, Field(min_length=1, max_length=pauses.MAX_REASON)] = Field(
-        description="For other operators.", examples=["the vendor repairs its API"]
-    )
-    until: Annotated[pydantic.AwareDatetime | None, pydantic.BeforeValidator(_rfc_3339)] = Field(
-        None, description="It ends by itself at this time: RFC 3339 with a zone, in the future. By default it does not."
-    )
-
-
-# --- responses -----------------------------------------------------------------------------------
-class ProgressModel(_Base):
+class ProgressModel(ResponseBase):
     """Progress that the handler reported."""
 
     percent: int = Field(ge=0, le=100)
     message: str
 
 
-class TaskErrorModel(_Base):
+class TaskErrorModel(ResponseBase):
     """Why the last attempt failed."""
 
     type: str = Field(description="Machine-readable, e.g. `upstream-timeout`.")
@@ -394,14 +38,14 @@ class TaskErrorModel(_Base):
     retryable: bool = Field(description="Whether another attempt may help.")
 
 
-class WebhookModel(_Base):
+class WebhookModel(ResponseBase):
     """Where the end of a task is announced."""
 
     url: str
     events: list[str]
 
 
-class TaskModel(_Base):
+class TaskModel(ResponseBase):
     """A task as it is now."""
 
     task_id: str = Field(description="UUIDv7.")
@@ -447,14 +91,14 @@ class TaskModel(_Base):
     revision: int = Field(ge=0, description="Incremented by every change; the ETag.")
 
 
-class TaskListModel(_Base):
+class TaskListModel(ResponseBase):
     """One page of tasks, newest first."""
 
     items: list[TaskModel]
     next: str | None = Field(description="`cursor` of the next page; null on the last.")
 
 
-class PayloadModel(_Base):
+class PayloadModel(ResponseBase):
     """The payload of a task, without its secrets."""
 
     task_id: str
@@ -465,7 +109,7 @@ class PayloadModel(_Base):
     masked: list[str] = Field(description="JSON Pointers into `payload`: what is masked, wholly or in part.")
 
 
-class TypeCountsModel(_Base):
+class TypeCountsModel(ResponseBase):
     """The tasks of one type."""
 
     type: str = Field(description="`(others)`: types with fewer tasks than 200 others.")
@@ -473,14 +117,14 @@ class TypeCountsModel(_Base):
     states: dict[str, int] = Field(description="Tasks by state.", examples=[{"QUEUED": 2, "SUCCEEDED": 40}])
 
 
-class ErrorCountModel(_Base):
+class ErrorCountModel(ResponseBase):
     """The dead letters of one error type."""
 
     error_type: str
     count: int
 
 
-class StatsModel(_Base):
+class StatsModel(ResponseBase):
     """How many tasks there are."""
 
     as_of: Moment = Field(description="When they were counted; half a minute ago at most.")
@@ -492,7 +136,7 @@ class StatsModel(_Base):
     dead_letters: list[ErrorCountModel] = Field(description="What lies in the dead-letter queue, the most first.")
 
 
-class EventModel(_Base):
+class EventModel(ResponseBase):
     """One hop of a task; further members depend on `kind`."""
 
     model_config = pydantic.ConfigDict(extra="allow")
@@ -502,7 +146,7 @@ class EventModel(_Base):
     kind: str = Field(examples=["accepted", "published", "started", "failed", "delayed", "dead-lettered", "succeeded"])
 
 
-class RungModel(_Base):
+class RungModel(ResponseBase):
     """One delay queue of the retry ladder."""
 
     name: str
@@ -510,7 +154,7 @@ class RungModel(_Base):
     queue: str
 
 
-class TaskTypeModel(_Base):
+class TaskTypeModel(ResponseBase):
     """A task type that workers run."""
 
     name: str
@@ -526,7 +170,7 @@ class TaskTypeModel(_Base):
     )
 
 
-class TaskTypeListModel(_Base):
+class TaskTypeListModel(ResponseBase):
     """The task types, by name."""
 
     items: list[TaskTypeModel]
@@ -546,14 +190,14 @@ class DeadLetterDetailModel(DeadLetterModel):
     payload: Any = Field(description="As submitted, without its secrets; null when the message cannot be decoded.")
 
 
-class DeadLetterListModel(_Base):
+class DeadLetterListModel(ResponseBase):
     """One page of dead letters, newest first."""
 
     items: list[DeadLetterModel]
     next: str | None
 
 
-class DeadLetterFilterModel(_Base):
+class DeadLetterFilterModel(ResponseBase):
     """Which dead letters; null matches any."""
 
     type: str | None
@@ -561,7 +205,7 @@ class DeadLetterFilterModel(_Base):
     fingerprint: str | None
 
 
-class DeadLetterGroupModel(_Base):
+class DeadLetterGroupModel(ResponseBase):
     """Dead letters of one type that died of the same error."""
 
     type: str = Field(description="Empty for messages without one.")
@@ -580,7 +224,7 @@ class DeadLetterGroupModel(_Base):
     )
 
 
-class DeadLetterGroupsModel(_Base):
+class DeadLetterGroupsModel(ResponseBase):
     """Groups of dead letters, the largest first."""
 
     items: list[DeadLetterGroupModel]
@@ -590,7 +234,7 @@ class DeadLetterGroupsModel(_Base):
     next: str | None = Field(description="Of the dead letters that were not looked at, which are older.")
 
 
-class BulkAnswerModel(_Base):
+class BulkAnswerModel(ResponseBase):
     """A bulk redrive."""
 
     job_id: str | None = Field(description="By which it is stopped; null when nothing was requested.")
@@ -600,7 +244,7 @@ class BulkAnswerModel(_Base):
     dry_run: bool
 
 
-class AuditEntryModel(_Base):
+class AuditEntryModel(ResponseBase):
     """What an operator did, or was refused."""
 
     id: str = Field(examples=["1795487760000-0"])
@@ -618,14 +262,14 @@ class AuditEntryModel(_Base):
     details: dict[str, Any] = Field(description="Counts, e.g. `matched`, `sent`, `discarded`, `refused`.")
 
 
-class AuditListModel(_Base):
+class AuditListModel(ResponseBase):
     """One page of the audit log, newest first."""
 
     items: list[AuditEntryModel]
     next: str | None
 
 
-class PauseModel(_Base):
+class PauseModel(ResponseBase):
     """A pause."""
 
     what: str = Field(description="`all`, `type:…`, `principal:…` or `key:…`.", examples=["type:robot.clean"])
@@ -638,14 +282,14 @@ class PauseModel(_Base):
     )
 
 
-class KeyHolderModel(_Base):
+class KeyHolderModel(ResponseBase):
     """A task that holds a concurrency key."""
 
     task_id: str
     lapses_at: Moment = Field(description="When another task may take its place, unless its worker renews it.")
 
 
-class KeyModel(_Base):
+class KeyModel(ResponseBase):
     """A concurrency key that is in use."""
 
     key: str = Field(
@@ -660,19 +304,19 @@ class KeyModel(_Base):
     begun: int | None = Field(description="Of a rate: runs that have begun in its last time; null of a key.")
 
 
-class KeyListModel(_Base):
+class KeyListModel(ResponseBase):
     """Concurrency keys that are in use, and the rates of task types."""
 
     items: list[KeyModel]
 
 
-class PauseListModel(_Base):
+class PauseListModel(ResponseBase):
     """The pauses, by name."""
 
     items: list[PauseModel]
 
 
-class JobModel(_Base):
+class JobModel(ResponseBase):
     """A verb on many tasks, and how far it is."""
 
     job_id: str
@@ -703,20 +347,20 @@ class JobModel(_Base):
     finished_at: Moment | None
 
 
-class JobListModel(_Base):
+class JobListModel(ResponseBase):
     """The jobs that run, and those that have ended within a day."""
 
     items: list[JobModel]
 
 
-class JobCountModel(_Base):
+class JobCountModel(ResponseBase):
     """What a job would do."""
 
     matched: int = Field(description="Tasks that match now; the limit ends the count.")
     complete: bool = Field(description="Whether these are all; false after two seconds of counting.")
 
 
-class QueueBindingModel(_Base):
+class QueueBindingModel(ResponseBase):
     """A binding of a queue."""
 
     exchange: str
@@ -724,14 +368,14 @@ class QueueBindingModel(_Base):
     headers: dict[str, Any]
 
 
-class QueueGuardModel(_Base):
+class QueueGuardModel(ResponseBase):
     """The depth limit of the work queue."""
 
     limit: int = Field(description="Ready messages above which gateways respond 429 `queue-depth-exceeded`.")
     refusing: bool = Field(description="Whether this gateway does so now.")
 
 
-class QueueModel(_Base):
+class QueueModel(ResponseBase):
     """A queue as in RabbitMQ's management API. A number is null of a queue that is not there, a rate until it is measured."""
 
     name: str
@@ -758,13 +402,13 @@ class QueueModel(_Base):
     as_of: Moment
 
 
-class QueueListModel(_Base):
+class QueueListModel(ResponseBase):
     """The queues, in the broker map's order."""
 
     items: list[QueueModel]
 
 
-class WorkerModel(_Base):
+class WorkerModel(ResponseBase):
     """A worker as of its last heartbeat."""
 
     name: str = Field(examples=["worker@host-019a"])
@@ -779,33 +423,33 @@ class WorkerModel(_Base):
     seen_at: Moment
 
 
-class WorkerListModel(_Base):
+class WorkerListModel(ResponseBase):
     """The workers, by name."""
 
     items: list[WorkerModel]
 
 
-class AliveModel(_Base):
+class AliveModel(ResponseBase):
     """The process responds."""
 
     status: Literal["ok"]
 
 
-class CheckModel(_Base):
+class CheckModel(ResponseBase):
     """The state of one dependency of the gateway."""
 
     ok: bool
     detail: str
 
 
-class ReadyModel(_Base):
+class ReadyModel(ResponseBase):
     """Tasks can be accepted."""
 
     status: Literal["ok"]
     checks: dict[str, CheckModel]
 
 
-class ProblemPageModel(_Base):
+class ProblemPageModel(ResponseBase):
     """The explanation of a problem type."""
 
     type: str
@@ -815,20 +459,20 @@ class ProblemPageModel(_Base):
     remedy: str
 
 
-class ProblemPagesModel(_Base):
+class ProblemPagesModel(ResponseBase):
     """Every problem type."""
 
     items: list[ProblemPageModel]
 
 
-class LinkModel(_Base):
+class LinkModel(ResponseBase):
     """A link to a part of the gateway."""
 
     href: str
     title: str
 
 
-class HomeModel(_Base):
+class HomeModel(ResponseBase):
     """What answers here."""
 
     name: str
@@ -836,7 +480,7 @@ class HomeModel(_Base):
     links: list[LinkModel]
 
 
-class FieldErrorModel(_Base):
+class FieldErrorModel(ResponseBase):
     """One validation error of a request."""
 
     pointer: str = Field(
@@ -846,7 +490,7 @@ class FieldErrorModel(_Base):
     code: str = Field(description="Machine-readable.", examples=["missing"])
 
 
-class ProblemModel(_Base):
+class ProblemModel(ResponseBase):
     """RFC 9457 problem details; some types have additional members."""
 
     model_config = pydantic.ConfigDict(extra="allow")
@@ -861,7 +505,7 @@ class ProblemModel(_Base):
     errors: list[FieldErrorModel] = Field(default_factory=list, description="For `validation-error` only.")
 
 
-class VerdictModel(_Base):
+class VerdictModel(ResponseBase):
     """What became of one item of a batch."""
 
     status: int = Field(description="202, or that of the problem.")
@@ -870,7 +514,7 @@ class VerdictModel(_Base):
     problem: ProblemModel | None = Field(description="Why it was refused; `retryAfter` where a repeat may help.")
 
 
-class BatchVerdictsModel(_Base):
+class BatchVerdictsModel(ResponseBase):
     """What became of a batch."""
 
     items: list[VerdictModel]
