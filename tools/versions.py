@@ -1,4 +1,4 @@
-"""The version, wherever it is written: ``python -m tools.versions [--set X.Y.Z]``. `pyproject.toml` has the one that counts."""
+"""The version, wherever it is written: ``python -m tools.versions [--set X.Y.Z]``. `pyproject.toml` has the one that counts, and `CHANGELOG.md` a section of it."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ def differing(root: Path = ROOT) -> list[str]:
     ]
 
 
+def unrecorded(root: Path = ROOT) -> list[str]:
+    """What the changelog lacks: [Unreleased] on top, and a dated section of the version in `pyproject.toml`."""
+    _, version = next(written(root))
+    sections = re.findall(r"^## (.+)$", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    lacking = [] if sections[:1] == ["[Unreleased]"] else ["CHANGELOG.md: [Unreleased] is not its first section"]
+    if not any(re.fullmatch(rf"\[{re.escape(version)}\] - \d{{4}}-\d{{2}}-\d{{2}}", section) for section in sections):
+        lacking.append(f"CHANGELOG.md: no section `## [{version}] - YYYY-MM-DD`")
+    return lacking
+
+
 def change(version: str, root: Path = ROOT) -> None:
     """Write a version everywhere.
 
@@ -87,14 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command line.
 
     Returns:
-        0 when all places have the same version.
+        0 when all places have the same version, and the changelog a section of it.
     """
     parser = argparse.ArgumentParser(prog="python -m tools.versions", description=__doc__)
     parser.add_argument("--set", metavar="X.Y.Z", type=_version, help="write this version everywhere")
     given = parser.parse_args(argv).set
     if given:
         change(given)
-    found = differing()
+    found = differing() + unrecorded()
     print("\n".join(found) or next(written())[1])
     return int(bool(found))
 

@@ -61,9 +61,23 @@ def test_what_is_no_version_is_refused(wrong, capsys):
     assert "X.Y.Z" in capsys.readouterr().err
 
 
-def test_a_release_is_a_section_of_the_changelog_or_is_not_there_yet():
+def test_the_version_has_a_section_of_the_changelog_and_releases_are_in_order():
     found = re.findall(r"^## \[([^]]+)\]", (versions.ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     released = [tuple(map(int, each.split("."))) for each in found if each != "Unreleased"]
 
-    assert released == sorted(released, reverse=True)
-    assert dict.fromkeys(released).keys() == {*released}
+    assert versions.unrecorded() == []
+    assert released == sorted(set(released), reverse=True)
+
+
+@each(
+    ("sections", "lacking"),
+    [
+        ("## [Unreleased]\n\n## [{version}]\n", "CHANGELOG.md: no section `## [{version}] - YYYY-MM-DD`"),
+        ("## [Unreleased]\n\n## [0.0.7] - 2026-01-01\n", "CHANGELOG.md: no section `## [{version}] - YYYY-MM-DD`"),
+        ("## [{version}] - 2026-01-01\n", "CHANGELOG.md: [Unreleased] is not its first section"),
+    ],
+)
+def test_what_the_changelog_lacks_is_named(checkout, sections, lacking):
+    (checkout / "CHANGELOG.md").write_text(sections.format(version=dispatch.__version__))
+
+    assert versions.unrecorded(checkout) == [lacking.format(version=dispatch.__version__)]
