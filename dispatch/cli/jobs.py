@@ -103,6 +103,9 @@ def jobs() -> None:
 @click.option("--status", type=click.Choice([each.value for each in Status]), help="Only those with this status.")
 @click.option("--state", type=click.Choice([each.value for each in State]), help="Only those in this state.")
 @click.option("--error-type", metavar="TYPE", help="Only those whose last attempt failed so.")
+@click.option(
+    "--fingerprint", "error_fingerprint", metavar="HEX", help="Only those with this fingerprint of the error's message."
+)
 @click.option("--principal", metavar="ID", help="Only those of this principal.")
 @click.option("--label", "pairs", type=_JobLabel(), multiple=True, help="Only those with this label; may be repeated.")
 @click.option("--since", type=_At(), help="Only those accepted at this time or later.")

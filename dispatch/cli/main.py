@@ -1,4 +1,4 @@
-"""Our commands: ``celery -A celery_app dlq | jobs | queues | schedules | tasks | topology`` and ``dispatch keys``.
+"""Our commands: ``celery -A celery_app audit | dlq | jobs | queues | schedules | tasks | topology`` and ``dispatch keys``.
 
 `celery` loads all of them at each start, so a command's module is imported when the command is used.
 """
@@ -30,6 +30,7 @@ class LazyCommand(click.Command):
         return command.make_context(info_name, args, parent=parent, **extra)
 
 
+audit = LazyCommand("audit", help="What operators did, newest first.")
 dlq = LazyCommand("dlq", help="Dead letters: list, show, redrive, discard, jobs, stop.")
 queues = LazyCommand("queues", help="Ready, unacked, consumers, rates, limits and drift of every queue.")
 jobs = LazyCommand("jobs", help="A verb on many tasks: list, show, start, stop.")

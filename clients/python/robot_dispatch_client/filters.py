@@ -39,6 +39,7 @@ class JobFilters(TypedDict, total=False):
     status: str | None  #: a `Status`
     state: str | None  #: a `State`
     error_type: str | None  #: of the last attempt that failed
+    fingerprint: str | None  #: of that attempt's error's message, as a group of dead letters has it
     principal: str | None  #: whose tasks; everybody's by default
     labels: Mapping[str, str] | None
     since: dt.datetime | None  #: accepted at this time or later
@@ -90,6 +91,7 @@ def of_jobs(filters: JobFilters) -> dict[str, Any]:
         "status": filters.get("status"),
         "state": filters.get("state"),
         "errorType": filters.get("error_type"),
+        "fingerprint": filters.get("fingerprint"),
         "principal": filters.get("principal"),
         "labels": dict(filters.get("labels") or {}) or None,
         **{name: moment(value) for name, value in times.items() if isinstance(value, dt.datetime)},

@@ -10,6 +10,7 @@ import topology
 from celery_app import create_celery
 from dispatch.broker import provision
 from dispatch.cli import jobs as module
+from dispatch.cli.audit import audit
 from dispatch.protocol import labels
 from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.message import Message
@@ -96,6 +97,27 @@ def test_a_job_is_followed_to_its_end(world):
     assert done.stdout.splitlines()[-1] == "done: 7 of 7 done, 0 failed, 0 passed over; at most 1000"
     assert (job["state"], job["matched"], job["matchedAll"], job["done"], job["left"]) == ("done", 7, True, 7, 0)
     assert _audited(world, "startJob") == [("ops", "end", "ok"), ("ops", "begin", "ok")]
+
+
+def test_a_job_of_a_group_of_dead_letters_and_its_entries_in_the_audit_log_from_a_shell(world):
+    obj = types.SimpleNamespace(app=create_celery(world.settings))
+    job = json.loads(
+        world.run("start", "redrive", "--fingerprint", "0b9f0d5a3c1e7742", "--yes", "--json", "--as", "ops").stdout
+    )
+    world.run("stop", job["jobId"], "--as", "ops")
+    shown = CliRunner().invoke(audit, ["--verb", "startJob"], obj=obj)
+    entries = CliRunner().invoke(audit, ["--principal", job["requestedBy"], "--limit", "2", "--json"], obj=obj)
+    none = CliRunner().invoke(audit, ["--verb", "newApiKey"], obj=obj)
+
+    assert job["filter"]["fingerprint"] == "0b9f0d5a3c1e7742"
+    assert [line.split()[2:6] for line in shown.stdout.splitlines()[1:]] == [
+        ["startJob", "end", "requested", "redrive"], ["startJob", "begin", "ok", "redrive"],
+    ]  # fmt: skip
+    assert [(one["verb"], one["phase"]) for one in map(json.loads, entries.stdout.splitlines())] == [
+        ("startJob", "end"),
+        ("stopJob", None),
+    ]
+    assert none.stdout == "no entries\n"
 
 
 @pytest.mark.parametrize("verb", ["cancel", "discard"])

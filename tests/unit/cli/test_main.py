@@ -65,6 +65,7 @@ def test_a_wrong_use_is_reported_as_the_commands_own(group):
 
 def test_each_command_is_in_the_module_of_its_name():
     commands = [
+        module.audit,
         module.dlq,
         module.jobs,
         module.queues,
@@ -75,5 +76,6 @@ def test_each_command_is_in_the_module_of_its_name():
     ]
     found = [getattr(importlib.import_module(f"dispatch.cli.{each.name}"), each.name) for each in commands]
 
-    assert {command.name for command in commands} == {"dlq", "jobs", "queues", "schedules", "tasks", "topology", "keys"}
+    names = {"audit", "dlq", "jobs", "queues", "schedules", "tasks", "topology", "keys"}
+    assert {command.name for command in commands} == names
     assert all(isinstance(command, click.Command) for command in found)

@@ -18,6 +18,7 @@ PAGE = (ROOT / "docs/reference/cli.md").read_text()
 def commands():
     """Each command by its words, without the program."""
     for lazy in (
+        entry.audit,
         entry.dlq,
         entry.jobs,
         entry.queues,

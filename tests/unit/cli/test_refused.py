@@ -12,7 +12,7 @@ from support.cases import each
 #: Commands that work; `tests/system` and docs/reference/cli.md have them.
 WORK = {"control", "events", "flower", "graph", "inspect", "report", "shell", "status", "worker"}
 
-OURS = {"dlq", "jobs", "queues", "schedules", "tasks", "topology"}
+OURS = {"audit", "dlq", "jobs", "queues", "schedules", "tasks", "topology"}
 
 
 @pytest.fixture
