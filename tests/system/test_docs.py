@@ -26,7 +26,7 @@ SETTINGS = {
     "confirm_timeout": 2.5,
 }
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(480)
 
 #: As `make demo` leaves it: orders that the vendor refuses, so that there are dead letters to look at.
 REFUSED = {"type": "robot.clean", "payload": {"robot": "SN-REFUSE", "areas": ["lobby"]}}

@@ -59,7 +59,7 @@ def of_checkout(root: Path) -> Vocabulary:
 def _celery() -> click.Group:
     """Celery's program as ``celery -A celery_app`` has it."""
     group = click.Group(name="celery", commands=dict(celery_program.commands), params=celery_program.params)
-    for command in (cli.dlq, cli.jobs, cli.queues, cli.schedules, cli.tasks, cli.topology):
+    for command in (cli.audit, cli.dlq, cli.jobs, cli.queues, cli.schedules, cli.tasks, cli.topology):
         group.add_command(_real(command))
     return group
 
