@@ -12,7 +12,7 @@ from dispatch.gateway.application import document, operations
 from dispatch.gateway.contract import openapi
 from dispatch.gateway.http import problems
 from tools import http_reference as reference
-from tools import postman
+from tools import postman, typescript
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,6 +26,12 @@ def test_the_committed_postman_collection_is_the_current_one(whole):
     committed = json.loads((ROOT / "tests/system/postman/collection.json").read_text())
 
     assert committed == postman.collection(whole)
+
+
+def test_the_document_that_the_typescript_client_is_made_of_is_the_current_one(whole):
+    committed = json.loads((ROOT / "clients/typescript/openapi.json").read_text())
+
+    assert committed == typescript.document() == whole
 
 
 def test_the_collection_covers_every_operation_on_tasks_and_dead_letters():
