@@ -15,7 +15,7 @@ from dispatch.store.workers import WorkerInfo
 
 #: Units of the drawing: its width, and left edges and widths of its columns.
 WIDTH = 1_120
-_EXCHANGE, _WORK, _WORKERS, _RIGHT = (20, 170), (270, 220), (590, 170), (860, 240)
+_EXCHANGE, _WORK, _WORKERS, _RIGHT = (20, 170), (260, 220), (570, 200), (860, 240)
 
 #: Heights of nodes, and the room between two.
 _TALL, _LOW, _GAP = 84, 52, 12
@@ -23,7 +23,7 @@ _TALL, _LOW, _GAP = 84, 52, 12
 #: Pages by kind of node.
 _PAGES = {
     "work": "/ops/queues", "rung": "/ops/tasks?state=RETRY_WAIT", "workers": "/ops/workers", "held": "/ops/tasks?state=HELD",
-    "delay": "/ops/tasks?state=DELAYED", "dead": "/ops/tasks?state=DEAD_LETTERED",
+    "delay": "/ops/tasks?state=DELAYED", "dead": "/ops/dead-letters",
 }  # fmt: skip
 
 #: Above the first node: the way back from the rungs.
@@ -216,7 +216,7 @@ def _sums(queues: Sequence[QueueView]) -> tuple[str, str]:
     totals = [queue.total for queue in queues if queue.total is not None]
     used = sum(1 for total in totals if total)
     return (f"{sum(totals):,}" if totals else "?"), (
-        f"in {used} of {len(queues)} queues" if len(queues) > 1 else "pause or key taken"
+        f"in {used} of {len(queues)} queues" if len(queues) > 1 else "paused, or by a key"
     )
 
 

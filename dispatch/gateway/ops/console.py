@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,13 +22,18 @@ from dispatch.gateway.ops.health import HealthTopic
 from dispatch.gateway.ops.keys import KeysPages
 from dispatch.gateway.ops.overview import OverviewPage
 from dispatch.gateway.ops.pulse import Pulse, Reading, Sources
-from dispatch.gateway.ops.queues import PauseTasks, QueuesPage, ResumeTasks
+from dispatch.gateway.ops.queues import QueuesPage
 from dispatch.gateway.ops.session import Sessions
 from dispatch.gateway.ops.sign_in import SignInPages
 from dispatch.gateway.ops.task import CancelTask, DiscardTask, RedriveTask, RetryNow, TaskPage
 from dispatch.gateway.ops.tasks import DropView, SaveView, TasksPage
 from dispatch.gateway.ops.workers import WorkersPage
 from dispatch.gateway.parts import Parts
+from dispatch.protocol import figures
+from dispatch.store.history import MINUTE, History
+
+#: Minutes whose attempts show whether something fails now.
+RECENT = 5
 
 
 def install(
@@ -63,8 +69,8 @@ def install(
         overview,
         TasksPage(outside, parts.tasks, [name for name, kind in parts.types.items() if not kind.internal], parts.views),
         TaskPage(outside, parts, door, room),
-        QueuesPage(outside, pulse, parts.pauses, parts.held),
-        KeysPages(outside, parts.concurrency, parts.tasks),
+        QueuesPage(outside, pulse),
+        KeysPages(outside, parts),
         WorkersPage(outside, pulse),
         live.LivePages(pulse, topics, door, room),
     ):
@@ -75,8 +81,6 @@ def install(
         RetryNow(parts),
         RedriveTask(parts),
         DiscardTask(parts),
-        PauseTasks(parts),
-        ResumeTasks(parts),
         SaveView(parts.views),
         DropView(parts.views),
     ):
@@ -90,8 +94,19 @@ def install(
 
 def _sources(parts: Parts) -> Sources:
     return Sources(
-        parts.queues, parts.workers, functools.partial(parts.counts, None), parts.ages, parts.readiness.failures
+        parts.queues,
+        parts.workers,
+        functools.partial(parts.counts, None),
+        parts.ages,
+        parts.pauses.all,
+        lambda: _recent(parts.history),
+        parts.readiness.failures,
     )
+
+
+def _recent(history: History) -> Mapping[str, int]:
+    last = int(time.time() // MINUTE)
+    return figures.summed(history.read(last - RECENT + 1, last))
 
 
 def _topics(environment: Any, overview: OverviewPage) -> list[live.Topic]:

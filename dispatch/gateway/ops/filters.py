@@ -65,7 +65,7 @@ def number(value: float | None) -> str:
     """A number with its thousands; a rate with one digit."""
     if value is None:
         return NOTHING
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if value else "0"
 
 
 def short(task_id: str) -> str:

@@ -62,7 +62,12 @@ class JobPages:
         types = sorted(name for name, kind in self._parts.types.items() if not kind.internal)
         given = dict(filtering.given())
         return self._frame.page(
-            "job_new.html", verbs=verbs(), types=types, given=given, states=list(State), statuses=list(Status)
+            "job_new.html",
+            verbs=verbs(),
+            types=types,
+            given={"verb": fitting(given), **given},
+            states=list(State),
+            statuses=list(Status),
         )
 
     @page("jobs_one", "/jobs/<job_id>", api_keys.DEADLETTERS_READ, api_keys.TASKS_CONTROL)
@@ -84,6 +89,13 @@ def shown(job: Mapping[str, Any]) -> dict[str, Any]:
     words = [(name, value) for name, value in job["filter"].items() if value and name != "labels"]
     words += [("label", f"{name}={value}") for name, value in (job["filter"].get("labels") or {}).items()]
     return {**job, "words": words, "percent": 100 if job["state"] == "done" else percent}
+
+
+def fitting(given: Mapping[str, str]) -> str:
+    """The verb that the form begins with: what tasks in that state wait for; never one that ends them."""
+    allowed = verbs()
+    fits = JobVerb.REDRIVE if given.get("state") == State.DEAD_LETTERED or "fingerprint" in given else JobVerb.RETRY_NOW
+    return next((verb.value for verb in (fits, JobVerb.RETRY_NOW, JobVerb.REDRIVE) if verb in allowed), "")
 
 
 def verbs() -> list[JobVerb]:

@@ -20,7 +20,7 @@ def add(guarded: Guarded, frame: Frame, parts: Parts) -> None:
     """
     every: tuple[acts.Act, ...] = (
         letters.RedriveLetter(parts), letters.DiscardLetter(parts), letters.RedriveSelected(parts), letters.DiscardSelected(parts),
-        jobs.StartJob(parts), jobs.StopJob(parts),
+        jobs.StartJob(parts), jobs.StopJob(parts), pauses.PauseTasks(parts), pauses.ResumeTasks(parts),
         schedules.PauseSchedule(parts), schedules.ResumeSchedule(parts), schedules.RunSchedule(parts),
         schedules.DeleteSchedule(parts),
     )  # fmt: skip

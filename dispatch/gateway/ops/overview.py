@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from flask import Response
 
-from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys
 from dispatch.gateway.admission.guard import Guard
 from dispatch.gateway.http.reply import Reply, json_reply
 from dispatch.gateway.ops import broker_map
+from dispatch.gateway.ops.concerns import concerns
 from dispatch.gateway.ops.frame import Frame
 from dispatch.gateway.ops.pages import page, visitor
 from dispatch.gateway.ops.pulse import Pulse, Reading
@@ -28,15 +27,6 @@ STATES = (
     "SCHEDULED", "DELAYED", "QUEUED", "RETRY_WAIT", "HELD", "RUNNING", "WAITING", "SUCCEEDED", "DEAD_LETTERED", "EXPIRED",
     "CANCELLED", "REJECTED",
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Concern:
-    """Something that needs a hand."""
-
-    level: str  #: ``bad`` or ``warn``
-    text: str
-    href: str = ""  #: where to see more
 
 
 class OverviewPage:
@@ -80,7 +70,7 @@ class OverviewPage:
             "map": broker_map.draw(queues, reading.workers.value or (), reading.ages.value or {})
             if sees_queues and queues
             else None,
-            "concerns": list(concerns(reading, self._guard, sees_queues=sees_queues, sees_all=sees_all)),
+            "concerns": concerns(reading, scopes, refuses=self._guard.refuses()),
         }
 
 
@@ -93,41 +83,3 @@ def lines(minutes: Sequence[Mapping[str, int]]) -> dict[str, list[float | None]]
     for name, (what, share) in quantiles.items():
         drawn[name] = [figures.quantile(minute, what, share) for minute in minutes]
     return drawn
-
-
-def concerns(reading: Reading, guard: Guard, *, sees_queues: bool, sees_all: bool) -> Iterator[Concern]:
-    """What needs a hand, the worst first."""
-    for failure in reading.failures.values():
-        if failure:
-            yield Concern("bad", failure)
-    if guard.refuses():
-        yield Concern("bad", "The work queue is over its limit: new tasks are refused with 429.", "/ops/queues")
-    if sees_queues and reading.workers.value is not None and not reading.workers.value:
-        yield Concern("bad", "No worker has a recent heartbeat: nothing runs.", "/ops/workers")
-    if sees_queues:
-        yield from _queues(reading.queues.value or ())
-    if sees_all and reading.counts.value is not None:
-        dead = sum(reading.counts.value.dead_letters.values())
-        if dead:
-            yield Concern(
-                "warn",
-                f"{dead:,} dead {'letter waits' if dead == 1 else 'letters wait'} for a decision.",
-                "/ops/tasks?state=DEAD_LETTERED",
-            )
-        if held := reading.counts.value.by_state.get("HELD", 0):
-            yield Concern("warn", f"{held:,} {'task is' if held == 1 else 'tasks are'} held.", "/ops/tasks?state=HELD")
-
-
-def _queues(queues: Sequence[QueueView]) -> Iterator[Concern]:
-    drifted = [queue for queue in queues if queue.drift]
-    if drifted:
-        yield Concern(
-            "bad",
-            f"Drift from the broker map: {drifted[0].drift[0]}"
-            + (f" (and {len(drifted) - 1} more)" if len(drifted) > 1 else ""),
-        )
-    for queue in queues:
-        if queue.role == "work" and queue.ready and not queue.consumers:
-            yield Concern(
-                "bad", f"{queue.ready:,} messages wait in {queue.name}, which has no consumer.", "/ops/queues"
-            )

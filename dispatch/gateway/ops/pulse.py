@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dispatch.background import Background
 from dispatch.broker.queue_stats import QueueView
 from dispatch.gateway.ops.frame import Frame, Part
+from dispatch.protocol.pauses import Pause
 from dispatch.store.task_counts import TaskCounts
 from dispatch.store.workers import WorkerInfo
 
@@ -36,6 +37,8 @@ class Reading:
     workers: Part[Sequence[WorkerInfo]]
     counts: Part[TaskCounts]  #: of all principals' tasks
     ages: Part[Mapping[str, float]]  #: seconds for which the oldest message of a queue waits
+    pauses: Part[Sequence[Pause]]  #: those in force
+    recent: Part[Mapping[str, int]]  #: the figures of the last five minutes
     failures: Mapping[str, str | None]  #: of the readiness checks
 
 
@@ -47,6 +50,8 @@ class Sources:
     workers: Callable[[], Sequence[WorkerInfo]]
     counts: Callable[[], TaskCounts]
     ages: Callable[[], Mapping[str, float]]
+    pauses: Callable[[], Sequence[Pause]]
+    recent: Callable[[], Mapping[str, int]]
     failures: Callable[[], Mapping[str, str | None]]
 
 
@@ -100,6 +105,8 @@ class Pulse(Background):
             part(sources.workers),
             part(sources.counts),
             part(sources.ages),
+            part(sources.pauses),
+            part(sources.recent),
             sources.failures(),
         )
         with self._changed:

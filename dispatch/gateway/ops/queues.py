@@ -1,30 +1,18 @@
-"""``/ops/queues``: every queue and lane, what is paused, and the acts that pause and resume."""
+"""``/ops/queues``: every queue and lane; pauses are on a page of their own, and are named here."""
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flask
 from flask import Response
 
+from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys
-from dispatch.gateway.contract import request_models
-from dispatch.gateway.http import context, validation
-from dispatch.gateway.ops import acts
-from dispatch.gateway.ops.acts import Done, Field, Question
-from dispatch.gateway.ops.door import ROOT
 from dispatch.gateway.ops.frame import Frame
-from dispatch.gateway.ops.pages import may, page, visitor
+from dispatch.gateway.ops.pages import page, visitor
 from dispatch.gateway.ops.pulse import Pulse, Reading
-from dispatch.gateway.parts import Parts
-from dispatch.gateway.views import pauses as pause_views
-from dispatch.protocol.pauses import ALL, Pause, is_what
-from dispatch.protocol.record import State
-from dispatch.store.pauses import HeldTasks, Pauses
-
-PATH = f"{ROOT}/queues"
 
 #: The groups of the page: a title, and the roles of its queues.
 GROUPS = (
@@ -35,8 +23,21 @@ GROUPS = (
     ("Not in the broker map", ("extra",)),
 )
 
-#: How long a pause may last by its form, in minutes.
-_DURATIONS = (("", "until it is ended"), ("15", "15 minutes"), ("60", "1 hour"), ("240", "4 hours"), ("1440", "1 day"))
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QueueGroup:
+    """Queues of one purpose."""
+
+    title: str
+    queues: Sequence[QueueView]  #: that are shown
+    empty: int = 0  #: delay levels that have nothing in them, and are not
+    pausable: bool = False  #: they are of lanes, or of the only one
+
+
+def group(title: str, queues: Sequence[QueueView]) -> QueueGroup:
+    """Some queues as they are shown: of the delay levels, of which there are many, only those with something in them."""
+    shown = [each for each in queues if each.role != "delay" or each.total != 0 or each.drift]
+    return QueueGroup(title, shown, len(queues) - len(shown), any(each.role == "work" for each in shown))
 
 
 class QueuesPage:
@@ -45,109 +46,28 @@ class QueuesPage:
     Args:
         frame: renders it.
         pulse: the readings.
-        pauses: what is paused.
-        held: what that holds.
     """
 
-    def __init__(self, frame: Frame, pulse: Pulse, pauses: Pauses, held: HeldTasks) -> None:
-        self._frame, self._pulse, self._pauses, self._held = frame, pulse, pauses, held
+    def __init__(self, frame: Frame, pulse: Pulse) -> None:
+        self._frame, self._pulse = frame, pulse
 
     @page("queues", "/queues", api_keys.QUEUES_READ)
     def index(self) -> Response:
         """The page."""
-        reading, controls = self._pulse.latest(), may(api_keys.TASKS_CONTROL)
-        paused = self._frame.part(self._paused) if controls else None
+        reading = self._pulse.latest()
         shown = self.shown(reading, visitor().principal.scopes) if reading else {"reading": None}
-        return self._frame.page("queues.html", paused=paused, **shown)
+        return self._frame.page("queues.html", **shown)
 
     @staticmethod
     def shown(reading: Reading, scopes: frozenset[str]) -> Mapping[str, Any]:
         """What the part of the page needs that is live."""
-        queues = reading.queues.value or ()
-        found = [(title, [queue for queue in queues if queue.role in roles]) for title, roles in GROUPS]
+        queues, controls = reading.queues.value or (), api_keys.TASKS_CONTROL in scopes
+        found = [group(title, [queue for queue in queues if queue.role in roles]) for title, roles in GROUPS]
+        paused = [each.what for each in reading.pauses.value or ()] if controls else []
         return {
             "reading": reading,
-            "groups": [(title, group) for title, group in found if group],
+            "groups": [each for each in found if each.queues or each.empty],
             "ages": reading.ages.value or {},
-            "controls": api_keys.TASKS_CONTROL in scopes,
+            "controls": controls,
+            "paused": paused,
         }
-
-    def _paused(self) -> list[tuple[Pause, int]]:
-        found = self._pauses.all()
-        counts = self._held.counts([each.what for each in found])
-        return [(each, counts[each.what]) for each in found]
-
-
-class PauseTasks:
-    """Pause a lane, a type, a principal, a concurrency key, or everything."""
-
-    rule = acts.rule("pause", "/pauses/new", "pauseTasks", api_keys.TASKS_CONTROL)
-
-    def __init__(self, parts: Parts) -> None:
-        self._pauses, self._counts = parts.pauses, parts.counts
-
-    def ask(self) -> Question:
-        """As in `Act`."""
-        what = _asked()
-        effect = "What runs goes on; what would start is held, and uses up no attempt. Of a lane it stays in its queue, where it may expire."
-        hint = "all, type:<task type>, principal:<id>, key:<concurrency key> or lane:<lane>"
-        fields = (
-            Field("what", "What", value=what, hint=hint, required=True, attributes={"maxlength": "310"}),
-            Field("reason", "Why, for other operators", required=True, attributes={"maxlength": "500"}),
-            Field("minutes", "How long", "select", choices=_DURATIONS),
-        )
-        former = next((each for each in self._pauses.all() if each.what == what), None)
-        facts = [("Paused already", f"by {former.by}: {former.reason}. This replaces it.")] if former else []
-        return Question("Pause tasks?", effect, "Pause", self._waiting(what), PATH, facts, fields, grave=True)
-
-    def carry_out(self, form: Mapping[str, str]) -> Done:
-        """As in `Act`."""
-        minutes, given = form.get("minutes", ""), {"reason": form.get("reason", "")}
-        if minutes in dict(_DURATIONS) and minutes:
-            given["until"] = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=int(minutes))).isoformat()
-        pause = pause_views.begin(
-            self._pauses, form.get("what", "").strip(), validation.parse(request_models.PauseBody, given)
-        )
-        return Done(f"Paused: {pause.what}.", PATH)
-
-    def _waiting(self, what: str) -> int | None:
-        """How many tasks it would hold back now, where that is known: those that have not ended and do not run."""
-        kind, _, name = what.partition(":")
-        if kind not in ("all", "type", "principal") or not is_what(what):
-            return None
-        by_type = self._counts(name if kind == "principal" else None).by_type
-        chosen = [by_type.get(name, {})] if kind == "type" else by_type.values()
-        idle = [state for state in State if not state.terminal and state is not State.RUNNING]
-        return sum(states.get(state.value, 0) for states in chosen for state in idle)
-
-
-def _asked() -> str:
-    """What the URL of the current request names; empty for nothing."""
-    given = flask.request.args
-    kind, name = given.get("kind", ""), given.get("name", "").strip()
-    return given.get("what", "") or (kind if kind == ALL or not kind else f"{kind}:{name}")
-
-
-class ResumeTasks:
-    """End a pause."""
-
-    rule = acts.rule("resume", "/pauses/<what>/end", "resumeTasks", api_keys.TASKS_CONTROL)
-
-    def __init__(self, parts: Parts) -> None:
-        self._pauses, self._held, self._rate = parts.pauses, parts.held, parts.settings.resume_rate
-
-    def ask(self, what: str) -> Question:
-        """As in `Act`."""
-        paused = next((each for each in self._pauses.all() if each.what == what), None)
-        if paused is None:
-            return Question("Resume?", "", "Resume", None, PATH, refusal=f"{what} is not paused.")
-        facts = (("Paused", what), ("By", paused.by), ("Why", paused.reason))
-        effect = f"The workers send what was held to the work queue, at {self._rate:g} tasks a second."
-        return Question("End this pause?", effect, "Resume", self._held.counts([what])[what], PATH, facts)
-
-    def carry_out(self, form: Mapping[str, str], what: str) -> Done:
-        """As in `Act`."""
-        del form
-        context.current().target = what
-        pause_views.end(self._pauses, what)
-        return Done(f"Resumed: {what}.", PATH)

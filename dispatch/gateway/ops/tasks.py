@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import flask
 from flask import Response
@@ -19,6 +19,7 @@ from dispatch.gateway.ops.door import ROOT
 from dispatch.gateway.ops.frame import Frame
 from dispatch.gateway.ops.pages import may, page, visitor
 from dispatch.gateway.views import task_access, task_search
+from dispatch.protocol import ids
 from dispatch.protocol.record import State, Status
 from dispatch.store.index import Page
 from dispatch.store.saved_views import MOST, SavedViews
@@ -33,6 +34,9 @@ FILTERS = (
 
 #: Characters of the name of a saved view, and of its query.
 MAX_NAME, MAX_QUERY = 60, 2_000
+
+#: Characters of what is looked for.
+MAX_FIND = 300
 
 #: Choices of how many tasks a page has.
 SIZES = (50, 100, 200)
@@ -83,6 +87,20 @@ class TasksPage:
         saved = self._frame.part(lambda: self._views.all(visitor().principal.id))
         query = urlencode([(name, value) for name, value in given if name in parameters])
         return self._frame.page("tasks.html", **shown, **choices, sees_all=sees_all, saved=saved, query=query)
+
+    @page("find", "/find", api_keys.TASKS_READ)
+    def find(self) -> Response:
+        """A task by its id; or the list of those with a label, of a type, or of a request."""
+        text = flask.request.args.get("q", "").strip()[:MAX_FIND]
+        return flask.redirect(self._place_of(text), 303)  # type: ignore[return-value]
+
+    def _place_of(self, text: str) -> str:
+        if not text:
+            return PATH
+        if ids.is_task_id(text) and self._tasks.briefs([text])[0] is not None:
+            return f"{PATH}/{quote(text, safe='')}"
+        name = "label" if "=" in text else "type" if text in self._types else "requestId"
+        return f"{PATH}?{urlencode([(name, text)])}"
 
     def _may_act_on_all(self, given: Sequence[tuple[str, str]]) -> bool:
         """Whether there are jobs for the filter; those have no request id."""

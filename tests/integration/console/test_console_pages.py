@@ -55,16 +55,28 @@ def test_the_overview_shows_the_system_and_stays_live(seen):
     seen.inspect("overview")
 
 
-def test_queues_are_paused_and_resumed(seen, site):
+def test_the_overview_leads_to_the_groups_of_dead_letters(seen):
+    page = seen.open("/ops")
+    page.click("a:has-text('dead letters wait')")
+    page.wait_for_url("**/ops/dead-letters")
+    page.wait_for_selector("td:has-text('Pause type'), .acts a:has-text('Redrive')")
+
+
+def test_all_is_paused_from_the_queues_and_resumed_where_pauses_are(seen, site):
     page = seen.open("/ops/queues")
     page.wait_for_selector("code:has-text('robot.task.q')")
-    page.click("text=Pause …")
-    page.fill("dialog #field-what", "type:robot.clean")
+    seen.inspect("queues")
+    page.click("tr:has(code:text-is('robot.task.q')) a:has-text('Pause')")
     page.fill("dialog #field-reason", "the vendor repairs its API")
     seen.inspect("pause")
     page.click("dialog button:has-text('Pause')")
+    page.wait_for_url("**/ops/pauses")
     page.wait_for_selector("[data-note]")
-    seen.inspect("queues")
+    seen.inspect("pauses-lane")
+    seen.open("/ops/queues").wait_for_selector("tr:has(code:text-is('robot.task.q')) .tag:has-text('paused')")
+    seen.inspect("queues-paused")
+    seen.open("/ops").wait_for_selector(".concerns a:has-text('Everything is paused by night-shift')")
+    page.click(".concerns a:has-text('Everything is paused')")
     page.click("a:has-text('Resume')")
     page.click("dialog button:has-text('Resume')")
     page.wait_for_selector("text=Nothing is paused")
@@ -115,6 +127,19 @@ def test_tasks_are_found_by_the_filters_of_the_url(seen, site):
     assert page.locator(".failed").is_visible()
 
 
+def test_a_task_is_found_from_any_page_by_its_id_or_a_label(seen, site):
+    _, tasks, _ = site
+    page = seen.open("/ops/workers")
+    page.keyboard.press("/")
+    page.keyboard.type(tasks["done"])
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/ops/tasks/{tasks['done']}")
+    page.fill("[name=q]", "customer=acme")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ops/tasks?label=customer%3Dacme")
+    page.wait_for_selector(f"[title='{tasks['done']}']")
+
+
 def test_a_filter_is_saved_and_removed(seen):
     page = seen.open("/ops/tasks?state=DEAD_LETTERED")
     page.click("form.filters a:has-text('Save')")
@@ -138,7 +163,7 @@ def test_the_keyboard_moves_and_opens(seen):
     page.keyboard.press("k")
     assert page.locator("tr.here").count() == 1
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "f-label"
+    assert page.evaluate("document.activeElement.name") == "q"
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     assert page.locator("#keys").is_visible()

@@ -13,6 +13,9 @@
   let plots = [];
   let data = null;
 
+  // The legend has the last minute, until the pointer is on another.
+  const latest = (plot) => plot.setLegend({ idx: data.at.length - 1 }, false);
+
   function axis(size) {
     const grid = { stroke: colour("--line"), width: 1 };
     return { stroke: colour("--quiet"), grid, ticks: grid, font: "11px system-ui", size };
@@ -25,9 +28,10 @@
       const shown = (value) => (value == null ? "–" : `${+value.toPrecision(3)} ${chart.unit}`);
       const series = chart.series.map(([, label, ink, filled]) => ({
         label, stroke: colour(ink), width: 1.75, fill: filled ? `${colour(ink)}22` : undefined,
-        value: (_, value) => shown(value), spanGaps: true, points: filled ? undefined : { show: true, size: 4 },
+        value: (_, value) => shown(value), spanGaps: true, points: { show: chart.unit === "s", size: 4 },
       }));
       const options = {
+        hooks: { ready: [latest], setCursor: [(plot) => plot.cursor.idx == null && latest(plot)] }, padding: [10, 8, 0, 0],
         width: place.clientWidth, height: 170, cursor: { y: false }, legend: { live: true },
         scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, chart.unit === "s" ? 0.1 : 1)] } },
         axes: [{ ...axis(28), values: (_, ticks) => ticks.map(clock) }, axis(44)], series: [{ label: "at", value: (_, at) => (at == null ? "–" : clock(at)) }, ...series],

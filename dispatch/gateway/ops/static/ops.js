@@ -94,7 +94,7 @@
         return;
       }
     }
-    const search = $("[data-search]");
+    const search = [...document.querySelectorAll("main [data-search]"), $(".find input")].find((each) => each && each.offsetParent);
     const act = {
       j: () => move(1),
       k: () => move(-1),

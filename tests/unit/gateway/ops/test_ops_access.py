@@ -1,5 +1,6 @@
 """Who gets into the console, and what hostile users get."""
 
+import dataclasses
 import re
 import time
 
@@ -10,11 +11,14 @@ from dispatch.gateway.http.key_source import KeySource
 from dispatch.gateway.http.problems import Problem
 from dispatch.gateway.ops.assets import STATIC
 from dispatch.gateway.ops.session import Sessions
+from dispatch.protocol.concurrency import TypeLimits
+from dispatch.protocol.rates import Rate
 from dispatch.protocol.record import Brief, ErrorInfo, State
 from dispatch.store.concurrency import KeyView
+from dispatch.store.rates import RateView
 from support.cases import each
 from support.console import AXE, PEPPER, key, vendored
-from support.gateway_fakes import FakeDeadLetters, FakeTasks, World, record
+from support.gateway_fakes import GREET, FakeDeadLetters, FakeTasks, World, record
 
 ADMIN, ADMIN_ENTRY = key("admin", *SCOPES)
 VIEWER, VIEWER_ENTRY = key("viewer", api_keys.TASKS_READ_ALL)
@@ -399,8 +403,8 @@ def test_a_lane_is_paused_and_resumed_as_over_http():
     page = client.get("/ops/pauses/new?what=type:echo")
     form = {"token": token(page), "what": "type:echo", "reason": HOSTILE, "minutes": "15"}
     assert 'value="type:echo"' in page.text
-    assert client.post("/ops/pauses/new", data=form).location == "/ops/queues"
-    shown = client.get("/ops/queues").text
+    assert client.post("/ops/pauses/new", data=form).location == "/ops/pauses"
+    shown = client.get("/ops/pauses").text
     assert "type:echo" in shown
     assert "<script>alert" not in shown
     assert "This concerns" in client.get("/ops/pauses/type:echo/end").text
@@ -446,6 +450,38 @@ def test_a_key_shows_who_holds_it_and_who_waits():
 
     assert f"/ops/tasks/{TASK.task_id}" in shown
     assert "robot:r-7" in shown
+
+
+def test_a_rate_shows_how_much_of_it_is_used_and_who_waits():
+    made = world()
+    rate = Rate(20, 60)
+    made.types = {"sms.send": dataclasses.replace(GREET, limits=TypeLimits(rate=rate))}
+    made.rates.rates["rate:sms.send"] = RateView("rate:sms.send", rate, 14, 3, (TASK.task_id,))
+    shown = signed_in(made).get("/ops/keys").text
+
+    assert "14 of 20 in the last minute" in shown
+    assert f"/ops/tasks/{TASK.task_id}" in shown
+    assert "/ops/pauses/new?what=type:sms.send" in shown
+
+
+# --- a task is found -------------------------------------------------------------------------------
+@each(
+    ("text", "place"),
+    [
+        (TASK.task_id, PATH),
+        (f" {TASK.task_id} ", PATH),
+        ("customer=acme", "/ops/tasks?label=customer%3Dacme"),
+        ("greet", "/ops/tasks?type=greet"),
+        ("0196f0a0-0000-7000-8000-000000000000", "/ops/tasks?requestId=0196f0a0-0000-7000-8000-000000000000"),
+        ("//evil.example", "/ops/tasks?requestId=%2F%2Fevil.example"),
+        ("", "/ops/tasks"),
+    ],
+)
+def test_a_task_is_found_by_what_an_operator_has_of_it(text, place):
+    made = world()
+    made.tasks.briefs = lambda ids: [Brief("greet", State.RUNNING) if each == TASK.task_id else None for each in ids]
+
+    assert signed_in(made).get("/ops/find", query_string={"q": text}).location == place
 
 
 # --- saved views -----------------------------------------------------------------------------------

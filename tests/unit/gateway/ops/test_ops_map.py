@@ -3,17 +3,12 @@ import itertools
 
 import pytest
 
-from dispatch.broker.queue_stats import QueueView
 from dispatch.gateway.ops import broker_map, overview
 from dispatch.protocol import figures
 from dispatch.store.workers import WorkerInfo
+from support.broker_views import PLAIN_QUEUE as PLAIN
 from support.cases import each
 
-PLAIN = QueueView(
-    name="robot.task.q", role="work", ready=3, unacked=2, total=5, dead_lettering=0, consumers=1, publish_rate=1.5, deliver_rate=1.0,
-    ack_rate=1.0, ttl=3_600.0, dead_letter_exchange="robot.task.dlx", max_length=12_000, delivery_limit=200,
-    guard={"limit": 10_000, "refusing": False}, policy="robot-work", bindings=(), drift=(), as_of=1_795_487_760_000,
-)  # fmt: skip
 WORKER = WorkerInfo("w@host", "host", 7, "1", 8, 2, 3, {}, 0)
 
 

@@ -353,6 +353,28 @@ def test_a_job_asks_with_its_count_and_is_started_with_what_was_chosen():
     assert entry.details["matched"] == 7
 
 
+@each(
+    ("query", "verb"),
+    [
+        ("", "retry-now"),
+        ("?state=RETRY_WAIT", "retry-now"),
+        ("?state=DEAD_LETTERED", "redrive"),
+        ("?fingerprint=9f86d081884c7d65", "redrive"),
+        ("?state=DEAD_LETTERED&verb=discard", "discard"),
+    ],
+)
+def test_a_job_begins_with_the_verb_that_fits_and_never_with_one_that_ends_tasks(query, verb):
+    page = signed_in(world()).get(f"/ops/jobs/new{query}").text
+
+    assert f'<option value="{verb}" selected>' in page
+
+
+def test_who_may_only_redrive_begins_with_that():
+    page = signed_in(world(), LETTERS).get("/ops/jobs/new?state=RETRY_WAIT").text
+
+    assert '<option value="redrive" selected>' in page
+
+
 def test_without_a_filter_the_count_must_be_typed():
     made = world()
     client = signed_in(made)
