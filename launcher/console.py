@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -37,20 +38,24 @@ def _launch(verb: str, words: Sequence[str]) -> int:
 
 def _up(verb: str, words: Sequence[str]) -> int:
     """As `make up` does: first bring the servers that are missing, where that can be done."""
-    if "-h" not in words and "--help" not in words:
-        brought = subprocess.run(["bash", str(_SETUP)], check=False).returncode
-        if brought:
-            return brought
+    if "-h" not in words and "--help" not in words and (failed := _bring()):
+        return failed
     return _launch(verb, words)
+
+
+def _bring() -> int:
+    """Install RabbitMQ and Redis where they are missing and that can be done; the exit status."""
+    if shutil.which("bash") is None:
+        return 0  # the launcher reports what is missing
+    return subprocess.run(["bash", str(_SETUP)], check=False).returncode
 
 
 def _demo(_: str, __: Sequence[str]) -> int:
     if importlib.util.find_spec("robot_dispatch_client") is None:
         click.echo("the demo uses the Python client: pip install robot-dispatch-client", err=True)
         return _MISSING
-    brought = subprocess.run(["bash", str(_SETUP)], check=False).returncode
-    if brought:
-        return brought
+    if failed := _bring():
+        return failed
     return subprocess.run([sys.executable, "-m", "examples.demo"], env=os.environ, check=False).returncode
 
 

@@ -40,9 +40,8 @@ _SHARED = (
 _ALSO, _OWN = frozenset({"max_body"}), frozenset({"worker_metrics_port", "worker_metrics_host"})
 
 _INSTALL = (
-    "install them (apt-get install rabbitmq-server redis-server), "
-    "or set the URLs of running ones in DISPATCH_BROKER_URL, DISPATCH_MANAGEMENT_URL and DISPATCH_REDIS_URL, "
-    "or use Docker: docker compose up"
+    "install them (Debian, Ubuntu: sudo apt-get install rabbitmq-server redis-server), "
+    "or set the URLs of running servers in DISPATCH_BROKER_URL, DISPATCH_MANAGEMENT_URL and DISPATCH_REDIS_URL"
 )
 
 

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+from launcher.errors import LaunchError
+
 
 @dataclasses.dataclass(frozen=True)
 class RunDir:
@@ -19,11 +21,21 @@ class RunDir:
 
         Args:
             path: relative to the current directory, or absolute.
+
+        Raises:
+            LaunchError: it can't be created or written.
         """
         run = cls(Path(path).resolve())
-        run.path.mkdir(parents=True, exist_ok=True)
-        run.logs.mkdir(mode=0o700, exist_ok=True)
-        run.flower.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.logs.mkdir(mode=0o700, exist_ok=True)
+            run.flower.parent.mkdir(mode=0o700, exist_ok=True)
+            run.command_lock.touch(mode=0o600)
+        except OSError as exc:
+            raise LaunchError(
+                f"{run.path} can't be used for the stack's data and logs: {exc.strerror}: {exc.filename}; "
+                "another directory: DISPATCH_RUN_DIR"
+            ) from exc
         return run
 
     @property

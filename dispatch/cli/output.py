@@ -28,7 +28,7 @@ P = ParamSpec("P")
 
 #: Without a server in the environment, and without a running stack of `make up`, whose settings would have been used.
 _NOT_SAID = (
-    "No DISPATCH_… names a server, and no stack runs here: start one (make up), source the env file of one "
+    "No DISPATCH_… names a server, and no stack runs here: start one (make up, or dispatch up), source the env file of one "
     f"({stack_env.SOURCE}), or set DISPATCH_BROKER_URL, DISPATCH_MANAGEMENT_URL and DISPATCH_REDIS_URL."
 )
 

@@ -1,8 +1,12 @@
 """The packages as a user has them: built, installed into an environment of their own, run in a directory without a checkout."""
 
 import dataclasses
+import email
 import json
 import os
+import re
+import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -12,7 +16,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
+from support.cases import each
 from support.stack import ROOT, Stack
 
 #: What the wheel has beside modules, an example each.
@@ -155,3 +161,86 @@ def test_help_and_version_need_no_system_and_the_demo_names_the_client_that_it_n
     assert up.startswith("usage: dispatch up ")
     assert version == "robot-dispatch, version 1.0.0\n"
     assert "pip install robot-dispatch-client" in demo
+
+
+# --- where a newcomer may stumble -----------------------------------------------------------------
+@pytest.fixture
+def installed(packages, base):
+    """Both packages, and the stack that they would start."""
+    here = install(base, *packages.glob("*.whl"))
+    run_dir = base / "state" / "robot-dispatch"
+    stack = Stack(run_dir, {**here.environ, "DISPATCH_RUN_DIR": str(run_dir)})
+    yield here, stack
+    stack.destroy()
+
+
+@pytest.mark.parametrize("tools", [("bash", "dirname", "id"), ()], ids=["no servers", "no shell either"])
+def test_a_machine_without_servers_is_answered_with_what_to_install(installed, base, tools):
+    here, stack = installed
+    (base / "tools").mkdir()
+    for name in tools:  # no apt-get among them
+        (base / "tools" / name).symlink_to(shutil.which(name))
+    outputs = [here.run("dispatch", verb, expect=1, PATH=str(base / "tools")) for verb in ("up", "demo")]
+
+    assert {output.count("\n") for output in outputs} <= {1, 3}  # the demo has a heading
+    for output in outputs:
+        assert re.search(r"rabbitmq-server (and )?redis-server not found: install", output), output
+        assert "sudo apt-get install rabbitmq-server redis-server" in output
+        assert "DISPATCH_BROKER_URL, DISPATCH_MANAGEMENT_URL and DISPATCH_REDIS_URL" in output
+    assert stack.processes() == []
+
+
+def test_a_port_that_is_asked_for_and_taken_is_named(installed):
+    here, stack = installed
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        output = here.run("dispatch", "up", expect=1, DISPATCH_HTTP_PORT=port)
+
+    assert output == f"port {port} for gateway is taken on 127.0.0.1\n"
+    assert stack.processes() == []
+
+
+@each("kind", ["a directory of the kernel", "a file"])
+def test_a_state_directory_that_cant_be_written_is_named_with_what_to_set(installed, base, kind):
+    here, _ = installed
+    state = base / "a-file" if kind == "a file" else Path("/sys/kernel")  # where root can't write either
+    if kind == "a file":
+        state.write_text("")
+    for verb in ("up", "down", "status"):
+        output = here.run("dispatch", verb, expect=1, XDG_STATE_HOME=str(state))
+
+        assert output.startswith(f"{state}/robot-dispatch can't be used for the stack's data and logs: "), output
+        assert output.endswith("another directory: DISPATCH_RUN_DIR\n")
+
+
+@pytest.mark.timeout(480)
+def test_the_demo_runs_twice_down_may_be_repeated_and_a_stack_with_long_waits_is_not_waited_for(installed):
+    here, stack = installed
+    nothing = here.run("dispatch", "down")
+    first, second = here.run("dispatch", "demo"), here.run("dispatch", "demo")
+    here.run("dispatch", "down")
+    again = here.run("dispatch", "down")
+    here.run("dispatch", "up", "--only", "servers,worker,gateway")
+    slow = here.run("dispatch", "demo", expect=1)
+    here.run("dispatch", "down")
+
+    assert nothing == again == "nothing was running\n"
+    assert "already running" not in first
+    assert "already running: epmd, rabbitmq, redis, simulator, worker, gateway, flower" in second
+    for output in (first, second):
+        assert output.count("202 in") == 4
+        assert "DEAD_LETTERED" in output
+    assert "a task that fails waits 2160 s" in slow
+    assert "dispatch down && dispatch demo" in slow
+    assert "202 in" not in slow
+    assert stack.processes() == []
+
+
+def test_pip_refuses_a_python_that_is_too_old(packages):
+    for wheel in packages.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith("METADATA")]
+            metadata = email.message_from_bytes(archive.read(name))
+        allowed = SpecifierSet(metadata["Requires-Python"])
+
+        assert ("3.10.19" in allowed, "3.11.0" in allowed, "3.14.0" in allowed) == (False, True, True), wheel
