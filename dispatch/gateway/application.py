@@ -19,6 +19,7 @@ from dispatch.gateway.http.direct import DirectOperations
 from dispatch.gateway.http.long_poll import WaitingRoom
 from dispatch.gateway.http.operations import Operation, contracts, endpoints, register
 from dispatch.gateway.http.reply import Reply
+from dispatch.gateway.http.routes import Route
 from dispatch.gateway.ops import console
 from dispatch.gateway.parts import Parts
 from dispatch.gateway.server import unread_body
@@ -84,6 +85,8 @@ def document(types: Mapping[str, TaskType], *, keyed: bool = True) -> dict[str, 
 
 class Gateway(flask.Flask):
     """The Flask application; frequent operations pass it by, where they can."""
+
+    url_rule_class = Route
 
     def __init__(self, direct: DirectOperations) -> None:
         super().__init__("dispatch.gateway", static_folder=None)

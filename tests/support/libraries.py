@@ -1,5 +1,6 @@
 """Imports the libraries that processes of ours import; `support.processes` forks from a process that has imported this."""
 
+import gc
 import importlib
 
 NAMES = (
@@ -21,5 +22,9 @@ NAMES = (
     "structlog",
 )
 
+gc.disable()
 for _name in NAMES:
     importlib.import_module(_name)
+# No collection of a forked process looks at what is here, nor copies its pages.
+gc.freeze()
+gc.enable()

@@ -1,6 +1,7 @@
 """The frequent operations are carried out beside Flask: each response is Flask's, byte for byte."""
 
 import dataclasses
+import functools
 import io
 import json
 import re
@@ -57,13 +58,16 @@ def respond(app, environ):
 
 def both(made, method, path, *, raw=None, body=b"", query="", **headers):
     """A request's response directly, and by Flask; whether it was carried out directly."""
+    app = made.app()
+    return both_of(app, method, path, raw=raw, body=body, query=query, **headers)
+
+
+def both_of(app, method, path, *, raw=None, body=b"", query="", **headers):
+    """As `both`, by an application that is there."""
     answers, direct = [], []
+    carry_out = app._direct.carry_out
     for flask_alone in (False, True):
-        app = made.app()
-        carry_out = app._direct.carry_out
-        app._direct.carry_out = lambda *args, skip=flask_alone, by=carry_out: (
-            None if skip else _noted(by(*args), direct)
-        )
+        app._direct.carry_out = lambda *args, skip=flask_alone: None if skip else _noted(carry_out(*args), direct)
         environ = {
             "REQUEST_METHOD": method, "PATH_INFO": path, "RAW_URI": path if raw is None else raw, "QUERY_STRING": query,
             "SCRIPT_NAME": "", "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "8000", "HTTP_HOST": "127.0.0.1:8000",
@@ -72,6 +76,7 @@ def both(made, method, path, *, raw=None, body=b"", query="", **headers):
             "CONTENT_TYPE": "application/json", **headers,
         }  # fmt: skip
         answers.append(respond(app, environ))
+    app._direct.carry_out = carry_out
     return answers[0], answers[1], bool(direct)
 
 
@@ -222,6 +227,12 @@ def test_whatever_else_is_asked_is_asked_of_flask(method, path, more):
     check(world(), method, path, direct=False, **more)
 
 
+@functools.cache
+def app_of_all_examples():
+    """No request changes what another gets."""
+    return world().app()
+
+
 printable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=40)
 
 
@@ -239,7 +250,7 @@ printable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_s
     ),
 )  # fmt: skip
 def test_reads_of_any_kind_are_answered_the_same(path, headers):
-    ours, flasks, _ = both(world(), "GET", path, **headers)
+    ours, flasks, _ = both_of(app_of_all_examples(), "GET", path, **headers)
 
     assert ours == flasks
 
@@ -252,7 +263,7 @@ def test_reads_of_any_kind_are_answered_the_same(path, headers):
 )  # fmt: skip
 def test_submissions_of_any_kind_are_answered_the_same(body, key):
     more = {} if key is None else {"HTTP_IDEMPOTENCY_KEY": key}
-    ours, flasks, _ = both(world(), "POST", "/v1/tasks", body=body, **more)
+    ours, flasks, _ = both_of(app_of_all_examples(), "POST", "/v1/tasks", body=body, **more)
 
     assert ours == flasks
 
