@@ -18,6 +18,7 @@ from bench.harness.servers import ROOT
 from bench.harness.turns import progress
 from bench.parts import (
     clients,
+    console,
     failures,
     gateway,
     growth,
@@ -40,7 +41,7 @@ PARTS = cast("tuple[BenchPart, ...]", (gateway, worker, latency, system, growth,
 #: What only runs alone.
 ALONE = cast(
     "tuple[BenchPart, ...]",
-    (smoke, clients.LongPolls(), clients.RudeClients(), letters, orders, resume, shards, telemetry),
+    (smoke, clients.LongPolls(), clients.RudeClients(), console, letters, orders, resume, shards, telemetry),
 )
 
 #: Where results are written.

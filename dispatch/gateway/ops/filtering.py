@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
 import flask
 from werkzeug.wrappers import Response
+
+from dispatch.protocol import ids
+
+#: Times that a filter often begins with: minutes ago, and how that is called.
+_AGO = ((15, "15 minutes ago"), (60, "an hour ago"), (240, "4 hours ago"), (1_440, "a day ago"))
+
+
+def times() -> list[tuple[str, str]]:
+    """Times that are offered where a filter takes one, as the API reads them."""
+    now = time.time()
+    return [(ids.timestamp(int(now - minutes * 60) * 1_000) or "", label) for minutes, label in _AGO]
 
 
 def given() -> list[tuple[str, str]]:

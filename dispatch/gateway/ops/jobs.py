@@ -64,6 +64,7 @@ class JobPages:
         return self._frame.page(
             "job_new.html",
             verbs=verbs(),
+            times=filtering.times(),
             types=types,
             given={"verb": fitting(given), **given},
             states=list(State),

@@ -13,7 +13,7 @@ from dispatch.config import api_keys
 from dispatch.gateway.contract import request_models
 from dispatch.gateway.http import context, validation
 from dispatch.gateway.http.problems import Problem
-from dispatch.gateway.ops import acts
+from dispatch.gateway.ops import acts, filtering
 from dispatch.gateway.ops.acts import Done, Field, Question
 from dispatch.gateway.ops.door import ROOT
 from dispatch.gateway.ops.frame import Frame
@@ -83,6 +83,7 @@ class TasksPage:
             "statuses": list(Status),
             "states": list(State),
             "sizes": SIZES,
+            "times": filtering.times(),
         }
         saved = self._frame.part(lambda: self._views.all(visitor().principal.id))
         query = urlencode([(name, value) for name, value in given if name in parameters])

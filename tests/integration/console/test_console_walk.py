@@ -41,6 +41,7 @@ def test_the_pages_are_empty_before_anything_has_happened(seen):
 def test_from_an_outage_to_its_end(seen, system):
     _, client = system
     _outage(client)
+    named_on_the_overview(seen)
     found_and_grouped(seen)
     mended_and_sent(seen, client)
     some_selected(seen, client)
@@ -57,6 +58,14 @@ def _outage(client):
         client, "http.request", {"method": "POST", "url": "http://robots.example/orders", "headers": {"Authorization": SECRET}, "json": {"a": 1}}
     )  # fmt: skip
     dead(client, OUTAGE + 1)
+
+
+def named_on_the_overview(seen):
+    page = seen.open("/ops")
+    page.wait_for_selector(".concerns .bad:has-text('attempts of the last five minutes failed')", timeout=60_000)
+    seen.inspect("outage")
+    page.click(".concerns a:has-text('dead letters wait')")
+    page.wait_for_url("**/ops/dead-letters")
 
 
 def found_and_grouped(seen):

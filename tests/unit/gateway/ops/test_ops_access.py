@@ -1,6 +1,7 @@
 """Who gets into the console, and what hostile users get."""
 
 import dataclasses
+import gzip
 import re
 import time
 
@@ -582,6 +583,17 @@ def test_static_files_are_kept_by_browsers_and_need_no_session():
     with world().client().get("/ops/static/ops.css") as answer:
         assert (answer.status_code, "immutable" in answer.headers["Cache-Control"]) == (200, True)
     assert world().client().get("/ops/static/../console.py").status_code in (303, 404)
+
+
+def test_static_files_are_compressed_for_those_who_take_it_and_pages_never():
+    client = signed_in(world())
+    accepted = {"Accept-Encoding": "gzip, br"}
+    packed, plain = (client.get("/ops/static/ops.css", headers=headers) for headers in (accepted, {}))
+
+    assert gzip.decompress(packed.data) == plain.data
+    assert [each.headers["Vary"] for each in (packed, plain)] == ["Accept-Encoding"] * 2
+    assert client.get("/ops/tasks", headers=accepted).content_encoding is None
+    assert client.get("/ops/static/../door.py", headers=accepted).status_code == 404
 
 
 def test_the_vendored_files_are_what_was_published_on_npm():

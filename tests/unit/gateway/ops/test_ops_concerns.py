@@ -107,6 +107,21 @@ def test_what_could_not_be_read_is_no_concern():
     assert seen(queues=NONE, workers=NONE, counts=NONE, ages=NONE, pauses=NONE, recent=NONE) == []
 
 
+def test_all_that_waits_is_acted_on_from_its_queues_by_who_may():
+    rungs = Part(
+        [queue_view(name="robot.retry.q.1m", role="rung"), queue_view(name="robot.task.dlq", role="dead-letters")]
+    )
+    reading = dataclasses.replace(WELL, queues=rungs)
+
+    for scopes, labels in (
+        (SCOPES, ["Retry all now", "Redrive all dead letters"]),
+        (("queues:read", "tasks:control"), ["Retry all now"]),
+        (("queues:read",), []),
+    ):
+        shown = queues.QueuesPage.shown(reading, frozenset(scopes))["groups"]
+        assert [each.act[2] for each in shown if each.act] == labels
+
+
 def test_of_the_delay_levels_only_those_with_something_in_them_are_listed():
     levels = [queue_view(role="delay", name=f"d{number}", total=number % 2, lane=None) for number in range(5)]
     found = queues.group("Delay levels", levels)
