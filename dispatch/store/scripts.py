@@ -148,7 +148,7 @@ class Rider(Protocol):
     """A command that goes along with those of an operation, for which alone nothing would wait."""
 
     command: RedisCommand
-    sent: bool  #: it may have been carried out
+    sent: bool  #: it may have been carried out, or need not be
 
     def answered(self, answer: Any) -> None:
         """Take its answer, before the operation goes on; may raise."""
@@ -225,7 +225,7 @@ class RedisHandle:
         Returns:
             The answers to the others.
         """
-        if rider is None:
+        if rider is None or rider.sent:
             return self.run(*commands)
         rider.sent = True
         try:

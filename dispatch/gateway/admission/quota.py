@@ -1,25 +1,32 @@
 """The request quota of each principal: fairness between clients, across the processes of the gateway.
 
-Counted in Redis, by its clock. While Redis does not respond, no request is rejected: the quota protects other clients,
-not the system; the depth guard and the broker do that.
+Counted in Redis, by its clock. Far from a quota a process counts some of a principal's requests by itself, and has the next
+one count them in Redis: one command for many requests. While Redis does not respond, no request is rejected: the quota protects
+other clients, not the system; the depth guard and the broker do that.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from dispatch.config.groups import GatewaySettings
 from dispatch.errors import StoreError
+from dispatch.gateway.http.context import Charge
 from dispatch.gateway.http.problems import Problem
 from dispatch.store.client import RedisCommand
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.usage import LATELY
 from dispatch.submission.quotas import FAR, REQUESTS
 from dispatch.telemetry import metrics
+
+#: Requests of a principal that a process counts by itself at most, and for how many seconds: less than what is left far from
+#: the quota, whatever the number of processes. A process that is killed takes them with it.
+OWN, OWN_SECONDS = 32, 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,6 +82,28 @@ class Counting:
             refuse(share)
 
 
+@dataclasses.dataclass(slots=True)
+class Counted:
+    """A request that is counted already: a `dispatch.gateway.http.context.Charge` with nothing left to do."""
+
+    headers: Mapping[str, str]
+    sent: bool = True
+    command: Any = ()
+
+    def answered(self, answer: Any) -> None:
+        """Never called: there is no command."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Known:
+    """What a process knows of a principal's quota."""
+
+    at: float = -LATELY  #: when Redis has said it, by `time.monotonic`
+    left: int = 0  #: requests that could be sent then
+    used: float = 0.0  #: seconds until it was full again
+    own: int = 0  #: requests since that Redis has not counted
+
+
 class Quota:
     """Counts requests. Thread-safe.
 
@@ -86,9 +115,8 @@ class Quota:
     def __init__(self, redis: RedisHandle, settings: GatewaySettings) -> None:
         self._redis = redis
         self._limit, self._window = settings.rate_limit, settings.rate_window
-        self._noted: dict[
-            str, tuple[float, int]
-        ] = {}  # what was left, by principal; the time is that of `time.monotonic`
+        self._known: dict[str, _Known] = {}  # by principal
+        self._lock = threading.Lock()
 
     def spend(self, principal: str) -> Mapping[str, str]:
         """Count a request.
@@ -112,8 +140,8 @@ class Quota:
         refuse(share)
         return share.headers()
 
-    def charge(self, principal: str, *, reads: bool) -> Counting | None:
-        """Count a request with another wait of its operation, where that can be.
+    def charge(self, principal: str, *, reads: bool) -> Charge | None:
+        """Count a request with another wait of its operation, where that can be, or without any.
 
         Far from the quota, by what this process knows and all processes together can use up within a second, a request is carried
         out whatever the answer is.
@@ -123,25 +151,40 @@ class Quota:
             reads: it changes nothing, and may be refused after it was carried out.
 
         Returns:
-            What counts it; None where it has to be counted first.
+            What counts it, or has; None where it has to be counted first.
         """
-        if not self._limit or not (reads or self._far(principal)):
+        if not self._limit:
             return None
-        return Counting(self, principal, self._command(principal), reads=reads)
+        known, now = self._known.get(principal) or _Known(), time.monotonic()
+        far = now - known.at < LATELY and known.left > max(self._limit // 4, FAR)
+        if far and now - known.at < OWN_SECONDS and (share := self._own(known, now)):
+            return Counted(share.headers())
+        return Counting(self, principal, self._command(principal), reads=reads) if reads or far else None
 
     def share(self, principal: str, answer: Any) -> Share:
         """The state of a quota by the answer of the script."""
         share = Share(self._limit, self._window, int(answer[1]) / 1_000, bool(answer[0]))
-        self._noted[principal] = (time.monotonic(), share.left)
+        with self._lock:
+            known = self._known.setdefault(principal, _Known())
+            known.at, known.left, known.used = time.monotonic(), share.left, share.used
         return share
 
-    def _far(self, principal: str) -> bool:
-        at, left = self._noted.get(principal, (-LATELY, 0))
-        return time.monotonic() - at < LATELY and left > max(self._limit // 4, FAR)
+    def _own(self, known: _Known, now: float) -> Share | None:
+        """Count a request in this process; None where Redis has to."""
+        with self._lock:
+            if known.own >= OWN:
+                return None
+            known.own += 1
+            used = max(0.0, known.used - (now - known.at)) + known.own * self._window / self._limit
+        return Share(self._limit, self._window, used, taken=True)
 
     def _command(self, principal: str) -> RedisCommand:
+        """Counts a request in Redis, and those before it that only this process has counted."""
+        with self._lock:
+            known = self._known.setdefault(principal, _Known())
+            own, known.own = known.own, 0
         key, window = self._redis.keys.rate(principal), int(self._window * 1_000)
-        return self._redis.script("spend_quota", [key], self._limit, window)
+        return self._redis.script("spend_quota", [key], self._limit, window, own)
 
 
 def refuse(share: Share) -> None:

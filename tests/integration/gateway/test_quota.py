@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dispatch.gateway.admission.quota import Quota
+from dispatch.gateway.admission.quota import OWN, OWN_SECONDS, Quota
 from dispatch.gateway.http.problems import Problem
 from dispatch.protocol.dead_letters import Reason
 from dispatch.store.scripts import RedisHandle
@@ -107,7 +107,7 @@ def left(answer):
 
 def test_every_request_counts_once_whether_it_is_carried_out_or_refused(settings):
     """Far from the quota, and near it; a submission, a read, and what is refused before it comes to Redis."""
-    for most in (100_000, 100):
+    for most in (5_000, 100):  # none comes back for 17 seconds
         with gateway(settings.model_copy(update={"rate_limit": most, "rate_window": 86_400.0})) as http:
             first = http.post("/v1/tasks", json=TASK)
             path = first.json["statusUrl"]
@@ -128,6 +128,48 @@ def test_every_request_counts_once_whether_it_is_carried_out_or_refused(settings
         assert [left(first) - left(answer) for answer in answers] == list(range(1, len(answers) + 1))
 
 
+def test_far_from_the_quota_a_process_counts_by_itself_and_no_request_is_lost(settings):
+    """A command to Redis for some of the requests counts the others with it, whichever process they came to."""
+    limited = settings.model_copy(update={"rate_limit": 5_000, "rate_window": 86_400.0})
+    redis = RedisHandle(limited, timeout=5.0)
+    processes, commands = [Quota(redis, limited) for _ in range(2)], 0
+    for quota in processes:
+        quota.spend("ada")
+    for number in range(200):
+        charge = processes[number % 2].charge("ada", reads=False)
+        if charge is None:
+            processes[number % 2].spend("ada")
+        redis.run_along(charge, ("PING",))
+        commands += charge is None or bool(charge.command)
+    ends = [int(quota.spend("ada")["RateLimit"].split(";r=")[1].split(";")[0]) for quota in processes]
+    redis.close()
+
+    assert ends[-1] == 5_000 - 204
+    assert commands < 200
+
+
+def test_what_a_process_counts_by_itself_is_bounded(settings):
+    limited = settings.model_copy(update={"rate_limit": 5_000, "rate_window": 86_400.0})
+    redis = RedisHandle(limited, timeout=5.0)
+    quota = Quota(redis, limited)
+    quota.spend("ada")
+    charges = [quota.charge("ada", reads=False) for _ in range(OWN + 1)]
+    redis.close()
+
+    assert any(charge.command for charge in charges)
+
+
+def test_near_the_quota_each_request_is_counted_first(settings):
+    limited = settings.model_copy(update={"rate_limit": 1_000, "rate_window": 86_400.0})
+    redis = RedisHandle(limited, timeout=5.0)
+    quota = Quota(redis, limited)
+    quota.spend("ada")
+    charges = [quota.charge("ada", reads=False) for _ in range(3)]
+    redis.close()
+
+    assert charges == [None] * 3
+
+
 def test_a_read_beyond_the_quota_is_refused_like_any_other_request(settings):
     with gateway(settings.model_copy(update={"rate_limit": 2, "rate_window": 86_400.0})) as http:
         path = http.post("/v1/tasks", json=TASK).json["statusUrl"]
@@ -144,6 +186,7 @@ def test_a_right_that_redis_lacks_for_counting_refuses_nothing(settings):
     with gateway(limited) as http, contextlib.closing(Stores(limited)) as stores:
         path = http.post("/v1/tasks", json=TASK).json["statusUrl"]
         stores.redis.run(("SET", stores.redis.keys.rate("local"), "no number"))
+        time.sleep(OWN_SECONDS)  # until then the process counts by itself
         answers = [http.get(path), http.post("/v1/tasks", json=TASK), http.get(path)]
 
     assert [answer.status_code for answer in answers] == [200, 202, 200]
