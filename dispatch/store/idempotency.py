@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Sequence
+from typing import Any
 
 from dispatch.config.groups import RecordSettings
 from dispatch.errors import StoreError
@@ -21,6 +23,14 @@ class KeyInProgress(StoreError):
 
 class KeyReused(StoreError):
     """The Idempotency-Key was used with another request: choose a new one."""
+
+
+class KeyHeld(Exception):
+    """An Idempotency-Key that was reserved together with a task's record has been used before: nothing was recorded."""
+
+    def __init__(self, reservation: Reservation) -> None:
+        super().__init__()
+        self.reservation = reservation
 
 
 class KeyState(enum.StrEnum):
@@ -88,10 +98,20 @@ class IdempotencyKeys:
             KeyInProgress: the first one is still in flight.
             StoreUnavailable: unknown.
         """
+        command = self.reservation(principal, key, fingerprint, task_id, delay=delay)
+        return self.reserved(self._redis.run_along(rider, command)[0])
+
+    def reservation(
+        self, principal: str, key: str, fingerprint: str, task_id: str, *, delay: float = 0.0
+    ) -> RedisCommand:
+        """The command that `reserve` runs; arguments as there."""
         own, *others = self._redis.sealing.fingerprints(fingerprint)
         name, times = self._key(principal, key), (self._ttl + int(delay * 1_000), self._adopt_after)
-        command = self._redis.script("reserve_idempotency_key", [name], task_id, own, *times, *others)
-        state, holder, wait = self._redis.run_along(rider, command)[0]
+        return self._redis.script("reserve_idempotency_key", [name], task_id, own, *times, *others)
+
+    def reserved(self, answer: Sequence[Any]) -> Reservation:
+        """What the answer to that command means; returned and raised as by `reserve`."""
+        state, holder, wait = answer
         if state == "REUSED":
             raise KeyReused
         if state == "BUSY":

@@ -5,7 +5,8 @@ letters in `dispatch.store.dead_letters`.
 
 Crash windows of accepting, in order (the sweeper's part is in `dispatch.maintenance.sweeper`):
 
-- after the Idempotency-Key: its repeat adopts the same task id once `idempotency_retry` has passed;
+- after the Idempotency-Key, where it is reserved by itself (a Redis Cluster, a Redis without memory left), or where Redis dies
+  between both: its repeat adopts the same task id once `idempotency_retry` has passed;
 - after the record: unpublished, so the sweeper rejects it; a repeat of the Idempotency-Key publishes it;
 - after the publish, before `TaskStore.mark_published`: a worker's claim proves that it was published; unclaimed, the
   sweeper rejects it and the late copy finds CANCELLED; the client has had no 202.
@@ -30,11 +31,14 @@ from dispatch.protocol.sealing import Sealing
 from dispatch.protocol.task_filter import TaskFilter
 from dispatch.store import finding, hops, index
 from dispatch.store.client import RedisCommand
-from dispatch.store.idempotency import IdempotencyKeys
+from dispatch.store.idempotency import IdempotencyKeys, KeyHeld
 from dispatch.store.index import Page
 from dispatch.store.scripts import RedisHandle, Rider
 from dispatch.store.transitions import Transitions, hop
 from dispatch.store.usage import Holding, Usage
+
+#: What a record's script answers where the Idempotency-Key beside it is another task's.
+_KEY_TAKEN = "KEY_TAKEN"
 
 #: Seconds between two times that one process drops old entries from an index.
 TRIM_EVERY = 5.0
@@ -61,6 +65,8 @@ class TaskStore:
 
     def __init__(self, redis: RedisHandle, settings: RecordSettings) -> None:
         self._redis = redis
+        #: `accept` can reserve an Idempotency-Key; in a cluster it is on another node.
+        self.reserves = not redis.clustered
         self._transitions = Transitions(redis)
         self._idempotency = IdempotencyKeys(redis, settings)
         self.usage = Usage(redis)
@@ -71,7 +77,13 @@ class TaskStore:
 
     # --- accepting -------------------------------------------------------------------------------
     def accept(
-        self, message: Message, *, max_attempts: int, idempotency_key: str | None, rider: Rider | None = None
+        self,
+        message: Message,
+        *,
+        max_attempts: int,
+        idempotency_key: str | None,
+        rider: Rider | None = None,
+        fingerprint: str | None = None,
     ) -> State:
         """Record a task before it is published.
 
@@ -80,11 +92,15 @@ class TaskStore:
             max_attempts: of its type.
             idempotency_key: the sweeper frees it if it has to reject the task.
             rider: goes along.
+            fingerprint: of the request, whose Idempotency-Key is reserved in the same round trip; not in a Redis Cluster.
 
         Returns:
             SCHEDULED, or the state of the record that is there already (a repeated Idempotency-Key).
 
         Raises:
+            KeyHeld: the key has a task, or had; nothing is recorded.
+            KeyReused: as `IdempotencyKeys.reserve`; nothing is recorded.
+            KeyInProgress: the same.
             StoreFull: nothing is recorded, or what was is rejected.
             StoreUnavailable: unknown; then don't publish.
         """
@@ -96,10 +112,16 @@ class TaskStore:
         fields = accepted(message, max_attempts, at=accepted_at, key=idempotency_key or "")
         text, words = packed(message, fields), [word for field in fields.items() for word in field]
         found = finding.indexes_of(keys, message, due_at)
+        key_names, reserving = list[str](), tuple[RedisCommand, ...]()
+        if fingerprint is not None and idempotency_key is not None:
+            delay = max(0, due_at - accepted_at) / 1_000
+            reserving = (self._idempotency.reservation(principal, idempotency_key, fingerprint, task_id, delay=delay),)
+            key_names.append(keys.idempotency(principal, idempotency_key))
         commands = (
+            *reserving,
             # The sweeper's reminder comes first: a record without one would be forgotten if the gateway died here.
             ("ZADD", keys.due, accepted_at / 1_000 + self._grace, task_id),
-            self._redis.script("accept", keys.task(task_id), hops.accepted_hop(message), text, *words),
+            self._redis.script("accept", [*keys.task(task_id), *key_names], hops.accepted_hop(message), text, *words),
             self.usage.entry(principal, task_id, Holding.OPEN, len(text)),
             ("ZADD", own, due_at, task_id),
             ("ZADD", everyone, due_at, task_id),
@@ -108,13 +130,19 @@ class TaskStore:
             *finding.listing(self._redis, found, task_id, accepted_at=accepted_at, due_at=due_at, ttl=self._index_ttl),
         )
         try:
-            _, answer, sums, *_ = self._redis.run_along(rider, *commands)
+            answers = self._redis.run_along(rider, *commands)
         except StoreFull:
             # Each command was refused or not by itself: a record without its reminder would never be swept.
             with contextlib.suppress(StoreError):
                 alone = idempotency_key is None  # another request with the key may have published it
                 self.refuse(message, error=NO_ROOM, idempotency_key=idempotency_key, stored_nowhere=alone)
             raise
+        _, answer, sums, *_ = answers[len(reserving) :]
+        if answer == _KEY_TAKEN:
+            entries = [keys.due, own, everyone, keys.waiting, *found]
+            uncounted = self.usage.entry(principal, task_id, Holding.NOTHING)
+            self._redis.run(*(("ZREM", entry, task_id) for entry in entries), uncounted)
+            raise KeyHeld(self._idempotency.reserved(answers[0]))
         state = State(answer)
         self.usage.note(principal, sums)
         if state.terminal and (ended := self.get(task_id)) is not None:

@@ -1,4 +1,4 @@
-"""Submit a task: Idempotency-Key → record → publish, confirmed → mark → 202; or an error that is true.
+"""Submit a task: Idempotency-Key and record → publish, confirmed → mark → 202; or an error that is true.
 
 Crash windows: see `dispatch.store.tasks`. What each failure leaves behind:
 
@@ -19,7 +19,7 @@ from typing import Any
 from dispatch.broker.celery_producer import dispatch
 from dispatch.broker.publisher import Publisher
 from dispatch.crashpoints import reach
-from dispatch.errors import InDoubt, NotSent, PublishError, StoreError, Unroutable
+from dispatch.errors import InDoubt, NotSent, PublishError, StoreError, StoreFull, Unroutable
 from dispatch.protocol import labels, names
 from dispatch.protocol.copies import delayed_copy
 from dispatch.protocol.delays import whole_seconds
@@ -47,7 +47,7 @@ from dispatch.protocol.record import ErrorInfo, Record, State
 from dispatch.protocol.sealing import UNSEALED, Sealing
 from dispatch.protocol.shards import shard_of
 from dispatch.protocol.webhooks import Webhook
-from dispatch.store.idempotency import IdempotencyKeys, KeyState, Reservation
+from dispatch.store.idempotency import IdempotencyKeys, KeyHeld, KeyState, Reservation
 from dispatch.store.scripts import Rider
 from dispatch.store.tasks import TaskStore
 from dispatch.tasktypes.ladders import Ladders
@@ -141,30 +141,45 @@ class Submitter:
             Unroutable: the broker returned it: it never runs.
             InDoubt: unknown; has the attribute ``task_id``.
         """
-        task_id = submission.task_id or new_task_id()
-        cut_off, begun = submission.begun is not None, None
+        task_id, reservation = submission.task_id or new_task_id(), None
         if submission.idempotency_key is not None:
-            reservation = self._reserve(submission, submission.idempotency_key, task_id)
-            reach("submit.key-reserved")
-            task_id = reservation.task_id
-            if reservation.state is KeyState.REPLAY:
-                record = self._tasks.get(task_id)
-                if record is not None and record.state is not State.REJECTED:
-                    return Accepted(record, replayed=True)
-                # The record has expired, so the key has too: this request is a new one.
-                self._idempotency.release(submission.principal, submission.idempotency_key, task_id)
-                return self.submit(submission)
-            if reservation.state is KeyState.ADOPT:
-                begun = self._tasks.get(task_id)
-                cut_off = begun is not None
-                if begun is not None and begun.wakes_at and begun.state is not State.WAITING:
-                    # Its delay began with the first request, whose copy may be in the delay levels.
-                    submission = dataclasses.replace(submission, wakes_at=begun.wakes_at)
-        attempt = _Attempt(self, submission, task_id, cut_off=cut_off)
+            if self._tasks.reserves:
+                try:
+                    return self._finish(_Attempt(self, submission, task_id, cut_off=False, reserves=True))
+                except KeyHeld as held:
+                    reservation = held.reservation
+                except StoreFull:  # without memory, too, a repeat is answered
+                    task_id = new_task_id()
+            return self._repeated(submission, task_id, reservation)
+        return self._finish(_Attempt(self, submission, task_id, cut_off=submission.begun is not None))
+
+    def _repeated(self, submission: Submission, task_id: str, reservation: Reservation | None) -> Accepted:
+        """A submission whose Idempotency-Key another one may have used."""
+        key = submission.idempotency_key or ""
+        if reservation is None:
+            reservation = self._reserve(submission, key, task_id)
+        reach("submit.key-reserved")
+        task_id, begun = reservation.task_id, None
+        if reservation.state is KeyState.REPLAY:
+            record = self._tasks.get(task_id)
+            if record is not None and record.state is not State.REJECTED:
+                return Accepted(record, replayed=True)
+            # The record has expired, so the key has too: this request is a new one.
+            self._idempotency.release(submission.principal, key, task_id)
+            return self.submit(submission)
+        if reservation.state is KeyState.ADOPT:
+            begun = self._tasks.get(task_id)
+            if begun is not None and begun.wakes_at and begun.state is not State.WAITING:
+                # Its delay began with the first request, whose copy may be in the delay levels.
+                submission = dataclasses.replace(submission, wakes_at=begun.wakes_at)
+        attempt = _Attempt(self, submission, task_id, cut_off=begun is not None)
         if begun is not None and begun.deadline_at:
             attempt.deadline_at = begun.deadline_at  # so did its deadline
+        return self._finish(attempt)
+
+    def _finish(self, attempt: _Attempt) -> Accepted:
         self._publish(attempt)
-        record = self._tasks.get(task_id) if attempt.adopted else None
+        record = self._tasks.get(attempt.task_id) if attempt.adopted else None
         return Accepted(record or self._accepted_record(attempt), replayed=attempt.adopted)
 
     def _reserve(self, submission: Submission, key: str, task_id: str) -> Reservation:
@@ -248,13 +263,15 @@ class Submitter:
         )
 
     # --- used by the attempt -------------------------------------------------------------------------
-    def accept(self, message: Message, submission: Submission) -> State:
-        """Record the task."""
+    def accept(self, message: Message, submission: Submission, *, reserves: bool) -> State:
+        """Record the task, and reserve its Idempotency-Key with it where that is still to be done."""
+        rides = reserves or submission.idempotency_key is None
         return self._tasks.accept(
             message,
             max_attempts=self._ladders.of(submission.type.name).attempts,
             idempotency_key=submission.idempotency_key,
-            rider=submission.rider if submission.idempotency_key is None else None,
+            rider=submission.rider if rides else None,
+            fingerprint=submission.fingerprint if reserves else None,
         )
 
     def send(self, message: Message, exchange: str, routing_key: str, *, later: bool) -> float:
@@ -276,8 +293,11 @@ class Submitter:
 class _Attempt:
     """One submission on its way."""
 
-    def __init__(self, submitter: Submitter, submission: Submission, task_id: str, *, cut_off: bool) -> None:
+    def __init__(
+        self, submitter: Submitter, submission: Submission, task_id: str, *, cut_off: bool, reserves: bool = False
+    ) -> None:
         self._submitter = submitter
+        self._reserves = reserves  #: its Idempotency-Key, with its record
         self.cut_off = cut_off  #: an earlier request with this key got as far as the record: its copy may be under way
         self.submission = submission
         self.task_id = task_id
@@ -303,7 +323,7 @@ class _Attempt:
         if more := self._own_headers():  # after the template, which fits messages without
             message = dataclasses.replace(message, headers={**message.headers, **more})
         self.message = message
-        state = self._submitter.accept(message, self.submission)
+        state = self._submitter.accept(message, self.submission, reserves=self._reserves)
         reach("submit.recorded")
         if state is State.REJECTED:
             # A repeated key came after the sweeper: its copies are fenced off for good.

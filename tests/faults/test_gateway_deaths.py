@@ -87,11 +87,11 @@ def _sent(url):
         http.post("/v1/tasks/batch", json=BATCH)
 
 
-@pytest.mark.parametrize("point", ["submit.key-reserved", "submit.recorded", "submit.published", "submit.marked"])
+@pytest.mark.parametrize("point", ["submit.recorded", "submit.published", "submit.marked"])
 def test_a_gateway_dies_with_a_batch_under_way_and_each_item_is_what_a_single_request_would_be(
     bench, monkeypatch, tmp_path, point
 ):
-    """Some items are accepted, some published, some reserved; the repeated batch is one task for each, and each runs once."""
+    """Some items are accepted, some published, some recorded; the repeated batch is one task for each, and each runs once."""
     with monkeypatch.context() as armed:
         armed.setenv(crashpoints.VARIABLE, f"{point}={tmp_path / 'died-here'}")
         with running_gateway(bench.settings, free_port()) as (http, process, _):

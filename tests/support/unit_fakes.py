@@ -30,6 +30,7 @@ class FakeRedis:
     def __init__(self, **answers: Any) -> None:
         self.keys = RedisKeys("robot:")
         self.sealing = UNSEALED
+        self.clustered = False
         self.answers = answers
         self.trips: list[tuple[RedisCommand, ...]] = []
         self.failure: Exception | None = None

@@ -25,7 +25,8 @@ class EchoTask:
 class RefusedTasks:
     """The records; keeps how tasks were refused."""
 
-    def __init__(self):
+    def __init__(self, reserves):
+        self.reserves = reserves
         self.refused = []
 
     def accept(self, *_, **__):
@@ -44,11 +45,11 @@ class FreeKeys:
         return Reservation(KeyState.NEW, task_id)
 
 
-def refused(error, key):
+def refused(error, key, reserves):
     def publish(*_):
         raise error()
 
-    tasks = RefusedTasks()
+    tasks = RefusedTasks(reserves)
     ladders = Ladders.of_types(parse_ladder("1m=60"), [])
     submitter = Submitter(tasks, FreeKeys(), SimpleNamespace(publish=publish), {"echo": EchoTask()}, ladders)
     echo = SimpleNamespace(name="echo", deadline=None, key_of=lambda _: "")
@@ -57,11 +58,11 @@ def refused(error, key):
     return tasks.refused
 
 
-@each(("error", "key"), list(itertools.product((NotSent, Unroutable, Nacked), (None, "k"))))
-def test_only_the_record_of_what_no_late_copy_can_follow_soon_expires(error, key):
+@each(("error", "key", "reserves"), list(itertools.product((NotSent, Unroutable, Nacked), (None, "k"), (False, True))))
+def test_only_the_record_of_what_no_late_copy_can_follow_soon_expires(error, key, reserves):
     slug = {NotSent: "broker-unavailable", Unroutable: "publish-unroutable", Nacked: "queue-depth-exceeded"}[error]
 
-    assert refused(error, key) == [(slug, key, error is not Nacked and key is None)]
+    assert refused(error, key, reserves) == [(slug, key, error is not Nacked and key is None)]
 
 
 class Sent:
@@ -143,6 +144,8 @@ def test_a_task_without_a_deadline_has_no_header_of_one():
 
 class Begun(Sent):
     """A task that an earlier request with the key has published, and that waits between two steps."""
+
+    reserves = False
 
     def accept(self, message, **_):
         self.message = message

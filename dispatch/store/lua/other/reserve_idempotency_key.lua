@@ -13,6 +13,7 @@ local same = used_for == fingerprint
 for i = 5, #ARGV do same = same or used_for == ARGV[i] end
 if not same then return {'REUSED', holder, 0} end
 if done == '1' then return {'REPLAY', holder, 0} end
+if holder == task_id then return {'NEW', task_id, 0} end -- once more, after a connection that broke
 local age = now - (tonumber(reserved_at) or 0)
 if age >= tonumber(adopt_after) then
   -- The first request was cut off: this one goes on with its task id, and for a while it alone.
