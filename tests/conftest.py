@@ -3,11 +3,13 @@
 import gc
 import os
 import sys
+import time
 from collections.abc import Generator, Iterator
 
 import pytest
 
 import dispatch.config.settings
+from dispatch.background import Background
 from dispatch.telemetry import tracing
 from support import servers as shared
 
@@ -59,6 +61,31 @@ def _nothing_left_behind() -> Iterator[None]:
     tracing._backend = None
     assert not changed, f"variables are not put back: {sorted(changed)}"
     assert not left, "spans are still recorded"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_thread_outlives_its_module() -> Iterator[None]:
+    """Background threads that a module's tests started end with it.
+
+    Such a thread would go on in tests of other files: it would log, meet their closed network, and disturb `ast.parse`,
+    which CPython 3.11 cannot run in two threads at once (a traceback with its carets parses, too).
+    """
+    started, start = list[Background](), Background.start
+
+    def recorded(thread: Background) -> None:
+        started.append(thread)
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Background, "start", recorded)
+        yield
+    for thread in started:
+        thread.stop()
+    end = time.monotonic() + 10
+    for thread in started:
+        thread.stop(max(0.01, end - time.monotonic()))
+    lasting = [type(thread).__name__ for thread in started if thread.alive]
+    assert not lasting, f"threads go on: {lasting}"
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ class Counted:
 class _Known:
     """What a process knows of a principal's quota."""
 
-    at: float = -LATELY  #: when Redis has said it, by `time.monotonic`
+    at: float = -LATELY  #: when Redis has answered, by `time.monotonic`
     left: int = 0  #: requests that could be sent then
     used: float = 0.0  #: seconds until it was full again
     own: int = 0  #: requests since that Redis has not counted
