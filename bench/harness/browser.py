@@ -53,7 +53,7 @@ def chromium() -> Iterator[Any]:
     """
     path = shutil.which("chromium")
     if path is None:
-        raise BenchmarkFailed("chromium is missing: scripts/setup-chromium.sh, or --no-browser")
+        raise BenchmarkFailed("chromium is missing: scripts/setup-chromium.sh, or --cases pages,viewers")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - of the group dev, which other parts do without
 
     with sync_playwright() as playwright:

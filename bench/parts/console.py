@@ -8,7 +8,7 @@ import dataclasses
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import httpx
 
@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--viewers", type=int, default=20, help="that watch (%(default)s)")
     parser.add_argument("--seconds", type=float, default=30.0, help="that they do (%(default)s)")
     base.add_rounds(parser, 5)
-    parser.add_argument("--no-browser", action="store_true", help="only CPU: without Chromium")
+    parser.add_argument("--cases", default=",".join(_CASES), help="comma-separated (%(default)s)")
 
 
 def measure(options: argparse.Namespace) -> Measured:
@@ -71,9 +71,10 @@ def measure(options: argparse.Namespace) -> Measured:
         with checkout.worker("2,2"), checkout.gateway(1) as intake, checkout.gateway(1, **limits) as console:
             intake.fill(options.tasks)
             _until_done(checkout)
-            rows = [*_pages(console, options.rounds), *_viewers(intake, console, options)]
-            if not options.no_browser:
-                rows += _seen(intake, console, options)
+            rows: list[ResultRow] = []
+            for case in options.cases.split(","):
+                _until_read(console)
+                rows += _CASES[case](intake, console, options)
         return dataclasses.replace(measured, rows=rows)
 
 
@@ -82,12 +83,19 @@ def _until_done(checkout: Checkout) -> None:
         time.sleep(0.5)
 
 
-def _pages(console: RunningGateway, rounds: int) -> Iterator[ResultRow]:
+def _until_read(console: RunningGateway) -> None:
+    """The first page of a process that has not been looked at for a while comes without what is in the queues."""
+    with httpx.Client(base_url=console.url, timeout=_ANSWER, trust_env=False) as client:
+        while "being read" in client.get("/ops").raise_for_status().text:
+            time.sleep(0.5)
+
+
+def _pages(_: RunningGateway, console: RunningGateway, options: argparse.Namespace) -> Iterator[ResultRow]:
     """CPU of a page, while nothing else happens."""
     for name, path in PAGES.items():
         with httpx.Client(base_url=console.url, timeout=_ANSWER, trust_env=False) as client:
             size = len(client.get(path).raise_for_status().content)
-            found = [_cpu_of(console, client, path) for _ in range(rounds)]
+            found = [_cpu_of(console, client, path) for _ in range(options.rounds)]
         progress(f"{name}: {statistics.median(found):.1f} ms of CPU")
         yield ResultRow(f"page: {name}", OURS, {"CPU ms": found, "kB": [size / 1_000]})
 
@@ -103,17 +111,18 @@ def _cpu_of(console: RunningGateway, client: httpx.Client, path: str) -> float:
 def _viewers(intake: RunningGateway, console: RunningGateway, options: argparse.Namespace) -> Iterator[ResultRow]:
     """CPU of the console's gateway, percent of a core, with one viewer and with many, while tasks run."""
     for name, (topics, part) in VIEWS.items():
-        shares = {}
+        shares, updates = {}, 0.0
         for count in (0, 1, options.viewers):
-            with _moving(intake, options.rate, options.seconds + 15), _watching(console, count, topics, part):
+            with _moving(intake, options.rate, options.seconds + 15), _watching(console, count, topics, part) as seen:
                 time.sleep(5)
-                before, began = procfs.cpu(console.program.pid), time.monotonic()
+                before, began, known = procfs.cpu(console.program.pid), time.monotonic(), len(seen)
                 time.sleep(options.seconds)
+                updates = (len(seen) - known) / max(1, count)
                 shares[count] = (procfs.cpu(console.program.pid) - before) / (time.monotonic() - began) * 100
         each = (shares[options.viewers] - shares[1]) / max(1, options.viewers - 1)
         progress(f"viewers of {name}: {each:.2f} % of a core each")
         figures = {
-            "none %": shares[0], "one %": shares[1], f"{options.viewers} viewers %": shares[options.viewers], "each further %": each,
+            "none %": shares[0], "one %": shares[1], f"{options.viewers} viewers %": shares[options.viewers], "each further %": each, "updates each": updates,
         }  # fmt: skip
         yield ResultRow(f"viewers: {name}", OURS, {key: [value] for key, value in figures.items()})
 
@@ -132,29 +141,33 @@ def _moving(intake: RunningGateway, rate: float, seconds: float) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def _watching(console: RunningGateway, count: int, topics: str, part: str) -> Iterator[None]:
-    """Open pages, as their browsers are to the gateway."""
-    over = threading.Event()
-    threads = [threading.Thread(target=_watch, args=(console, over, topics, part), daemon=True) for _ in range(count)]
+def _watching(console: RunningGateway, count: int, topics: str, part: str) -> Iterator[list[str]]:
+    """Open pages, as their browsers are to the gateway; the events that they get."""
+    over, seen = threading.Event(), list[str]()
+    given = (console, over, topics, part, seen)
+    threads = [threading.Thread(target=_watch, args=given, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
     try:
-        yield
+        yield seen
     finally:
         over.set()
         for thread in threads:
             thread.join(_ANSWER)
 
 
-def _watch(console: RunningGateway, over: threading.Event, topics: str, part: str) -> None:
+def _watch(console: RunningGateway, over: threading.Event, topics: str, part: str, seen: list[str]) -> None:
+    changes = f"event: {topics.rpartition(',')[2]}"
     with httpx.Client(base_url=console.url, timeout=_ANSWER, trust_env=False) as client:
         client.get("/ops").raise_for_status()
         with client.stream("GET", "/ops/live", params={"topics": topics}) as stream:
             for line in stream.iter_lines():
                 if over.is_set():
                     return
-                if part and line == f"event: {topics.rpartition(',')[2]}":
-                    client.get(part, headers=_LIVE).raise_for_status()
+                if line == changes:
+                    seen.append(line)
+                    if part:
+                        client.get(part, headers=_LIVE).raise_for_status()
 
 
 def _seen(intake: RunningGateway, console: RunningGateway, options: argparse.Namespace) -> Iterator[ResultRow]:
@@ -184,6 +197,11 @@ def _through(tab: Tab, tasks: int) -> ResultRow:
         loaded, longest = tab.next("n")
         turns.append({"load ms": loaded, "longest task ms": longest, "longest frame ms": tab.scroll()})
     return ResultRow(f"browser: {200 * (len(turns) + 1):,} tasks, page by page", OURS, _columns(turns))
+
+
+_CASES: dict[str, Callable[[RunningGateway, RunningGateway, argparse.Namespace], Iterator[ResultRow]]] = {
+    "pages": _pages, "viewers": _viewers, "browser": _seen,
+}  # fmt: skip
 
 
 def _columns(turns: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

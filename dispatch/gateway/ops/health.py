@@ -22,7 +22,11 @@ class HealthTopic:
 
     @staticmethod
     def version(reading: Reading, _scopes: frozenset[str]) -> str:
-        """Changes when there are other tasks, or tasks are in other states: lists then load themselves again."""
-        counts = reading.counts.value
-        seen = (counts.by_type, counts.dead_letters) if counts else reading.number
+        """Changes when there are other tasks, or tasks are in other states: lists then load themselves again.
+
+        Of many tasks counts are taken seldom; what has ended and what waits in queues is known at each reading.
+        """
+        counts, queues = reading.counts.value, reading.queues.value or ()
+        counted = (counts.by_type, counts.dead_letters) if counts else reading.number
+        seen = (counted, reading.recent.value, [(queue.name, queue.total) for queue in queues])
         return hashlib.sha256(repr(seen).encode()).hexdigest()[:12]

@@ -88,18 +88,20 @@ class LivePages:
 
     def _events(self, topics: Sequence[Topic], scopes: frozenset[str], over: Callable[[], bool]) -> Iterator[str]:
         yield "retry: 2000\n\n"
-        end, number, sent = time.monotonic() + LONGEST, 0, dict.fromkeys((one.name for one in topics), "")
-        while not over() and time.monotonic() < end:
+        began = last = time.monotonic()
+        number, sent = 0, dict.fromkeys((one.name for one in topics), "")
+        while not over() and time.monotonic() - began < LONGEST:
             reading = self._pulse.follow(number, HEARTBEAT)
-            if reading is None or reading.number == number:
+            if reading is not None and reading.number != number:
+                number = reading.number
+                for topic in topics:
+                    text = self._topics.text(topic, reading, scopes)
+                    if text != sent[topic.name]:
+                        sent[topic.name], last = text, time.monotonic()
+                        yield event(topic.name, text)
+            if time.monotonic() - last >= HEARTBEAT:  # also where there are readings, and nothing has changed
+                last = time.monotonic()
                 yield ": keep-alive\n\n"
-                continue
-            number = reading.number
-            for topic in topics:
-                text = self._topics.text(topic, reading, scopes)
-                if text != sent[topic.name]:
-                    sent[topic.name] = text
-                    yield event(topic.name, text)
 
 
 def ending(door: Door, scope: str | None) -> Callable[[], bool]:

@@ -49,6 +49,7 @@ class Button:
     href: str
     label: str
     grave: bool = False
+    opens: bool = False  #: a page that has more, and not a question
 
 
 class TaskPage:
@@ -166,6 +167,8 @@ def buttons(record: Record) -> Iterator[Button]:
         yield Button(f"{path}/retry-now", "Retry now" if record.state is State.RETRY_WAIT else "Run now")
     if record.is_dead_letter and may(api_keys.DEADLETTERS_WRITE):
         yield Button(f"{path}/redrive", "Redrive")
+        if may(api_keys.DEADLETTERS_READ):
+            yield Button(f"/ops/dead-letters/{record.task_id}", "Payload, mend …", opens=True)
         yield Button(f"{path}/discard", "Discard", grave=True)
     if not record.state.terminal and (may(api_keys.TASKS_CONTROL) or _is_own(record)):
         yield Button(f"{path}/cancel", "Cancel", grave=True)

@@ -34,7 +34,7 @@
         hooks: { ready: [latest], setCursor: [(plot) => plot.cursor.idx == null && latest(plot)] }, padding: [10, 8, 0, 0],
         width: place.clientWidth, height: 170, cursor: { y: false }, legend: { live: true },
         scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, chart.unit === "s" ? 0.1 : 1)] } },
-        axes: [{ ...axis(28), values: (_, ticks) => ticks.map(clock) }, axis(44)], series: [{ label: "at", value: (_, at) => (at == null ? "–" : clock(at)) }, ...series],
+        axes: [{ ...axis(28), values: (_, ticks) => ticks.map(clock) }, axis(54)], series: [{ label: "at", value: (_, at) => (at == null ? "–" : clock(at)) }, ...series],
       };
       plots.push(new uPlot(options, [data.at, ...chart.series.map(([key]) => data[key])], place));
     }

@@ -574,6 +574,7 @@ def test_a_dead_letter_is_redriven_and_discarded():
     path = f"/ops/tasks/{letter.task_id}"
     form = {"token": token(client.get(f"{path}/redrive"))}
 
+    assert f'<a class="button" href="/ops/dead-letters/{letter.task_id}">' in client.get(path).text
     assert client.post(f"{path}/redrive", data=form).status_code == 303
     assert client.post(f"{path}/discard", data=form).status_code == 303
     assert [one.verb for one in made.audit.entries[1:]] == ["redriveDeadLetter", "discardDeadLetter"]
