@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flask
+import jinja2
 import pydantic
+from jinja2.bccache import Bucket
 
 from dispatch.broker.queue_stats import QueueView
 from dispatch.config import api_keys, settings
@@ -478,6 +480,23 @@ class FakeEndedSessions:
         return session in self.ended
 
 
+class _Compiled(jinja2.BytecodeCache):
+    """Templates that are compiled once for all applications of this process."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if (code := self._codes.get(bucket.key)) is not None:
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._codes[bucket.key] = bucket.bytecode_to_string()
+
+
+_COMPILED = _Compiled()
+
+
 @dataclasses.dataclass
 class World:
     """An application and what it is made of."""
@@ -515,7 +534,7 @@ class World:
     def app(self) -> flask.Flask:
         """The application."""
         chosen = settings.load({}, **self.options)
-        return build(
+        made = build(
             Parts(
                 settings=chosen,
                 keys=self.keys or KeySource.from_settings(chosen),
@@ -549,6 +568,8 @@ class World:
                 views=self.views,
             )
         )
+        made.jinja_env.bytecode_cache = _COMPILED
+        return made
 
     def client(self) -> Any:
         """A client of it."""
