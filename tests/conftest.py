@@ -95,10 +95,16 @@ def servers() -> shared.Servers:
 
 
 @pytest.fixture
-def vhost(servers: shared.Servers) -> Iterator[str]:
+def created_vhost(servers: shared.Servers) -> Iterator[str]:
     """The broker URL of a fresh, empty vhost that goes with the test."""
     for name in shared.vhost(servers):
         yield servers.broker_url(name)
+
+
+@pytest.fixture
+def vhost(created_vhost: str) -> str:
+    """The broker URL of `settings`."""
+    return created_vhost
 
 
 @pytest.fixture

@@ -27,6 +27,12 @@ _OF_CONNECTIONS = {"subscribe", "unsubscribe", "ping"}
 
 
 @pytest.fixture
+def vhost(created_vhost):
+    """A worker runs here."""
+    return created_vhost
+
+
+@pytest.fixture
 def administrator(settings):
     with contextlib.closing(redis.Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)) as made:
         yield made

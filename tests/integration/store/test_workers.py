@@ -12,6 +12,12 @@ ENTRY = WorkerInfo("w@a", "a", 7, "0.1.0", 2, 1, 3, {"echo": 5}, started_at=1_79
 
 
 @pytest.fixture
+def vhost(created_vhost):
+    """A worker runs here."""
+    return created_vhost
+
+
+@pytest.fixture
 def redis(settings):
     made = RedisHandle(settings, timeout=2.0)
     yield made
