@@ -33,7 +33,7 @@ WORK_QUEUES = "WORK_QUEUES"
 
 #: Settings that the chart sets itself, or that mean nothing in a cluster. Secrets are never values, whatever their name.
 OWN = frozenset({
-    "apply_topology", "lanes", "soft_shutdown", "concurrency_min", "concurrency_max", "worker_threads", "worker_pool",
+    "apply_topology", "lanes", "shards", "soft_shutdown", "concurrency_min", "concurrency_max", "worker_threads", "worker_pool",
     "worker_metrics_host", "worker_metrics_port", "http_host", "http_port", "http_tls_cert", "http_tls_key",
     "http_tls_client_ca", "api_keys", "api_keys_file", "broker_tls_ca", "broker_tls_cert", "broker_tls_key", "redis_tls_ca",
     "redis_tls_cert", "redis_tls_key", "robot_client_id", "flower_host", "flower_port", "run_dir", "rabbitmq_port",

@@ -244,6 +244,17 @@ def test_replicas_are_fixed_where_nothing_scales():
     )
 
 
+#: The further queues of the default lane in the variant `lanes`.
+SHARDED = ["robot.task.q.shard.1", "robot.task.q.shard.2"]
+
+
+def test_each_shard_of_a_lane_asks_for_the_replicas_of_all_of_them():
+    values = {each["metadata"].get("queueName"): each["metadata"].get("value") for each in triggers("lanes", "robots")}
+
+    assert values == {"robot.task.q": "13", **dict.fromkeys(SHARDED, "13"), "robot.task.q.robots": "40"}
+    assert charts.refusal("--set", "shards=65")
+
+
 def triggers(variant, pool):
     return charts.named(charts.rendered(variant), "ScaledObject", f"worker-{pool}")["spec"]["triggers"]
 
@@ -253,7 +264,7 @@ def test_a_pool_scales_by_the_queues_that_it_consumes():
         return [each["metadata"]["queueName"] for each in triggers("lanes", pool) if each["type"] == "rabbitmq"]
 
     assert queues("bulk") == ["robot.task.q.bulk"]
-    assert sorted(queues("robots")) == ["robot.task.q", "robot.task.q.robots"]
+    assert sorted(queues("robots")) == ["robot.task.q", "robot.task.q.robots", *SHARDED]
     assert [each["metadata"]["queueName"] for each in triggers("default", "default")[:1]] == ["robot.task.q"]
 
 

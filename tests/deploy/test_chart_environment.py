@@ -166,10 +166,11 @@ def test_lanes_are_the_same_for_every_process_and_are_what_the_pools_consume(mou
     }
 
     assert lanes == {str(parse_lanes("bulk=echo,http.request;robots=robot.*"))}
+    assert {settings_of(each, mounted).shards for each in found.values()} == {3}
     assert consumed == {
-        "default": ["robot.task.q"],
+        "default": ["robot.task.q", "robot.task.q.shard.1", "robot.task.q.shard.2"],
         "bulk": ["robot.task.q.bulk"],
-        "robots": ["robot.task.q.robots", "robot.task.q"],
+        "robots": ["robot.task.q.robots", "robot.task.q", "robot.task.q.shard.1", "robot.task.q.shard.2"],
     }
 
 

@@ -66,6 +66,10 @@
 - name: DISPATCH_LANES
   value: {{ . | quote }}
 {{- end }}
+{{- if gt (int $root.Values.shards) 1 }}
+- name: DISPATCH_SHARDS
+  value: {{ int $root.Values.shards | quote }}
+{{- end }}
 {{- range $name, $value := mergeOverwrite (deepCopy $root.Values.settings) (index . 1) }}
 - name: {{ $name }}
   value: {{ include "rd.text" $value | quote }}

@@ -69,6 +69,17 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- toJson $pools -}}
 {{- end }}
 
+{{/* The queues of a lane, as JSON: (list $ lane). The default one has a queue for each shard. */}}
+{{- define "rd.queues" -}}
+{{- $root := index . 0 -}}
+{{- $lane := index . 1 -}}
+{{- $queues := list (include "rd.queue" $lane) -}}
+{{- if eq $lane "default" }}
+{{- range until (int $root.Values.shards) }}{{ if . }}{{ $queues = append $queues (printf "robot.task.q.shard.%d" .) }}{{ end }}{{ end }}
+{{- end -}}
+{{- toJson $queues -}}
+{{- end }}
+
 {{/* The queue of a lane. */}}
 {{- define "rd.queue" -}}
 robot.task.q{{ if ne . "default" }}.{{ . }}{{ end }}
