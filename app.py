@@ -127,7 +127,12 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
             webhooks=webhooks,
             idempotency=idempotency,
             dead_letters=DeadLetterService(
-                store, DeadLetterRecords(redis, settings), publisher, ladders, sealing=settings.sealing
+                store,
+                DeadLetterRecords(redis, settings),
+                publisher,
+                ladders,
+                sealing=settings.sealing,
+                shards=settings.shards,
             ),
             signaller=Signaller(store, Signals(redis), sender, settings.sealing),
             control=ControlService(

@@ -104,7 +104,12 @@ def _connected() -> Iterator[_Dlq]:
     log = AuditLog(redis, settings, lines=bool(click.get_current_context().meta.get(_LINES)))
     try:
         service = DeadLetterService(
-            tasks, records, publisher, Ladders.of_types(settings.ladder, types.values()), sealing=settings.sealing
+            tasks,
+            records,
+            publisher,
+            Ladders.of_types(settings.ladder, types.values()),
+            sealing=settings.sealing,
+            shards=settings.shards,
         )
         yield _Dlq(settings, types, tasks, service, WalkLock(redis), log, BulkRedrives(redis))
     finally:

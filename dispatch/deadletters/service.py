@@ -89,6 +89,7 @@ class DeadLetterService:
         publisher: may write to the task exchange.
         ladders: of the task types, for records that have to be rebuilt.
         sealing: of the body of one that is mended.
+        shards: of the default lane, for one whose concurrency key is mended.
     """
 
     def __init__(
@@ -99,8 +100,10 @@ class DeadLetterService:
         ladders: Ladders,
         *,
         sealing: Sealing = UNSEALED,
+        shards: int = 1,
     ) -> None:
         self._sealing = sealing
+        self._shards = shards
         self._tasks = tasks
         self._records = records
         self._publisher = publisher
@@ -244,7 +247,8 @@ class DeadLetterService:
 
     def _redrive(self, dead_letter: Message, by: str, mend: Mend) -> RedriveOutcome:
         fresh = redriven_copy(dead_letter)
-        fresh = dataclasses.replace(fresh, message=tracing.stamped(mended(fresh.message, mend, self._sealing)))
+        message = mended(fresh.message, mend, self._sealing, shards=self._shards)
+        fresh = dataclasses.replace(fresh, message=tracing.stamped(message))
         max_attempts = self._ladders.of(dead_letter.type).attempts
         decided = self._records.redrive(dead_letter, fresh, by=by, max_attempts=max_attempts, mend=mend)
         if decided.copy is None:

@@ -45,7 +45,9 @@ def job_runner(
     tasks, records = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
     sender = SendNow(tasks, Handovers(redis), publisher, settings.sealing)
     control = ControlService(tasks, Cancellations(redis, settings, undoing), sender, ended=ended)
-    dead_letters = DeadLetterService(tasks, records, publisher, ladders, sealing=settings.sealing)
+    dead_letters = DeadLetterService(
+        tasks, records, publisher, ladders, sealing=settings.sealing, shards=settings.shards
+    )
     return JobRunner(
         Jobs(redis),
         tasks,

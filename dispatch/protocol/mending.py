@@ -13,6 +13,7 @@ from dispatch.protocol.message import (
     COMPRESSION,
     CONCURRENCY_KEY,
     EFFECT_KEY,
+    SHARD,
     STEP,
     STEP_AT,
     WAITING_SINCE,
@@ -20,6 +21,7 @@ from dispatch.protocol.message import (
     compact_json,
 )
 from dispatch.protocol.sealing import SealError, Sealing
+from dispatch.protocol.shards import shard_of
 
 #: Parts of Celery's embed that a mended message keeps: what follows a success.
 _LINKS = ("callbacks", "chain")
@@ -55,20 +57,23 @@ class Mend:
 AS_IT_WAS = Mend()
 
 
-def mended(message: Message, mend: Mend, sealing: Sealing) -> Message:
+def mended(message: Message, mend: Mend, sealing: Sealing, *, shards: int = 1) -> Message:
     """The first message of the cycle that a redrive begins, with what the operator changes.
 
     Args:
         message: of that cycle, as `dispatch.protocol.copies.redriven_copy` makes it.
         mend: what is changed; empty: nothing.
         sealing: opens the old body, seals the new one.
+        shards: of the default lane: one with another concurrency key goes to that key's.
     """
     if not mend:
         return message
     if mend.payload is not None:
         message = _with_payload(message, mend.payload, sealing)
-    gone = [*(_STEPS if mend.fresh else ()), *(() if mend.key is None else (CONCURRENCY_KEY,))]
+    gone = [*(_STEPS if mend.fresh else ()), *(() if mend.key is None else (CONCURRENCY_KEY, SHARD))]
     changes = {EFFECT_KEY: f"{message.task_id}.{message.cycle}", **({CONCURRENCY_KEY: mend.key} if mend.key else {})}
+    if mend.key is not None and shards > 1:
+        changes[SHARD] = str(shard_of(mend.key or message.task_id, shards))
     return message.with_headers(*gone, **changes)
 
 

@@ -9,6 +9,7 @@ import topology
 from dispatch.broker import provision
 from dispatch.protocol import names
 from dispatch.protocol.lanes import DEFAULT
+from dispatch.protocol.mending import Mend
 from dispatch.protocol.pauses import Pause
 from dispatch.protocol.record import State
 from dispatch.protocol.shards import shard_of
@@ -123,3 +124,18 @@ def test_the_tasks_of_a_concurrency_key_are_in_one_shard_and_keep_their_order(be
     for key in keys:
         began = [record.started_at for record in records[key]]
         assert began == sorted(began)
+
+
+def test_a_mended_dead_letter_goes_to_the_shard_of_its_new_key(bench):
+    old, new = (next(key for key in map(str, range(99)) if shard_of(key, SHARDS) == shard) for shard in (1, 2))
+    with running_worker(bench.settings):
+        task_id = bench.submit("echo", {"message": "as it was", "permanent": True}, concurrency_key=old)
+        bench.finished(task_id)
+        bench.drained(names.RECORDER_QUEUE)
+    bench.stores.service(bench.publisher).redrive(task_id, by="test", mend=Mend({"message": "mended"}, key=new))
+    depths = [bench.depth(queue) for queue in QUEUES]
+    with running_worker(bench.settings, abrupt=True):
+        record = eventually(lambda: (found := bench.store.get(task_id)).state is State.SUCCEEDED and found, 40)
+
+    assert depths == [0, 0, 1]
+    assert (record.concurrency_key, record.result["message"]) == (new, "mended")

@@ -51,7 +51,14 @@ class Stores:
 
     def service(self, publisher) -> DeadLetterService:
         """The operator's verbs on dead letters."""
-        return DeadLetterService(self.tasks, self.dead_letters, publisher, self.ladders, sealing=self.settings.sealing)
+        return DeadLetterService(
+            self.tasks,
+            self.dead_letters,
+            publisher,
+            self.ladders,
+            sealing=self.settings.sealing,
+            shards=self.settings.shards,
+        )
 
     def send_now(self, publisher) -> SendNow:
         """What ends a task's wait."""

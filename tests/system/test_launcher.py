@@ -221,7 +221,7 @@ def test_a_named_broker_without_its_vhost_is_refused(stack, other):
 def test_missing_servers_are_one_clear_line(other):
     output = other.command("up", PATH="/nonexistent", expect=1)
 
-    assert output.startswith("rabbitmq-server and redis-server not found: install them (apt-get install")
+    assert output.startswith("rabbitmq-server and redis-server not found: install them (Debian, Ubuntu: sudo apt-get")
     assert output.count("\n") == 1
     assert other.processes() == []
 

@@ -9,6 +9,7 @@ from dispatch.protocol.ids import new_task_id
 from dispatch.protocol.mending import AS_IT_WAS, Mend, effect_key, mended, same_work
 from dispatch.protocol.message import Message
 from dispatch.protocol.sealing import SEALED_TYPE, UNSEALED, Sealing
+from dispatch.protocol.shards import shard_of
 from support.cases import each
 
 SEALING = Sealing.parse("A" * 43 + "=")
@@ -45,6 +46,21 @@ def test_a_new_payload_has_its_own_concurrency_key(key, found):
     keyed = MESSAGE.with_headers(**{"x-concurrency-key": "robot-1"})
 
     assert mended(keyed, Mend({"robot": 2}, key=key), UNSEALED).text("x-concurrency-key") == found
+
+
+@each(
+    ("key", "shards", "found"),
+    [
+        (None, 4, "3"),
+        ("robot-2", 4, str(shard_of("robot-2", 4))),
+        ("", 4, str(shard_of(MESSAGE.task_id, 4))),
+        ("robot-2", 1, None),
+    ],
+)
+def test_another_concurrency_key_has_its_own_shard(key, shards, found):
+    keyed = MESSAGE.with_headers(**{"x-concurrency-key": "robot-1", "shard": "3"})
+
+    assert mended(keyed, Mend({"robot": 2}, key=key), UNSEALED, shards=shards).text("shard") == found
 
 
 @each("body", [b"junk", b"[]", b"[1,2,3]", b"[[],{},[]]", b"\xff", SEALING.seal(MESSAGE).body, b"[" * 100_000])
