@@ -18,7 +18,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dispatch.config.groups import RecordSettings
 from dispatch.errors import StoreError, StoreFull
@@ -55,6 +55,14 @@ class StoreHealth:
     full: bool = False  #: Redis refuses what needs memory: no task can be accepted
 
 
+class _Recording(NamedTuple):
+    """The commands that record a task."""
+
+    before: Sequence[RedisCommand]
+    record: Sequence[RedisCommand]  #: the record's script, and what counts the task
+    after: Sequence[RedisCommand]
+
+
 class TaskStore:
     """The records. Thread-safe.
 
@@ -65,7 +73,7 @@ class TaskStore:
 
     def __init__(self, redis: RedisHandle, settings: RecordSettings) -> None:
         self._redis = redis
-        #: `accept` can reserve an Idempotency-Key; in a cluster it is on another node.
+        #: The record's script can have other keys than the task's: `accept` can reserve an Idempotency-Key. Not in a Redis Cluster.
         self.reserves = not redis.clustered
         self._transitions = Transitions(redis)
         self._idempotency = IdempotencyKeys(redis, settings)
@@ -104,50 +112,66 @@ class TaskStore:
             StoreFull: nothing is recorded, or what was is rejected.
             StoreUnavailable: unknown; then don't publish.
         """
-        keys, task_id = self._redis.keys, message.task_id
-        principal = message.text(PRINCIPAL) or ""
-        own, everyone = keys.index(principal), keys.index(None)
-        accepted_at = message.moment(ACCEPTED_AT) or int(time.time() * 1_000)
-        due_at = message.due_at or accepted_at  # an entry is dropped some time after it
-        fields = accepted(message, max_attempts, at=accepted_at, key=idempotency_key or "")
-        text, words = packed(message, fields), [word for field in fields.items() for word in field]
-        found = finding.indexes_of(keys, message, due_at)
-        key_names, reserving = list[str](), tuple[RedisCommand, ...]()
+        reserving = []
         if fingerprint is not None and idempotency_key is not None:
-            delay = max(0, due_at - accepted_at) / 1_000
-            reserving = (self._idempotency.reservation(principal, idempotency_key, fingerprint, task_id, delay=delay),)
-            key_names.append(keys.idempotency(principal, idempotency_key))
-        commands = (
-            *reserving,
-            # The sweeper's reminder comes first: a record without one would be forgotten if the gateway died here.
-            ("ZADD", keys.due, accepted_at / 1_000 + self._grace, task_id),
-            self._redis.script("accept", [*keys.task(task_id), *key_names], hops.accepted_hop(message), text, *words),
-            self.usage.entry(principal, task_id, Holding.OPEN, len(text)),
-            ("ZADD", own, due_at, task_id),
-            ("ZADD", everyone, due_at, task_id),
-            ("ZADD", keys.waiting, due_at, task_id),
-            *self._trims((own, everyone), accepted_at - self._index_ttl),
-            *finding.listing(self._redis, found, task_id, accepted_at=accepted_at, due_at=due_at, ttl=self._index_ttl),
-        )
+            reserving = [self._reservation(message, idempotency_key, fingerprint)]
+        commands = self._recording(message, max_attempts, idempotency_key or "", reserves=bool(reserving))
+        before = [*reserving, *commands.before]
         try:
-            answers = self._redis.run_along(rider, *commands)
+            answers = self._redis.run_along(rider, *before, *commands.record, *commands.after)
         except StoreFull:
             # Each command was refused or not by itself: a record without its reminder would never be swept.
             with contextlib.suppress(StoreError):
                 alone = idempotency_key is None  # another request with the key may have published it
                 self.refuse(message, error=NO_ROOM, idempotency_key=idempotency_key, stored_nowhere=alone)
             raise
-        _, answer, sums, *_ = answers[len(reserving) :]
+        answer, sums = answers[len(before) : len(before) + 2]
         if answer == _KEY_TAKEN:
-            entries = [keys.due, own, everyone, keys.waiting, *found]
-            uncounted = self.usage.entry(principal, task_id, Holding.NOTHING)
-            self._redis.run(*(("ZREM", entry, task_id) for entry in entries), uncounted)
+            self._withdraw(message)
             raise KeyHeld(self._idempotency.reserved(answers[0]))
-        state = State(answer)
+        state, principal = State(answer), message.text(PRINCIPAL) or ""
         self.usage.note(principal, sums)
-        if state.terminal and (ended := self.get(task_id)) is not None:
+        if state.terminal and (ended := self.get(message.task_id)) is not None:
             self.usage.settle(ended)  # a repeated Idempotency-Key has counted it again
         return state
+
+    def _reservation(self, message: Message, key: str, fingerprint: str) -> RedisCommand:
+        delay = max(0, (message.due_at or 0) - (message.moment(ACCEPTED_AT) or 0)) / 1_000
+        principal = message.text(PRINCIPAL) or ""
+        return self._idempotency.reservation(principal, key, fingerprint, message.task_id, delay=delay)
+
+    def _recording(self, message: Message, max_attempts: int, key: str, *, reserves: bool) -> _Recording:
+        keys, task_id = self._redis.keys, message.task_id
+        principal = message.text(PRINCIPAL) or ""
+        accepted_at = message.moment(ACCEPTED_AT) or int(time.time() * 1_000)
+        due_at = message.due_at or accepted_at  # an entry is dropped some time after it
+        fields = accepted(message, max_attempts, at=accepted_at, key=key)
+        text, words = packed(message, fields), [word for field in fields.items() for word in field]
+        reminder, lists = accepted_at / 1_000 + self._grace, (keys.index(principal), keys.index(None), keys.waiting)
+        script_keys = [*keys.task(task_id)]
+        if self.reserves:
+            script_keys += [keys.due, *lists, *([keys.idempotency(principal, key)] if reserves else [])]
+        hop, found = hops.accepted_hop(message), finding.indexes_of(keys, message, due_at)
+        record = (
+            self._redis.script("accept", script_keys, hop, text, reminder, due_at, *words),
+            self.usage.entry(principal, task_id, Holding.OPEN, len(text)),
+        )
+        after = [
+            *self._trims(lists[:2], accepted_at - self._index_ttl),
+            *finding.listing(self._redis, found, task_id, accepted_at=accepted_at, due_at=due_at, ttl=self._index_ttl),
+        ]
+        if self.reserves:
+            return _Recording((), record, after)
+        # The sweeper's reminder comes first: a record without one would be forgotten if the gateway died here.
+        entries = [("ZADD", each, due_at, task_id) for each in lists]
+        return _Recording([("ZADD", keys.due, reminder, task_id)], record, [*entries, *after])
+
+    def _withdraw(self, message: Message) -> None:
+        """Take back what accompanied a record that was not made."""
+        due_at = message.due_at or message.moment(ACCEPTED_AT) or 0
+        found = finding.indexes_of(self._redis.keys, message, due_at)
+        uncounted = self.usage.entry(message.text(PRINCIPAL), message.task_id, Holding.NOTHING)
+        self._redis.run(uncounted, *(("ZREM", each, message.task_id) for each in found))
 
     def _trims(self, indexes: Sequence[str], expired: int) -> list[RedisCommand]:
         """Commands that drop old entries, now and then: records expire by themselves, but entries in an index don't."""

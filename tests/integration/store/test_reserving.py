@@ -100,14 +100,14 @@ def test_a_key_that_is_in_use_is_refused_and_nothing_is_left(case, fingerprint, 
     assert holder(case).task_id == "another"
 
 
-def test_a_process_that_dies_before_it_took_the_entries_back_leaves_what_lists_drop(case):
+def test_a_process_that_dies_before_it_took_its_entries_back_leaves_a_count_only(case):
+    """Which is mended before it refuses anything: `dispatch.gateway.admission.allowance`."""
     taken_by_another(case, accepted=True)
     redis = case.stores.redis
     with dies_after_a_trip(redis), pytest.raises(StoreUnavailable):
         accept(case)
     left = traces(case)
-    listed = [case.store.list().items, case.store.list(principal="ada").items]
+    case.store.usage.mend("ada")
 
-    assert len(left) == 5
-    assert listed == [[], []]
-    assert {redis.keys.index("ada"), redis.keys.index(None)}.isdisjoint(traces(case))
+    assert left == [redis.keys.usage("ada")]
+    assert (traces(case), case.store.usage.read("ada").open) == ([], 0)

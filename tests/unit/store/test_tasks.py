@@ -18,27 +18,41 @@ KEY = ("robot:idem:ada:k",)
 ERROR = ErrorInfo("queue-full", "it is full", retryable=True)
 
 
-def store(**answers):
+def store(*, clustered=False, **answers):
     redis = FakeRedis(**answers)
+    redis.clustered = clustered
     return TaskStore(redis, SETTINGS), redis
 
 
-def test_the_reminder_comes_before_the_record_and_the_indexes_after_it():
+LISTS = ("robot:index:ada", "robot:index", "robot:waiting")
+REMINDER = ACCEPTED / 1_000 + SETTINGS.unpublished_grace
+
+
+def test_the_record_comes_with_its_reminder_and_its_entries():
     made, redis = store(accept="SCHEDULED")
     state = made.accept(task_message(), max_attempts=4, idempotency_key="k")
-    reminder, script, counted, *indexes = redis.trips[0]
-    hop, message, *words = script[2:]
+    script, counted = redis.trips[0][:2]
+    hop, message, *times_and_words = script[2:]
+    words = times_and_words[2:]
     fields = dict(zip(words[::2], words[1::2], strict=True))
 
     assert state is State.SCHEDULED
-    assert reminder == ("ZADD", "robot:due", ACCEPTED / 1_000 + SETTINGS.unpublished_grace, "t-1")
-    assert (script[:2], fields["key"], fields["maxAttempts"]) == (("accept", RECORD), "k", 4)
-    assert (json.loads(hop)["kind"], fields["createdAt"]) == ("accepted", ACCEPTED)
+    assert script[:2] == ("accept", (*RECORD, "robot:due", *LISTS))
+    assert times_and_words[:2] == [REMINDER, ACCEPTED]
+    assert (fields["key"], fields["maxAttempts"], fields["createdAt"]) == ("k", 4, ACCEPTED)
+    assert json.loads(hop)["kind"] == "accepted"
     assert message == task_message().to_json()
     assert counted == ("use", ("robot:usage:ada",), "t-1", "open", len(message))
-    assert indexes[:3] == [
-        ("ZADD", name, ACCEPTED, "t-1") for name in ("robot:index:ada", "robot:index", "robot:waiting")
-    ]
+
+
+def test_in_a_cluster_the_reminder_comes_before_the_record_and_the_indexes_after_it():
+    made, redis = store(clustered=True, accept="SCHEDULED")
+    made.accept(task_message(), max_attempts=4, idempotency_key="k")
+    reminder, script, counted, *entries = redis.trips[0]
+
+    assert reminder == ("ZADD", "robot:due", REMINDER, "t-1")
+    assert (script[:2], counted[0]) == (("accept", RECORD), "use")
+    assert entries[:3] == [("ZADD", name, ACCEPTED, "t-1") for name in LISTS]
 
 
 def test_entries_of_expired_records_leave_the_indexes_now_and_then():
@@ -47,17 +61,17 @@ def test_entries_of_expired_records_leave_the_indexes_now_and_then():
         made.accept(task_message(), max_attempts=4, idempotency_key=None)
     expired = ACCEPTED - int(SETTINGS.idempotency_ttl * 1_000)
 
-    assert redis.trips[0][6:] == (
+    assert redis.trips[0][2:] == (
         ("ZREMRANGEBYSCORE", "robot:index:ada", "-inf", expired),
         ("ZREMRANGEBYSCORE", "robot:index", "-inf", expired),
     )
-    assert redis.trips[1][6:] == ()
+    assert redis.trips[1][2:] == ()
 
 
 def test_what_a_full_redis_took_in_part_is_rejected_and_its_key_freed():
     made, redis = store(reject="OK")
     run = redis.run
-    redis.run = lambda *commands: run(*commands) if commands[0][0] != "ZADD" else Failing(StoreFull())()
+    redis.run = lambda *commands: run(*commands) if commands[0][0] != "accept" else Failing(StoreFull())()
     with pytest.raises(StoreFull):
         made.accept(task_message(), max_attempts=4, idempotency_key="k")
 
