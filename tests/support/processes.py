@@ -33,8 +33,12 @@ CONTEXT.set_forkserver_preload(["support.libraries"])
 #: A process with this variable is executed, not forked: it needs what an interpreter does at its start.
 FRESH = "ROBOT_TEST_FRESH_INTERPRETER"
 
-#: Of the process that is forked from: no test's own, which its processes would inherit whatever their environment.
-_VARIABLES = dict(os.environ)
+#: Of the process that is forked from: no test's own, which its processes would inherit whatever their environment. It finds
+#: `support` by its path, and `multiprocessing` ignores what it cannot import.
+_VARIABLES = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]),
+}
 
 _BECOMING = threading.Lock()
 

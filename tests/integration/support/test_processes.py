@@ -1,5 +1,6 @@
 """A forked process is what its command names, with its own environment, and has its libraries already."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,12 +8,13 @@ import sys
 import pytest
 
 from support import processes
-from support.libraries import NAMES
 
 
 def look():
+    there = set(sys.modules)
+    libraries = importlib.import_module("support.libraries")  # imports them, where that was not done before the fork
     reads_variables = {"dispatch.config.settings", "dispatch.crashpoints", "celery_app", "app"}
-    sys.stdout.write(f"{sorted(set(NAMES) - set(sys.modules))} {sorted(reads_variables & set(sys.modules))}")
+    sys.stdout.write(f"{sorted({*libraries.NAMES, libraries.__name__} - there)} {sorted(reads_variables & there)}")
     sys.stdout.flush()
 
 
