@@ -59,8 +59,8 @@ class _Recording(NamedTuple):
     """The commands that record a task."""
 
     before: Sequence[RedisCommand]
-    record: Sequence[RedisCommand]  #: the record's script, and what counts the task
-    after: Sequence[RedisCommand]
+    record: RedisCommand  #: the record's script
+    after: Sequence[RedisCommand]  #: first what counts the task, where the script does not
 
 
 class TaskStore:
@@ -118,19 +118,19 @@ class TaskStore:
         commands = self._recording(message, max_attempts, idempotency_key or "", reserves=bool(reserving))
         before = [*reserving, *commands.before]
         try:
-            answers = self._redis.run_along(rider, *before, *commands.record, *commands.after)
+            answers = self._redis.run_along(rider, *before, commands.record, *commands.after)
         except StoreFull:
             # Each command was refused or not by itself: a record without its reminder would never be swept.
             with contextlib.suppress(StoreError):
                 alone = idempotency_key is None  # another request with the key may have published it
                 self.refuse(message, error=NO_ROOM, idempotency_key=idempotency_key, stored_nowhere=alone)
             raise
-        answer, sums = answers[len(before) : len(before) + 2]
+        answer, *sums = answers[len(before)]
         if answer == _KEY_TAKEN:
             self._withdraw(message)
             raise KeyHeld(self._idempotency.reserved(answers[0]))
-        state, principal = State(answer), message.text(PRINCIPAL) or ""
-        self.usage.note(principal, sums)
+        state = State(answer)
+        self.usage.note(message.text(PRINCIPAL) or "", sums if self.reserves else answers[len(before) + 1])
         if state.terminal and (ended := self.get(message.task_id)) is not None:
             self.usage.settle(ended)  # a repeated Idempotency-Key has counted it again
         return state
@@ -150,12 +150,11 @@ class TaskStore:
         reminder, lists = accepted_at / 1_000 + self._grace, (keys.index(principal), keys.index(None), keys.waiting)
         script_keys = [*keys.task(task_id)]
         if self.reserves:
-            script_keys += [keys.due, *lists, *([keys.idempotency(principal, key)] if reserves else [])]
+            script_keys += [keys.due, *lists, keys.usage(principal)]
+        if reserves:
+            script_keys.append(keys.idempotency(principal, key))
         hop, found = hops.accepted_hop(message), finding.indexes_of(keys, message, due_at)
-        record = (
-            self._redis.script("accept", script_keys, hop, text, reminder, due_at, *words),
-            self.usage.entry(principal, task_id, Holding.OPEN, len(text)),
-        )
+        record = self._redis.script("accept", script_keys, hop, text, reminder, due_at, *words)
         after = [
             *self._trims(lists[:2], accepted_at - self._index_ttl),
             *finding.listing(self._redis, found, task_id, accepted_at=accepted_at, due_at=due_at, ttl=self._index_ttl),
@@ -163,15 +162,15 @@ class TaskStore:
         if self.reserves:
             return _Recording((), record, after)
         # The sweeper's reminder comes first: a record without one would be forgotten if the gateway died here.
+        counted = self.usage.entry(principal, task_id, Holding.OPEN, len(text))
         entries = [("ZADD", each, due_at, task_id) for each in lists]
-        return _Recording([("ZADD", keys.due, reminder, task_id)], record, [*entries, *after])
+        return _Recording([("ZADD", keys.due, reminder, task_id)], record, [counted, *entries, *after])
 
     def _withdraw(self, message: Message) -> None:
-        """Take back what accompanied a record that was not made."""
+        """Take a task whose record was not made out of the lists beside its script: labels, its client's request id, children."""
         due_at = message.due_at or message.moment(ACCEPTED_AT) or 0
-        found = finding.indexes_of(self._redis.keys, message, due_at)
-        uncounted = self.usage.entry(message.text(PRINCIPAL), message.task_id, Holding.NOTHING)
-        self._redis.run(uncounted, *(("ZREM", each, message.task_id) for each in found))
+        if found := finding.indexes_of(self._redis.keys, message, due_at):
+            self._redis.run(*(("ZREM", each, message.task_id) for each in found))
 
     def _trims(self, indexes: Sequence[str], expired: int) -> list[RedisCommand]:
         """Commands that drop old entries, now and then: records expire by themselves, but entries in an index don't."""

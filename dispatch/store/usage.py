@@ -89,7 +89,7 @@ class Usage:
 
     def note(self, principal: str, sums: Any) -> None:
         """Keep what counting a task has answered, for `lately`."""
-        if isinstance(sums, list):
+        if isinstance(sums, list) and sums:
             self._noted[principal] = (time.monotonic(), _held(sums))
 
     def lately(self, principal: str) -> Held | None:

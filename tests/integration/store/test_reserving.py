@@ -1,10 +1,11 @@
 """A task's record and its Idempotency-Key in one round trip: what each answer of the key leaves in Redis."""
 
-import contextlib
+import dataclasses
 
 import pytest
 
-from dispatch.errors import StoreUnavailable
+from dispatch.protocol.labels import written
+from dispatch.protocol.message import LABELS
 from dispatch.protocol.record import State
 from dispatch.store.idempotency import KeyHeld, KeyInProgress, KeyReused, KeyState, Reservation
 from support.waiting import eventually
@@ -32,21 +33,6 @@ def taken_by_another(case, *, accepted=False):
     assert stores.idempotency.reserve("ada", "k", "print", "another").state is KeyState.NEW
     if accepted:
         stores.redis.run(stores.idempotency.confirmation("ada", "k", "another"))
-
-
-@contextlib.contextmanager
-def dies_after_a_trip(redis):
-    run, trips = redis.run, []
-
-    def once(*commands):
-        if trips:
-            raise StoreUnavailable
-        trips.append(commands)
-        return run(*commands)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redis, "run", once)
-        yield
 
 
 def test_a_free_key_is_the_tasks_and_the_task_is_recorded(case):
@@ -100,14 +86,11 @@ def test_a_key_that_is_in_use_is_refused_and_nothing_is_left(case, fingerprint, 
     assert holder(case).task_id == "another"
 
 
-def test_a_process_that_dies_before_it_took_its_entries_back_leaves_a_count_only(case):
-    """Which is mended before it refuses anything: `dispatch.gateway.admission.allowance`."""
+def test_a_list_of_a_label_has_no_task_whose_key_was_taken(case):
     taken_by_another(case, accepted=True)
-    redis = case.stores.redis
-    with dies_after_a_trip(redis), pytest.raises(StoreUnavailable):
-        accept(case)
-    left = traces(case)
-    case.store.usage.mend("ada")
+    labelled = dataclasses.replace(case.message, headers={**case.message.headers, LABELS: written({"line": "a"})})
+    with pytest.raises(KeyHeld):
+        case.store.accept(labelled, max_attempts=4, idempotency_key="k", fingerprint="print")
+    keys, run = case.stores.redis.keys, case.stores.redis.run
 
-    assert left == [redis.keys.usage("ada")]
-    assert (traces(case), case.store.usage.read("ada").open) == ([], 0)
+    assert [run(("ZCARD", keys.label(principal, "line=a")))[0] for principal in ("ada", None)] == [0, 0]
