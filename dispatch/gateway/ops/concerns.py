@@ -49,7 +49,7 @@ def concerns(reading: Reading, scopes: Collection[str], *, refuses: bool) -> lis
     if api_keys.QUEUES_READ in scopes:
         found += _workers(reading)
         found += _queues(reading, [each.what for each in paused])
-        found += _failures(reading.recent.value or {}, counts)
+        found += _failures(reading.recent.value or {}, counts, scopes)
     if counts is not None:
         found += _dead(counts, scopes)
     found += _pauses(paused)
@@ -80,30 +80,41 @@ def _waits(queue: QueueView, age: float) -> Iterator[Concern]:
         yield Concern("warn", text, "/ops/workers")
 
 
-def _failures(recent: Mapping[str, int], counts: TaskCounts | None) -> Iterator[Concern]:
-    """More attempts that fail than go well: as a rule another system is down, long before there are dead letters."""
-    bad, good = recent.get("failed", 0) + recent.get("dead", 0), recent.get("succeeded", 0)
+def _failures(recent: Mapping[str, int], counts: TaskCounts | None, scopes: Collection[str]) -> Iterator[Concern]:
+    """More attempts that fail than go well: as a rule another system is down, often long before there are dead letters."""
+    failed, dead, good = (recent.get(name, 0) for name in ("failed", "dead", "succeeded"))
+    bad = failed + dead
     if bad < MANY or bad <= good:
         return
-    waiting = (
-        {}
-        if counts is None
-        else {name: states.get("RETRY_WAIT", 0) for name, states in counts.by_type.items() if name != OTHERS}
-    )
-    most = max(waiting, key=lambda name: waiting[name], default="")
     text = f"{bad:,} of {bad + good:,} attempts of the last five minutes failed"
-    if most and waiting[most]:
-        text += f"; most of those that wait for another are {most} ({waiting[most]:,})"
-        yield Concern("bad", f"{text}.", f"/ops/tasks?{urlencode({'state': 'RETRY_WAIT', 'type': most})}")
+    most, waiting = _waiting_most(counts)
+    if dead > failed:
+        yield Concern("bad", f"{text}, {dead:,} of them for good.", _letters(scopes))
+    elif waiting:
+        href = f"/ops/tasks?{urlencode({'state': 'RETRY_WAIT', 'type': most})}"
+        yield Concern("bad", f"{text}; most of those that wait for another are {most} ({waiting:,}).", href)
     else:
         yield Concern("bad", f"{text}.")
 
 
+def _waiting_most(counts: TaskCounts | None) -> tuple[str, int]:
+    """The type of which the most tasks wait for their next attempt, and how many do."""
+    by_type = {} if counts is None else counts.by_type
+    waiting = {name: states.get("RETRY_WAIT", 0) for name, states in by_type.items() if name != OTHERS}
+    return max(waiting.items(), key=lambda each: each[1], default=("", 0))
+
+
+def _letters(scopes: Collection[str]) -> str:
+    """The page of the dead letters that a viewer may open; empty for none."""
+    if api_keys.DEADLETTERS_READ in scopes:
+        return "/ops/dead-letters"
+    return "/ops/tasks?state=DEAD_LETTERED" if api_keys.TASKS_READ_ALL in scopes else ""
+
+
 def _dead(counts: TaskCounts, scopes: Collection[str]) -> Iterator[Concern]:
     if dead := sum(counts.dead_letters.values()):
-        groups = api_keys.DEADLETTERS_READ in scopes
         text = f"{dead:,} dead {'letter waits' if dead == 1 else 'letters wait'} for a decision."
-        yield Concern("warn", text, "/ops/dead-letters" if groups else "/ops/tasks?state=DEAD_LETTERED")
+        yield Concern("warn", text, _letters(scopes))
 
 
 def _pauses(pauses: Sequence[Pause]) -> Iterator[Concern]:

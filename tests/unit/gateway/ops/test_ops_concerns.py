@@ -65,6 +65,14 @@ def test_an_outage_leads_to_the_tasks_of_the_type_that_waits_most():
     assert found.href == "/ops/tasks?state=RETRY_WAIT&type=robot.clean"
 
 
+def test_what_fails_for_good_leads_to_the_dead_letters_and_not_to_what_waits():
+    by_type = {"echo": {"RETRY_WAIT": 2}}
+    (found,) = seen(recent=Part({"failed": 3, "dead": 40}), counts=counts(by_type))
+
+    assert found.text == "43 of 43 attempts of the last five minutes failed, 40 of them for good."
+    assert found.href == "/ops/dead-letters"
+
+
 def test_the_name_of_a_type_cannot_become_another_part_of_the_link():
     (found,) = seen(recent=Part({"failed": 12}), counts=counts({"a&state=X": {"RETRY_WAIT": 1}}))
 
