@@ -89,6 +89,10 @@ class ConcurrencyKeys:
         """Give a key back, unless a later copy of the task has taken it."""
         return _verdict(self._redis.run(self._command("release", name, task_id, fence=fence))[0])
 
+    def give_turn_back(self, name: str, message: Message) -> KeyVerdict:
+        """Give a key back that a copy of no use has taken: the turn is its task's, whose copy is under way."""
+        return _verdict(self._redis.run(self._command("return", name, message.task_id, message=message))[0])
+
     def renew(self, held: Sequence[tuple[KeyLimit, Message]]) -> list[tuple[str, str]]:
         """Renew the leases of a worker's tasks.
 

@@ -144,15 +144,30 @@ class KeyGate:
             self._sender.send(key.name, verdict.unsent)
         return verdict.answer
 
-    def give_back(self, owner: str, message: Message, keys: tuple[Limit, ...]) -> None:
-        """Give the keys of a delivery back, and send the next of each; the ack does not depend on it."""
+    def give_back(self, owner: str, message: Message, keys: tuple[Limit, ...], *, unused: bool = False) -> None:
+        """Give the keys of a delivery back, and send the next of each; the ack does not depend on it.
+
+        Args:
+            owner: the delivery's.
+            message: the copy.
+            keys: what it has taken.
+            unused: the copy was no use. Its task may have been called: a copy that has left the hold queue by itself, or that
+                RabbitMQ delivers again, came before the one that was sent, and must not use up its turn.
+        """
         self.renewals.drop(owner)
         reach("key.ended")
         for key in _held(keys):
             try:
-                self._release(key.name, message)
+                if unused and self._is_under_way(message):
+                    self._sender.send(key.name, self._keys.give_turn_back(key.name, message).unsent)
+                else:
+                    self._release(key.name, message)
             except StoreError as exc:
                 task_log(message).warning("concurrency key not given back; it lapses", key=key.name, reason=str(exc))
+
+    def _is_under_way(self, message: Message) -> bool:
+        record = self._record(message.task_id)
+        return record is not None and record.state is State.QUEUED
 
     def begun(self, owner: str, keys: tuple[Limit, ...]) -> None:
         """The run of a delivery has begun; without Redis its place stays as it was taken."""
@@ -212,6 +227,8 @@ class KeyGate:
         for key in keys:
             if record is not None and record.state is State.HELD and record.held_by == key.held_by:
                 self._wait(key, message)
+            elif isinstance(key, KeyLimit) and record is not None and record.state is State.QUEUED:
+                pass  # its copy is under way: it keeps its place
             elif (
                 isinstance(key, KeyLimit) or record is None or record.state.terminal
             ):  # a copy that is called keeps its place

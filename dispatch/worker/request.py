@@ -473,7 +473,7 @@ class DeliveryRequest(Request):
 
         def job() -> None:
             if self.keys:
-                self._worker.gate.give_back(self._owner, self.wire, self.keys)
+                self._worker.gate.give_back(self._owner, self.wire, self.keys, unused=not settled)
                 if not settled:
                     self._worker.gate.settle(self.wire, self.keys)
             if ended:

@@ -6,10 +6,12 @@ import pytest
 from pydantic import SecretStr
 
 from dispatch import crashpoints
+from dispatch.control.send_now import SendNow
 from dispatch.protocol import names
 from dispatch.protocol.record import State
 from dispatch.protocol.webhooks import EVENTS, Webhook
 from dispatch.store.concurrency import ConcurrencyKeys
+from dispatch.store.handovers import Handovers
 from support.limited_client import APP, all_succeed, begins, most_at_once, order, send
 from support.receiver import running_receiver
 from support.waiting import eventually
@@ -38,6 +40,36 @@ def test_tasks_of_a_key_run_one_at_a_time_in_their_order_and_use_up_no_attempt(p
     assert order(log) == ids
     assert {record.attempt for record in records} == {1}
     assert set(begins(log).values()) == {1}
+
+
+class _LatePublisher:
+    """Keeps what is published."""
+
+    def __init__(self):
+        self.kept = []
+
+    def publish(self, *words):
+        self.kept.append(words)
+        return 0.0
+
+
+def test_a_copy_that_comes_before_the_one_that_was_sent_in_its_place_leaves_the_task_its_place(settings):
+    with open_bench(settings.model_copy(update={"hold_ttl": 600.0, "lease": 60.0})) as bench:
+        first = bench.submit("echo", {"message": "first"}, concurrency_key="local:k")
+        late = _LatePublisher()
+        SendNow(bench.store, Handovers(bench.stores.redis), late).send(first, (State.QUEUED,), "released")
+        ids = [first, *(bench.submit("echo", {"message": "later"}, concurrency_key="local:k") for _ in range(3))]
+        with running_worker(bench.settings, abrupt=True):
+            eventually(lambda: _keys(bench).view("local:k").first == tuple(ids), 30, "all have their places")
+            waiting = {bench.state(task_id) for task_id in ids[1:]}
+            for words in late.kept:
+                bench.publisher.publish(*words)
+            records = [bench.finished(task_id, 60) for task_id in ids]
+    began = [record.started_at for record in records]
+
+    assert waiting <= {State.HELD, State.QUEUED}
+    assert began == sorted(began)
+    assert {bench.runs(task_id) for task_id in ids} == {1}
 
 
 def test_another_key_and_tasks_without_one_go_on_meanwhile(patient, log):

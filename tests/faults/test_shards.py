@@ -1,5 +1,6 @@
 """Shards of the default lane, end to end: what is lost, what runs twice, what overtakes what, while things die."""
 
+import threading
 import time
 from collections import Counter
 
@@ -14,6 +15,8 @@ from dispatch.protocol.pauses import Pause
 from dispatch.protocol.record import State
 from dispatch.protocol.shards import shard_of
 from dispatch.store.pauses import Pauses
+from robot_dispatch_client import Client, RetryPolicy
+from support import stack as stacks
 from support.waiting import eventually
 from support.worker import each_pool, open_bench, running_worker
 
@@ -139,3 +142,56 @@ def test_a_mended_dead_letter_goes_to_the_shard_of_its_new_key(bench):
 
     assert depths == [0, 0, 1]
     assert (record.concurrency_key, record.result["message"]) == (new, "mended")
+
+
+# --- RabbitMQ dies under load -----------------------------------------------------------------------
+KEYS, EACH = 6, 12
+
+
+class KeyedClient(threading.Thread):
+    """Submits the tasks of one key, the next one when the one before was accepted."""
+
+    def __init__(self, url, key):
+        super().__init__(daemon=True)
+        self.url, self.key, self.ids = url, key, []
+
+    def run(self):
+        with Client(self.url, retry=RetryPolicy(total=240)) as api:
+            for number in range(EACH):
+                payload = {"message": f"{self.key} {number}", "sleepSeconds": 0.05}
+                sent = api.submit("echo", payload, concurrency_key=self.key, idempotency_key=f"{self.key}-{number}")
+                self.ids.append(sent.task_id)
+
+
+def left_in_queues(api):
+    """What is still to run; copies of those that were held until their turn came lie in the hold queue for its TTL."""
+    return {queue.name: queue.total for queue in api.queues() if queue.total and queue.name != names.HOLD_QUEUE}
+
+
+@pytest.mark.timeout(420)
+def test_a_rabbitmq_that_is_killed_under_load_loses_nothing_doubles_nothing_and_keeps_each_keys_order():
+    with stacks.running("servers,worker,gateway", shards=2, concurrency_min=4, concurrency_max=4) as stack:
+        url = stack.env["DISPATCH_HTTP_URL"]
+        clients = [KeyedClient(url, f"robot-{number}") for number in range(KEYS)]
+        with Client(url, retry=RetryPolicy(total=240)) as api:
+            for each in clients:
+                each.start()
+            for part in (0.2, 0.6):
+                eventually(lambda part=part: sum(len(each.ids) for each in clients) >= KEYS * EACH * part, 60, "load")
+                stack.kill_and_see_back("RABBITMQ", 90)
+            for each in clients:
+                each.join(240)
+            tasks = {each.key: [api.wait(task_id, 180) for task_id in each.ids] for each in clients}
+            hops = {task.task_id: [hop.kind for hop in api.events(task)] for found in tasks.values() for task in found}
+            eventually(lambda: not left_in_queues(api), 60, lambda: f"left: {left_in_queues(api)}")
+
+    every = [task for found in tasks.values() for task in found]
+    assert len({task.task_id for task in every}) == KEYS * EACH
+    assert Counter(task.state for task in every) == {"SUCCEEDED": KEYS * EACH}
+    assert {kinds.count("succeeded") for kinds in hops.values()} == {1}
+    # A worker that has lost its connection gives up what it runs, whose copy comes again.
+    assert {kinds.count("started") - kinds.count("stopped") for kinds in hops.values()} == {1}
+    assert {shard_of(task.concurrency_key, 2) for task in every} == {0, 1}
+    for found in tasks.values():
+        began = [task.started_at for task in found]
+        assert began == sorted(began)

@@ -1,7 +1,7 @@
 -- A concurrency key: which tasks hold it, which of the waiting are called, and which wait. Each call first forgets what has lapsed, and
 -- ends by calling the next of the waiting for each free place.
 -- KEYS: 1 the holders, a hash: task id → '<lapses>:<fence>', and '#limit'; 2 the called, a hash: task id → '<until>:<sent>'; 3 the waiting:
--- task ids by rank. Times are epoch milliseconds. op: take, wait, release, renew, keep, sent, drop, look.
+-- task ids by rank. Times are epoch milliseconds. op: take, wait, release, return, renew, keep, sent, drop, look.
 -- Answers the verdict and the called to which no copy was sent yet.
 redis.call('HDEL', KEYS[1], '') -- first: then the rest is admitted with Redis full, too
 local op, task, limit, fence, rank, lease, window = unpack(ARGV)
@@ -95,6 +95,14 @@ elseif op == 'wait' then
 elseif op == 'release' and mine and mine.fence <= fence then
   holders[task], running = nil, running - 1
   redis.call('HDEL', KEYS[1], task)
+elseif op == 'return' then
+  -- Taken by a copy that is no use, of a task whose copy is under way: that one comes before all that were accepted later.
+  if mine and mine.fence <= fence then
+    holders[task], running = nil, running - 1
+    redis.call('HDEL', KEYS[1], task)
+    redis.call('ZADD', KEYS[3], rank, task)
+    call(task, '1')
+  end
 elseif op == 'renew' or op == 'keep' then
   if mine or running < limit then
     hold(op == 'renew' and mine and lapses_of(mine, now + lease) or now + lease, math.max(mine and mine.fence or 0, fence))
