@@ -1,7 +1,7 @@
 """Processes of ours for tests, forked from one that has imported the libraries: a start takes a third of the CPU.
 
-What is imported beforehand is third-party code only (`support.libraries`). A process imports this project's modules
-itself, in its own environment, and from then on is what its command names: a worker, a gateway, a command.
+What is imported beforehand (`support.libraries`) reads no variable. A process imports everything else itself, in its own
+environment, and from then on is what its command names: a worker, a gateway, a command.
 """
 
 from __future__ import annotations

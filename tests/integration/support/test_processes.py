@@ -13,8 +13,15 @@ from support import processes
 def look():
     there = set(sys.modules)
     libraries = importlib.import_module("support.libraries")  # imports them, where that was not done before the fork
-    reads_variables = {"dispatch.config.settings", "dispatch.crashpoints", "celery_app", "app"}
-    sys.stdout.write(f"{sorted({*libraries.NAMES, libraries.__name__} - there)} {sorted(reads_variables & there)}")
+    wanted = {*libraries.NAMES, *libraries.OWN, libraries.__name__}
+    reads_variables = {
+        "dispatch.config.settings",
+        "dispatch.crashpoints",
+        "dispatch.telemetry.metrics",
+        "celery_app",
+        "app",
+    }
+    sys.stdout.write(f"{sorted(wanted - there)} {sorted(reads_variables & there)}")
     sys.stdout.flush()
 
 
