@@ -22,7 +22,7 @@ from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.proxy import DOWN, UP, Proxy
 from support.waiting import eventually
-from support.worker import running_worker
+from support.worker import open_bench, running_worker
 
 PAYLOAD = {"message": "x"}
 
@@ -42,10 +42,30 @@ def client_of(request):
         yield make
 
 
+@pytest.fixture(scope="module")
+def site(module_settings):
+    """A bench and the URL of a gateway, for all tests that break only the way to it."""
+    with open_bench(module_settings) as bench, running_gateway(module_settings, free_port()) as (http, _, _):
+        yield bench, str(http.base_url)
+
+
 @pytest.fixture
-def proxied(bench):
-    """A gateway, and a proxy in front of it."""
-    with running_gateway(bench.settings, free_port()) as (http, _, _), Proxy.to(str(http.base_url)) as proxy:
+def shared(site):
+    """The bench of `site`, without a task of an earlier test."""
+    bench, _ = site
+    eventually(lambda: bench.consumers(names.WORK_QUEUE) == 0, 20, "no worker is left")
+    bench.purge(names.WORK_QUEUE, names.LEASE_QUEUE, names.RECORDER_QUEUE, names.DEAD_QUEUE)
+    client = bench.stores.redis
+    for key in client.run(("KEYS", f"{bench.settings.redis_prefix}*"))[0]:
+        client.run(("DEL", key))
+    assert ids(bench) == []
+    return bench
+
+
+@pytest.fixture
+def proxied(site):
+    """A proxy in front of the gateway of `site`."""
+    with Proxy.to(site[1]) as proxy:
         yield proxy
 
 
@@ -68,52 +88,52 @@ def ids(bench):
 
 @pytest.mark.parametrize(("direction", "marker"), [(DOWN, b"HTTP/1.1 202"), (UP, b"POST /v1/tasks")])
 def test_a_connection_that_breaks_in_the_middle_of_a_submission_is_one_task(
-    bench, proxied, client_of, direction, marker
+    shared, proxied, client_of, direction, marker
 ):
     """With the response lost the task was accepted; with the request lost it was not: the repeat can't know."""
     cut = cut_once(proxied, direction, marker)
     task = client_of(proxied.url).submit("echo", PAYLOAD)
 
     assert cut.is_set()
-    assert ids(bench) == [task.task_id]
-    assert bench.depth(names.WORK_QUEUE) == 1
+    assert ids(shared) == [task.task_id]
+    assert shared.depth(names.WORK_QUEUE) == 1
 
 
-def test_a_response_that_does_not_come_is_one_task(bench, proxied, client_of):
+def test_a_response_that_does_not_come_is_one_task(shared, proxied, client_of):
     """A silent network: the client's own timeout, then the same key again."""
     proxied.hold(DOWN)
-    eased = threading.Thread(target=lambda: (eventually(lambda: ids(bench), 20), proxied.release()))
+    eased = threading.Thread(target=lambda: (eventually(lambda: ids(shared), 20), proxied.release()))
     eased.start()
     task = client_of(proxied.url, timeout=1).submit("echo", PAYLOAD)
     eased.join()
 
-    assert ids(bench) == [task.task_id]
+    assert ids(shared) == [task.task_id]
 
 
-def test_a_batch_whose_answer_is_lost_is_each_task_once(bench, proxied, client_of):
+def test_a_batch_whose_answer_is_lost_is_each_task_once(shared, proxied, client_of):
     cut = cut_once(proxied, DOWN, b"HTTP/1.1 207")
     found = client_of(proxied.url).submit_many(
         Submission(type="echo", payload={"message": str(number)}) for number in range(20)
     )
 
     assert cut.is_set()
-    assert sorted(verdict.unwrap().task_id for verdict in found) == sorted(ids(bench))
+    assert sorted(verdict.unwrap().task_id for verdict in found) == sorted(ids(shared))
     assert [verdict.replayed for verdict in found] == [True] * 20
-    assert bench.depth(names.WORK_QUEUE) == 20
+    assert shared.depth(names.WORK_QUEUE) == 20
 
 
-def test_a_redrive_whose_answer_is_lost_is_not_repeated(bench, proxied, client_of):
+def test_a_redrive_whose_answer_is_lost_is_not_repeated(shared, proxied, client_of):
     client = client_of(proxied.url)
-    with running_worker(bench.settings):
+    with running_worker(shared.settings):
         dead = client.wait(client.submit("echo", {"message": "x", "permanent": True}), timeout=60)
-        bench.settled_dead_letters(1)
+        shared.settled_dead_letters(1)
     cut = cut_once(proxied, DOWN, b"HTTP/1.1 202")
     with pytest.raises(ConnectionFailed) as caught:
         client.redrive(dead)
 
     assert cut.is_set()
     assert not caught.value.unsent
-    assert bench.store.get(dead.task_id).cycle == 1
+    assert shared.store.get(dead.task_id).cycle == 1
 
 
 def test_a_gateway_that_dies_is_waited_for(bench, client_of):
@@ -186,21 +206,21 @@ def test_a_broker_that_does_not_confirm_is_one_task(bench, client_of):
     assert ids(bench) == [task.task_id]
 
 
-def test_a_stream_that_is_cut_again_and_again_has_each_hop_once(bench, proxied, client_of):
+def test_a_stream_that_is_cut_again_and_again_has_each_hop_once(shared, proxied, client_of):
     client = client_of(proxied.url)
     task = client.submit("echo", {"message": "x", "sleepSeconds": 1})
     seen = []
-    with running_worker(bench.settings, abrupt=True):
+    with running_worker(shared.settings, abrupt=True):
         for hop in client.stream(task):
             seen.append(hop.seq)
             proxied.cut()
 
     assert seen == list(range(1, len(seen) + 1))
-    assert bench.hops(task.task_id)[-1] == "succeeded"
-    assert len(seen) == len(bench.hops(task.task_id))
+    assert shared.hops(task.task_id)[-1] == "succeeded"
+    assert len(seen) == len(shared.hops(task.task_id))
 
 
-def test_a_wait_that_ends_leaves_the_task_alone(bench, proxied, client_of):
+def test_a_wait_that_ends_leaves_the_task_alone(shared, proxied, client_of):
     client = client_of(proxied.url, retry=RetryPolicy(total=5, first=0.05))
     task = client.submit("echo", PAYLOAD)
     proxied.refuse()
@@ -210,4 +230,4 @@ def test_a_wait_that_ends_leaves_the_task_alone(bench, proxied, client_of):
     proxied.admit()
 
     assert client.get(task.task_id).state == State.QUEUED
-    assert bench.depth(names.WORK_QUEUE) == 1
+    assert shared.depth(names.WORK_QUEUE) == 1
