@@ -33,10 +33,14 @@ CONTEXT.set_forkserver_preload(["support.libraries"])
 #: A process with this variable is executed, not forked: it needs what an interpreter does at its start.
 FRESH = "ROBOT_TEST_FRESH_INTERPRETER"
 
+#: What SIGTERM means to a worker, by a variable that billiard reads when it is imported, and what it means in a deployment.
+_TERM, _DEPLOYED = "REMAP_SIGTERM", "SIGQUIT"
+
 #: Of the process that is forked from: no test's own, which its processes would inherit whatever their environment. It finds
 #: `support` by its path, and `multiprocessing` ignores what it cannot import.
 _VARIABLES = {
     **os.environ,
+    _TERM: _DEPLOYED,
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]),
 }
 
@@ -135,7 +139,7 @@ def start(
         environ: all its variables.
         output: where it writes.
     """
-    if FRESH in environ:
+    if FRESH in environ or environ.get(_TERM, _DEPLOYED) != _DEPLOYED:
         with output.out.open("ab") as out, output.errors.open("ab") as errors:
             command = [sys.executable, "-m", module, *words]
             return subprocess.Popen(command, cwd=ROOT, env=dict(environ), stdout=out, stderr=errors)
