@@ -15,10 +15,10 @@ SCRIPTS := .ci/run $(shell find scripts launcher deploy bench -name '*.sh' 2>/de
 
 # Words for pytest, as in: make test ARGS="-k ladder"
 ARGS ?=
-# Four processes on two cores, because most tests wait most of the time; a file's tests share what they start. In their
+# Six processes on two cores, because most tests wait most of the time; a file's tests share what they start. In their
 # order: the longest files first, unit tests fill the end.
 # PARALLEL= runs them one by one.
-PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
+PARALLEL ?= -n 6 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup servers-installed promtool-installed helm-installed chromium-installed systemd-analyze-installed demo up down restart status bench bench-long bench-smoke bench-setup \
 	test test-unit test-integration test-deploy test-system test-faults test-rabbitmq4 chaos check lint types imports fmt docs dist sbom audit house clean
