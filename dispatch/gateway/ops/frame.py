@@ -83,7 +83,8 @@ class Frame:
             status: HTTP status.
             shown: what the template needs besides the frame's own.
         """
-        note = door.cookie(_NOTE)
+        # The page that the act leaves may update itself once more: the note is for the one that follows.
+        note = None if door.LIVE in flask.request.headers else door.cookie(_NOTE)
         if note:
             door.set_cookie(_NOTE, "", 0)
         return self._response(template, status, shown | {"note": unquote(note or "")})

@@ -289,6 +289,15 @@ def test_an_act_is_carried_out_and_recorded_with_who_and_how():
     assert "asked to stop" in client.get(PATH).text or "cancelled" in client.get(PATH).text
 
 
+def test_what_an_act_has_done_is_for_the_page_that_follows_and_not_for_one_that_updates_itself():
+    made = world()
+    client = signed_in(made)
+    client.post(f"{PATH}/cancel", data={"token": token(client.get("/ops"))})
+    updated, followed, again = client.get(PATH, headers={"X-Ops-Live": "1"}), client.get(PATH), client.get(PATH)
+
+    assert ["data-note" in answer.text for answer in (updated, followed, again)] == [False, True, False]
+
+
 @each("act", ["cancel", "retry-now", "redrive", "discard"])
 def test_a_viewer_who_posts_an_act_gets_403_and_an_entry_in_the_audit_log(act):
     made = world()
