@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-from bench.harness.errors import BenchmarkFailed
 
 #: Kept from the first script of a page on; as Lighthouse counts: TBT is what of each task of the main thread is beyond 50 ms.
 _OBSERVED = """
@@ -42,26 +39,6 @@ _SCROLL = """() => new Promise((done) => {
 
 #: Milliseconds after the load in which late paints, shifts and tasks of the main thread count.
 _SETTLES = 1_500
-
-
-@contextlib.contextmanager
-def chromium() -> Iterator[Any]:
-    """A browser.
-
-    Raises:
-        BenchmarkFailed: there is none.
-    """
-    path = shutil.which("chromium")
-    if path is None:
-        raise BenchmarkFailed("chromium is missing: scripts/setup-chromium.sh, or --cases pages,viewers")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - of the group dev, which other parts do without
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +84,7 @@ def tab(browser: Any, base: str) -> Iterator[Tab]:
     """A page with cookies and a cache of its own, which are empty.
 
     Args:
-        browser: from `chromium`.
+        browser: from `tools.chromium`.
         base: the address of the gateway.
     """
     context = browser.new_context(viewport={"width": 1_280, "height": 900})

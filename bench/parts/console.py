@@ -20,6 +20,7 @@ from bench.harness.servers import ROOT
 from bench.harness.turns import progress
 from bench.parts import base
 from bench.parts.base import OURS, Measured, measuring
+from tools import chromium
 
 NAME = "console"
 HELP = "CPU of the console's pages and of its viewers while tasks run; first paint, layout shift, blocking time in Chromium"
@@ -172,7 +173,7 @@ def _watch(console: RunningGateway, over: threading.Event, topics: str, part: st
 
 def _seen(intake: RunningGateway, console: RunningGateway, options: argparse.Namespace) -> Iterator[ResultRow]:
     """What a user waits for, with an empty cache; and whether thousands of tasks stutter."""
-    with browser.chromium() as made:
+    with chromium.browser() as made:
         for name, path in PAGES.items():
             turns = []
             for _ in range(options.rounds):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from dispatch.config import api_keys
 from support.processes import ROOT
@@ -32,19 +31,6 @@ def key(name: str, *scopes: str) -> tuple[str, str]:
 
 #: The key of an operator who may do everything, and its entry.
 ADMIN, ADMIN_ENTRY = key("night-shift", *api_keys.SCOPES)
-
-
-@contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
-    """A browser."""
-    path = shutil.which("chromium")
-    assert path, "chromium is missing: scripts/setup-chromium.sh"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 class Seen:

@@ -3,10 +3,11 @@
 import pytest
 from pydantic import SecretStr
 
-from support.console import ADMIN, ADMIN_ENTRY, PEPPER, chromium, visiting
+from support.console import ADMIN, ADMIN_ENTRY, PEPPER, visiting
 from support.gateway_live import running_gateway
 from support.ports import free_port
 from support.worker import open_bench, running_worker
+from tools import chromium
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def system(module_settings):
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as made:
+    with chromium.browser() as made:
         yield made
 
 
