@@ -40,17 +40,12 @@ class Background(abc.ABC):
         """
         self._stopping = True
         self._wake.set()
-        if wait and self._thread is not None:
+        if wait and self._thread is not None and self._thread.is_alive():
             self._thread.join(wait)
 
     def wake(self) -> None:
         """Have the next step begin at once."""
         self._wake.set()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
 
     @property
     def stopping(self) -> bool:

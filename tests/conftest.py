@@ -84,7 +84,7 @@ def _no_thread_outlives_its_module() -> Iterator[None]:
     end = time.monotonic() + 10
     for thread in started:
         thread.stop(max(0.01, end - time.monotonic()))
-    lasting = [type(thread).__name__ for thread in started if thread.alive]
+    lasting = [type(thread).__name__ for thread in started if thread._thread.is_alive()]
     assert not lasting, f"threads go on: {lasting}"
 
 

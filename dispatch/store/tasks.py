@@ -115,7 +115,7 @@ class TaskStore:
         reserving = []
         if fingerprint is not None and idempotency_key is not None:
             reserving = [self._reservation(message, idempotency_key, fingerprint)]
-        commands = self._recording(message, max_attempts, idempotency_key or "", reserves=bool(reserving))
+        commands = self._recording(message, max_attempts, idempotency_key or "", with_key=bool(reserving))
         before = [*reserving, *commands.before]
         try:
             answers = self._redis.run_along(rider, *before, commands.record, *commands.after)
@@ -140,7 +140,7 @@ class TaskStore:
         principal = message.text(PRINCIPAL) or ""
         return self._idempotency.reservation(principal, key, fingerprint, message.task_id, delay=delay)
 
-    def _recording(self, message: Message, max_attempts: int, key: str, *, reserves: bool) -> _Recording:
+    def _recording(self, message: Message, max_attempts: int, key: str, *, with_key: bool) -> _Recording:
         keys, task_id = self._redis.keys, message.task_id
         principal = message.text(PRINCIPAL) or ""
         accepted_at = message.moment(ACCEPTED_AT) or int(time.time() * 1_000)
@@ -151,7 +151,7 @@ class TaskStore:
         script_keys = [*keys.task(task_id)]
         if self.reserves:
             script_keys += [keys.due, *lists, keys.usage(principal)]
-        if reserves:
+        if with_key:
             script_keys.append(keys.idempotency(principal, key))
         hop, found = hops.accepted_hop(message), finding.indexes_of(keys, message, due_at)
         record = self._redis.script("accept", script_keys, hop, text, reminder, due_at, *words)

@@ -158,16 +158,12 @@ class KeyGate:
         reach("key.ended")
         for key in _held(keys):
             try:
-                if unused and self._is_under_way(message):
+                if unused and _is_under_way(self._record(message.task_id)):
                     self._sender.send(key.name, self._keys.give_turn_back(key.name, message).unsent)
                 else:
                     self._release(key.name, message)
             except StoreError as exc:
                 task_log(message).warning("concurrency key not given back; it lapses", key=key.name, reason=str(exc))
-
-    def _is_under_way(self, message: Message) -> bool:
-        record = self._record(message.task_id)
-        return record is not None and record.state is State.QUEUED
 
     def begun(self, owner: str, keys: tuple[Limit, ...]) -> None:
         """The run of a delivery has begun; without Redis its place stays as it was taken."""
@@ -227,12 +223,8 @@ class KeyGate:
         for key in keys:
             if record is not None and record.state is State.HELD and record.held_by == key.held_by:
                 self._wait(key, message)
-            elif isinstance(key, KeyLimit) and record is not None and record.state is State.QUEUED:
-                pass  # its copy is under way: it keeps its place
-            elif (
-                isinstance(key, KeyLimit) or record is None or record.state.terminal
-            ):  # a copy that is called keeps its place
-                self._drop(key, message)
+            elif record is None or record.state.terminal or (isinstance(key, KeyLimit) and not _is_under_way(record)):
+                self._drop(key, message)  # a copy that is called, or under way, keeps its place
 
     def _wait(self, key: Limit, message: Message) -> None:
         if isinstance(key, RateLimit):
@@ -246,6 +238,11 @@ class KeyGate:
             self._rates.drop(key, message.task_id)
         else:
             self._sender.send(key.name, self._keys.drop(key.name, message.task_id).unsent)
+
+
+def _is_under_way(record: Record | None) -> bool:
+    """Whether a copy of the task is on its way to a worker."""
+    return record is not None and record.state is State.QUEUED
 
 
 def _held(keys: tuple[Limit, ...]) -> tuple[KeyLimit, ...]:

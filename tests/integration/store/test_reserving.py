@@ -8,6 +8,7 @@ from dispatch.protocol.labels import written
 from dispatch.protocol.message import LABELS
 from dispatch.protocol.record import State
 from dispatch.store.idempotency import KeyHeld, KeyInProgress, KeyReused, KeyState, Reservation
+from dispatch.store.usage import Holding
 from support.waiting import eventually
 
 
@@ -41,6 +42,17 @@ def test_a_free_key_is_the_tasks_and_the_task_is_recorded(case):
     assert case.record().state is State.SCHEDULED
     assert len(traces(case)) == 5
     assert case.store.usage.read("ada").open == 1
+
+
+def test_the_record_is_counted_as_by_the_script_that_counts_tasks(case):
+    accept(case)
+    keys, run = case.stores.redis.keys, case.stores.redis.run
+    (counted,) = run(("HGETALL", keys.usage("ada")))
+    size = run(("STRLEN", keys.task(case.task_id).message))[0]
+    run(("DEL", keys.usage("ada")))
+    run(case.store.usage.entry("ada", case.task_id, Holding.OPEN, size))
+
+    assert run(("HGETALL", keys.usage("ada"))) == [{"#dead": "0", **counted}]  # not written before there is one
 
 
 def test_the_same_round_trip_once_more_changes_nothing(case):
