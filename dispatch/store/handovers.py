@@ -35,7 +35,7 @@ from dispatch.store.cancellations import after_cancel
 from dispatch.store.claims import Ticket
 from dispatch.store.client import RedisCommand
 from dispatch.store.scripts import RedisHandle
-from dispatch.store.transitions import FIRST_CHECK, Transitions, hop
+from dispatch.store.transitions import Transitions, checked_soon, hop
 from dispatch.store.usage import Holding, Usage
 
 
@@ -118,7 +118,7 @@ class Handovers:
             "decide", message,
             ticket.fence, message.seq, copy.to_json(), state, rung, wait, copy.queue,
             failure.type, text, int(failure.retryable), reason, failed, then, copy.message.text(ERROR_FINGERPRINT) or "",
-            max_attempts=max_attempts,
+            max_attempts=max_attempts, before=[checked_soon(self._redis, message.task_id)],
         )  # fmt: skip
         return self._decided(message, answer)
 
@@ -143,7 +143,7 @@ class Handovers:
             ticket.fence, message.seq, copy.to_json(), early.to_json(), following.step,
             following.text(CHECKPOINT) or "", compact_json(list(step.until)), copy.queue, early.queue,
             seconds * 1_000, waiting, waited,
-            max_attempts=max_attempts,
+            max_attempts=max_attempts, before=[checked_soon(self._redis, message.task_id)],
         )  # fmt: skip
         return self._decided(message, answer)
 
@@ -211,10 +211,7 @@ class Handovers:
         self, copies: Sequence[Copy], states: Collection[State], kind: str, **details: Any
     ) -> list[Decided]:
         """The same for tasks that wait for the same thing, in one round trip; in a Redis Cluster, in two."""
-        # First, and soon: a decision that is not published has to be found by the sweeper.
-        at = time.time() + FIRST_CHECK
-        members = [word for copy in copies for word in (at, copy.message.task_id)]
-        reminder = self._redis.vital("ZADD", self._redis.keys.due, *members)
+        reminder = checked_soon(self._redis, *(copy.message.task_id for copy in copies))
         listed = "".join(f",{state.value}" for state in states) + ","
         commands = [
             self._send_now(copy, listed, hop(kind, copy.message, queue=copy.queue, **details)) for copy in copies

@@ -14,7 +14,7 @@ from dispatch.protocol.record_fields import step_fields
 from dispatch.store.hops import arrived_hop
 from dispatch.store.pauses import HeldTasks
 from dispatch.store.scripts import RedisHandle
-from dispatch.store.transitions import Transitions, hop
+from dispatch.store.transitions import Transitions, checked_soon, hop
 
 
 class HoldAnswer(enum.StrEnum):
@@ -46,6 +46,7 @@ class Holds:
     """
 
     def __init__(self, redis: RedisHandle) -> None:
+        self._redis = redis
         self._transitions = Transitions(redis)
         self._tasks = HeldTasks(redis)
 
@@ -68,11 +69,14 @@ class Holds:
             StoreUnavailable: unknown; hold it again.
         """
         note = hop("held", message, heldBy=held_by, queue=copy.queue)
+        first = [checked_soon(self._redis, message.task_id)]
+        if listed:
+            first += self._tasks.listing(held_by, message.task_id)
         answer = self._transitions.run(
             "hold", message,
             message.cycle, message.seq, copy.to_json(), held_by, copy.queue, copy.message.number(QUEUED_AT), note, arrived_hop(message),
             compact_json(step_fields(message)) if STEP in message.headers else "",
-            max_attempts=max_attempts, arrived=True, before=self._tasks.listing(held_by, message.task_id) if listed else (),
+            max_attempts=max_attempts, arrived=True, before=first,
         )  # fmt: skip
         kind, *copies = [answer] if isinstance(answer, str) else answer
         return HoldDecision(HoldAnswer(kind), Copy.from_json(copies[0]) if copies else None)

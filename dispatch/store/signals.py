@@ -10,12 +10,11 @@ import datetime as dt
 import enum
 import hashlib
 import json
-import time
 
 from dispatch.protocol.message import Copy, compact_json
 from dispatch.protocol.waits import MAX_SIGNALS
 from dispatch.store.scripts import RedisHandle
-from dispatch.store.transitions import FIRST_CHECK, hop
+from dispatch.store.transitions import checked_soon, hop
 from dispatch.tasktypes.waiting import Signal
 
 
@@ -79,8 +78,6 @@ class Signals:
             What became of it.
         """
         keys, sealing = self._redis.keys, self._redis.sealing
-        # First, and soon: a decision that is not published has to be found by the sweeper.
-        reminder = self._redis.vital("ZADD", keys.due, time.time() + FIRST_CHECK, task_id)
         line = compact_json({"name": signal.name, "payload": sealing.seal_text(signal.payload)})
         digest = hashlib.sha256(signal.payload.encode()).hexdigest()
         message = copy.message if copy else None
@@ -94,7 +91,8 @@ class Signals:
             message.cycle if message else 0, message.seq if message else -int(last),
             copy.to_json() if copy else "", copy.queue if copy else "", kept, ended,
         )  # fmt: skip
-        answer, *decided = self._redis.run(reminder, command)[1] if copy else self._redis.run(command)[0]
+        first = [checked_soon(self._redis, task_id)] if copy else []
+        answer, *decided = self._redis.run(*first, command)[-1]
         return Recorded(SignalAnswer(answer), Copy.from_json(decided[0]) if decided and decided[0] else None)
 
     def read(self, task_id: str) -> tuple[Signal, ...]:

@@ -79,6 +79,7 @@ class TaskStore:
         self._idempotency = IdempotencyKeys(redis, settings)
         self.usage = Usage(redis)
         self._grace = settings.unpublished_grace
+        self._queue_ttl = settings.queue_ttl
         self._result_ttl = int(settings.result_ttl * 1_000)
         self._index_ttl = int(settings.idempotency_ttl * 1_000)
         self._trimmed: dict[str, float] = {}  # when, by index
@@ -136,9 +137,8 @@ class TaskStore:
         return state
 
     def _reservation(self, message: Message, key: str, fingerprint: str) -> RedisCommand:
-        delay = max(0, (message.due_at or 0) - (message.moment(ACCEPTED_AT) or 0)) / 1_000
         principal = message.text(PRINCIPAL) or ""
-        return self._idempotency.reservation(principal, key, fingerprint, message.task_id, delay=delay)
+        return self._idempotency.reservation(principal, key, fingerprint, message.task_id, delay=_delay(message))
 
     def _recording(self, message: Message, max_attempts: int, key: str, *, with_key: bool) -> _Recording:
         keys, task_id = self._redis.keys, message.task_id
@@ -213,7 +213,15 @@ class TaskStore:
         )
         note = "" if sent_before else hops.published_hop(message, **details)
         answer = self._transitions.run(
-            "mark_published", message, queue, state.value, note, max_attempts=max_attempts, after=confirm
+            "mark_published",
+            message,
+            queue,
+            state.value,
+            note,
+            self._queue_ttl + _delay(message),
+            max_attempts=max_attempts,
+            after=confirm,
+            more_keys=[self._redis.keys.due] if self.reserves else (),
         )
         return bool(answer == "OK")
 
@@ -409,6 +417,11 @@ class TaskStore:
         except StoreFull:
             return False
         return True
+
+
+def _delay(message: Message) -> float:
+    """Seconds from a task's acceptance to the time before which it does not run."""
+    return max(0, (message.due_at or 0) - (message.moment(ACCEPTED_AT) or 0)) / 1_000
 
 
 def _keeps_all(memory: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from dispatch.store.scripts import RedisHandle
 from dispatch.store.usage import Holding, Usage
 from dispatch.telemetry import tracing
 
-#: Seconds until the sweeper checks a rebuilt record.
+#: Seconds until the sweeper checks a rebuilt record, or a decision.
 FIRST_CHECK = 5.0
 
 #: What a script answers when there is no record and it was given no seed.
@@ -45,6 +45,12 @@ def _span(message: Message | None) -> str | None:
     return tracing.current().span_id or (parent.split("-")[2] if parent and trace_id(parent) else None)
 
 
+def checked_soon(redis: RedisHandle, *task_ids: str) -> RedisCommand:
+    """The command that goes before a decision: one that is never published has to be found by the sweeper."""
+    at = time.time() + FIRST_CHECK
+    return redis.vital("ZADD", redis.keys.due, *(word for task_id in task_ids for word in (at, task_id)))
+
+
 class Transitions:
     """Scripts whose last argument is a seed: empty at first, and what rebuilds the record when there is none.
 
@@ -66,6 +72,7 @@ class Transitions:
         before: Sequence[RedisCommand] = (),
         after: Sequence[RedisCommand] = (),
         after_rebuild: Sequence[RedisCommand] = (),
+        more_keys: Sequence[str] = (),
     ) -> Any:
         """Run a transition.
 
@@ -78,6 +85,7 @@ class Transitions:
             before: commands of the same round trip.
             after: the same.
             after_rebuild: commands that follow when the record was rebuilt.
+            more_keys: of the script, where all keys are on one node; not for one that rebuilds.
 
         Returns:
             The script's answer; `FOREIGN` for one that arrived, has no record, and claims too much to be given one.
@@ -85,7 +93,8 @@ class Transitions:
         Raises:
             StoreUnavailable: the outcome is unknown; every transition is safe to repeat.
         """
-        answer = self._redis.run(*before, self.command(script, message, *args), *after)[len(before)]
+        command = self.command(script, message, *args, more_keys=more_keys)
+        answer = self._redis.run(*before, command, *after)[len(before)]
         if answer == MISSING:
             return self.rebuild_missing(
                 script, message, *args, max_attempts=max_attempts, arrived=arrived, after=after_rebuild
@@ -106,9 +115,16 @@ class Transitions:
             return FOREIGN
         return self.rebuild(script, message, *args, max_attempts=max_attempts, after=after)
 
-    def command(self, script: str, message: Message, *args: str | float, rebuild_from: str = "") -> RedisCommand:
+    def command(
+        self,
+        script: str,
+        message: Message,
+        *args: str | float,
+        rebuild_from: str = "",
+        more_keys: Sequence[str] = (),
+    ) -> RedisCommand:
         """The command of a transition, for a batch of them."""
-        return self._redis.script(script, self._redis.keys.task(message.task_id), *args, rebuild_from)
+        return self._redis.script(script, (*self._redis.keys.task(message.task_id), *more_keys), *args, rebuild_from)
 
     def rebuild(
         self, script: str, message: Message, *args: str | float, max_attempts: int, after: Sequence[RedisCommand] = ()

@@ -344,28 +344,3 @@ def test_the_indexes_drop_tasks_whose_records_have_long_expired(case, monkeypatc
 
     for index in ("index", "index:ada"):
         assert case.redis.zrange(f"{case.prefix}{index}", 0, -1) == [ids["young"], ids["new"]]
-
-
-# --- reminders -------------------------------------------------------------------------------------
-def test_a_reminder_that_was_set_meanwhile_outlives_the_sweepers_forgetting(case):
-    case.accept()
-    looked = case.stores.reminders.clock()
-    case.stores.reminders.set(case.task_id, looked + 30)  # as a redrive does
-    case.stores.reminders.drop(case.task_id, looked)
-
-    assert case.redis.zscore(f"{case.prefix}due", case.task_id) == pytest.approx(looked + 30)
-    case.stores.reminders.set(case.task_id, looked - 1)
-    case.stores.reminders.drop(case.task_id, looked)
-    assert case.redis.zscore(f"{case.prefix}due", case.task_id) is None
-
-
-def test_reminders_are_postponed_together_but_for_those_that_were_set_or_dropped_meanwhile(case):
-    looked, reminders = case.stores.reminders.clock(), case.stores.reminders
-    for task_id, at in {"waits": looked - 30, "exactly": looked, "decided": looked + 5, "over": looked}.items():
-        reminders.set(task_id, at)
-    reminders.drop("over", looked)
-    reminders.postpone(dict.fromkeys(("waits", "exactly", "decided", "over", "never"), looked + 3_600), looked)
-
-    found = dict(case.redis.zrange(f"{case.prefix}due", 0, -1, withscores=True))
-    assert found == pytest.approx({"waits": looked + 3_600, "exactly": looked + 3_600, "decided": looked + 5})
-    assert reminders.postpone({}, looked) is None

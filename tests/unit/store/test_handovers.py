@@ -25,7 +25,9 @@ def decide(decision):
     redis = FakeRedis(decide=[["OK", copy.to_json()]])
     answer = Handovers(redis).decide(task_message(), TICKET, copy, FAILURE, decision, max_attempts=4)
     assert answer == Decided(DecisionAnswer.OK, copy)
-    return redis.commands[0]
+    reminder, script = redis.commands
+    assert reminder[:2] == ("ZADD", "robot:due")
+    return script
 
 
 @each(

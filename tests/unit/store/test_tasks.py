@@ -91,8 +91,9 @@ def test_a_confirmed_message_is_published_unless_it_was_rejected_meanwhile(answe
     script, confirmed = redis.trips[0]
 
     assert done is published
-    assert script[:4] == ("mark_published", RECORD, "q", "QUEUED")
+    assert script[:4] == ("mark_published", (*RECORD, "robot:due"), "q", "QUEUED")
     assert json.loads(script[4]) == {"kind": "published", "confirmMs": 3}
+    assert script[5] == SETTINGS.queue_ttl
     assert confirmed == ("confirm_idempotency_key", KEY, "t-1")
 
 

@@ -1,7 +1,7 @@
 -- The broker has confirmed the message. Fails only on REJECTED: then the sweeper was first, and the copy in the broker
 -- finds CANCELLED at its claim.
--- to: the state of a task that is still to run, QUEUED or DELAYED.
-local queue, to, hop, seed = unpack(ARGV)
+-- to: the state of a task that is still to run, QUEUED or DELAYED. rest: seconds until the sweeper has something to check.
+local queue, to, hop, _, seed = unpack(ARGV)
 local there, rebuilt = present(seed)
 if not there then return 'MISSING' end
 if rebuilt then set('state', 'SCHEDULED') end
