@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import orjson
 from celery.app.events import Events
 from celery.events.dispatcher import EventDispatcher
 from celery.utils.time import utcoffset
@@ -43,11 +44,43 @@ class BatchingDispatcher(EventDispatcher):
         elif self.on_send_buffered:
             self.on_send_buffered()
 
+    def _publish(self, event: Any, producer: Any, routing_key: str, *args: Any, **options: Any) -> None:
+        """Publish a batch as Celery does, but for kombu's JSON, which takes several times as long."""
+        body = _encoded(event)
+        if producer is None or body is None:
+            super()._publish(event, producer, routing_key, *args, **options)
+            return
+        try:
+            producer.publish(
+                body,
+                routing_key=routing_key,
+                exchange=self.exchange.name,
+                declare=[self.exchange],
+                content_type="application/json",
+                content_encoding="utf-8",
+                headers=self.headers,
+                delivery_mode=self.delivery_mode,
+            )
+        except Exception:
+            if not self.buffer_while_offline:
+                raise
+            self._outbound_buffer.append((event, routing_key))
+
     def extend_buffer(self, other: Any) -> None:
         """Take over what the dispatcher of a lost connection has not sent, its batch included."""
         super().extend_buffer(other)
         for group, events in other._group_buffer.items():  # noqa: SLF001 - Celery's forgets them
             self._group_buffer[group].extend(events)
+
+
+def _encoded(event: Any) -> bytes | None:
+    """A batch as JSON; None for an event by itself, and for what only kombu can write: objects of its own, half a surrogate pair."""
+    if not isinstance(event, list):
+        return None
+    try:
+        return orjson.dumps(event)
+    except TypeError:
+        return None
 
 
 class WorkerEvents(Events):

@@ -3,6 +3,7 @@
 import pytest
 from celery import Celery
 from celery.events.dispatcher import EventDispatcher
+from kombu.serialization import dumps, loads
 
 from dispatch.worker import events
 from dispatch.worker.events import BatchingDispatcher
@@ -61,6 +62,53 @@ def test_a_full_batch_is_sent_at_once_and_the_first_event_asks_for_a_flush(made)
     ((_, batch),) = dispatcher.sent
     assert len(batch) == events.FULL
     assert asked
+
+
+class Wire:
+    """A producer that keeps what kombu would send."""
+
+    def __init__(self, *, lost=False):
+        self.lost, self.sent = lost, []
+
+    def publish(self, body, *, serializer=None, content_type=None, content_encoding=None, **options):
+        if self.lost:
+            raise ConnectionResetError
+        if serializer:
+            content_type, content_encoding, body = dumps(body, serializer)
+        self.sent.append((loads(body, content_type, content_encoding), options))
+
+
+def test_a_batch_on_the_wire_is_read_as_that_of_celery(made):
+    ours, stock = made(BatchingDispatcher), made(EventDispatcher)
+    for fields in (FIELDS, {**FIELDS, "result": "\ud800"}, {**FIELDS, "retries": 2**70}):
+        for dispatcher in (ours, stock):
+            dispatcher.producer = Wire()
+            dispatcher.send("task-received", **fields)
+            dispatcher.flush()
+        ((batch, options),), ((stock_batch, stock_options),) = ours.producer.sent, stock.producer.sent
+        for event in (*batch, *stock_batch):
+            del event["timestamp"], event["clock"]
+
+        assert batch == stock_batch
+        assert options.items() <= stock_options.items()
+
+
+def test_a_batch_that_a_lost_connection_did_not_take_is_sent_by_the_next(made):
+    dispatcher = made(BatchingDispatcher)
+    dispatcher.producer = Wire(lost=True)
+    dispatcher.send("task-received", **FIELDS)
+    dispatcher.flush()
+    dispatcher.producer = Wire()
+    dispatcher.flush()
+
+    (((event,), options),) = dispatcher.producer.sent
+    assert event["uuid"] == "t-1"
+    assert options["routing_key"] == "task.multi"
+    no_buffer = made(BatchingDispatcher, buffer_while_offline=False)
+    no_buffer.producer = Wire(lost=True)
+    no_buffer.send("task-received", **FIELDS)
+    with pytest.raises(ConnectionResetError):
+        no_buffer.flush()
 
 
 def test_other_events_go_at_once_and_groups_are_kept(made):
