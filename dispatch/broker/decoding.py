@@ -44,8 +44,8 @@ _BEGINNING = 1_000
 #: Bytes of a table that is fit to be sent on as it is, whatever JSON makes of it.
 _SMALL = 4_096
 
-#: Values of other types that are fit, too: what Celery's own headers have.
-_PLAIN: tuple[Any, ...] = (True, False, {}, [], [None, None])
+#: Values of other types that are fit, too: what Celery's own headers have, beside a pair of time limits.
+_PLAIN: tuple[Any, ...] = (True, False, {}, [])
 
 #: Characters that JSON can make of one; and of a number, with what is around a header's name and value.
 _LONGEST_ESCAPE, _AROUND = 12, 30
@@ -128,13 +128,18 @@ def _ordinary_table(buffer: bytes, offset: int) -> dict[str, Any] | None:
                 at += _NUMBERS[kind].size
             else:
                 table[name], at = _read_item(buffer, at - 1)
-                if table[name] not in _PLAIN:
+                if table[name] not in _PLAIN and not _limits(table[name]):
                     table = dict(table)
         if end - offset > _SMALL:
             table = dict(table)
     except (IndexError, UnicodeDecodeError, struct.error):
         return None
     return table if at == end <= len(buffer) else None
+
+
+def _limits(value: Any) -> bool:
+    """Whether a value is a pair of time limits."""
+    return type(value) is list and len(value) == 2 and all(each is None or _is_number(each) for each in value)
 
 
 class _Lenient(bytes):

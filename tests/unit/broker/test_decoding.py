@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from kombu import serialization
 from kombu.exceptions import DecodeError
 
+from celery_app import create_celery
 from dispatch.broker import decoding
+from dispatch.broker.celery_producer import dispatch
 from dispatch.broker.decoding import COMPRESSION, MAX_HEADERS, MAX_NESTING, MAX_VALUE, decode, sendable
+from dispatch.config import settings as configuration
 from dispatch.protocol.copies import dead_copy, parked_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.message import MAX_MESSAGE, TOO_LARGE, UNREADABLE
@@ -321,6 +324,29 @@ def test_our_reading_of_a_table_is_py_amqps(table, before, cut):
 
     assert found == decoding._decode_arguments("F", wire + b"rest", len(before))
     assert decoding._ordinary_table(wire[: len(before) + cut], len(before)) in (None, found[0][0])
+
+
+@each(("name",), [("echo",), ("robot.clean",), ("http.request",)])
+def test_the_headers_of_our_own_messages_are_read_the_short_way(name):
+    sent = []
+    task = create_celery(configuration.load({})).tasks[name]
+    dispatch(task, {"message": "x"}, task_id="t-1", headers={"x-seq": 0}, send=lambda *one: sent.append(one[0]))
+    headers = sent[0].headers
+    ((found,), _) = decoding._loads("F", dumps("F", [headers]), 0)
+
+    assert headers["timelimit"] != [None, None]
+    assert type(found) is decoding._Fit
+    assert sendable(found) == sendable(dict(found)) == headers
+
+
+@each(
+    ("limits",),
+    [([float("inf"), None],), ([decimal.Decimal(1), None],), (["1", None],), ([None, None, None],), ([[1], 2],)],
+)
+def test_a_pair_of_limits_that_is_none_is_read_the_long_way(limits):
+    ((found,), _) = decoding._loads("F", dumps("F", [{"timelimit": limits}]), 0)
+
+    assert type(found) is dict
 
 
 def test_py_amqp_reads_with_our_decoders():
