@@ -36,7 +36,7 @@ _PATIENCE = 120.0
 
 @dataclasses.dataclass(frozen=True)
 class LoadedSystem:
-    """The default stack: two gateway processes, a worker with two to eight children."""
+    """Gateway processes, a worker with two to eight children, both servers."""
 
     tree: Checkout
     gateway: RunningGateway
@@ -87,6 +87,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reads", type=float, default=1, help="share of the tasks whose status is read once (%(default)s)"
     )
+    parser.add_argument(
+        "--gateway-processes",
+        type=int,
+        default=1,
+        help="two of them share the cores with all else, and what each one's loop brings together is half (%(default)s)",
+    )
     parser.add_argument("--load-test", type=float, default=30, help="seconds at 100 tasks a second (%(default)s)")
 
 
@@ -94,7 +100,8 @@ def measure(options: argparse.Namespace) -> Measured:
     """The load test first, then the climbs."""
     with measuring() as (on, measured), contextlib.ExitStack() as stack:
         tree = checkouts(options, on)[0]
-        gateway, worker = stack.enter_context(tree.gateway()), stack.enter_context(tree.worker("8,2"))
+        gateway = stack.enter_context(tree.gateway(options.gateway_processes))
+        worker = stack.enter_context(tree.worker("8,2"))
         system = LoadedSystem(tree, gateway, {"gateway": (gateway.program.pid,), "worker": (worker.pid,), **on.pids})
         system.step(50, 4, options.reads)  # warms up
         rows = []

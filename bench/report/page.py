@@ -26,9 +26,10 @@ again (at least once), have no record before the result, no leases, no dead lett
 Each task is submitted by HTTP and followed by a long poll. Ours: default settings. Beside it: dramatiq behind a Flask endpoint
 (gunicorn, 2 × 16 threads) whose long poll blocks on the result in Redis. CPU is that of one task, with its HTTP requests.""",
     system.NAME: """\
-Two gateway processes, a worker at `--autoscale=8,2`, RabbitMQ, Redis and the client share the machine. A rate is sustained when all
-POSTs are accepted, their p99, from the time at which each was due, is within the limit, and 97 % of the tasks have succeeded a second
-after their POST, when each one's status is read; a rate that fails is tried once more. The load test reads none.""",
+One gateway process (two halve what one's loop brings together), a worker at `--autoscale=8,2`, RabbitMQ, Redis and the client share
+the machine. A rate is sustained when all POSTs are accepted, their p99, from the time at which each was due, is within the limit, and
+97 % of the tasks have succeeded a second after their POST, when each one's status is read; a rate that fails is tried once more. The
+load test reads none.""",
     growth.NAME: """\
 Two pairs of servers, one with an empty queue and one with a long one, take turns. The worker's memory is that of all its processes
 (PSS) after its pool has grown.""",

@@ -34,7 +34,12 @@ class GatewaySettings(Group):
         ge=0,
         description="Seconds for which browsers use HTTPS only (`Strict-Transport-Security`); sent over HTTPS; 0 is never.",
     )
-    http_workers: int = Field(2, ge=1, le=64, description="Gateway processes.")
+    http_workers: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Gateway processes. Where all parts share two cores, one serves half as many tasks again as two.",
+    )
     http_threads: int = Field(
         16,
         ge=2,
