@@ -98,7 +98,7 @@ class _Dlq(NamedTuple):
 @contextlib.contextmanager
 def _connected() -> Iterator[_Dlq]:
     settings, types, _ = environment()
-    redis = RedisHandle(settings, timeout=_REDIS_TIMEOUT)
+    redis = RedisHandle(settings, timeout=_REDIS_TIMEOUT, share=True)  # by what a walk does side by side
     publisher = Publisher(settings.address("replay"), timeout=settings.publish_timeout, keys=settings.signing)
     tasks, records = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
     log = AuditLog(redis, settings, lines=bool(click.get_current_context().meta.get(_LINES)))

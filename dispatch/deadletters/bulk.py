@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from dispatch.config.tls import Where
 from dispatch.deadletters.service import DeadLetterService, RedriveOutcome
-from dispatch.deadletters.walk import StopWalk, walk
+from dispatch.deadletters.walk import StopWalk, walk, walk_side_by_side
 from dispatch.deadletters.walk_lock import WalkLock
 from dispatch.errors import DispatchError, InDoubt, Nacked, NotSent, StoreError, StoreUnavailable
 from dispatch.protocol.dead_letters import DeadLetterFilter, Reason, normalized, reason_of
@@ -140,8 +140,8 @@ def redrive_matching(
         lock: held.
         bulk: which dead letters, how many, how fast.
         keys: that a dead letter must be signed with.
-        wanted: asked before each dead letter; False ends the walk.
-        mend: what is changed of one; what it raises ends the walk.
+        wanted: asked before each dead letter, from several threads; False ends the walk.
+        mend: what is changed of one; called from several threads; what it raises ends the walk.
         on_outcome: called with each dead letter that matched.
 
     Returns:
@@ -149,22 +149,31 @@ def redrive_matching(
     """
     sent = 0
 
-    def visit(dead_letter: Message) -> bool:
-        nonlocal sent
+    def work(dead_letter: Message) -> tuple[Message, RedriveOutcome] | None:
         if sent >= bulk.limit:
             raise StopWalk
         fault = "" if TOO_LARGE in dead_letter.headers else keys.fault(dead_letter)
         if not meant(bulk.filter, dead_letter, fault):
-            return False
+            return None
         if not wanted():
             raise StopWalk
         dead_letter = normalized(dead_letter)  # as its record is
-        outcome = RedriveOutcome.UNAUTHENTIC if fault else _redrive(service, dead_letter, bulk.by, mend(dead_letter))
-        sent += outcome is RedriveOutcome.SENT
-        on_outcome(dead_letter, outcome)
-        return outcome in (RedriveOutcome.SENT, RedriveOutcome.STALE, RedriveOutcome.OVERTAKEN)
+        if fault:
+            return dead_letter, RedriveOutcome.UNAUTHENTIC
+        return dead_letter, _redrive(service, dead_letter, bulk.by, mend(dead_letter))
 
-    walk(broker, lock, visit, rate=bulk.rate)
+    def settle(_: Message, done: tuple[Message, RedriveOutcome] | None) -> bool:
+        nonlocal sent
+        if done is None:
+            return False
+        sent += done[1] is RedriveOutcome.SENT
+        on_outcome(*done)
+        return done[1] in (RedriveOutcome.SENT, RedriveOutcome.STALE, RedriveOutcome.OVERTAKEN)
+
+    def at_once() -> int:
+        return 1 if bulk.rate else bulk.limit - sent  # no more than may be sent
+
+    walk_side_by_side(broker, lock, work, settle, at_once=at_once, rate=bulk.rate)
     return sent
 
 

@@ -158,8 +158,7 @@ class DeadLetterRecords:
         Raises:
             StoreUnavailable: the copy's own claim mends the record later.
         """
-        self._handovers.hand_over(copy)
-        self._redis.run(self._flag(copy.message.task_id))
+        self._handovers.hand_over(copy, after=[self._flag(copy.message.task_id)])
 
     def undo_redrive(self, copy: Copy) -> None:
         """The broker provably did not take the copy: the task is a dead letter again.

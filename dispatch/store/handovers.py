@@ -153,13 +153,14 @@ class Handovers:
             self._redis.run(*after_cancel(self._redis, self._usage, message.text(PRINCIPAL), message.task_id))
         return made
 
-    def hand_over(self, copy: Copy, *, owner: str = "", wait: float = 0.0) -> None:
+    def hand_over(self, copy: Copy, *, owner: str = "", wait: float = 0.0, after: Sequence[RedisCommand] = ()) -> None:
         """Record that the decided copy is confirmed.
 
         Args:
             copy: what was published; its seq is one above the one that was decided.
             owner: whose lease is dropped; empty when there is none.
             wait: seconds the copy waits on its rung, or in the delay levels.
+            after: commands that follow in the same round trip.
 
         Raises:
             StoreUnavailable: the copy's own claim mends the record later.
@@ -170,10 +171,11 @@ class Handovers:
         if copy.exchange == names.DEAD_EXCHANGE:
             # Listed first: a client that reads FAIL finds it among the dead letters.
             listed = self._redis.vital("ZADD", keys.dead, now, task_id)
-            if self._redis.run(listed, command, ("ZREM", keys.waiting, task_id))[1] == "OK":
+            if self._redis.run(listed, command, ("ZREM", keys.waiting, task_id), *after)[1] == "OK":
                 self._redis.run(self._usage.entry(message.text(PRINCIPAL), task_id, Holding.DEAD))
         else:
-            self._redis.run(command, self._redis.vital("ZADD", keys.waiting, now + int(wait * 1_000), task_id))
+            listed = self._redis.vital("ZADD", keys.waiting, now + int(wait * 1_000), task_id)
+            self._redis.run(command, listed, *after)
 
     def _handed_over(self, copy: Copy, owner: str = "", wait: float = 0.0) -> RedisCommand:
         message, dead = copy.message, copy.exchange == names.DEAD_EXCHANGE

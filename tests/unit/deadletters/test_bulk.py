@@ -96,22 +96,32 @@ class FakeService:
         self.discarded.append((task_id, by))
 
 
-@pytest.fixture
-def taken(monkeypatch):
-    """What a walk through `DEAD_LETTERS` took out."""
-    out = []
+def walking(monkeypatch, letters, out):
+    """Let walks go through these letters; what they take out is added."""
 
-    def walk(_url, _lock, visit, *, rate=0.0):
+    def walk_side_by_side(_url, _lock, work, settle, *, at_once, rate):
         assert rate in (0.0, BULK.rate)
-        for dead_letter in DEAD_LETTERS:
+        for letter in letters:
+            assert rate == 0 or at_once() == 1
             try:
-                if visit(dead_letter):
-                    out.append(dead_letter.headers.get("id"))
+                if settle(letter, work(letter)):
+                    out.append(letter.headers.get("id"))
             except StopWalk:
                 break
         return len(out)
 
+    def walk(url, lock, visit):
+        return walk_side_by_side(url, lock, visit, lambda _, taken: taken, at_once=lambda: 1, rate=0.0)
+
+    monkeypatch.setattr(module, "walk_side_by_side", walk_side_by_side)
     monkeypatch.setattr(module, "walk", walk)
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """What a walk through `DEAD_LETTERS` took out."""
+    out = []
+    walking(monkeypatch, DEAD_LETTERS, out)
     return out
 
 
@@ -143,7 +153,7 @@ def test_a_walk_ends_at_its_limit(taken):
 
 def test_a_dead_letter_without_an_id_is_redriven_under_one(monkeypatch):
     nameless = Message(b"{", {})
-    monkeypatch.setattr(module, "walk", lambda _url, _lock, visit, **_: visit(nameless))
+    walking(monkeypatch, [nameless], [])
     service = FakeService()
     redrive(service, dataclasses.replace(BULK, filter=DeadLetterFilter()))
 
@@ -177,9 +187,7 @@ KEYS = MessageKeys.parse(f"one:{'k' * 32}")
 def test_with_keys_only_what_they_signed_is_redriven(monkeypatch):
     letters = [task_message(id="a"), KEYS.sign(task_message(id="b"))]
     taken, outcomes, service = [], [], FakeService()
-    monkeypatch.setattr(
-        module, "walk", lambda _url, _lock, visit, **_: taken.extend(each.task_id for each in letters if visit(each))
-    )
+    walking(monkeypatch, letters, taken)
     redrive_matching(
         "amqp://", service, object(), BULK, keys=KEYS, on_outcome=lambda _, outcome: outcomes.append(outcome)
     )
@@ -198,7 +206,7 @@ def test_what_no_key_signed_is_discarded_without_the_task_whose_id_it_has(taken)
 def test_what_nothing_of_ours_wrote_is_found_in_the_dlq_itself(monkeypatch):
     told = dead_copy(KEYS.sign(task_message(id="c")), Reason.UNAUTHENTIC, CLAIMS_TOO_MUCH).message
     letters = [task_message(id="a"), KEYS.sign(task_message(id="b")), told, task_message(id="d", task="other")]
-    monkeypatch.setattr(module, "walk", lambda _url, _lock, visit: [visit(each) for each in letters])
+    walking(monkeypatch, letters, [])
     found = find_unauthentic("amqp://", object(), DeadLetterFilter(type="echo"), KEYS, limit=9)
 
     assert [(letter.task_id, fault) for letter, fault in found] == [("a", "it is not signed"), ("c", CLAIMS_TOO_MUCH)]
