@@ -11,6 +11,7 @@ from dispatch.broker.celery_producer import CapturingProducer
 from dispatch.errors import DispatchError
 from dispatch.protocol import names
 from dispatch.protocol.ids import new_task_id
+from dispatch.protocol.message import MAX_TRACEBACK
 from dispatch.protocol.retry import AttemptFailed
 from dispatch.telemetry import tracing
 
@@ -82,13 +83,13 @@ class DispatchTask(Task):
         }
 
     def on_failure(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Drop the traceback object; the failure's text has it already.
+        """Drop the traceback object; the failure's text has it already, of which a long one is cut.
 
         Billiard copies each frame with the positions of every byte code (Python 3.11): 150 kB for one failed attempt,
         sent to the main process and held in reference cycles until a full collection, which comes after hundreds.
         """
         del exc, task_id, args, kwargs
-        einfo.tb = None
+        einfo.tb, einfo.traceback = None, einfo.traceback[-MAX_TRACEBACK:]
 
     def retry(self, *_args: Any, **_options: Any) -> Any:
         """Refused: raise `RetryableError` instead.

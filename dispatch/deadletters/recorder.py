@@ -1,7 +1,8 @@
 """The recorder: workers consume a second copy of every dead letter and record FAIL with its reason.
 
 So what the *broker* dead-lettered (expired, delivery limit) ends as FAIL, too. Idempotent: a dead letter may be recorded
-any number of times, by any number of workers.
+any number of times, by any number of workers. Those that come together are recorded together; one whose transition fails costs
+the others nothing: each is recorded by itself then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kombu import Connection, Consumer, Queue
@@ -24,7 +25,7 @@ from dispatch.protocol import names, webhooks
 from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason, normalized, reason_of
 from dispatch.protocol.message import DEAD_REASON, TRACEPARENT, Message
 from dispatch.protocol.signatures import NO_KEYS, MessageKeys
-from dispatch.store.dead_letters import DeadLetterAnswer, DeadLetterRecords
+from dispatch.store.dead_letters import DeadLetterAnswer, DeadLetterRecords, Death
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logger, metrics, task_log, tracing
 
@@ -38,6 +39,9 @@ _ENDED = (*_FIRST, DeadLetterAnswer.AGAIN)
 
 #: Dead letters in hand at most; of these, those of tasks that a worker still runs.
 PREFETCH, MAX_WAITING = 100, 50
+
+#: Dead letters that are recorded together, and seconds to wait for another one.
+TOGETHER, _BESIDES = 25, 0.001
 
 #: Seconds before a dead letter is recorded again whose task still runs, or that Redis could not take.
 RECORD_AGAIN = 1.0
@@ -72,12 +76,14 @@ class DeadLetterRecorder(Background):
         self._ladders = ladders
         self._keys = keys
         self._ended = ended
+        self._arrived: list[Any] = []
         self._waiting: list[tuple[float, Any]] = []
         self._failure = ""  #: why the latest dead letter could not be recorded
 
     def step(self) -> None:
         """Consume until the connection breaks; what was in hand is unacked and delivered again."""
         self._waiting.clear()
+        self._arrived.clear()
         with connections.connection(self._broker, heartbeat=20, connect_timeout=4) as connection:
             provision.connect(connection, self._broker)
             self._consume(connection)
@@ -85,45 +91,88 @@ class DeadLetterRecorder(Background):
     def _consume(self, connection: Connection) -> None:
         queue = Queue(names.RECORDER_QUEUE, no_declare=True)
         with Consumer(connection, [queue], accept=None, auto_declare=False, prefetch_count=PREFETCH) as consumer:
-            consumer.on_message = self._on_message
+            consumer.on_message = self._arrived.append
             while not self.stopping:
                 with contextlib.suppress(socket.timeout):
                     connection.drain_events(timeout=0.5)
+                    while len(self._arrived) < TOGETHER:
+                        connection.drain_events(timeout=_BESIDES)
                 connection.heartbeat_check()
+                self._record_arrived()
                 self._record_waiting()
 
-    def _on_message(self, message: Any) -> None:
-        if not self._record(message):
+    def _record_arrived(self) -> None:
+        arrived, self._arrived[:] = [*self._arrived], []
+        self._take(arrived)
+
+    def _take(self, messages: Sequence[Any]) -> None:
+        """Record deaths and ack; those that have to be tried again wait."""
+        again = [message for message, done in zip(messages, self._recorded(messages), strict=True) if not done]
+        for message in again:
             self._waiting.append((time.monotonic() + RECORD_AGAIN, message))
-        if len(self._waiting) > MAX_WAITING:
-            self.pause(RECORD_AGAIN)
-            self._waiting.pop(0)[1].requeue()  # make room for others: to the back of the queue
+            if len(self._waiting) > MAX_WAITING:
+                self.pause(RECORD_AGAIN)
+                self._waiting.pop(0)[1].requeue()  # make room for others: to the back of the queue
 
     def _record_waiting(self) -> None:
         now = time.monotonic()
         due = [message for at, message in self._waiting if at <= now]
         self._waiting = [entry for entry in self._waiting if entry[0] > now]
         for message in due:
-            self._on_message(message)
+            self._take([message])
 
-    def _record(self, message: Any) -> bool:
-        """Record a death and ack; False when it has to be tried again."""
-        arrived = decode(message)
-        if fault := self._keys.fault(arrived):
-            self._pass_over(arrived, fault)
-            message.ack()
-            return True
+    def _recorded(self, messages: Sequence[Any]) -> list[bool]:
+        """Record deaths and ack; for each, False when it has to be tried again."""
+        wires = [decode(message) for message in messages]
+        deaths = [None if self._keys.fault(wire) else self._death(wire) for wire in wires]
+        together = [death for death in deaths if death is not None]
+        answers: Iterator[DeadLetterAnswer | Exception] = iter(self._answers(together))
+        return [
+            self._stays(message, wire) if death is None else self._done(message, death, next(answers))
+            for message, wire, death in zip(messages, wires, deaths, strict=True)
+        ]
+
+    def _death(self, arrived: Message) -> Death:
         dead_letter = normalized(arrived)
-        reason = reason_of(dead_letter)
+        return Death(dead_letter, reason_of(dead_letter), self._ladders.of(dead_letter.type).attempts)
+
+    def _answers(self, deaths: Sequence[Death]) -> list[DeadLetterAnswer | Exception]:
+        """What Redis has answered to each, or what went wrong."""
+        if len(deaths) > 1 and not tracing.enabled():  # a span is of one
+            try:
+                return [*self._records.record_many(deaths)]
+            except StoreUnavailable as exc:
+                return [exc] * len(deaths)
+            except Exception:
+                log.debug("dead letters are recorded one by one", exc_info=True)
+        return [self._answer(death) for death in deaths]
+
+    def _answer(self, death: Death) -> DeadLetterAnswer | Exception:
+        attributes = tracing.messaging("process", death.message, names.RECORDER_QUEUE, reason=death.reason)
+        parent = death.message.text(TRACEPARENT)
         try:
-            answer = self._transition(dead_letter, reason)
-        except StoreUnavailable as exc:
-            if self._failure != str(exc):  # not for each dead letter, at each of its tries
-                task_log(dead_letter).warning("dead letter not recorded yet", reason=str(exc))
-            self._failure = str(exc)
+            with tracing.span("dead letter", kind="consumer", parent=parent, attributes=attributes):
+                return self._records.record_many([death])[0]
+        except Exception as exc:  # noqa: BLE001 - one dead letter must not keep the recorder from all that come after it
+            return exc
+
+    def _stays(self, message: Any, arrived: Message) -> bool:
+        self._pass_over(arrived, self._keys.fault(arrived) or "")
+        message.ack()
+        return True
+
+    def _done(self, message: Any, death: Death, answer: DeadLetterAnswer | Exception) -> bool:
+        """Ack; False when it has to be recorded again."""
+        dead_letter, reason = death.message, death.reason
+        if isinstance(answer, StoreUnavailable):
+            if self._failure != str(answer):  # not for each dead letter, at each of its tries
+                task_log(dead_letter).warning("dead letter not recorded yet", reason=str(answer))
+            self._failure = str(answer)
             return False
-        except Exception:  # one dead letter must not keep the recorder from all that come after it
-            log.exception("dead letter can't be recorded; it stays in the DLQ", task_id=dead_letter.task_id)
+        if isinstance(answer, Exception):
+            log.error(
+                "dead letter can't be recorded; it stays in the DLQ", task_id=dead_letter.task_id, exc_info=answer
+            )
             message.ack()
             return True
         self._failure = ""
@@ -157,11 +206,3 @@ class DeadLetterRecorder(Background):
         """It stays in the DLQ until an operator discards it; it has no record."""
         metrics.DEAD_LETTERS.inc(Reason.UNAUTHENTIC)
         log.error("unauthentic dead letter not recorded", task_id=dead_letter.dead_letter_id, reason=fault)
-
-    def _transition(self, dead_letter: Message, reason: str) -> DeadLetterAnswer:
-        attributes = tracing.messaging("process", dead_letter, names.RECORDER_QUEUE, reason=reason)
-        parent = dead_letter.text(TRACEPARENT)
-        with tracing.span("dead letter", kind="consumer", parent=parent, attributes=attributes):
-            return self._records.record(
-                dead_letter, reason=reason, max_attempts=self._ladders.of(dead_letter.type).attempts
-            )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dispatch.config.groups import RecordSettings
 from dispatch.protocol import names
@@ -49,6 +50,14 @@ class DeadLetterAnswer(enum.StrEnum):
     FOREIGN = "FOREIGN"  #: it claims more than its record allows: nothing of ours wrote it
 
 
+class Death(NamedTuple):
+    """A message that lies in the DLQ, to be recorded."""
+
+    message: Message
+    reason: str  #: why it is dead
+    max_attempts: int  #: for a record that has to be rebuilt
+
+
 class DeadLetterRecords:
     """The transitions and lists of dead letters. Thread-safe.
 
@@ -80,30 +89,55 @@ class DeadLetterRecords:
         Raises:
             StoreUnavailable: unknown; record it again.
         """
-        keys, task_id = self._redis.keys, dead_letter.task_id
-        state = State.EXPIRED if reason == Reason.EXPIRED else State.DEAD_LETTERED
-        error = dead_letter.text(LAST_ERROR_TYPE) or reason
-        text = error_text(dead_letter, reason)
-        answer = DeadLetterAnswer(
-            self._transitions.run(
-                "record_dead", dead_letter,
-                dead_letter.cycle, dead_letter.seq, state.value, reason, error, text,
-                int(not is_hopeless(reason)), fingerprint_of(dead_letter), names.DEAD_QUEUE, hop("dead-lettered", dead_letter, reason=reason),
-                arrived_hop(dead_letter),
-                max_attempts=max_attempts,
+        return self.record_many([Death(dead_letter, reason, max_attempts)])[0]
+
+    def record_many(self, deaths: Sequence[Death]) -> list[DeadLetterAnswer]:
+        """The same for several, in two round trips; in a Redis Cluster, in one for each command.
+
+        Raises:
+            StoreUnavailable: unknown, for each of them; record them again.
+        """
+        commands = [command for death in deaths for command in self._recording(death)]
+        scripted = self._redis.run(*commands)[1::2]
+        answers = [self._found(death, answer) for death, answer in zip(deaths, scripted, strict=True)]
+        after = [
+            command for death, answer in zip(deaths, answers, strict=True) for command in self._after(death, answer)
+        ]
+        if after:
+            self._redis.run(*after)
+        return answers
+
+    def _recording(self, death: Death) -> tuple[RedisCommand, RedisCommand]:
+        """Its entry in the list, and its transition."""
+        message = death.message
+        listed = self._redis.vital("ZADD", self._redis.keys.dead, "NX", _now(), message.task_id)
+        return listed, self._transitions.command("record_dead", message, *_words(death))
+
+    def _found(self, death: Death, answer: Any) -> DeadLetterAnswer:
+        if answer == MISSING:
+            message, keys = death.message, self._redis.keys
+            answer = self._transitions.rebuild_missing(
+                "record_dead",
+                message,
+                *_words(death),
+                max_attempts=death.max_attempts,
                 arrived=True,
-                before=[self._redis.vital("ZADD", keys.dead, "NX", _now(), task_id)],
                 # Once more, afterwards: a reader of the list drops an entry that has no record yet.
-                after_rebuild=[index.relisted(self._redis, keys.dead, _now(), task_id)],
+                after=[index.relisted(self._redis, keys.dead, _now(), message.task_id)],
             )
-        )  # fmt: skip
-        if answer in (DeadLetterAnswer.OK, DeadLetterAnswer.DONE):
-            # DONE: its hand-over has counted it; it may be discarded by now.
-            counted = [self._usage.entry(dead_letter.text(PRINCIPAL), task_id, Holding.DEAD)]
-            self._redis.run(*(counted if answer is DeadLetterAnswer.OK else []), ("ZREM", keys.waiting, task_id))
-        elif answer not in (DeadLetterAnswer.BUSY, DeadLetterAnswer.FOREIGN):  # it may be stale: the janitor checks it
-            self._redis.run(self._flag(task_id))
-        return answer
+        return DeadLetterAnswer(answer)
+
+    def _after(self, death: Death, answer: DeadLetterAnswer) -> list[RedisCommand]:
+        message = death.message
+        unlisted: RedisCommand = ("ZREM", self._redis.keys.waiting, message.task_id)
+        match answer:
+            case DeadLetterAnswer.OK:
+                return [self._usage.entry(message.text(PRINCIPAL), message.task_id, Holding.DEAD), unlisted]
+            case DeadLetterAnswer.DONE:  # its hand-over has counted it; it may be discarded by now
+                return [unlisted]
+            case DeadLetterAnswer.BUSY | DeadLetterAnswer.FOREIGN:
+                return []
+        return [self._flag(message.task_id)]  # it may be stale: the janitor checks it
 
     def redrive(
         self, dead_letter: Message, copy: Copy, *, by: str, max_attempts: int, mend: Mend = AS_IT_WAS
@@ -273,6 +307,17 @@ class DeadLetterRecords:
     def _flag(self, task_id: str) -> RedisCommand:
         """Counted: a walk that has passed the dead letter already must not remove a flag that was set behind it."""
         return self._redis.vital("ZINCRBY", self._redis.keys.stale, 1, task_id)
+
+
+def _words(death: Death) -> tuple[str | int, ...]:
+    """The arguments of its transition."""
+    message, reason = death.message, death.reason
+    state = State.EXPIRED if reason == Reason.EXPIRED else State.DEAD_LETTERED
+    return (
+        message.cycle, message.seq, state.value, reason, message.text(LAST_ERROR_TYPE) or reason, error_text(message, reason),
+        int(not is_hopeless(reason)), fingerprint_of(message), names.DEAD_QUEUE, hop("dead-lettered", message, reason=reason),
+        arrived_hop(message),
+    )  # fmt: skip
 
 
 def _now() -> int:

@@ -6,12 +6,14 @@ values only, so that it survives pickling. A failed attempt is a `dispatch.proto
 
 from __future__ import annotations
 
+import traceback
+
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import Ignore
 
 from dispatch.errors import PermanentError, RetryableError, StoreError, TaskError, Throttled
 from dispatch.protocol.concurrency import Limit
-from dispatch.protocol.message import MAX_ERROR, MAX_ERROR_TYPE, Copy
+from dispatch.protocol.message import MAX_ERROR, MAX_ERROR_TYPE, MAX_TRACEBACK, Copy
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
 from dispatch.protocol.waits import AskedWait
 from dispatch.store.claims import ClaimAnswer, Claimed
@@ -129,6 +131,20 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(FailureKind.RETRYABLE, name, text)
         case _:
             return Failure(FailureKind.RETRYABLE, name, text or name)
+
+
+def reported(error: AttemptFailed) -> ExceptionInfo:
+    """What a child reports of a failed attempt: the text of the traceback, made once, and no copies of its frames.
+
+    Billiard's own has each frame with the positions of every byte code, and makes the text of what is pickled once more.
+    """
+    text = "".join(traceback.format_exception(error))
+    if len(text) > MAX_TRACEBACK:  # the log has it, cut
+        text = "".join(traceback.format_exception(error, chain=False))[-MAX_TRACEBACK:]
+    info: ExceptionInfo = ExceptionInfo.__new__(ExceptionInfo)
+    info.type, info.exception, info.traceback = type(error), error, text
+    error.__traceback__ = error.__cause__ = error.__context__ = None  # all that the handler had
+    return info
 
 
 def info_of(error: Exception) -> ExceptionInfo:

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -25,7 +24,6 @@ from dispatch.protocol.message import (
     CHECKPOINT,
     FAILED_AT,
     LAST_SPAN,
-    MAX_TRACEBACK,
     QUEUED_AT,
     RETRY_QUEUE,
     TRACEPARENT,
@@ -264,12 +262,8 @@ def call_handler(
             context.log.warning("handler raised", error_type=failure.type, error=failure.message, exc_info=True)
         else:
             context.log.debug("handler raised", error_type=failure.type, error=failure.message)
-        # Celery sends the traceback with its causes to Flower: what is secret or long stays in our log, redacted and cut.
-        raise AttemptFailed.of(failure) from (None if logs.hides() or _long(exc) else exc)
-
-
-def _long(exc: Exception) -> bool:
-    return sum(map(len, traceback.format_exception(exc))) > MAX_TRACEBACK
+        # Celery sends the traceback with its causes to Flower: what is secret stays in our log, redacted.
+        raise AttemptFailed.of(failure) from (None if logs.hides() else exc)
 
 
 def _unknown(exc: Exception) -> bool:

@@ -18,8 +18,9 @@ from celery.app.trace import TraceInfo, fast_trace_task, traceback_clear
 from celery.exceptions import Ignore
 from celery.utils.saferepr import saferepr
 
+from dispatch.protocol.retry import AttemptFailed
 from dispatch.telemetry import logs
-from dispatch.worker.outcomes import RESULT
+from dispatch.worker.outcomes import RESULT, reported
 
 #: Whether it failed; what Celery's events show of the result, or the failure; seconds; the result's JSON, if the main process
 #: has to record it.
@@ -55,8 +56,11 @@ def trace(name: str, task_id: str, request: dict[str, Any], body: Any) -> Report
         logs.clear()
 
 
+_OBSERVED = (signals.task_prerun, signals.task_postrun, signals.task_success, signals.task_failure)
+
+
 def _observed() -> bool:
-    return bool(signals.task_prerun.receivers or signals.task_postrun.receivers or signals.task_success.receivers)
+    return any(signal.receivers for signal in _OBSERVED)
 
 
 def _traced(task: Any, request: dict[str, Any], body: Any) -> tuple[int, Any, float]:
@@ -68,6 +72,8 @@ def _traced(task: Any, request: dict[str, Any], body: Any) -> tuple[int, Any, fl
     try:
         result = task.run(*args)
         return 0, _shown(result, task.resultrepr_maxsize), time.monotonic() - began
+    except AttemptFailed as exc:
+        return 1, reported(exc), 0.0
     except Ignore as exc:
         failure = TraceInfo(states.IGNORED, exc)
         shown = ExceptionInfo(internal=True)

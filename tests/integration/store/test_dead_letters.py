@@ -15,7 +15,7 @@ from dispatch.protocol.mending import Mend, mended
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead
 from dispatch.protocol.sealing import UNSEALED
-from dispatch.store.dead_letters import DeadLetterAnswer
+from dispatch.store.dead_letters import DeadLetterAnswer, Death
 from dispatch.store.handovers import DecisionAnswer
 from dispatch.store.scripts import scripts
 from support.case import Case
@@ -41,6 +41,28 @@ def test_the_first_dead_letter_of_a_death_is_kept_and_any_further_one_is_looked_
 
     assert burials == [DeadLetterAnswer.DONE, DeadLetterAnswer.AGAIN]
     assert set(case.dead_letters.flagged()) == {case.task_id}
+
+
+def _of_another(message):
+    """The same message, of another task."""
+    return message.with_headers(id=new_task_id())
+
+
+def test_deaths_that_are_recorded_together_have_the_answers_that_each_has_by_itself(case):
+    dead_letter, unknown, odd = case.die(), _of_another(case.message), _of_another(case.copy(seq=2_000_000))
+    running = dataclasses.replace(case.message, headers=_of_another(case.message).headers)
+    case.store.accept(running, max_attempts=4, idempotency_key=None)
+    case.claims.claim(running, case.ticket(), 4)
+    deaths = [Death(each, "permanent", 4) for each in (dead_letter, unknown, running, odd, unknown)]
+    answers = case.dead_letters.record_many(deaths)
+    again = [case.dead_letters.record(*death[:1], reason=death.reason, max_attempts=4) for death in deaths]
+
+    done, ok, busy, foreign, further = (DeadLetterAnswer(each) for each in ("DONE", "OK", "BUSY", "FOREIGN", "AGAIN"))
+    assert answers == [done, ok, busy, foreign, further]
+    assert again == [further, further, busy, foreign, further]
+    assert set(case.listed()) == {dead_letter.task_id, unknown.task_id}
+    assert set(case.dead_letters.flagged()) == {dead_letter.task_id, unknown.task_id}
+    assert case.store.usage.read("ada").dead == 2
 
 
 def test_an_expired_copy_does_not_bury_a_task_that_lives_on(case):

@@ -4,6 +4,7 @@ import types
 
 import pytest
 
+from dispatch.broker.decoding import decode
 from dispatch.deadletters import recorder as module
 from dispatch.deadletters.recorder import MAX_WAITING, RECORD_AGAIN, DeadLetterRecorder
 from dispatch.errors import StoreUnavailable
@@ -36,16 +37,19 @@ class FakeMessage:
 
 
 class FakeRecords:
-    """Answers with `answer`; an error is raised."""
+    """Answers with `answer`, or with that of the task id; an error is raised."""
 
     def __init__(self):
-        self.recorded, self.answer = [], DeadLetterAnswer.OK
+        self.recorded, self.answer, self.answers, self.trips = [], DeadLetterAnswer.OK, {}, 0
 
-    def record(self, dead_letter, *, reason, max_attempts):
-        self.recorded.append((dead_letter.task_id, reason, max_attempts))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+    def record_many(self, deaths):
+        self.trips += 1
+        found = [self.answers.get(death.message.task_id, self.answer) for death in deaths]
+        self.recorded += [(death.message.task_id, death.reason, death.max_attempts) for death in deaths]
+        for answer in found:
+            if isinstance(answer, Exception):
+                raise answer
+        return found
 
 
 @pytest.fixture
@@ -65,7 +69,7 @@ def made(keys=NO_KEYS):
 def test_a_dead_letter_that_is_recorded_is_acked(answer):
     recorder, records = made()
     records.answer, message = answer, FakeMessage()
-    recorder._on_message(message)
+    recorder._take([message])
 
     assert message.ended == ["acked"]
     assert records.recorded == [("t-1", "permanent", 2)]
@@ -74,7 +78,7 @@ def test_a_dead_letter_that_is_recorded_is_acked(answer):
 def test_a_dead_letter_that_no_key_of_ours_signed_changes_no_record():
     recorder, records = made(MessageKeys.parse(f"one:{'k' * 32}"))
     message = FakeMessage()
-    recorder._on_message(message)
+    recorder._take([message])
 
     assert message.ended == ["acked"]
     assert records.recorded == []
@@ -84,7 +88,7 @@ def test_a_dead_letter_that_no_key_of_ours_signed_changes_no_record():
 def test_a_dead_letter_that_cannot_be_recorded_yet_waits_unacked(clock, answer):
     recorder, records = made()
     records.answer, message = answer, FakeMessage()
-    recorder._on_message(message)
+    recorder._take([message])
     clock.now += RECORD_AGAIN / 2
     recorder._record_waiting()
 
@@ -102,10 +106,57 @@ def test_a_dead_letter_that_cannot_be_recorded_yet_waits_unacked(clock, answer):
 def test_a_dead_letter_that_can_never_be_recorded_holds_up_no_other():
     recorder, records = made()
     records.answer, message = ValueError("a mistake"), FakeMessage()
-    recorder._on_message(message)
+    recorder._take([message])
 
     assert message.ended == ["acked"]
     assert recorder._waiting == []
+
+
+def test_dead_letters_that_come_together_are_recorded_together():
+    recorder, records = made()
+    records.answers = {"t-2": DeadLetterAnswer.BUSY}
+    messages = [FakeMessage(id=f"t-{number}") for number in range(4)]
+    recorder._arrived += messages
+    recorder._record_arrived()
+
+    assert records.trips == 1
+    assert [message.ended for message in messages] == [["acked"], ["acked"], [], ["acked"]]
+    assert [message for _, message in recorder._waiting] == messages[2:3]
+    assert recorder._arrived == []
+
+
+@pytest.mark.usefixtures("clock")
+def test_one_that_can_never_be_recorded_costs_those_that_came_with_it_nothing():
+    recorder, records = made()
+    records.answers = {"t-1": ValueError("a mistake")}
+    messages = [FakeMessage(id=f"t-{number}") for number in range(3)]
+    recorder._take(messages)
+
+    assert records.trips == 1 + 3
+    assert [message.ended for message in messages] == [["acked"]] * 3
+
+
+def test_while_redis_is_away_all_that_came_together_wait():
+    recorder, records = made()
+    records.answer = StoreUnavailable("gone")
+    messages = [FakeMessage(id=f"t-{number}") for number in range(3)]
+    recorder._take(messages)
+
+    assert records.trips == 1
+    assert [message.ended for message in messages] == [[]] * 3
+    assert [message for _, message in recorder._waiting] == messages
+
+
+def test_one_that_no_key_of_ours_signed_is_passed_over_among_others():
+    keys = MessageKeys.parse(f"one:{'k' * 32}")
+    recorder, records = made(keys)
+    signed = FakeMessage(id="t-2")
+    signed.headers |= keys.sign(decode(signed)).headers
+    messages = [FakeMessage(), signed]
+    recorder._take(messages)
+
+    assert [task_id for task_id, _, _ in records.recorded] == ["t-2"]
+    assert [message.ended for message in messages] == [["acked"]] * 2
 
 
 def test_of_too_many_that_wait_the_oldest_goes_to_the_back_of_the_queue():
@@ -114,7 +165,7 @@ def test_of_too_many_that_wait_the_oldest_goes_to_the_back_of_the_queue():
     recorder.pause = lambda _seconds: None
     messages = [FakeMessage() for _ in range(MAX_WAITING + 2)]
     for message in messages:
-        recorder._on_message(message)
+        recorder._take([message])
 
     assert [message.ended for message in messages[:3]] == [["requeued"], ["requeued"], []]
     assert len(recorder._waiting) == MAX_WAITING
@@ -122,7 +173,7 @@ def test_of_too_many_that_wait_the_oldest_goes_to_the_back_of_the_queue():
 
 def test_a_dead_letter_that_was_never_checked_gets_an_id_and_a_reason():
     recorder, records = made()
-    recorder._on_message(FakeMessage(id="a b", task=7, **{"x-dead-reason": None, "x-death": [{"reason": "expired"}]}))
+    recorder._take([FakeMessage(id="a b", task=7, **{"x-dead-reason": None, "x-death": [{"reason": "expired"}]})])
     ((task_id, reason, attempts),) = records.recorded
 
     assert task_id != "a b"

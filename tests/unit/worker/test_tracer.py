@@ -1,12 +1,17 @@
 """A child's tracer: ours where nothing needs Celery's, and its outcomes are those that Celery reports."""
 
+import pickle
+
 import pytest
 from celery import Celery, signals
 
-from dispatch.protocol.message import Message
+from dispatch.protocol.message import MAX_TRACEBACK, Message
+from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
 from dispatch.telemetry import logs
 from dispatch.worker import tracer
 from dispatch.worker.outcomes import RESULT, WIRE, LeaseTaken
+
+FAILURE = Failure(FailureKind.RETRYABLE, "boom", "it broke")
 
 NO_LINKS = {"callbacks": None, "chain": None, "errbacks": None, "chord": None}
 
@@ -65,16 +70,49 @@ def test_what_a_child_reports_instead_of_a_result_is_reported(run):
     assert [type(each) for each in reported] == [LeaseTaken, ZeroDivisionError]
 
 
+def test_a_failed_attempt_is_reported_with_the_text_of_its_traceback_and_without_its_frames(run):
+    def failing(_):
+        try:
+            return 1 // 0
+        except ZeroDivisionError as exc:
+            raise AttemptFailed.of(FAILURE) from exc
+
+    failed, info, _ = run(failing)
+    known = pickle.loads(pickle.dumps(info))
+
+    assert failed == 1
+    assert (known.exception.failure, known.tb, known.exception.__cause__) == (FAILURE, None, None)
+    assert "ZeroDivisionError" in known.traceback
+    assert known.traceback.rstrip().endswith("boom: it broke")
+    assert (info.exception.__traceback__, info.exception.__cause__, info.exception.__context__) == (None, None, None)
+
+
+def test_of_a_long_traceback_the_cause_is_left_to_the_log(run):
+    def failing(_):
+        try:
+            return int("x" * 2 * MAX_TRACEBACK)
+        except ValueError as exc:
+            raise AttemptFailed.of(FAILURE) from exc
+
+    traceback = run(failing)[1].traceback
+
+    assert len(traceback) < MAX_TRACEBACK
+    assert "xxx" not in traceback
+    assert traceback.rstrip().endswith("boom: it broke")
+
+
 def test_celerys_own_tracer_runs_what_needs_it(run):
     def receiver(**_):
         pass
 
     chained = run(dict, links={**NO_LINKS, "chain": [{}]})
-    signals.task_prerun.connect(receiver)
-    try:
-        observed = run(dict)
-    finally:
-        signals.task_prerun.disconnect(receiver)
+    observed = []
+    for signal in (signals.task_prerun, signals.task_failure):
+        signal.connect(receiver)
+        try:
+            observed.append(run(dict))
+        finally:
+            signal.disconnect(receiver)
 
-    assert (chained, observed) == ((0, "celery", 1.0), (0, "celery", 1.0))
+    assert [chained, *observed] == [(0, "celery", 1.0)] * 3
     assert run(dict)[:2] == (0, "{'n': 1}")

@@ -8,12 +8,10 @@ import time
 from typing import Any
 
 from support.chaos.operators.base import INSIST, Operator
+from support.chaos.rules.schedules import KEPT
 
 #: Seconds between due times.
 PERIODS = (3, 5)
-
-#: Seconds for which a schedule may stand still after its wake-up was lost: a worker's keeper looks after half a minute.
-KEPT = 60.0
 
 
 class Scheduler(Operator):

@@ -15,8 +15,9 @@ ON_TIME, LATE = 5.0, 60.0
 #: Seconds that may pass between the decision on a due time and the record of its task.
 SLACK = 8.0
 
-#: Seconds after which a schedule whose wake-up was lost goes on: a worker's keeper looks after half a minute.
-KEPT = 60.0
+#: Seconds after which a schedule goes on: of a wake-up that was lost, a worker's keeper looks after half a minute; one that a full work
+#: queue refuses when it comes from a rung is sent again by the broker each half a minute (deploy/rabbitmq/advanced.config).
+KEPT = 100.0
 
 
 def due_times_are_kept(view: View) -> Iterator[tuple[str, str]]:
