@@ -124,12 +124,17 @@ class Starter:
 
     def _keyed(self, request: Any, place: Any, others: Any) -> None:
         """Its concurrency keys are taken, or `others` is the one that others hold."""
-        if others is None and request.deliverable and not self._closed:
+        starts = others is None and request.deliverable and not self._closed
+        # Keys may take seconds, while RabbitMQ is silent for who gives others back: it may be paused by now.
+        held_by = self._held_by(request.wire) if starts and not request.undoing else None
+        if starts and held_by is None:
             self._batcher.ask(request.to_claim(), functools.partial(self._answered, request, place))
             return
         if self.places is not None:
             self.places.leave(place, request.seconds)
-        request.not_keyed(others)
+        request.not_keyed(others)  # a key that it has taken lapses, or is its task's still when that goes on
+        if held_by is not None:
+            request.hold(held_by)
 
     def _answered(self, request: Any, place: Any, answer: Any) -> None:
         if isinstance(answer, Claimed) and answer.answer is ClaimAnswer.RUN:

@@ -32,13 +32,23 @@ class Delivery:
     def unclaim(self):
         self._world.note("unclaimed", self)
 
+    def take_keys(self, done):
+        self._world.keyed.append(done)
+
+    def not_keyed(self, others):
+        self._world.note(f"not keyed: {others}", self)
+
+    def hold(self, held_by):
+        self._world.note(f"held by {held_by}", self)
+
 
 class World:
     """A starter, `free` places of one job each, and a Redis that answers when the test has it do so."""
 
     def __init__(self, free=2):
         self.free, self.did, self.asked, self.kicks = free, [], [], 0
-        self.starter = Starter(self, Pace())
+        self.keyed, self.pause = [], None
+        self.starter = Starter(self, Pace(), lambda _: self.pause)
         self.starter.places = self
 
     def note(self, what, request):
@@ -161,3 +171,51 @@ def test_a_worker_that_ends_starts_nothing_and_gives_back_what_it_claims(world):
 
     assert world.did == ["recalled", ("claimed", "a"), ("unclaimed", "a")]
     assert world.asked == []
+
+
+def keyed(world, **changes):
+    """A delivery whose keys are being taken."""
+    delivery = Delivery("keyed", world)
+    vars(delivery).update(keys=("robot-1",), **changes)
+    world.starter.add(delivery)
+    world.starter.turn()
+    (done,) = world.keyed
+    return done
+
+
+def test_a_delivery_is_claimed_once_its_keys_are_taken():
+    world = World()
+    keyed(world)(None)
+
+    assert world.answer() == ["keyed"]
+    assert world.did == [("claimed", "keyed")]
+
+
+def test_what_is_paused_while_its_keys_are_taken_is_held_and_leaves_its_place():
+    world = World()
+    taken = keyed(world)
+    world.pause = "type:echo"
+    taken(None)
+
+    assert (world.did, world.asked, world.free) == (
+        [("not keyed: None", "keyed"), ("held by type:echo", "keyed")], [], 2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "others", "did"),
+    [
+        ({"undoing": True}, None, []),  # no pause holds what undoes
+        ({}, "robot-1", [("not keyed: robot-1", "keyed")]),
+        ({"deliverable": False}, None, [("not keyed: None", "keyed")]),
+    ],
+)
+def test_a_pause_adds_nothing_where_it_does_not_hold(changes, others, did):
+    world = World()
+    taken = keyed(world)
+    world.pause = "type:echo"
+    delivery = taken.args[0]
+    vars(delivery).update(changes)
+    taken(others)
+
+    assert (world.did, len(world.asked)) == (did, not did)
