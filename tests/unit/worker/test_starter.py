@@ -188,7 +188,7 @@ def test_a_delivery_is_claimed_once_its_keys_are_taken():
     keyed(world)(None)
 
     assert world.answer() == ["keyed"]
-    assert world.did == [("claimed", "keyed")]
+    assert world.did == [("claimed", "keyed"), ("started", "keyed")]
 
 
 def test_what_is_paused_while_its_keys_are_taken_is_held_and_leaves_its_place():

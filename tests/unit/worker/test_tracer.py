@@ -90,8 +90,8 @@ def test_a_failed_attempt_is_reported_with_the_text_of_its_traceback_and_without
 def test_of_a_long_traceback_the_cause_is_left_to_the_log(run):
     def failing(_):
         try:
-            return int("x" * 2 * MAX_TRACEBACK)
-        except ValueError as exc:
+            return {}["x" * 2 * MAX_TRACEBACK]
+        except KeyError as exc:
             raise AttemptFailed.of(FAILURE) from exc
 
     traceback = run(failing)[1].traceback
