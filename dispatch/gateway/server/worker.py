@@ -32,9 +32,10 @@ WAKE = "wake"
 #: Seconds between two signs of life to gunicorn's master, and within which a signal to end is noticed.
 BEAT = 0.5
 
-#: Connections that a process accepts in one turn of its loop: few, so that a burst is spread over the processes; not one by one,
-#: since a turn with many requests is long, and who is not accepted waits behind all who came before.
-ACCEPTED = 16
+#: Connections that a process accepts in one turn of its loop: few, so that a burst is spread over the processes (with 16, all of a client's
+#: 16 were one's in most bursts, and kept); not one by one, since a turn with many requests is long, and who is not accepted waits behind
+#: all who came before.
+ACCEPTED = 4
 
 #: Seconds after which the thread of heavy work hands Python's lock back. The thread of the connections gives it away at each
 #: system call, some thirty times a request, and gets it back only then; Python's default is 5 ms.
