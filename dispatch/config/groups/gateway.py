@@ -38,7 +38,7 @@ class GatewaySettings(Group):
         2,
         ge=1,
         le=64,
-        description="Gateway processes. Where all parts share two cores, one serves half as many tasks again as two.",
+        description="Gateway processes. Where all parts share two cores, one serves a third more tasks than two.",
     )
     http_threads: int = Field(
         16,
