@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kombu import Connection, Consumer, Queue
@@ -108,11 +108,12 @@ class DeadLetterRecorder(Background):
     def _take(self, messages: Sequence[Any]) -> None:
         """Record deaths and ack; those that have to be tried again wait."""
         again = [message for message, done in zip(messages, self._recorded(messages), strict=True) if not done]
-        for message in again:
-            self._waiting.append((time.monotonic() + RECORD_AGAIN, message))
-            if len(self._waiting) > MAX_WAITING:
-                self.pause(RECORD_AGAIN)
-                self._waiting.pop(0)[1].requeue()  # make room for others: to the back of the queue
+        self._waiting += [(time.monotonic() + RECORD_AGAIN, message) for message in again]
+        if len(self._waiting) > MAX_WAITING:
+            self.pause(RECORD_AGAIN)  # once, however many they are: meanwhile there are no heartbeats
+            for _, message in self._waiting[:-MAX_WAITING]:
+                message.requeue()  # make room for others: to the back of the queue
+            del self._waiting[:-MAX_WAITING]
 
     def _record_waiting(self) -> None:
         now = time.monotonic()
@@ -124,12 +125,12 @@ class DeadLetterRecorder(Background):
     def _recorded(self, messages: Sequence[Any]) -> list[bool]:
         """Record deaths and ack; for each, False when it has to be tried again."""
         wires = [decode(message) for message in messages]
-        deaths = [None if self._keys.fault(wire) else self._death(wire) for wire in wires]
-        together = [death for death in deaths if death is not None]
-        answers: Iterator[DeadLetterAnswer | Exception] = iter(self._answers(together))
+        faults = [self._keys.fault(wire) for wire in wires]
+        deaths = [self._death(wire) for wire, fault in zip(wires, faults, strict=True) if not fault]
+        answered = zip(deaths, self._answers(deaths), strict=True)
         return [
-            self._stays(message, wire) if death is None else self._done(message, death, next(answers))
-            for message, wire, death in zip(messages, wires, deaths, strict=True)
+            self._stays(message, wire, fault) if fault else self._done(message, *next(answered))
+            for message, wire, fault in zip(messages, wires, faults, strict=True)
         ]
 
     def _death(self, arrived: Message) -> Death:
@@ -156,8 +157,8 @@ class DeadLetterRecorder(Background):
         except Exception as exc:  # noqa: BLE001 - one dead letter must not keep the recorder from all that come after it
             return exc
 
-    def _stays(self, message: Any, arrived: Message) -> bool:
-        self._pass_over(arrived, self._keys.fault(arrived) or "")
+    def _stays(self, message: Any, arrived: Message, fault: str) -> bool:
+        self._pass_over(arrived, fault)
         message.ack()
         return True
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from dispatch.protocol import names
 from dispatch.protocol.ids import trace_id
-from dispatch.protocol.message import TRACEPARENT, Message, compact_json
-from dispatch.store.transitions import hop
+from dispatch.protocol.message import TRACEPARENT, Message
+from dispatch.store.transitions import hop, hop_text
 from dispatch.telemetry import tracing
 
 #: The record's fields, and the beginning of the hop that each one holds: a time in epoch milliseconds, and the hop's other fields.
@@ -46,7 +46,7 @@ def published_hop(message: Message, **details: Any) -> str:
         del details["exchange"], details["routingKey"]
     if _has_other_span(message):
         return hop("published", message, **details)
-    return compact_json({"kind": "published", **{name: value for name, value in details.items() if value is not None}})
+    return hop_text("published", {name: value for name, value in details.items() if value is not None})
 
 
 def arrived_hop(message: Message) -> str:

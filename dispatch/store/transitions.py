@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -39,9 +39,14 @@ def hop(kind: str, message: Message | None = None, /, **fields: Any) -> str:
     given = {name: value for name, value in fields.items() if value is not None}
     if "spanId" not in given and (span := _span(message)):
         given["spanId"] = span
-    entry = {"kind": kind, **given}
+    return hop_text(kind, given)
+
+
+def hop_text(kind: str, fields: Mapping[str, Any]) -> str:
+    """A hop with just these fields. Each task has four, so the fast library makes it where it can."""
+    entry = {"kind": kind, **fields}
     try:
-        return orjson.dumps(entry).decode()  # two of each task's
+        return orjson.dumps(entry).decode()
     except TypeError:  # an error's text with half a surrogate pair
         return compact_json(entry)
 

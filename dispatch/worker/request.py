@@ -198,7 +198,7 @@ class DeliveryRequest(Request):
         self._worker.gate.submit(job)
 
     def not_keyed(self, others: Limit | None) -> None:
-        """Others hold one of its keys, or the rate is used up; or None: it can't start now, the broker delivers it again."""
+        """Others hold one of its keys, or the rate is used up; or None: it can't start now, and its place in a rate is another's."""
         self.over = True
         self._worker.gate.renewals.drop(self._owner)
         if others is None:

@@ -125,7 +125,7 @@ class Starter:
     def _keyed(self, request: Any, place: Any, others: Any) -> None:
         """Its concurrency keys are taken, or `others` is the one that others hold."""
         starts = others is None and request.deliverable and not self._closed
-        # Keys may take seconds, while RabbitMQ is silent for who gives others back: it may be paused by now.
+        # Taking them may have waited for seconds, behind copies that RabbitMQ does not take: it may be paused by now.
         held_by = self._held_by(request.wire) if starts and not request.undoing else None
         if starts and held_by is None:
             self._batcher.ask(request.to_claim(), functools.partial(self._answered, request, place))

@@ -4,7 +4,10 @@ import pytest
 
 from dispatch import crashpoints
 from dispatch.broker.publisher import Publisher
+from dispatch.deadletters.recorder import TOGETHER, DeadLetterRecorder
 from dispatch.protocol import names
+from dispatch.protocol.copies import dead_copy
+from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.record import State
 from dispatch.store.idempotency import KeyInProgress
 from support.processes import Forked
@@ -146,6 +149,32 @@ def test_a_worker_dies_burying_a_task_and_one_dead_letter_is_left(bench, fault, 
     assert record.dead_reason == "permanent"
     assert bench.hops(task_id).count("started") == 1
     assert [dead_letter.task_id for dead_letter in bench.dead_letters()] == [task_id]
+
+
+def _recorder(settings):
+    with open_bench(settings) as bench:
+        DeadLetterRecorder(settings.address("worker"), bench.stores.dead_letters, bench.stores.ladders).step()
+
+
+def test_a_worker_dies_with_dead_letters_that_it_has_recorded_together_and_each_has_one_record(bench, fault):
+    task_ids = [bench.submit("echo", {"message": "x"}) for _ in range(TOGETHER)]
+    copies = [dead_copy(bench.message(task_id), Reason.PERMANENT, "it broke") for task_id in task_ids]
+    bench.purge(names.WORK_QUEUE)
+    for copy in copies:
+        bench.publisher.publish(copy.message, copy.exchange, copy.routing_key)
+    reached = fault("recorder.recorded")
+    ended = Forked(_recorder, bench.settings).wait(60)
+    recorded = sum(bench.state(task_id) is State.DEAD_LETTERED for task_id in task_ids)
+    with running_worker(bench.settings):
+        for task_id in task_ids:
+            bench.wait_for(task_id, State.DEAD_LETTERED, 20)
+        bench.drained(names.RECORDER_QUEUE, names.WORK_QUEUE)
+
+    assert (ended, reached()) == (-9, True)
+    assert recorded > 1  # by one round trip, of which none was acked
+    assert [bench.hops(task_id).count("dead-lettered") for task_id in task_ids] == [1] * TOGETHER
+    assert sorted(dead_letter.task_id for dead_letter in bench.dead_letters()) == sorted(task_ids)
+    assert bench.stores.tasks.usage.read(bench.store.get(task_ids[0]).principal).dead == TOGETHER
 
 
 def test_a_worker_dies_renewing_its_leases_and_the_task_succeeds_once(bench, fault):
