@@ -313,7 +313,7 @@ def test_a_job_that_was_interrupted_goes_on_with_what_is_left_of_its_limit(bench
         done = bench.stores.bulk.next()
         publisher.close()
 
-    assert 12 - 5 <= left.limit <= 12  # of those that were under way with the sixth some may have been confirmed
+    assert 1 <= left.limit <= 12  # the sixth is left; of those beside it any may have been confirmed
     assert done is None
     assert len([dead_letter for dead_letter in many if bench.store.get(dead_letter.task_id).cycle == 1]) == 12
 
