@@ -147,8 +147,10 @@ class CircuitBreaker:
 class Rider(Protocol):
     """A command that goes along with those of an operation, for which alone nothing would wait."""
 
-    command: RedisCommand
     sent: bool  #: it may have been carried out, or need not be
+
+    def command(self) -> RedisCommand:
+        """It, made when it is sent and once only: it may take along what is counted until then."""
 
     def answered(self, answer: Any) -> None:
         """Take its answer, before the operation goes on; may raise."""
@@ -229,7 +231,7 @@ class RedisHandle:
             return self.run(*commands)
         rider.sent = True
         try:
-            answer, *answers = self.run(rider.command, *commands)
+            answer, *answers = self.run(rider.command(), *commands)
         except StoreUnavailable:
             raise
         except StoreError:

@@ -104,9 +104,11 @@ class FakeCharge:
 
     def __init__(self, spend: Callable[[], Mapping[str, str]]) -> None:
         self._spend = spend
-        self.command: Any = ()
         self.headers: Mapping[str, str] = {}
         self.sent = False
+
+    def command(self) -> Any:
+        return ()
 
     def answered(self, answer: Any) -> None:
         del answer

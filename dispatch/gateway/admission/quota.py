@@ -62,17 +62,19 @@ class Counting:
     Args:
         quota: takes the answer.
         principal: whose request it is.
-        command: counts it.
         reads: it may still be refused.
     """
 
-    __slots__ = ("_principal", "_quota", "_reads", "command", "headers", "sent")
+    __slots__ = ("_principal", "_quota", "_reads", "headers", "sent")
 
-    def __init__(self, quota: Quota, principal: str, command: RedisCommand, *, reads: bool) -> None:
+    def __init__(self, quota: Quota, principal: str, *, reads: bool) -> None:
         self._quota, self._principal, self._reads = quota, principal, reads
-        self.command = command
         self.headers: Mapping[str, str] = {}
         self.sent = False
+
+    def command(self) -> RedisCommand:
+        """Counts it, with those that its process has counted until now; an operation may end before it is sent."""
+        return self._quota.command(self._principal)
 
     def answered(self, answer: Any) -> None:
         """Take the answer; raises `Problem` where the request is refused."""
@@ -88,7 +90,10 @@ class Counted:
 
     headers: Mapping[str, str]
     sent: bool = True
-    command: Any = ()
+
+    def command(self) -> RedisCommand:
+        """Never called: there is none."""
+        raise NotImplementedError
 
     def answered(self, answer: Any) -> None:
         """Never called: there is no command."""
@@ -133,7 +138,7 @@ class Quota:
         if not self._limit:
             return {}
         try:
-            (answer,) = self._redis.run(self._command(principal))
+            (answer,) = self._redis.run(self.command(principal))
         except StoreError:
             return {}
         share = self.share(principal, answer)
@@ -159,7 +164,7 @@ class Quota:
         far = now - known.at < LATELY and known.left > max(self._limit // 4, FAR)
         if far and now - known.at < OWN_SECONDS and (share := self._own(known, now)):
             return Counted(share.headers())
-        return Counting(self, principal, self._command(principal), reads=reads) if reads or far else None
+        return Counting(self, principal, reads=reads) if reads or far else None
 
     def share(self, principal: str, answer: Any) -> Share:
         """The state of a quota by the answer of the script."""
@@ -169,6 +174,14 @@ class Quota:
             known.at, known.left, known.used = time.monotonic(), share.left, share.used
         return share
 
+    def command(self, principal: str) -> RedisCommand:
+        """Counts a request in Redis, and those before it that only this process has counted: to be sent, or they are lost."""
+        with self._lock:
+            known = self._known.setdefault(principal, _Known())
+            own, known.own = known.own, 0
+        key, window = self._redis.keys.rate(principal), int(self._window * 1_000)
+        return self._redis.script("spend_quota", [key], self._limit, window, own)
+
     def _own(self, known: _Known, now: float) -> Share | None:
         """Count a request in this process; None where Redis has to."""
         with self._lock:
@@ -177,14 +190,6 @@ class Quota:
             known.own += 1
             used = max(0.0, known.used - (now - known.at)) + known.own * self._window / self._limit
         return Share(self._limit, self._window, used, taken=True)
-
-    def _command(self, principal: str) -> RedisCommand:
-        """Counts a request in Redis, and those before it that only this process has counted."""
-        with self._lock:
-            known = self._known.setdefault(principal, _Known())
-            own, known.own = known.own, 0
-        key, window = self._redis.keys.rate(principal), int(self._window * 1_000)
-        return self._redis.script("spend_quota", [key], self._limit, window, own)
 
 
 def refuse(share: Share) -> None:

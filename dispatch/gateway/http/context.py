@@ -49,9 +49,11 @@ class Site:
 class Charge(Protocol):
     """What counts a request of a principal, as a part of another wait; implemented by `dispatch.gateway.admission.quota`."""
 
-    command: Any  #: to Redis
     sent: bool  #: it may have been counted
     headers: Mapping[str, str]  #: of the response
+
+    def command(self) -> Any:
+        """To Redis; made when it is sent, and once only."""
 
     def answered(self, answer: Any) -> None:
         """Take the answer; raises `Problem` where the request is refused."""
