@@ -36,6 +36,7 @@ from dispatch.gateway.application import build
 from dispatch.gateway.http.key_source import KeySource
 from dispatch.gateway.parts import Parts
 from dispatch.gateway.server import pacing
+from dispatch.maintenance.restart_watch import RestartWatch
 from dispatch.protocol import delays
 from dispatch.schedules.service import ScheduleService
 from dispatch.schedules.ticks import Ticks
@@ -103,6 +104,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     reader, *readers = _depth_readers(guard, settings)
     checks = {"broker": broker_check(reader, publisher), "store": store_check(store), **key_checks(keys)}
     readiness, watch = Readiness(checks), KeyWatch(keys, KeyUsage(redis))
+    restarts = RestartWatch(redis)
     submitter = Submitter(
         store,
         idempotency,
@@ -165,8 +167,19 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
         each.start()
     app.extensions["wake"] = redis.wake
     watch.start()
+    restarts.start()
     closing = [each.close for each in (reader, *readers)]
-    _close_with(app, readiness.close, watch.stop, *closing, publisher.close, later.close, redis.close, tracing.stop)
+    _close_with(
+        app,
+        readiness.close,
+        watch.stop,
+        restarts.stop,
+        *closing,
+        publisher.close,
+        later.close,
+        redis.close,
+        tracing.stop,
+    )
     return app
 
 

@@ -25,17 +25,14 @@ from dispatch.protocol import names, webhooks
 from dispatch.protocol.dead_letters import CLAIMS_TOO_MUCH, Reason, normalized, reason_of
 from dispatch.protocol.message import DEAD_REASON, TRACEPARENT, Message
 from dispatch.protocol.signatures import NO_KEYS, MessageKeys
-from dispatch.store.dead_letters import DeadLetterAnswer, DeadLetterRecords, Death
+from dispatch.store.dead_letters import FIRST, DeadLetterAnswer, DeadLetterRecords, Death
 from dispatch.tasktypes.ladders import Ladders
 from dispatch.telemetry import logger, metrics, task_log, tracing
 
 log = logger(__name__)
 
-#: Answers about the first copy of a death.
-_FIRST = (DeadLetterAnswer.OK, DeadLetterAnswer.DONE)
-
 #: Answers about a task that has ended in this cycle.
-_ENDED = (*_FIRST, DeadLetterAnswer.AGAIN)
+_ENDED = (*FIRST, DeadLetterAnswer.AGAIN)
 
 #: Dead letters in hand at most; of these, those of tasks that a worker still runs.
 PREFETCH, MAX_WAITING = 100, 50
@@ -181,13 +178,13 @@ class DeadLetterRecorder(Background):
             return False
         if answer is DeadLetterAnswer.FOREIGN:
             self._pass_over(dead_letter, CLAIMS_TOO_MUCH)
-        elif answer in _FIRST:
+        elif answer in FIRST:
             metrics.DEAD_LETTERS.inc(metrics.one_of(reason, metrics.DEAD_REASONS))
         reach("recorder.recorded")
         if answer in _ENDED and webhooks.asked(dead_letter) and not self._announced(dead_letter):
             return False  # recorded once more then, which changes nothing
         # Of one that the router sent, the line about its attempt has the reason; the broker's have only this one.
-        known = answer in _FIRST and dead_letter.text(DEAD_REASON)
+        known = answer in FIRST and dead_letter.text(DEAD_REASON)
         write = task_log(dead_letter).debug if known else task_log(dead_letter).info
         write("dead letter recorded", reason=reason, record=answer.value)
         message.ack()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -119,6 +120,7 @@ class Claims:
 
     def __init__(self, redis: RedisHandle, settings: RecordSettings) -> None:
         self._redis = redis
+        self.unsynced = redis.unsynced
         self._transitions = Transitions(redis)
         self._usage = Usage(redis)
         self._lease = int(settings.lease * 1_000)
@@ -184,7 +186,32 @@ class Claims:
         """
         commands = [self._command(step) for step in steps]
         answers = self._redis.in_turn(commands, self._unlisted(steps))
-        return [self._read(step, answer) for step, answer in zip(steps, answers, strict=True)]
+        read = [self._read(step, answer) for step, answer in zip(steps, answers, strict=True)]
+        if self.unsynced.wanted:
+            self._note([step for step, done in zip(steps, read, strict=True) if isinstance(step, ToComplete) and done])
+        return read
+
+    def _note(self, ended: Sequence[ToComplete]) -> None:
+        """Have completions repeated, where Redis loses them."""
+        if ended:
+            size = sum(len(step.result) + len(step.message.body) for step in ended)
+            self.unsynced.note(functools.partial(self._complete_again, ended), size)
+
+    def _complete_again(self, steps: Sequence[ToComplete]) -> None:
+        commands = [
+            self._transitions.command("complete_again", step.message, *self._again_words(step)) for step in steps
+        ]
+        answers = self._redis.in_turn(commands, self._unlisted(steps))
+        for step, answer in zip(steps, answers, strict=True):
+            if answer == MISSING:
+                message = step.message
+                uncounted = self._usage.entry(message.text(PRINCIPAL), message.task_id, Holding.NOTHING)
+                words, attempts = self._again_words(step), step.max_attempts
+                self._transitions.rebuild("complete_again", message, *words, max_attempts=attempts, after=[uncounted])
+
+    def _again_words(self, step: ToComplete) -> tuple[str | float, ...]:
+        fence, owner, result, ttl, succeeded = self._complete_words(step)
+        return step.message.cycle, fence, owner, result, ttl, self._started(step), succeeded
 
     def _command(self, step: RunStep) -> RedisCommand:
         match step:
@@ -199,12 +226,15 @@ class Claims:
 
     def _claim_words(self, step: ToClaim) -> tuple[str | float, ...]:
         message, ticket = step.message, step.ticket
-        started = hop("started", message, worker=ticket.worker, attempt=message.attempt, spanId=_span_of(ticket))
         return (
             message.cycle, message.seq, message.attempt, ticket.owner, ticket.fence,
-            self._lease, self._lost_runs, ticket.worker, started, arrived_hop(message), message.deadline_at or "",
+            self._lease, self._lost_runs, ticket.worker, self._started(step), arrived_hop(message), message.deadline_at or "",
             compact_json(step_fields(message)) if STEP in message.headers else "",
         )  # fmt: skip
+
+    def _started(self, step: ToClaim | ToComplete) -> str:
+        message, ticket = step.message, step.ticket
+        return hop("started", message, worker=ticket.worker, attempt=message.attempt, spanId=_span_of(ticket))
 
     def _complete_words(self, step: ToComplete) -> tuple[str | float, ...]:
         ticket = step.ticket

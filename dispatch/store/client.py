@@ -48,8 +48,8 @@ class Client(Protocol):
     def pubsub(self) -> redis.client.PubSub:
         """A subscription to be made."""
 
-    def memory(self) -> list[dict[str, Any]]:
-        """INFO memory of each writable node."""
+    def info(self, section: str) -> list[dict[str, Any]]:
+        """INFO's section of each writable node."""
 
     def close(self) -> None:
         """Close every connection."""
@@ -203,8 +203,8 @@ class _SingleServer:
         subscription: redis.client.PubSub = self._redis.pubsub()  # type: ignore[no-untyped-call]
         return subscription
 
-    def memory(self) -> list[dict[str, Any]]:
-        return self.run([("INFO", "memory")])
+    def info(self, section: str) -> list[dict[str, Any]]:
+        return self.run([("INFO", section)])
 
     def close(self) -> None:
         self._redis.close()
@@ -274,10 +274,10 @@ class _Cluster:
         subscription: redis.client.PubSub = self._cluster().pubsub()
         return subscription
 
-    def memory(self) -> list[dict[str, Any]]:
+    def info(self, section: str) -> list[dict[str, Any]]:
         cluster = self._cluster()
         return [
-            _patiently(lambda node=node: cluster.execute_command("INFO", "memory", target_nodes=node))
+            _patiently(lambda node=node: cluster.execute_command("INFO", section, target_nodes=node))
             for node in cluster.get_primaries()
         ]
 

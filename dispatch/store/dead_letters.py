@@ -6,6 +6,7 @@ A dead letter that may be stale is *flagged*; a walk through the DLQ checks the 
 from __future__ import annotations
 
 import enum
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from dispatch.store.hops import arrived_hop
 from dispatch.store.index import Page, ScannedBatch
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.transitions import MISSING, Transitions, hop
+from dispatch.store.unsynced import LATER
 from dispatch.store.usage import Holding, Usage
 
 #: The value of `RedisKeys.recorded` while every dead letter in the DLQ has its record.
@@ -48,6 +50,10 @@ class DeadLetterAnswer(enum.StrEnum):
     STALE = "STALE"  #: an extra copy: the task lives on in a later one
     OLD = "OLD"  #: the task has since succeeded, was discarded, or is in a later cycle
     FOREIGN = "FOREIGN"  #: it claims more than its record allows: nothing of ours wrote it
+
+
+#: Answers about the first copy of a death.
+FIRST = (DeadLetterAnswer.OK, DeadLetterAnswer.DONE)
 
 
 class Death(NamedTuple):
@@ -105,7 +111,23 @@ class DeadLetterRecords:
         ]
         if after:
             self._redis.run(*after)
+        if self._redis.unsynced.wanted:
+            self._note([death for death, answer in zip(deaths, answers, strict=True) if answer in FIRST])
         return answers
+
+    def _note(self, dead: Sequence[Death]) -> None:
+        """Have deaths recorded again, where Redis loses them."""
+        if dead:
+            size = sum(len(death.message.body) for death in dead)
+            self._redis.unsynced.note(functools.partial(self._record_again, dead), size)
+
+    def _record_again(self, deaths: Sequence[Death]) -> object:
+        """Those that are not dead in their cycle. For any other a second record would count a second dead letter."""
+        keys = self._redis.keys
+        read = self._redis.gather(*(("HMGET", keys.task(each.message.task_id)[0], "state", "cycle") for each in deaths))
+        lost = [death for death, (state, cycle) in zip(deaths, read, strict=True) if _is_lost(death, state, cycle)]
+        answers = self.record_many(lost) if lost else []
+        return LATER if DeadLetterAnswer.BUSY in answers else None
 
     def _recording(self, death: Death) -> tuple[RedisCommand, RedisCommand]:
         """Its entry in the list, and its transition."""
@@ -307,6 +329,12 @@ class DeadLetterRecords:
     def _flag(self, task_id: str) -> RedisCommand:
         """Counted: a walk that has passed the dead letter already must not remove a flag that was set behind it."""
         return self._redis.vital("ZINCRBY", self._redis.keys.stale, 1, task_id)
+
+
+def _is_lost(death: Death, state: str | None, cycle: str | None) -> bool:
+    """Whether a record, by two of its fields, is one of before the death."""
+    behind = int(cycle or 0) - death.message.cycle
+    return state is None or behind < 0 or (behind == 0 and not State(state).terminal)
 
 
 def _words(death: Death) -> tuple[str | int, ...]:

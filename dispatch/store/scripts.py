@@ -25,6 +25,7 @@ from dispatch.store import faults
 from dispatch.store.changes import Changes
 from dispatch.store.client import RedisCommand
 from dispatch.store.keys import RedisKeys
+from dispatch.store.unsynced import Unsynced
 from dispatch.telemetry import tracing
 from dispatch.telemetry.trouble import TroubleLog
 
@@ -177,6 +178,7 @@ class RedisHandle:
         pace: Callable[[], None] = lambda: None,
     ) -> None:
         self.keys = RedisKeys(settings.redis_prefix)
+        self.unsynced = Unsynced()
         self.sealing = settings.sealing  #: of what records keep of results, errors and progress
         self._scripts = scripts()
         self._by_sha = {script.sha: script for script in self._scripts.values()}
@@ -290,7 +292,15 @@ class RedisHandle:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        return self._call(self._client.memory)
+        return self._call(functools.partial(self._client.info, "memory"))
+
+    def run_ids(self) -> frozenset[str]:
+        """Of each writable Redis node, what names this run of its server.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        return frozenset(node["run_id"] for node in self._call(functools.partial(self._client.info, "server")))
 
     def close(self) -> None:
         """Close every connection."""
@@ -326,6 +336,7 @@ class RedisHandle:
         self._troubles.met(trouble)
         if isinstance(exc, _DISCONNECTED):
             self._taken = frozenset()
+            self.unsynced.failed()
             self._breaker.failed(trouble)
         else:  # a refusal is an answer
             self._breaker.succeeded()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -224,6 +225,23 @@ class TaskStore:
             more_keys=[self._redis.keys.due] if self.reserves else (),
         )
         return bool(answer == "OK")
+
+    def mark_again(self, message: Message, fingerprint: str, **arguments: Any) -> None:
+        """Have a confirm recorded again, where Redis loses it; with the Idempotency-Key, which it may have lost as well.
+
+        Args:
+            message: what was confirmed.
+            fingerprint: of the request.
+            arguments: of `mark_published`, which has answered True.
+        """
+        if self._redis.unsynced.wanted:
+            again = functools.partial(self._marked_again, message, fingerprint, arguments)
+            self._redis.unsynced.note(again, len(message.body))
+
+    def _marked_again(self, message: Message, fingerprint: str, arguments: Mapping[str, Any]) -> None:
+        if key := arguments["idempotency_key"]:
+            self._redis.run(self._reservation(message, key, fingerprint))
+        self.mark_published(message, **arguments)
 
     def reject(
         self, message: Message, *, error: ErrorInfo, idempotency_key: str | None, silent_for: float = 0.0

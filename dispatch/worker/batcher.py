@@ -20,6 +20,7 @@ from typing import Any
 from dispatch.errors import StoreError, StoreUnavailable
 from dispatch.protocol.message import TRACEPARENT
 from dispatch.store.claims import Claims, RunStep
+from dispatch.store.unsynced import Unsynced
 from dispatch.telemetry import logger, tracing
 
 log = logger(__name__)
@@ -54,6 +55,11 @@ class Batcher:
         self._under_way = 0
         self._pause = 0.0
         self._stopping = False
+
+    @property
+    def unsynced(self) -> Unsynced:
+        """What its Redis has acknowledged and may still lose."""
+        return self._claims.unsynced
 
     def start(self) -> None:
         """Start the thread."""

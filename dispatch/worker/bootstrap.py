@@ -37,6 +37,7 @@ from dispatch.maintenance.metrics_server import MetricsServer
 from dispatch.maintenance.presence import Heartbeat
 from dispatch.maintenance.queue_metrics import QueueMetrics
 from dispatch.maintenance.rate_keeper import RateKeeper
+from dispatch.maintenance.restart_watch import RestartWatch
 from dispatch.maintenance.resumer import Resumer
 from dispatch.maintenance.schedule_keeper import ScheduleKeeper
 from dispatch.maintenance.sweeper import Sweeper
@@ -332,6 +333,7 @@ class _DispatchStep(bootsteps.StartStopStep):
             *([parts.gate.keeper] if rates_of(parent.app.dispatch_types) else []),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),
             HistoryKeeper(History(redis), history_keeper.totals),
+            RestartWatch(redis, router.batcher.unsynced),
         ]
         if settings.worker_metrics_port:
             threads += self._serve_metrics(parent.app, settings)

@@ -58,6 +58,22 @@ class Server:
             shutil.rmtree(path)
         self.start()
 
+    def written(self) -> int:
+        """The end of its append-only file, once everything that it has acknowledged is in it."""
+        with self.client() as client:
+            eventually(lambda: client.info("persistence")["aof_buffer_length"] == 0, 10)
+        return self._file().stat().st_size
+
+    def lose_since(self, written: int) -> None:
+        """Killed while its disk was busy, and started again: what it has acknowledged since then is not in its file."""
+        self.kill()
+        os.truncate(self._file(), written)
+        self.start()
+
+    def _file(self) -> Path:
+        (found,) = self.log.parent.glob("append*/*.incr.aof")
+        return found
+
     def signal(self, number: int) -> None:
         """Only to a process that is not reaped: its pid may be another's by now."""
         if self.process is not None and self.process.poll() is None:

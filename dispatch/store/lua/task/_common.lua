@@ -161,6 +161,17 @@ local function commit(ttl)
   return revision
 end
 
+-- A run's end.
+local function succeed(fence, owner, result, ttl, hop)
+  local progress = get('progress')
+  if progress and cjson.decode(progress).percent ~= 100 then set('progress', '{"percent":100,"message":""}') end
+  set('state', 'SUCCEEDED', 'result', result, 'finishedAt', NOW, 'doneFence', fence)
+  unset('fence', 'owner', 'error', 'errorType', 'errorRetryable', 'nextAttemptAt', 'queue', 'rung')
+  if lease_owner() == owner then redis.call('DEL', KEYS[2]) end
+  add_hop(hop)
+  commit(tonumber(ttl))
+end
+
 -- The names of signals that a wait is for, from their JSON.
 local function waited_for(names)
   local wanted = {}
