@@ -42,7 +42,7 @@ class RestartWatch(Background):
             StoreUnavailable: Redis is away; all is repeated at a later step.
         """
         failures = [each.failures for each in self._kept]
-        runs = self._redis.run_ids()
+        runs = self._run_ids()
         if self._runs and not runs <= self._runs:
             repeats = [repeat for each in self._kept for repeat in each.repeats()]
             log.warning("Redis has started again, or another server took over", repeating=len(repeats))
@@ -52,6 +52,14 @@ class RestartWatch(Background):
         self._runs = runs
         for each, before in zip(self._kept, failures, strict=True):
             each.checked(before)
+
+    def _run_ids(self) -> frozenset[str]:
+        try:
+            return self._redis.run_ids()
+        except StoreUnavailable:
+            for each in self._kept:
+                each.failed()  # also for a handle that had nothing to ask meanwhile
+            raise
 
 
 def _again(repeats: Sequence[Repeat]) -> list[Repeat]:

@@ -194,8 +194,8 @@ class Claims:
     def _note(self, ended: Sequence[ToComplete]) -> None:
         """Have completions repeated, where Redis loses them."""
         if ended:
-            size = sum(len(step.result) + len(step.message.body) for step in ended)
-            self.unsynced.note(functools.partial(self._complete_again, ended), size)
+            texts = (len(step.result) + len(step.message.body) for step in ended)
+            self.unsynced.note(functools.partial(self._complete_again, ended), *texts)
 
     def _complete_again(self, steps: Sequence[ToComplete]) -> None:
         commands = [

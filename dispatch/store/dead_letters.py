@@ -118,8 +118,8 @@ class DeadLetterRecords:
     def _note(self, dead: Sequence[Death]) -> None:
         """Have deaths recorded again, where Redis loses them."""
         if dead:
-            size = sum(len(death.message.body) for death in dead)
-            self._redis.unsynced.note(functools.partial(self._record_again, dead), size)
+            texts = (len(death.message.body) for death in dead)
+            self._redis.unsynced.note(functools.partial(self._record_again, dead), *texts)
 
     def _record_again(self, deaths: Sequence[Death]) -> object:
         """Those that are not dead in their cycle. For any other a second record would count a second dead letter."""

@@ -24,14 +24,14 @@ Repeat = Callable[[], object]
 #: The answer of a repeat that has to be tried again: a worker still holds the task's lease.
 LATER = object()
 
-#: Seconds for which they are kept while Redis answers.
-KEPT = 3.0
+#: Seconds for which they are kept while Redis answers: what it may lose, and as long again to notice it.
+KEPT = 5.0
 
 #: Bytes that are kept at most; then the oldest are dropped.
-MOST = 16_000_000
+MOST = 12_000_000
 
-#: Bytes of one beside those that it names: its message's headers, and objects.
-_EACH = 3_000
+#: Bytes that one task takes beside those of its texts: its message's headers, and objects.
+_TASK = 3_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,17 +54,17 @@ class Unsynced:
         self._size = 0
         self._lock = threading.Lock()
 
-    def note(self, repeat: Repeat, size: int = 0) -> None:
-        """Redis has acknowledged a transition.
+    def note(self, repeat: Repeat, *texts: int) -> None:
+        """Redis has acknowledged transitions.
 
         Args:
-            repeat: does it again.
-            size: bytes that it keeps alive.
+            repeat: does them again.
+            texts: of each task, the bytes of its texts.
         """
-        now = time.monotonic()
+        now, size = time.monotonic(), sum(texts) + _TASK * len(texts)
         with self._lock:
-            self._kept.append(_Kept(now, size + _EACH, repeat))
-            self._size += size + _EACH
+            self._kept.append(_Kept(now, size, repeat))
+            self._size += size
             self._drop(now)
 
     def failed(self) -> None:

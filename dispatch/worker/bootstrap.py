@@ -297,6 +297,7 @@ class _DispatchStep(bootsteps.StartStopStep):
                 reminders=Reminders(redis),
                 send=functools.partial(_send, router, publisher),
                 settings=settings,
+                servers=redis.run_ids,
                 ended=parts.webhooks.announce,
             ),
             DeadLetterRecorder(

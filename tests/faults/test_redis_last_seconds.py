@@ -1,6 +1,7 @@
 """P1, P3, P4: Redis is killed while its disk is busy, and comes back without what it had acknowledged last."""
 
 import contextlib
+import time
 
 import pytest
 from pydantic import SecretStr
@@ -126,6 +127,22 @@ def test_a_confirm_alone_is_lost_and_the_sweeper_does_not_reject_the_task(case, 
     case.stores.sweeper(None, impatient).sweep()
 
     assert (before, case.record().state, case.kinds()) == (False, State.QUEUED, ["accepted", "published"])
+
+
+def test_a_sweeper_waits_with_rejections_until_every_process_has_repeated_its_confirms(case, server):
+    impatient = case.settings.model_copy(update={"unpublished_grace": 3.0})
+    sweeper = case.stores.sweeper(None, impatient)
+    sweeper.sweep()
+    case.store.accept(case.message, max_attempts=4, idempotency_key=None)
+    time.sleep(3.1)
+    server.lose_since(server.written())
+    eventually(lambda: sweeper.sweep() is not None, 10)
+    case.stores.reminders.set(case.task_id, 0.0)
+    sweeper.sweep()
+    waited = case.record().state
+    eventually(lambda: sweeper.sweep() is not None and case.record().state is State.REJECTED, 20, "then it is rejected")
+
+    assert waited is State.SCHEDULED
 
 
 def _moves(case):

@@ -78,6 +78,7 @@ class Stores:
             reminders=self.reminders,
             send=lambda copy: publisher.publish(copy.message, copy.exchange, copy.routing_key),
             settings=settings or self.settings,
+            servers=self.redis.run_ids,
             ended=ended,
         )
 

@@ -14,7 +14,7 @@ def kept(monkeypatch):
 
 def _note(kept, count):
     for number in range(count):
-        kept.note(lambda number=number: number)
+        kept.note(lambda number=number: number, 10)
 
 
 def _answers(kept):
