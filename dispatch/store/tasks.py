@@ -187,6 +187,7 @@ class TaskStore:
         queue: str,
         max_attempts: int,
         idempotency_key: str | None,
+        fingerprint: str = "",
         state: State = State.QUEUED,
         sent_before: bool = False,
         **details: Any,
@@ -198,6 +199,7 @@ class TaskStore:
             queue: where it waits.
             max_attempts: for a record that Redis lost meanwhile.
             idempotency_key: of the request.
+            fingerprint: of the request, for a key that Redis lost meanwhile.
             state: DELAYED where that is a delay level.
             sent_before: an earlier request has published it, and the task has gone on since: its hops have the way that it took.
             details: for the hop: exchange, routingKey, confirmMs.
@@ -208,40 +210,35 @@ class TaskStore:
         Raises:
             StoreUnavailable: unknown, so the client must get "unconfirmed".
         """
-        principal = message.text(PRINCIPAL) or ""
-        confirm = (
-            [self._idempotency.confirmation(principal, idempotency_key, message.task_id)] if idempotency_key else []
-        )
         note = "" if sent_before else hops.published_hop(message, **details)
+        words = (queue, state.value, note, self._queue_ttl + _delay(message))
+        mark = functools.partial(self._mark, message, words, max_attempts, idempotency_key)
+        if not mark():
+            return False
+        if self._redis.unsynced.wanted:
+            again = functools.partial(self._marked_again, mark, message, idempotency_key, fingerprint)
+            self._redis.unsynced.note(again, len(message.body))
+        return True
+
+    def _mark(self, message: Message, words: Sequence[str | float], max_attempts: int, key: str | None) -> bool:
+        confirm = []
+        if key:
+            confirm = [self._idempotency.confirmation(message.text(PRINCIPAL) or "", key, message.task_id)]
         answer = self._transitions.run(
             "mark_published",
             message,
-            queue,
-            state.value,
-            note,
-            self._queue_ttl + _delay(message),
+            *words,
             max_attempts=max_attempts,
             after=confirm,
             more_keys=[self._redis.keys.due] if self.reserves else (),
         )
         return bool(answer == "OK")
 
-    def mark_again(self, message: Message, fingerprint: str, **arguments: Any) -> None:
-        """Have a confirm recorded again, where Redis loses it; with the Idempotency-Key, which it may have lost as well.
-
-        Args:
-            message: what was confirmed.
-            fingerprint: of the request.
-            arguments: of `mark_published`, which has answered True.
-        """
-        if self._redis.unsynced.wanted:
-            again = functools.partial(self._marked_again, message, fingerprint, arguments)
-            self._redis.unsynced.note(again, len(message.body))
-
-    def _marked_again(self, message: Message, fingerprint: str, arguments: Mapping[str, Any]) -> None:
-        if key := arguments["idempotency_key"]:
+    def _marked_again(self, mark: Callable[[], bool], message: Message, key: str | None, fingerprint: str) -> None:
+        """Redis may have lost the Idempotency-Key as well."""
+        if key:
             self._redis.run(self._reservation(message, key, fingerprint))
-        self.mark_published(message, **arguments)
+        mark()
 
     def reject(
         self, message: Message, *, error: ErrorInfo, idempotency_key: str | None, silent_for: float = 0.0

@@ -282,15 +282,13 @@ class Submitter:
 
     def mark(self, message: Message, submission: Submission, **details: Any) -> bool:
         """Record the confirm."""
-        arguments = {
-            "max_attempts": self._ladders.of(submission.type.name).attempts,
-            "idempotency_key": submission.idempotency_key,
+        return self._tasks.mark_published(
+            message,
+            max_attempts=self._ladders.of(submission.type.name).attempts,
+            idempotency_key=submission.idempotency_key,
+            fingerprint=submission.fingerprint,
             **details,
-        }
-        if not self._tasks.mark_published(message, **arguments):
-            return False
-        self._tasks.mark_again(message, submission.fingerprint, **arguments)
-        return True
+        )
 
 
 class _Attempt:

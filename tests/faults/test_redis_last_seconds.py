@@ -117,9 +117,7 @@ def watch(case):
 def test_a_confirm_alone_is_lost_and_the_sweeper_does_not_reject_the_task(case, server, watch):
     case.store.accept(case.message, max_attempts=4, idempotency_key=None)
     written = server.written()
-    arguments = {"queue": "q", "max_attempts": 4, "idempotency_key": None}
-    case.store.mark_published(case.message, **arguments)
-    case.store.mark_again(case.message, "", **arguments)
+    case.store.mark_published(case.message, queue="q", max_attempts=4, idempotency_key=None)
     server.lose_since(written)
     before = case.record().published
     eventually(lambda: watch.step() or case.record().published, 10, "the confirm is repeated")

@@ -9,6 +9,7 @@ from dispatch.protocol.message import Message
 from dispatch.protocol.sealing import UNSEALED
 from dispatch.store.client import RedisCommand
 from dispatch.store.keys import RedisKeys
+from dispatch.store.unsynced import Unsynced
 
 
 def task_message(**headers: Any) -> Message:
@@ -30,6 +31,7 @@ class FakeRedis:
     def __init__(self, **answers: Any) -> None:
         self.keys = RedisKeys("robot:")
         self.sealing = UNSEALED
+        self.unsynced = Unsynced()
         self.clustered = False
         self.answers = answers
         self.trips: list[tuple[RedisCommand, ...]] = []

@@ -1,5 +1,5 @@
 -- A run's end that Redis had acknowledged and lost with its last seconds: its copy is acked, nothing else brings it back. Whatever the
--- record was before, and whoever has the task since: it had ended. Where nothing was lost, nothing changes.
+-- record was before, and whichever run has the task since: it had ended. Where nothing was lost, nothing changes.
 local cycle, fence, owner, result, ttl, started, hop, seed = unpack(ARGV)
 cycle = tonumber(cycle)
 local there, rebuilt = present(seed)
