@@ -191,13 +191,15 @@ class Claims:
             self._note([step for step, done in zip(steps, read, strict=True) if isinstance(step, ToComplete) and done])
         return read
 
-    def _note(self, ended: Sequence[ToComplete]) -> None:
-        """Have completions repeated, where Redis loses them."""
-        if ended:
-            texts = (len(step.result) + len(step.message.body) for step in ended)
-            self.unsynced.note(functools.partial(self._complete_again, ended), *texts)
+    def repeat_ends(self, steps: Sequence[ToComplete]) -> None:
+        """Record SUCCESS once more for runs whose end Redis had acknowledged, and may have lost since.
 
-    def _complete_again(self, steps: Sequence[ToComplete]) -> None:
+        Args:
+            steps: as they were carried out.
+
+        Raises:
+            StoreUnavailable: unknown; repeat them.
+        """
         commands = [
             self._transitions.command("complete_again", step.message, *self._again_words(step)) for step in steps
         ]
@@ -209,9 +211,16 @@ class Claims:
                 words, attempts = self._again_words(step), step.max_attempts
                 self._transitions.rebuild("complete_again", message, *words, max_attempts=attempts, after=[uncounted])
 
+    def _note(self, ended: Sequence[ToComplete]) -> None:
+        """Have completions repeated, where Redis loses them."""
+        if ended:
+            texts = (len(step.result) + len(step.message.body) for step in ended)
+            self.unsynced.note(functools.partial(self.repeat_ends, ended), *texts)
+
     def _again_words(self, step: ToComplete) -> tuple[str | float, ...]:
         fence, owner, result, ttl, succeeded = self._complete_words(step)
-        return step.message.cycle, fence, owner, result, ttl, self._started(step), succeeded
+        message = step.message
+        return message.cycle, message.seq, fence, owner, result, ttl, self._started(step), succeeded
 
     def _command(self, step: RunStep) -> RedisCommand:
         match step:

@@ -19,7 +19,7 @@ from dispatch.protocol.message import MAX_AHEAD, Message
 from dispatch.protocol.record import ErrorInfo, State
 from dispatch.protocol.retry import Dead, Failure, FailureKind, Retry
 from dispatch.store.cancellations import CancelAnswer
-from dispatch.store.claims import ClaimAnswer, Ticket
+from dispatch.store.claims import ClaimAnswer, Ticket, ToComplete
 from dispatch.store.dead_letters import DeadLetterAnswer
 from dispatch.store.handovers import DecisionAnswer, NextStep
 from dispatch.store.holds import HoldAnswer, Holds
@@ -96,6 +96,7 @@ class Protocol(RuleBasedStateMachine):
         self.dead_letters: list[Message] = []
         self.pending: list = []
         self.successes: dict[int, int] = {}
+        self.ended: list[tuple[Ticket, Message]] = []  # as Redis has acknowledged
         self.names = itertools.count()
 
     def _message(self, cycle, seq, attempt):
@@ -241,7 +242,26 @@ class Protocol(RuleBasedStateMachine):
             if self.lease == ticket.owner:
                 self.lease = None
 
+        if done:
+            self.ended.append((ticket, copy))
+
         assert done == (may or again)
+
+    @precondition(lambda self: self.ended)
+    @rule(data=st.data())
+    def an_end_is_repeated(self, data):
+        ticket, copy = data.draw(st.sampled_from(self.ended))
+        self.claims.repeat_ends([ToComplete(copy, ticket, ATTEMPTS, '{"ok":true}')])
+        self._recreated(copy)
+        m = self.model
+        if m.cycle > copy.cycle or (m.cycle == copy.cycle and m.state in TERMINAL):
+            return
+        if m.cycle < copy.cycle:
+            m.seq, m.step, m.cancel, m.woken = copy.seq, copy.step, False, False
+        m.state, m.cycle, m.published = "SUCCEEDED", copy.cycle, True
+        m.done_fence, m.fence, m.owner, m.decided, self.lease = ticket.fence, None, None, None, None
+        m.before, m.discarded = None, False
+        self.successes[m.cycle] = self.successes.get(m.cycle, 0) + 1
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data(), dead=st.booleans())
