@@ -58,6 +58,7 @@ from dispatch.store.reminders import Reminders
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.signals import Signals
 from dispatch.store.tasks import TaskStore
+from dispatch.store.unsynced import Unsynced
 from dispatch.store.workers import WorkerInfo, WorkerRegistry
 from dispatch.submission.submitter import Submitter
 from dispatch.submission.webhooks import WebhookSubmitter
@@ -334,7 +335,7 @@ class _DispatchStep(bootsteps.StartStopStep):
             *([parts.gate.keeper] if rates_of(parent.app.dispatch_types) else []),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),
             HistoryKeeper(History(redis), history_keeper.totals),
-            RestartWatch(redis, router.batcher.unsynced),
+            RestartWatch(redis, router.batcher.unsynced, *parts.runs.unsynced),
         ]
         if settings.worker_metrics_port:
             threads += self._serve_metrics(parent.app, settings)
@@ -413,6 +414,7 @@ class Runs:
         self._threads = threads
         self._runner: Runner | None = None
         self._publisher: Publisher | None = None
+        self.unsynced: list[Unsynced] = []  #: of its Redis handle, where that is the main process's
         if not threads:
             worker_process_init.connect(self._forked, weak=False)
 
@@ -431,6 +433,7 @@ class Runs:
             recording.instrument_http()
         # A child is ended at any point of its code, also in the middle of what others share; a thread never is.
         redis = RedisHandle(self._settings, timeout=REDIS_TIMEOUT, share=self._threads)
+        self.unsynced = [redis.unsynced] if self._threads else []
         publisher = self._publisher = Publisher(  # it connects at the first task that a handler submits
             self._settings.address("replay"),
             timeout=self._settings.publish_timeout,
