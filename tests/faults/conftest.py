@@ -1,8 +1,23 @@
 """Fixtures of the fault suite."""
 
 import pytest
+from pydantic import SecretStr
 
+from support import redises
 from support.worker import open_bench
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A Redis that a module's tests may mistreat."""
+    with redises.single() as made:
+        yield made
+
+
+@pytest.fixture
+def own(settings, server):
+    """Settings with that Redis."""
+    return settings.model_copy(update={"redis_url": SecretStr(server.url)})
 
 
 @pytest.fixture

@@ -4,30 +4,16 @@ import contextlib
 import time
 
 import pytest
-from pydantic import SecretStr
 
 from dispatch.maintenance.restart_watch import RestartWatch
 from dispatch.protocol import names
 from dispatch.protocol.record import State
-from support import redises
 from support.case import Case
 from support.gateway_live import gateway
 from support.waiting import eventually
 from support.worker import each_pool, open_bench, running_worker
 
 TASK = {"type": "echo", "payload": {"message": "x"}}
-
-
-@pytest.fixture(scope="module")
-def server():
-    with redises.single() as made:
-        yield made
-
-
-@pytest.fixture
-def own(settings, server):
-    """Settings with a Redis of its own."""
-    return settings.model_copy(update={"redis_url": SecretStr(server.url)})
 
 
 @pytest.fixture

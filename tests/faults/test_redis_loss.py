@@ -3,7 +3,6 @@
 import contextlib
 
 import pytest
-from pydantic import SecretStr
 
 from dispatch.protocol import names
 from dispatch.protocol.record import State
@@ -15,18 +14,6 @@ from support.waiting import eventually
 from support.worker import open_bench, running_worker
 
 PAYLOAD = {"message": "x"}
-
-
-@pytest.fixture(scope="module")
-def server():
-    with redises.single() as made:
-        yield made
-
-
-@pytest.fixture
-def own(settings, server):
-    """Settings with a Redis of its own."""
-    return settings.model_copy(update={"redis_url": SecretStr(server.url)})
 
 
 def _flush(server):
