@@ -1,5 +1,6 @@
 """Free ports."""
 
+import atexit
 import random
 from pathlib import Path
 
@@ -10,6 +11,7 @@ _RANGE = range(20_000, 32_000)
 
 _held = Ports(Path("/nonexistent"))  # only holds ports; nothing is remembered
 _given: set[int] = set()
+atexit.register(_held.close)
 
 
 def free_port() -> int:
