@@ -40,6 +40,9 @@ _SCROLL = """() => new Promise((done) => {
 #: Milliseconds after the load in which late paints, shifts and tasks of the main thread count.
 _SETTLES = 1_500
 
+#: Milliseconds after which a new window is at rest: Chromium loads pages of its own into each, for its address bar, and a user's window has long been open.
+_STARTS = 2_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Tab:
@@ -91,7 +94,8 @@ def tab(browser: Any, base: str) -> Iterator[Tab]:
     try:
         context.add_init_script(_OBSERVED)
         page = context.new_page()
-        page.goto(f"{base}/livez")  # the start of a renderer is the browser's
+        page.goto(f"{base}/livez")  # the start of a renderer is the browser's, and so is that of its window
+        page.wait_for_timeout(_STARTS)
         yield Tab(page, base)
     finally:
         context.close()
