@@ -36,13 +36,16 @@ class RestartWatch(Background):
             each.wanted = True
 
     def step(self) -> None:
-        """Look, and repeat where it is another server.
+        """Look, and repeat where it is another server; a Redis that is away, which its handle has logged, is looked at again."""
+        try:
+            self._look()
+        except StoreUnavailable:
+            for each in self._kept:
+                each.failed()  # also what a handle keeps that had nothing to ask meanwhile
 
-        Raises:
-            StoreUnavailable: Redis is away; all is repeated at a later step.
-        """
+    def _look(self) -> None:
         failures = [each.failures for each in self._kept]
-        runs = self._run_ids()
+        runs = self._redis.run_ids()
         if self._runs and not runs <= self._runs:
             repeats = [repeat for each in self._kept for repeat in each.repeats()]
             log.warning("Redis has started again, or another server took over", repeating=len(repeats))
@@ -52,14 +55,6 @@ class RestartWatch(Background):
         self._runs = runs
         for each, before in zip(self._kept, failures, strict=True):
             each.checked(before)
-
-    def _run_ids(self) -> frozenset[str]:
-        try:
-            return self._redis.run_ids()
-        except StoreUnavailable:
-            for each in self._kept:
-                each.failed()  # also for a handle that had nothing to ask meanwhile
-            raise
 
 
 def _again(repeats: Sequence[Repeat]) -> list[Repeat]:
