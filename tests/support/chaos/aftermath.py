@@ -125,12 +125,14 @@ def _depths(machine: Machine) -> dict[str, int]:
 
 @_reached()
 def _unfinished(machine: Machine) -> list[str]:
+    """Tasks that have not ended. An entry without a record is none: a refusal that Redis's death cut off leaves one, and who reads the list drops it."""
     with contextlib.closing(machine.redis()) as store:
         ids = store.zrange("robot:index", 0, -1)
         pipe = store.pipeline(transaction=False)
         for task_id in ids:
             pipe.hget(f"robot:task:{{{task_id}}}", "state")
-        return [task_id for task_id, state in zip(ids, pipe.execute(), strict=True) if state not in _TERMINAL]
+        states = zip(ids, pipe.execute(), strict=True)
+        return [task_id for task_id, state in states if state is not None and state not in _TERMINAL]
 
 
 def _id(key: str) -> str:
