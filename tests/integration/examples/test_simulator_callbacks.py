@@ -104,10 +104,15 @@ def test_a_receiver_that_never_accepts_is_given_up(vendor, receiver):
 
 
 @pytest.mark.parametrize(
-    ("kind", "states"), [("twice", ["SUCCEEDED"] * 2), ("never", []), ("early", ["WAITING", "SUCCEEDED"])]
+    ("kind", "seconds", "states"),
+    [
+        ("twice", 0.2, ["SUCCEEDED"] * 2),
+        ("never", 0.2, []),
+        ("early", 3, ["WAITING", "SUCCEEDED"]),  # a tenth of it WAITING, also on a busy machine
+    ],
 )
-def test_callbacks_can_be_doubled_lost_and_early(vendor, receiver, kind, states):
-    vendor.post("/control/jobs", json={"callback": kind})
+def test_callbacks_can_be_doubled_lost_and_early(vendor, receiver, kind, seconds, states):
+    vendor.post("/control/jobs", json={"callback": kind, "seconds": seconds})
     order(vendor, f"{receiver.url}/done/1")
     order(vendor, f"{receiver.url}/done/2", key="later")
 
