@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 
 from dispatch.background import Background
@@ -31,6 +33,7 @@ class RestartWatch(Background):
         self._redis = redis
         self._kept = [redis.unsynced, *others]
         self._runs: frozenset[str] = frozenset()
+        self._new_at = -math.inf  # of `time.monotonic`: when another server than before was first seen
         self._later: list[Repeat] = []  # tasks whose lease a worker seems to hold: it has lapsed soon
         for each in self._kept:
             each.wanted = True
@@ -43,12 +46,24 @@ class RestartWatch(Background):
             for each in self._kept:
                 each.failed()  # also what a handle keeps that had nothing to ask meanwhile
 
+    def steady(self, seconds: float) -> bool:
+        """Whether no other server than before has answered for some time, in which each process has repeated what is its own.
+
+        Args:
+            seconds: the time.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return self._redis.run_ids() <= self._runs and time.monotonic() - self._new_at >= seconds
+
     def _look(self) -> None:
         failures = [each.failures for each in self._kept]
         runs = self._redis.run_ids()
         if self._runs and not runs <= self._runs:
             repeats = [repeat for each in self._kept for repeat in each.repeats()]
             log.warning("Redis has started again, or another server took over", repeating=len(repeats))
+            self._new_at = time.monotonic()
             self._later = _again(repeats)
         elif self._later:
             self._later = _again(self._later)

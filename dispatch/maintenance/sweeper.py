@@ -118,7 +118,7 @@ class Sweeper(Background):
         reminders: what is due.
         send: publishes a copy, confirmed; to the task exchange, a rung or the DLX.
         settings: grace, lease, queue TTL, margin.
-        servers: names each run of a Redis server; see `dispatch.store.scripts.RedisHandle.run_ids`.
+        steady: see `dispatch.maintenance.restart_watch.RestartWatch.steady`.
         ended: announces the end of a task that was cancelled while no worker had a copy of it; safe to repeat.
     """
 
@@ -132,7 +132,7 @@ class Sweeper(Background):
         reminders: Reminders,
         send: Callable[[Copy], Any],
         settings: Settings,
-        servers: Callable[[], frozenset[str]] = frozenset,
+        steady: Callable[[float], bool] = lambda _: True,
         ended: Callable[[Record], None] = lambda _: None,
     ) -> None:
         super().__init__("sweeper", interval=settings.sweep_interval)
@@ -144,9 +144,7 @@ class Sweeper(Background):
         self._handovers = handovers
         self._dead_letters = dead_letters
         self._reminders = reminders
-        self._servers = servers
-        self._known_servers: frozenset[str] = frozenset()
-        self._new_until = 0.0  #: a Redis that has started again may lack a confirm that its process is about to repeat
+        self._steady = steady
 
     def step(self) -> float | None:
         """Check once everything that is due; while there is more, the process's runs get most of its time."""
@@ -168,7 +166,6 @@ class Sweeper(Background):
             StoreUnavailable: the rest is checked next time.
         """
         now = self._reminders.clock()  # records are dated by Redis's clock; this machine's may jump
-        self._look_at_servers(now)
         due = self._reminders.due(now, BATCH)
         steps = self._steps(due, now)
         waiting = {task_id: step.at for task_id, _, step in steps if isinstance(step, CheckAt)}
@@ -179,12 +176,6 @@ class Sweeper(Background):
             if task_id not in waiting:
                 self._try(task_id, record, step, now)
         return len(due)
-
-    def _look_at_servers(self, now: float) -> None:
-        servers = self._servers()
-        if self._known_servers and not servers <= self._known_servers:
-            self._new_until = now + self._settings.unpublished_grace
-        self._known_servers = servers
 
     def _steps(self, due: Sequence[str], now: float) -> list[tuple[str, Record | None, SweepStep]]:
         """What to do about each task. Its lease is read after its record: a run that begins in between has changed it."""
@@ -235,8 +226,10 @@ class Sweeper(Background):
 
     def _reject(self, record: Record, now: float) -> None:
         grace = self._settings.unpublished_grace
-        if now < self._new_until:
-            self._reminders.set(record.task_id, self._new_until)
+        if not self._steady(
+            grace
+        ):  # a Redis that has started again may lack a confirm that its process is about to repeat
+            self._reminders.set(record.task_id, now + self._settings.sweep_interval)
             return
         if record.message is None:
             self._reminders.drop(record.task_id, now)

@@ -46,9 +46,7 @@ class Unsynced:
 
     def __init__(self) -> None:
         self.wanted = False  #: whether this process repeats them: `dispatch.maintenance.restart_watch`
-        self.failures = (
-            0  #: how often Redis did not answer: from then on what it may have lost is kept, until `checked`
-        )
+        self.failures = 0  #: times that Redis did not answer: from then on all is kept, until `checked`
         self._checked = 0
         self._kept: collections.deque[_Kept] = collections.deque()
         self._size = 0

@@ -289,6 +289,7 @@ class _DispatchStep(bootsteps.StartStopStep):
         redis, ladders, parts = self.redis, router.ladders, parent.app.dispatch_worker
         tasks, dead_letters = TaskStore(redis, settings), DeadLetterRecords(redis, settings)
         send_many = SendMany(tasks, Handovers(redis), publisher, settings.sealing)
+        restarts = RestartWatch(redis, router.batcher.unsynced, *parts.runs.unsynced)
         threads: list[Background] = [
             Sweeper(
                 tasks=tasks,
@@ -298,7 +299,7 @@ class _DispatchStep(bootsteps.StartStopStep):
                 reminders=Reminders(redis),
                 send=functools.partial(_send, router, publisher),
                 settings=settings,
-                servers=redis.run_ids,
+                steady=restarts.steady,
                 ended=parts.webhooks.announce,
             ),
             DeadLetterRecorder(
@@ -335,7 +336,7 @@ class _DispatchStep(bootsteps.StartStopStep):
             *([parts.gate.keeper] if rates_of(parent.app.dispatch_types) else []),
             Heartbeat(WorkerRegistry(redis), functools.partial(_info, parent, int(time.time() * 1_000))),
             HistoryKeeper(History(redis), history_keeper.totals),
-            RestartWatch(redis, router.batcher.unsynced, *parts.runs.unsynced),
+            restarts,
         ]
         if settings.worker_metrics_port:
             threads += self._serve_metrics(parent.app, settings)

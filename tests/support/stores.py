@@ -68,7 +68,9 @@ class Stores:
         """The operator's verbs on tasks that have not ended."""
         return ControlService(self.tasks, self.cancellations, self.send_now(publisher))
 
-    def sweeper(self, publisher, settings: Settings | None = None, ended=lambda _: None) -> Sweeper:
+    def sweeper(
+        self, publisher, settings: Settings | None = None, ended=lambda _: None, steady=lambda _: True
+    ) -> Sweeper:
         """A sweeper that publishes with one publisher, and what it calls with tasks that were cancelled."""
         return Sweeper(
             tasks=self.tasks,
@@ -78,7 +80,7 @@ class Stores:
             reminders=self.reminders,
             send=lambda copy: publisher.publish(copy.message, copy.exchange, copy.routing_key),
             settings=settings or self.settings,
-            servers=self.redis.run_ids,
+            steady=steady,
             ended=ended,
         )
 
