@@ -140,6 +140,7 @@ def test_the_leader_of_the_work_queue_is_killed_under_load_and_nothing_is_lost(b
         )
 
 
+@pytest.mark.timeout(300)  # RabbitMQ tries a dead-lettering that was refused again after 30 s each
 def test_the_leader_of_a_delay_level_is_killed_and_every_delayed_task_runs_once_in_its_time(bench, cluster):
     with running_worker(bench.settings, abrupt=True):
         tasks = [bench.submit("echo", {"message": "x"}, delay=3 + number % 10) for number in range(120)]
