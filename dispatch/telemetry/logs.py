@@ -96,15 +96,17 @@ def logger(name: str) -> Any:
 
 
 class FrequentLine:
-    """An event that is logged at level INFO so often that each step counts: ``logger(name).info(event, **fields)``, the same line.
+    """An event that is logged so often that each step counts: ``logger(name).info(event, **fields)``, the same line.
 
     Args:
         name: the logger's.
         event: the event.
+        level: ``info``, ``warning``.
     """
 
-    def __init__(self, name: str, event: str) -> None:
-        self._name, self._event = name, event
+    def __init__(self, name: str, event: str, level: str = "info") -> None:
+        self._name, self._event, self._level = name, event, level
+        self._least = logging.getLevelNamesMapping()[level.upper()]
         self._standard = logging.getLogger(name)
         self._usual = logger(name)
         self._encoded: tuple[tuple[int, int], str] = ((0, 0), "")
@@ -117,7 +119,7 @@ class FrequentLine:
         """
         handler = self._handler()
         if handler is None:
-            self._usual.info(self._event, **fields)
+            getattr(self._usual, self._level)(self._event, **fields)
             return
         given = {name: value for name, value in fields.items() if value is not None}
         time = dt.datetime.now(tz=dt.UTC).isoformat()[:-6]
@@ -133,7 +135,7 @@ class FrequentLine:
         """What all lines of this process have, encoded."""
         pid = os.getpid()
         if self._encoded[0] != (pid, _identified):
-            own = {"level": "info", "event": self._event, "logger": self._name, **_process, "process": pid}
+            own = {"level": self._level, "event": self._event, "logger": self._name, **_process, "process": pid}
             self._encoded = (pid, _identified), _encode(own)[1:-1]
         return self._encoded[1]
 
@@ -143,7 +145,7 @@ class FrequentLine:
         handler = handlers[0] if len(handlers) == 1 else None
         if not isinstance(handler, _Stderr) or handler.pretty or tracing.enabled() or hides():
             return None
-        return handler if self._standard.isEnabledFor(logging.INFO) else None
+        return handler if self._standard.isEnabledFor(self._least) else None
 
 
 def task_fields(message: Message) -> dict[str, Any]:

@@ -26,6 +26,7 @@ CHILD_GONE = (WorkerLostError, TimeLimitExceeded, Terminated)
 GIVE_UP = 5.0
 
 _SUCCEEDED = logs.FrequentLine("dispatch.task", "task succeeded")
+_FAILED = logs.FrequentLine("dispatch.task", "attempt failed", "warning")
 
 _OUTCOMES = ("succeeded", "waited", "retried", "parked", "dead", "cancelled", *_LOST)
 
@@ -157,6 +158,25 @@ def log_success(message: Message, seconds: float, fence: str) -> None:
         fields["span_id"] = fence
     fields["request_id"] = logs.shortened(fields["request_id"] or "") or None
     _SUCCEEDED.write({"seconds": round(seconds, 6), **fields})
+
+
+def log_failure(message: Message, failure: Failure, *, decided: str, queue: str) -> None:
+    """The line of an attempt that failed.
+
+    Args:
+        message: the copy.
+        failure: how it failed.
+        decided: what happens next.
+        queue: that of the next copy.
+    """
+    fields = {
+        **logs.task_fields(message),
+        "error_type": failure.type,
+        "error": failure.message,
+        "decided": decided,
+        "queue": queue,
+    }
+    _FAILED.write({name: logs.shortened(value) if isinstance(value, str) else value for name, value in fields.items()})
 
 
 _ANSWERS: dict[type, str] = {

@@ -88,13 +88,14 @@ def test_celerys_lines_name_the_task_and_show_no_values(lines):
     assert SECRET not in str(line)
 
 
-def test_a_frequent_line_is_the_one_that_the_logger_writes(lines):
+@each("level", ["info", "warning"])
+def test_a_frequent_line_is_the_one_that_the_logger_writes(lines, level):
     root = logging.getLogger()
     root.handlers[:] = [handler for handler in root.handlers if isinstance(handler, logs._Stderr)]
     logs.clear()  # what other tests have bound
     fields = {"path": "/v1/täsks", "status": 202, "ms": 1.5, "task_id": None, "principal": "ada"}
-    logs.FrequentLine("dispatch.access", "request").write(fields)
-    logs.logger("dispatch.access").info("request", **fields)
+    logs.FrequentLine("dispatch.access", "request", level).write(fields)
+    getattr(logs.logger("dispatch.access"), level)("request", **fields)
     frequent, usual = lines()
     times = [line.pop("time") for line in (frequent, usual)]
 

@@ -1,12 +1,13 @@
 """The failure that an exception of a handler stands for."""
 
 import pickle
+import traceback
 
 from celery.exceptions import Ignore
 
 from dispatch.errors import PermanentError, RetryableError, Throttled
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
-from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo, failure_of
+from dispatch.worker.outcomes import ClaimUnanswered, DecidedBefore, LeaseTaken, NothingToDo, failure_of, reported
 from support.cases import each
 
 
@@ -63,3 +64,24 @@ def test_the_time_that_was_asked_for_comes_along():
     assert failure_of(RetryableError("later", retry_after=3)).retry_after == 3
     assert failure_of(Throttled("busy", retry_after=4)).retry_after == 4
     assert failure_of(PermanentError("no")).retry_after is None
+
+
+def _failed(number):
+    return {}["x"] + 1 if number == 0 else _failed(number - 1)
+
+
+def test_the_text_of_a_failure_is_pythons_without_the_marks_below_its_lines():
+    try:
+        try:
+            _failed(2)
+        except KeyError as exc:
+            raise AttemptFailed.of(failure_of(exc)) from ExceptionGroup("several", [exc, ValueError("y")])
+    except AttemptFailed as exc:
+        marked, text = "".join(traceback.format_exception(exc)), reported(exc).traceback
+
+    def unmarked(whole):
+        return [line for line in whole.splitlines() if not line or not {*line} <= {" ", "|", "^", "~"}]
+
+    assert text.splitlines() == unmarked(marked)
+    assert len(text.splitlines()) < len(marked.splitlines())
+    assert "AttemptFailed" in text
