@@ -21,7 +21,7 @@ from dispatch.protocol.copies import resent_copy
 from dispatch.protocol.message import TRACEPARENT, Copy
 from dispatch.protocol.record import Record, State
 from dispatch.protocol.sealing import UNSEALED, Sealing
-from dispatch.store.handovers import Handovers
+from dispatch.store.handovers import Confirmed, Handovers
 from dispatch.store.tasks import TaskStore
 from dispatch.telemetry import tracing
 
@@ -77,7 +77,9 @@ class SendMany:
         verdicts = self._publisher.publish_many(list(decided.values()))
         reach("send-now.published")
         outcomes |= dict(zip(decided, verdicts, strict=True))
-        self._handovers.hand_over_many([copy for task_id, copy in decided.items() if outcomes[task_id] is None])
+        self._handovers.hand_over_many(
+            [Confirmed(copy) for task_id, copy in decided.items() if outcomes[task_id] is None]
+        )
         reach("send-now.handed-over")
         return outcomes
 

@@ -9,6 +9,9 @@ Crash windows, in the order of a run:
 - after the claim: the lease lapses, the redelivered copy waits on the lease queue and then runs;
 - after the handler, before `Claims.complete`: the same, the handler runs again with the same idempotency key;
 - after `Claims.complete`, before the ack: the redelivered copy finds DONE.
+
+A claim that Redis loses with its last seconds leaves a run that no record knows. As long as no other delivery has claimed the task, the
+run claims it once more (`Claims.claim_again`): when its lease is renewed, and before its outcome is recorded.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ from dispatch.store.scripts import RedisHandle
 from dispatch.store.transitions import MISSING, Transitions, hop
 from dispatch.store.usage import Holding, Usage
 from dispatch.telemetry import tracing
+
+#: What a script answers that needs a claim, when neither this run nor another one has one.
+UNCLAIMED = "UNCLAIMED"
 
 
 class ClaimAnswer(enum.StrEnum):
@@ -73,6 +79,9 @@ class Renewed:
 
     lost: list[Ticket] = dataclasses.field(default_factory=list)  #: to another delivery, or to the record's end
     to_stop: dict[Ticket, float] = dataclasses.field(default_factory=dict)  #: seconds since a stop was requested
+    unclaimed: list[Ticket] = dataclasses.field(
+        default_factory=list
+    )  #: Redis has no claim of theirs, and none of others
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,6 +153,15 @@ class Claims:
         claimed: Claimed = self.turn([ToClaim(message, ticket, max_attempts)])[0]
         return claimed
 
+    def claim_again(self, message: Message, ticket: Ticket, max_attempts: int) -> bool:
+        """Claim a run's task once more, after Redis has lost that claim; arguments and errors as of `claim`.
+
+        Returns:
+            False when the run has no task any more.
+        """
+        answer = self.claim(message, ticket, max_attempts).answer
+        return answer in (ClaimAnswer.RUN, ClaimAnswer.LOST, ClaimAnswer.OVERDUE)
+
     def complete(self, message: Message, ticket: Ticket, result: Mapping[str, Any], max_attempts: int) -> bool:
         """Record SUCCESS and drop the lease.
 
@@ -185,7 +203,7 @@ class Claims:
             StoreError: Redis refused one of them: so is that of all others.
         """
         commands = [self._command(step) for step in steps]
-        answers = self._redis.in_turn(commands, self._unlisted(steps))
+        answers, _ = self._redis.in_turn(commands, self._unlisted(steps))
         read = [self._read(step, answer) for step, answer in zip(steps, answers, strict=True)]
         if self.unsynced.wanted:
             self._note([step for step, done in zip(steps, read, strict=True) if isinstance(step, ToComplete) and done])
@@ -203,7 +221,7 @@ class Claims:
         commands = [
             self._transitions.command("complete_again", step.message, *self._again_words(step)) for step in steps
         ]
-        answers = self._redis.in_turn(commands, self._unlisted(steps))
+        answers, _ = self._redis.in_turn(commands, self._unlisted(steps))
         for step, answer in zip(steps, answers, strict=True):
             if answer == MISSING:
                 message = step.message
@@ -284,6 +302,9 @@ class Claims:
             answer = self._transitions.rebuild_missing(
                 "complete", message, *self._complete_words(step), max_attempts=step.max_attempts, after=[uncounted]
             )
+        if answer == UNCLAIMED:
+            again = self.claim_again(message, step.ticket, step.max_attempts)
+            answer = self._redis.run(self._command(step))[0] if again else "REFUSED"
         if answer == "REFUSED":  # the sweeper must go on checking the run that has taken over
             counted = self._usage.entry(principal, message.task_id, Holding.OPEN, len(message.body))
             self._redis.run(
@@ -339,7 +360,8 @@ class Claims:
             )
         lost = [ticket for ticket, answer in answers.items() if answer == "LOST"]
         to_stop = {ticket: answer[1] / 1_000 for ticket, answer in answers.items() if not isinstance(answer, str)}
-        return Renewed(lost, to_stop)
+        unclaimed = [ticket for ticket, answer in answers.items() if answer == UNCLAIMED]
+        return Renewed(lost, to_stop, unclaimed)
 
     def leased(self, task_id: str) -> bool:
         """Whether a worker holds the task's lease.

@@ -35,7 +35,7 @@ from dispatch.store.cancellations import after_cancel
 from dispatch.store.claims import Ticket
 from dispatch.store.client import RedisCommand
 from dispatch.store.scripts import RedisHandle
-from dispatch.store.transitions import Transitions, checked_soon, hop
+from dispatch.store.transitions import MISSING, Transitions, checked_soon, hop
 from dispatch.store.usage import Holding, Usage
 
 
@@ -45,6 +45,7 @@ class DecisionAnswer(enum.StrEnum):
     OK = "OK"  #: recorded
     ROUTE = "ROUTE"  #: recorded before: publish what was decided then
     REFUSED = "REFUSED"  #: the record has moved on, or never was there
+    UNCLAIMED = "UNCLAIMED"  #: no run has the task: Redis may have lost this one's claim, which is claimed again before it is decided
     BUSY = "BUSY"  #: a worker runs the task: its outcome is not known yet
     CANCELLED = "CANCELLED"  #: the task was to be stopped, and has ended so: nothing is published
     FOREIGN = "FOREIGN"  #: it claims more than the record allows: nothing of ours wrote it
@@ -59,12 +60,52 @@ class Decided:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """A failed attempt, and what was decided about it."""
+
+    message: Message  #: the copy that failed
+    ticket: Ticket  #: the run's; its fence must be the record's
+    copy: Copy  #: the next one
+    failure: Failure  #: how it failed
+    decision: Decision
+    max_attempts: int  #: for a record that has to be rebuilt
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class NextStep:
     """The copies of a task's next step, of which one is published."""
 
     copy: Copy  #: for the delay levels
     until: Sequence[str]  #: the signals that end the wait early
     early: Copy  #: for the work queue: such a signal, or a cancellation, may have come before
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EndedStep:
+    """A step that ended in a wait."""
+
+    message: Message  #: its copy
+    ticket: Ticket  #: the run's; its fence must be the record's
+    next: NextStep
+    max_attempts: int  #: for a record that has to be rebuilt
+
+
+#: What a run ended in, where the task goes on.
+RunEnd = FailedAttempt | EndedStep
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A decided copy that RabbitMQ has confirmed."""
+
+    copy: Copy  #: its seq is one above the one that was decided
+    owner: str = ""  #: whose lease is dropped; empty when there is none
+    wait: float = 0.0  #: seconds the copy waits on its rung, or in the delay levels
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is a dead letter."""
+        return self.copy.exchange == names.DEAD_EXCHANGE
 
 
 class Handovers:
@@ -100,27 +141,12 @@ class Handovers:
             max_attempts: for a record that has to be rebuilt.
 
         Returns:
-            OK or ROUTE with the copy to publish; CANCELLED; or REFUSED when another run has taken over.
+            OK or ROUTE with the copy to publish; CANCELLED; REFUSED when another run has taken over; or UNCLAIMED.
 
         Raises:
             StoreUnavailable: unknown; decide again.
         """
-        text = failure.message[:MAX_ERROR]
-        failed = hop("failed", message, errorType=failure.type, message=text, attempt=message.attempt)
-        if isinstance(decision, Dead):  # only the confirm makes it final
-            state, rung, wait, reason, then = "", "", 0, str(decision.reason), ""
-        else:
-            kind = "delayed" if isinstance(decision, Retry) else "parked"
-            state, rung, reason = State.RETRY_WAIT.value, decision.rung.name, ""
-            wait = int(decision.rung.seconds * 1_000)
-            then = hop(kind, message, queue=copy.queue, seconds=decision.rung.seconds)
-        answer = self._transitions.run(
-            "decide", message,
-            ticket.fence, message.seq, copy.to_json(), state, rung, wait, copy.queue,
-            failure.type, text, int(failure.retryable), reason, failed, then, copy.message.text(ERROR_FINGERPRINT) or "",
-            max_attempts=max_attempts, before=[checked_soon(self._redis, message.task_id)],
-        )  # fmt: skip
-        return self._decided(message, answer)
+        return self.decide_many([FailedAttempt(message, ticket, copy, failure, decision, max_attempts)])[0]
 
     def wait(self, message: Message, ticket: Ticket, step: NextStep, *, max_attempts: int) -> Decided:
         """Record a step that ended in a wait, and the copy of the next one.
@@ -133,21 +159,46 @@ class Handovers:
 
         Returns, raises: as `decide`.
         """
-        copy, early, following = step.copy, step.early, step.copy.message
-        seconds = delays.seconds_of(following.headers)
-        about = {"step": following.step, "signals": list(step.until) or None}
-        waiting = hop("waiting", message, queue=copy.queue, seconds=seconds, **about)
-        waited = hop("waiting", message, queue=early.queue, seconds=0, **about)
-        answer = self._transitions.run(
-            "wait", message,
-            ticket.fence, message.seq, copy.to_json(), early.to_json(), following.step,
-            following.text(CHECKPOINT) or "", compact_json(list(step.until)), copy.queue, early.queue,
-            seconds * 1_000, waiting, waited,
-            max_attempts=max_attempts, before=[checked_soon(self._redis, message.task_id)],
-        )  # fmt: skip
-        return self._decided(message, answer)
+        return self.decide_many([EndedStep(message, ticket, step, max_attempts)])[0]
 
-    def _decided(self, message: Message, answer: Any) -> Decided:
+    def decide_many(self, ends: Sequence[RunEnd]) -> list[Decided]:
+        """Record how runs ended, and their next copies, in one round trip; in a Redis Cluster, in two.
+
+        Args:
+            ends: of different tasks.
+
+        Returns:
+            For each, what `decide` and `wait` return.
+
+        Raises:
+            StoreUnavailable: unknown, for each of them; decide again.
+            StoreError: Redis refused one of them: unknown for all others, too.
+        """
+        answers = self._reminded([end.message.task_id for end in ends], [self._command(end) for end in ends])
+        return [self._decided(end, answer) for end, answer in zip(ends, answers, strict=True)]
+
+    def _command(self, end: RunEnd) -> RedisCommand:
+        match end:
+            case FailedAttempt():
+                return self._transitions.command("decide", end.message, *_failed_words(end))
+            case EndedStep():
+                return self._transitions.command("wait", end.message, *_ended_words(end))
+
+    def _reminded(self, task_ids: Sequence[str], commands: Sequence[RedisCommand]) -> list[Any]:
+        """The answers to commands of different tasks, which the sweeper checks from before them on."""
+        reminder = checked_soon(self._redis, *task_ids)
+        if not self._redis.clustered:
+            return self._redis.run(reminder, *commands)[1:]
+        self._redis.run(reminder)
+        return self._redis.gather(*commands)
+
+    def _decided(self, end: RunEnd, answer: Any) -> Decided:
+        message = end.message
+        if answer == MISSING:
+            script, words = (
+                ("decide", _failed_words(end)) if isinstance(end, FailedAttempt) else ("wait", _ended_words(end))
+            )
+            answer = self._transitions.rebuild_missing(script, message, *words, max_attempts=end.max_attempts)
         made = decided(answer)
         if made.answer is DecisionAnswer.CANCELLED:
             self._redis.run(*after_cancel(self._redis, self._usage, message.text(PRINCIPAL), message.task_id))
@@ -165,30 +216,55 @@ class Handovers:
         Raises:
             StoreUnavailable: the copy's own claim mends the record later.
         """
-        keys, message = self._redis.keys, copy.message
-        task_id, now = message.task_id, int(time.time() * 1_000)
-        command = self._handed_over(copy, owner, wait)
-        if copy.exchange == names.DEAD_EXCHANGE:
-            # Listed first: a client that reads FAIL finds it among the dead letters.
-            listed = self._redis.vital("ZADD", keys.dead, now, task_id)
-            if self._redis.run(listed, command, ("ZREM", keys.waiting, task_id), *after)[1] == "OK":
-                self._redis.run(self._usage.entry(message.text(PRINCIPAL), task_id, Holding.DEAD))
-        else:
-            listed = self._redis.vital("ZADD", keys.waiting, now + int(wait * 1_000), task_id)
-            self._redis.run(command, listed, *after)
+        self.hand_over_many([Confirmed(copy, owner, wait)], after=after)
 
-    def _handed_over(self, copy: Copy, owner: str = "", wait: float = 0.0) -> RedisCommand:
-        message, dead = copy.message, copy.exchange == names.DEAD_EXCHANGE
+    def hand_over_many(self, confirmed: Sequence[Confirmed], *, after: Sequence[RedisCommand] = ()) -> None:
+        """Record that decided copies are confirmed, in one round trip, and one more with dead letters among them.
+
+        In a Redis Cluster it is one more for what comes before the scripts, and for what follows them.
+
+        Args:
+            confirmed: of different tasks.
+            after: commands that follow.
+
+        Raises:
+            StoreUnavailable: each copy's own claim mends the record later.
+        """
+        if not confirmed:
+            return
+        keys, now = self._redis.keys, int(time.time() * 1_000)
+        dead = [each.copy.message for each in confirmed if each.dead]
+        # Listed first: a client that reads FAIL finds it among the dead letters.
+        listed = [self._redis.vital("ZADD", keys.dead, *_scored(now, dead))] if dead else []
+        last = [("ZREM", keys.waiting, *(message.task_id for message in dead))] if dead else []
+        waiting = [
+            word
+            for each in confirmed
+            if not each.dead
+            for word in (now + int(each.wait * 1_000), each.copy.message.task_id)
+        ]
+        if waiting:
+            last.append(self._redis.vital("ZADD", keys.waiting, *waiting))
+        answers = self._redis.in_turn(listed, [self._handed_over(each) for each in confirmed], [*last, *after])[1]
+        done = [
+            each.copy.message for each, answer in zip(confirmed, answers, strict=True) if each.dead and answer == "OK"
+        ]
+        if done:
+            counted = [(message.text(PRINCIPAL), message.task_id, Holding.DEAD, 0) for message in done]
+            self._redis.gather(*self._usage.entries(counted))
+
+    def _handed_over(self, confirmed: Confirmed) -> RedisCommand:
+        copy, message, dead = confirmed.copy, confirmed.copy.message, confirmed.dead
         return self._redis.script(
             "hand_over",
             self._redis.keys.task(message.task_id),
             message.seq - 1,
-            owner,
+            confirmed.owner,
             State.DEAD_LETTERED.value if dead else "",
             hop("dead-lettered", message, reason=message.text(DEAD_REASON)) if dead else "",
             int(copy.exchange == names.TASK_EXCHANGE),
             copy.queue,
-            int(wait * 1_000),
+            int(confirmed.wait * 1_000),
             message.attempt,
         )
 
@@ -213,37 +289,16 @@ class Handovers:
         self, copies: Sequence[Copy], states: Collection[State], kind: str, **details: Any
     ) -> list[Decided]:
         """The same for tasks that wait for the same thing, in one round trip; in a Redis Cluster, in two."""
-        reminder = checked_soon(self._redis, *(copy.message.task_id for copy in copies))
         listed = "".join(f",{state.value}" for state in states) + ","
         commands = [
             self._send_now(copy, listed, hop(kind, copy.message, queue=copy.queue, **details)) for copy in copies
         ]
-        if not self._redis.clustered:
-            return [decided(answer) for answer in self._redis.run(reminder, *commands)[1:]]
-        self._redis.run(reminder)
-        return [decided(answer) for answer in self._redis.gather(*commands)]
+        return [decided(answer) for answer in self._reminded([copy.message.task_id for copy in copies], commands)]
 
     def _send_now(self, copy: Copy, listed: str, note: str) -> RedisCommand:
         message = copy.message
         arguments = (message.cycle, message.seq, copy.to_json(), listed, copy.queue, note)
         return self._redis.script("send_now", self._redis.keys.task(message.task_id), *arguments)
-
-    def hand_over_many(self, copies: Sequence[Copy]) -> None:
-        """Record that decided copies are confirmed in the work queue, in one round trip; in a Redis Cluster, in two.
-
-        Args:
-            copies: as in `hand_over`.
-
-        Raises:
-            StoreUnavailable: each copy's own claim mends the record later.
-        """
-        if not copies:
-            return
-        keys, now = self._redis.keys, int(time.time() * 1_000)
-        waiting = [word for copy in copies for word in (now, copy.message.task_id)]
-        self._redis.in_turn(
-            [self._handed_over(copy) for copy in copies], [self._redis.vital("ZADD", keys.waiting, *waiting)]
-        )
 
     def resend(self, record: Record, copy: Copy) -> DecisionAnswer:
         """Record that the sweeper sends a silent task again.
@@ -268,6 +323,42 @@ class Handovers:
 
 def decided(answer: list[str]) -> Decided:
     """A script's answer: how it was decided, and the decided copy."""
-    if answer[0] in (DecisionAnswer.REFUSED, DecisionAnswer.CANCELLED):
+    if answer[0] in (DecisionAnswer.REFUSED, DecisionAnswer.UNCLAIMED, DecisionAnswer.CANCELLED):
         return Decided(DecisionAnswer(answer[0]), None)
     return Decided(DecisionAnswer(answer[0]), Copy.from_json(answer[1]))
+
+
+def _failed_words(end: FailedAttempt) -> tuple[str | float, ...]:
+    # The hops have the span of the next copy, which is the hand-over's.
+    message, copy, failure, decision = end.message, end.copy, end.failure, end.decision
+    text, span = failure.message[:MAX_ERROR], copy.message
+    failed = hop("failed", span, errorType=failure.type, message=text, attempt=message.attempt)
+    if isinstance(decision, Dead):  # only the confirm makes it final
+        state, rung, wait, reason, then = "", "", 0, str(decision.reason), ""
+    else:
+        kind = "delayed" if isinstance(decision, Retry) else "parked"
+        state, rung, reason = State.RETRY_WAIT.value, decision.rung.name, ""
+        wait = int(decision.rung.seconds * 1_000)
+        then = hop(kind, span, queue=copy.queue, seconds=decision.rung.seconds)
+    return (
+        end.ticket.fence, message.seq, copy.to_json(), state, rung, wait, copy.queue,
+        failure.type, text, int(failure.retryable), reason, failed, then, copy.message.text(ERROR_FINGERPRINT) or "",
+    )  # fmt: skip
+
+
+def _ended_words(end: EndedStep) -> tuple[str | float, ...]:
+    copy, early, until = end.next.copy, end.next.early, list(end.next.until)
+    following = copy.message
+    seconds = delays.seconds_of(following.headers)
+    about = {"step": following.step, "signals": until or None}
+    waiting = hop("waiting", following, queue=copy.queue, seconds=seconds, **about)
+    waited = hop("waiting", following, queue=early.queue, seconds=0, **about)
+    return (
+        end.ticket.fence, end.message.seq, copy.to_json(), early.to_json(), following.step,
+        following.text(CHECKPOINT) or "", compact_json(until), copy.queue, early.queue,
+        seconds * 1_000, waiting, waited,
+    )  # fmt: skip
+
+
+def _scored(score: int, messages: Sequence[Message]) -> list[str | int]:
+    return [word for message in messages for word in (score, message.task_id)]

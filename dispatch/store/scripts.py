@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.resources
+import itertools
 import re
 import threading
 import time
@@ -245,24 +246,21 @@ class RedisHandle:
         """Run commands whose order does not matter; as `run` otherwise, and one round trip in a cluster, too."""
         return self._send(self._client.gather, commands)
 
-    def in_turn(self, first: Sequence[RedisCommand], then: Sequence[RedisCommand]) -> list[Any]:
-        """Run two lists of commands, all of the second after all of the first, whose keys differ; as `run` otherwise.
+    def in_turn(self, *lists: Sequence[RedisCommand]) -> list[list[Any]]:
+        """Run lists of commands, all of each after all of the one before, whose keys differ; as `run` otherwise.
 
         In a Redis Cluster each list is one round trip, in which its commands have no order.
 
         Args:
-            first: commands.
-            then: commands that depend on them.
+            lists: each of commands that depend on those before; empty ones cost nothing.
 
         Returns:
-            The answers to the first list.
+            Their answers, a list for each.
         """
-        if not self._client.clustered:
-            return self.run(*first, *then)[: len(first)]
-        answers = self.gather(*first)
-        if then:
-            self.gather(*then)
-        return answers
+        if self._client.clustered:
+            return [self.gather(*commands) if commands else [] for commands in lists]
+        answers = iter(self.run(*itertools.chain.from_iterable(lists)))
+        return [list(itertools.islice(answers, len(commands))) for commands in lists]
 
     def listening(
         self, channel: str, over: Callable[[], bool] = lambda: False

@@ -74,9 +74,18 @@ class Leases(Background):
                 on_stop = self._on_stop.get(ticket)
             if on_stop is not None:
                 on_stop(seconds)
+        for ticket in renewed.unclaimed:
+            self._claim_again(ticket)
         for ticket in renewed.lost:
             # Not an error by itself: a delivery whose child has not claimed yet holds no lease either.
             log.debug("lease not held", task_id=held[ticket][0].task_id, owner=ticket.owner)
+
+    def _claim_again(self, ticket: Ticket) -> None:
+        """Redis has lost a claim with its last seconds; its run goes on, unless it was dropped meanwhile."""
+        with self._lock:
+            held = self._held.get(ticket)
+        if held is not None and self._claims.claim_again(held[0], ticket, held[1]):
+            log.warning("claimed again: Redis had lost the claim", task_id=held[0].task_id, owner=ticket.owner)
 
     def _count_lost(self, held: Iterable[Ticket], lost: Sequence[Ticket]) -> None:
         """Only a lease that was renewed before can have been lost: before the claim there is none."""

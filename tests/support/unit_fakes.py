@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,8 +56,9 @@ class FakeRedis:
         assert rider is None
         return self.run(*commands)
 
-    def in_turn(self, first: Sequence[RedisCommand], then: Sequence[RedisCommand]) -> list[Any]:
-        return self.run(*first, *then)[: len(first)]
+    def in_turn(self, *lists: Sequence[RedisCommand]) -> list[list[Any]]:
+        answers = iter(self.run(*itertools.chain(*lists)))
+        return [list(itertools.islice(answers, len(commands))) for commands in lists]
 
     @property
     def commands(self) -> list[RedisCommand]:

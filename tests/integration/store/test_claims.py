@@ -333,8 +333,64 @@ def test_renewal_takes_nothing_back_that_is_settled(case, settled):
     else:
         case.handovers.hand_over(case.decide(ticket).copy, owner=ticket.owner)
 
-    assert case.claims.renew({ticket: (case.message, 4)}).lost == [ticket]
+    renewed = case.claims.renew({ticket: (case.message, 4)})
+
+    assert [*renewed.lost, *renewed.unclaimed] == [ticket]
     assert case.redis.exists(f"{case.prefix}claim:{{{case.task_id}}}") == 0
+    if settled != "release":  # which its renewal knows of
+        assert not case.claims.claim_again(case.message, ticket, 4)
+
+
+def _kept(case):
+    """What Redis has on its disk now."""
+    keys = list(case.redis.scan_iter(f"{case.prefix}*"))
+    return [key for key in keys if case.redis.copy(key, f"kept:{key}")]
+
+
+def _lose(case, kept):
+    """Redis has lost what came since."""
+    case.wipe()
+    for key in kept:
+        case.redis.rename(f"kept:{key}", key)
+
+
+@pytest.mark.parametrize("ends", ["succeeds", "fails", "waits"])
+@pytest.mark.parametrize("since", ["nothing", "another run", "a cancellation"])
+def test_a_run_whose_claim_was_lost_ends_as_it_would_have_unless_another_has_taken_over(case, ends, since):
+    case.accept()
+    kept = _kept(case)
+    ticket = case.run()
+    _lose(case, kept)
+    if since == "another run":
+        case.run()
+    elif since == "a cancellation":
+        case.stores.cancellations.cancel(case.task_id, by="ada")
+    if ends == "succeeds":
+        answer = case.claims.complete(case.message, ticket, {"a": 1}, 4)
+    else:
+        answer = (case.decide if ends == "fails" else case.wait)(ticket).answer
+
+    if since != "nothing":
+        assert answer in (False, DecisionAnswer.REFUSED)
+        return
+    assert answer in (True, DecisionAnswer.UNCLAIMED)
+    if ends != "succeeds":
+        assert case.claims.claim_again(case.message, ticket, 4)
+        assert (case.decide if ends == "fails" else case.wait)(ticket).answer is DecisionAnswer.OK
+    assert case.kinds().count("started") == 1
+    assert case.record().lost_runs == 0
+
+
+def test_a_lease_whose_claim_was_lost_is_found_by_its_renewal(case):
+    case.accept()
+    kept = _kept(case)
+    ticket = case.run()
+    _lose(case, kept)
+
+    assert case.claims.renew({ticket: (case.message, 4)}).unclaimed == [ticket]
+    assert case.claims.claim_again(case.message, ticket, 4)
+    assert case.claim().answer is ClaimAnswer.BUSY
+    assert case.record().state is State.RUNNING
 
 
 def test_a_released_run_is_no_lost_run_and_the_next_copy_need_not_wait(case):

@@ -145,6 +145,17 @@ class Protocol(RuleBasedStateMachine):
         assert rejected == (may or was)
 
     # --- a run -------------------------------------------------------------------------------------
+    @property
+    def _unclaimed(self):
+        """Whether no run has the task, as far as Redis knows."""
+        m = self.model
+        return m.state not in TERMINAL and m.fence is None and self.lease is None
+
+    def _claim_again(self, ticket, copy):
+        again = self.claims.claim_again(copy, ticket, ATTEMPTS)
+
+        assert again == (self._claimed(copy, ticket) in (ClaimAnswer.RUN, ClaimAnswer.LOST))
+
     @rule(data=st.data(), again=st.booleans())
     def claim(self, data, again):
         copy = data.draw(st.sampled_from(self.copies))
@@ -234,6 +245,8 @@ class Protocol(RuleBasedStateMachine):
         if self._recreated(copy):
             self.model.fence = ticket.fence
         m = self.model
+        if self._unclaimed and m.fence != ticket.fence:
+            self._claimed(copy, ticket)  # Redis may have lost its claim
         again = m.state == "SUCCEEDED" and m.done_fence == ticket.fence
         may = m.state not in TERMINAL and m.fence == ticket.fence
         if may:
@@ -276,7 +289,7 @@ class Protocol(RuleBasedStateMachine):
         if m.decided is not None and m.decided == copy.seq:
             expected = DecisionAnswer.ROUTE
         elif m.fence != ticket.fence or m.seq != copy.seq:
-            expected = DecisionAnswer.REFUSED
+            expected = DecisionAnswer.UNCLAIMED if self._unclaimed else DecisionAnswer.REFUSED
         elif m.cancel:
             expected = DecisionAnswer.CANCELLED
             self._end_cancelled()
@@ -289,6 +302,8 @@ class Protocol(RuleBasedStateMachine):
             self.pending.append((decided.copy, ticket.owner))
 
         assert decided.answer == expected
+        if expected is DecisionAnswer.UNCLAIMED:
+            self._claim_again(ticket, copy)
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data(), until=st.sampled_from([(), ("go",), ("go", "stop")]))
@@ -305,7 +320,7 @@ class Protocol(RuleBasedStateMachine):
         if m.decided == copy.seq:
             expected = DecisionAnswer.ROUTE
         elif not current:
-            expected = DecisionAnswer.REFUSED
+            expected = DecisionAnswer.UNCLAIMED if self._unclaimed else DecisionAnswer.REFUSED
         elif m.cancel and m.woken:
             expected = DecisionAnswer.CANCELLED
             self._end_cancelled()
@@ -319,6 +334,8 @@ class Protocol(RuleBasedStateMachine):
             self.pending.append((decided.copy, ticket.owner))
 
         assert decided.answer == expected
+        if expected is DecisionAnswer.UNCLAIMED:
+            self._claim_again(ticket, copy)
 
     @rule(name=st.sampled_from(["go", "stop"]))
     def signal(self, name):
@@ -418,8 +435,8 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data())
     def renew(self, data):
         ticket, copy = data.draw(st.sampled_from(self.tickets))
-        lost = self.claims.renew({ticket: (copy, ATTEMPTS)}).lost == [ticket]
-        expected = False
+        renewed = self.claims.renew({ticket: (copy, ATTEMPTS)})
+        expected = unclaimed = False
         if self.lease not in (None, ticket.owner):
             expected = True
         elif self._recreated(copy):
@@ -428,11 +445,14 @@ class Protocol(RuleBasedStateMachine):
             self.lease = ticket.owner
         elif self.lease is None:
             if self.model.owner != ticket.owner or self.model.state != "RUNNING":
-                expected = True
+                unclaimed = self._unclaimed and self.model.decided is None
+                expected = not unclaimed
             else:
                 self.lease = ticket.owner
 
-        assert lost == expected
+        assert (renewed.lost == [ticket], renewed.unclaimed == [ticket]) == (expected, unclaimed)
+        if unclaimed:
+            self._claim_again(ticket, copy)
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data())

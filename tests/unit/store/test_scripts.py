@@ -73,7 +73,17 @@ def test_the_states_of_the_scripts_are_found():
     ("script", "answers"),
     [
         ("claim", {*ClaimAnswer, MISSING}),
-        ("decide", {"OK", DecisionAnswer.ROUTE, DecisionAnswer.REFUSED, DecisionAnswer.CANCELLED, MISSING}),
+        (
+            "decide",
+            {
+                "OK",
+                DecisionAnswer.ROUTE,
+                DecisionAnswer.REFUSED,
+                DecisionAnswer.UNCLAIMED,
+                DecisionAnswer.CANCELLED,
+                MISSING,
+            },
+        ),
         ("send_now", {"OK", DecisionAnswer.ROUTE, DecisionAnswer.REFUSED}),
         ("cancel", {*CancelAnswer}),
         ("redrive", {"OK", DecisionAnswer.ROUTE, DecisionAnswer.REFUSED, MISSING}),

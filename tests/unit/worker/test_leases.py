@@ -13,10 +13,11 @@ ONE, OTHER = Ticket("one", "f1", "w"), Ticket("other", "f2", "w")
 
 
 class FakeClaims:
-    """Renews everything but the tickets in `lost`."""
+    """Renews everything but the tickets in `lost` and in `unclaimed`."""
 
     def __init__(self):
         self.renewed, self.lost, self.failure = [], [], None
+        self.unclaimed, self.again = [], []
         self.to_stop = {}
         self.meanwhile = lambda: None
 
@@ -25,7 +26,11 @@ class FakeClaims:
         self.meanwhile()
         if self.failure:
             raise self.failure
-        return Renewed([ticket for ticket in self.lost if ticket in held], self.to_stop)
+        return Renewed([ticket for ticket in self.lost if ticket in held], self.to_stop, self.unclaimed)
+
+    def claim_again(self, message, ticket, max_attempts):
+        self.again.append((message, ticket, max_attempts))
+        return True
 
 
 @pytest.fixture
@@ -61,6 +66,16 @@ def test_what_is_held_is_renewed_until_it_is_dropped(leases, claims):
         {ONE: (task_message(), 4), OTHER: (task_message(), 2)},
         {OTHER: (task_message(), 2)},
     ]
+
+
+def test_a_run_whose_claim_redis_has_lost_claims_again_unless_it_is_over(leases, claims, losses):
+    leases.hold(ONE, task_message(), 4)
+    leases.hold(OTHER, task_message(), 2)
+    claims.unclaimed, claims.meanwhile = [ONE, OTHER], lambda: leases.drop(OTHER)
+    leases.step()
+
+    assert claims.again == [(task_message(), ONE, 4)]
+    assert losses() == []
 
 
 def test_the_deliveries_in_hand_are_a_metric(leases, monkeypatch):

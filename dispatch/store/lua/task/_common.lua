@@ -12,6 +12,9 @@ local function unset(...) redis.call('HDEL', KEYS[1], ...) end
 local function exists() return redis.call('EXISTS', KEYS[1]) == 1 end
 local function lease_owner() return redis.call('GET', KEYS[2]) or nil end
 
+-- No run has the task, as far as Redis knows. It may have lost a claim with its last seconds: the run whose claim that was asks again.
+local function unclaimed() return not get('fence') and not lease_owner() end
+
 -- The first two hops of a task that waits, accepted and published, are fields of its record: a list of their own would take 400
 -- bytes more. The next hop takes them along. A field: the time, and what follows the kind in the hop's JSON.
 local FIRST_HOPS = {hop1 = '{"seq":1,"at":%s,"kind":"accepted"%s', hop2 = '{"seq":2,"at":%s,"kind":"published"%s'}

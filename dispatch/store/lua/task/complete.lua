@@ -6,6 +6,7 @@ if rebuilt then set('fence', fence, 'startedAt', NOW) end
 local state = get('state')
 -- The answer to a first try may have been lost on the way: the same fence may complete again.
 if state == 'SUCCEEDED' and get('doneFence') == fence then return 'OK' end
-if TERMINAL[state] or get('fence') ~= fence then return 'REFUSED' end
+if TERMINAL[state] then return 'REFUSED' end
+if get('fence') ~= fence then return unclaimed() and 'UNCLAIMED' or 'REFUSED' end
 succeed(fence, owner, result, ttl, hop)
 return 'OK'

@@ -8,7 +8,8 @@ if not there then return 'MISSING' end
 if rebuilt then set('fence', fence, 'startedAt', NOW) end
 -- Decided already (the answer was lost, or another copy was first): publish what was decided then.
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
-if get('fence') ~= fence or number('seq') ~= seq then return {'REFUSED'} end
+if TERMINAL[get('state')] then return {'REFUSED'} end
+if get('fence') ~= fence or number('seq') ~= seq then return {unclaimed() and 'UNCLAIMED' or 'REFUSED'} end
 -- Of a type that undoes: the failed step may have had its effect, so the next one undoes it.
 if get('cancelRequested') == '1'
   and (state == '' or error_type == 'cancelled' or get('undo') ~= '1' or not grant_undo()) then

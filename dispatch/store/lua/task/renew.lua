@@ -15,7 +15,7 @@ if rebuilt then
   redis.call('HSETNX', KEYS[1], 'startedAt', NOW)
   commit(0)
 elseif get('owner') ~= owner or get('state') ~= 'RUNNING' then
-  return 'LOST'
+  return unclaimed() and not (TERMINAL[get('state')] or get('decision')) and 'UNCLAIMED' or 'LOST'
 end
 -- The lease lapsed (Redis was away) and no other delivery took it: it is this one's still.
 redis.call('SET', KEYS[2], owner, 'PX', lease_ms)

@@ -8,7 +8,8 @@ if not there then return 'MISSING' end
 if rebuilt then set('fence', fence, 'startedAt', NOW) end
 -- Decided already (the answer was lost, or another copy was first): publish what was decided then.
 if get('decision') and number('decidedSeq') == seq then return {'ROUTE', get('decision')} end
-if get('fence') ~= fence or number('seq') ~= seq then return {'REFUSED'} end
+if TERMINAL[get('state')] then return {'REFUSED'} end
+if get('fence') ~= fence or number('seq') ~= seq then return {unclaimed() and 'UNCLAIMED' or 'REFUSED'} end
 local over = take_signals(waiting_for)
 -- Asked to stop in the middle of the step, which may have begun something elsewhere: the next step undoes that, at once.
 if get('cancelRequested') == '1' then
