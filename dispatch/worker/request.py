@@ -26,6 +26,7 @@ from dispatch.protocol.rates import RateLimit
 from dispatch.protocol.retry import AttemptFailed, Failure, FailureKind
 from dispatch.store.claims import ClaimAnswer, Claimed, Ticket, ToClaim, ToComplete, ToRelease
 from dispatch.telemetry import logger, task_log
+from dispatch.worker.handover import HandOver
 from dispatch.worker.holding import MayUndo
 from dispatch.worker.outcomes import (
     FENCE,
@@ -395,15 +396,10 @@ class DeliveryRequest(Request):
     def _fail(self, failure: Failure, traceback: str) -> None:
         handover = self.router.decide(self.wire, self.ticket, failure)
 
-        def carry_out() -> None:
-            if not handover.cancelled:
-                handover()
-                self._run.handed_over(failure, None if handover.cancelled else handover.decision)
-                self._after(handover.copy)
-            if handover.cancelled:
-                self._announce_end()
+        def count() -> None:
+            self._run.handed_over(failure, None if handover.cancelled else handover.decision)
 
-        self._submit(carry_out)
+        self._hand_over(handover, count)
         text = f"{failure.type}: {failure.message}"
         if self.router.sealing.active:
             text, traceback = f"{failure.type}: {HIDDEN}", ""
@@ -412,18 +408,24 @@ class DeliveryRequest(Request):
     def _wait(self, ended: StepEnded) -> None:
         handover = self.router.wait(self.wire, self.ticket, ended.wait)
 
-        def carry_out() -> None:
-            if not handover.cancelled:
-                handover()
-                self._run.waited(ended.wait.until)
-                self._after(handover.copy)
-            if handover.cancelled:
-                self._announce_end()
-
-        self._submit(carry_out)
+        self._hand_over(handover, functools.partial(self._run.waited, ended.wait.until))
         # Flower knows no wait; of the events that it knows, this is the one of a task that goes on later.
         text = f"step {self.wire.step + 1} in {ended.wait.seconds:g} s"
         self.send_event("task-retried", exception=text, traceback="")
+
+    def _hand_over(self, handover: HandOver, count: Callable[[], None]) -> None:
+        """Carry a hand-over out, with those that come at the same time; then ack."""
+
+        def job() -> None:
+            self.router.carry_out(handover)
+            if not handover.counted:
+                handover.counted = True
+                count()
+            self._after(handover.copy)
+            if handover.cancelled:
+                self._announce_end()
+
+        self._submit(job, handover=handover)
 
     def _hold_back(self, held: MayNotRun) -> None:
         then = None if held.key is None else functools.partial(self._worker.gate.held, held.key, self.wire)
@@ -495,14 +497,17 @@ class DeliveryRequest(Request):
         if copy is not None and copy.queue == names.HOLD_QUEUE:
             gate.settle(self.wire, self.keys)
 
-    def _submit(self, job: Callable[[], None], *, ack: bool = True) -> None:
-        """Run a job on another thread, then ack on the loop."""
+    def _submit(self, job: Callable[[], None], *, ack: bool = True, handover: HandOver | None = None) -> None:
+        """Run a job on another thread, then ack on the loop; a hand-over's with others'."""
 
         def whole() -> None:
             job()
             if ack:
                 self.router.loop.call(self.acknowledge)
 
+        if not _shutting_down() and handover is not None:
+            self.router.submit_together(handover, whole, brief=not self.keys)
+            return
         if not _shutting_down():
             self.router.submit(whole)
             return

@@ -8,33 +8,32 @@ Crash windows: see `dispatch.store.handovers`; every one leaves the message unac
 
 from __future__ import annotations
 
-import abc
-import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 from dispatch.broker.publisher import Publisher
-from dispatch.crashpoints import reach
-from dispatch.errors import Nacked, StoreError
+from dispatch.errors import StoreError
 from dispatch.protocol import delays, names
-from dispatch.protocol.copies import dead_copy, next_copy, parked_copy, step_copy, wait_of
+from dispatch.protocol.copies import dead_copy
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.ids import is_task_id
-from dispatch.protocol.message import TRACEPARENT, Copy, Message
-from dispatch.protocol.retry import Dead, Decision, Failure, decide
+from dispatch.protocol.message import Copy, Message
+from dispatch.protocol.retry import Dead, Failure, decide
 from dispatch.protocol.sealing import UNSEALED, Sealing
 from dispatch.protocol.waits import SLACK, AskedWait
 from dispatch.store.claims import Claims, Ticket
-from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, NextStep
+from dispatch.store.handovers import Handovers
 from dispatch.tasktypes.ladders import Ladders
-from dispatch.telemetry import logger, metrics, task_log, tracing
+from dispatch.telemetry import logger, task_log
 from dispatch.worker.batcher import Batcher
 from dispatch.worker.executor import RetryingExecutor
+from dispatch.worker.handing_over import HandingOver, HandOverBatcher
+from dispatch.worker.handover import FailedHandOver, HandOver, WaitingHandOver, describe
 from dispatch.worker.leases import Leases
 from dispatch.worker.loop import LoopBridge
 from dispatch.worker.pace import Pace
+from dispatch.worker.run_metrics import log_failure
 
 log = logger(__name__)
 
@@ -85,10 +84,11 @@ class Router:
     ) -> None:
         self._clock = clock
         self._claims = claims
-        self._handovers = handovers
         self._publisher = publisher
         self._later = later
         self._executor = executor
+        self._steps = HandingOver(claims, handovers, publisher, later, ladders.whole)
+        self._together = HandOverBatcher(self._steps, executor)
         self._deadline = deadline
         self._longest_wait = longest_wait
         self.batcher = batcher
@@ -104,11 +104,13 @@ class Router:
         """Start threads and connections."""
         self._publisher.start()
         self._executor.start()
+        self._together.start()
         self.batcher.start()
         self.leases.start()
 
     def stop(self) -> None:
         """Stop; messages whose hand-over is not done stay unacked and are delivered again."""
+        self._together.stop()
         self._executor.stop()
         self.batcher.stop()
         self.leases.stop()
@@ -119,10 +121,14 @@ class Router:
         """Run a job on another thread, tried again through outages."""
         self._executor.submit(job)
 
+    def submit_together(self, handover: HandOver, job: Callable[[], None], *, brief: bool) -> None:
+        """Carry a hand-over out with those that come at the same time; see `HandOverBatcher.submit`."""
+        self._together.submit(handover, job, brief=brief)
+
     @property
     def idle(self) -> bool:
         """Whether Redis has answered everything, and every hand-over is through; what follows may still wait for the loop."""
-        return self.batcher.idle and self._executor.idle
+        return self.batcher.idle and self._together.idle and self._executor.idle
 
     def settle(self, seconds: float | None) -> None:
         """In a worker that ends, whose loop calls nothing any more: wait until Redis has answered, and go on from there.
@@ -137,22 +143,17 @@ class Router:
             self.loop.run()
         self.loop.run()
 
-    # --- jobs (on a thread of the executor) ---------------------------------------------------------
+    # --- hand-overs ----------------------------------------------------------------------------------
     def decide(self, message: Message, ticket: Ticket, failure: Failure) -> FailedHandOver:
-        """Decide a failed attempt; the hand-over is called until its next copy is confirmed."""
+        """Decide a failed attempt; the hand-over is carried out until its next copy is confirmed."""
         now = self._clock()
         accepted = message.step_due_at / 1_000 or now
         ladder = self.ladders.of(message.type)
         expires = message.deadline_at / 1_000 or math.inf
         decision = decide(failure, message.attempt, ladder, accepted + self._deadline, now, expires=expires)
-        task_log(message).warning(
-            "attempt failed",
-            error_type=failure.type,
-            error=failure.message,
-            decided=describe(decision),
-            queue=names.DEAD_QUEUE if isinstance(decision, Dead) else names.rung_queue(decision.rung.name),
-        )
-        return FailedHandOver(self, message, ticket, failure, decision)
+        queue = names.DEAD_QUEUE if isinstance(decision, Dead) else names.rung_queue(decision.rung.name)
+        log_failure(message, failure, decided=describe(decision), queue=queue)
+        return FailedHandOver(message, ticket, ladder.attempts, self.sealing, failure=failure, decision=decision)
 
     def wait(self, message: Message, ticket: Ticket, asked: AskedWait) -> WaitingHandOver:
         """Hand a step over to the next one, after a wait."""
@@ -160,70 +161,29 @@ class Router:
         if message.deadline_at:  # nothing begins later: the task ends then, and not at the end of its wait
             seconds = min(seconds, max(1, math.ceil(message.deadline_at / 1_000 - self._clock()) + 1))
         task_log(message).info("task waits", seconds=seconds, step=message.step + 1, signals=list(asked.until) or None)
-        return WaitingHandOver(self, message, ticket, asked, seconds)
-
-    def record_failure(self, message: Message, ticket: Ticket, failure: Failure, decision: Decision) -> Copy | None:
-        """Record a decision.
-
-        Returns:
-            The copy to publish; the parked one when another run has taken over; None when the task is CANCELLED.
-        """
-        like = self.sealing.error_fingerprint(failure.message)
-        failure = dataclasses.replace(failure, message=self.sealing.seal_error(failure.message))
-        now = int(time.time() * 1_000)
-        copy = _stamped(next_copy(message, failure, decision, now, error_fingerprint=like), ticket)
         attempts = self.ladders.of(message.type).attempts
-        return _published(
-            message, self._handovers.decide(message, ticket, copy, failure, decision, max_attempts=attempts)
-        )
+        return WaitingHandOver(message, ticket, attempts, self.sealing, asked=asked, seconds=seconds)
 
-    def record_wait(self, message: Message, ticket: Ticket, asked: AskedWait, seconds: int) -> Copy | None:
-        """Record a wait; returns as `record_failure`."""
-        checkpoint = None if asked.state is None else self.sealing.seal_text(asked.state)
-        now, attempts = int(time.time() * 1_000), self.ladders.of(message.type).attempts
-        attempt = message.attempt if asked.same_attempt else 1
-        copies = [step_copy(message, checkpoint, delay, now, attempt=attempt) for delay in (seconds, 0)]
-        copy, early = (_stamped(each, ticket) for each in copies)
-        step = NextStep(copy, asked.until, early)
-        decided = self._handovers.wait(message, ticket, step, max_attempts=attempts)
-        return _published(message, decided)
+    def carry_out(self, handover: HandOver) -> None:
+        """Go on with a hand-over from where its last try ended; see `HandingOver.one`."""
+        self._steps.one(handover)
 
     def publish(self, copy: Copy) -> None:
-        """Publish a copy, confirmed. One that the full work queue refuses waits in the lease queue, and comes from there when there is room.
-
-        Room comes of acks. Copies that wait for it in workers' hands, each with an unacked one, would keep the queue full for ever.
-
-        Raises:
-            PublishError: it may not be stored.
-        """
-        try:
-            self._publish(copy)
-        except Nacked:
-            if copy.exchange != names.TASK_EXCHANGE:
-                raise
-            task_log(copy.message).warning("the work queue is full: the next copy waits in the lease queue")
-            self._publish(parked_copy(copy.message))
-
-    def _publish(self, copy: Copy) -> None:
-        ours = (names.RETRY_EXCHANGE, names.DEAD_EXCHANGE)  # what the workers' own user may write to
-        publisher = self._publisher if copy.exchange in ours else self._later
-        metrics.CONFIRM.observe(publisher.publish(copy.message, copy.exchange, copy.routing_key))
+        """Publish a copy, confirmed; see `HandingOver.publish`."""
+        self._steps.publish(copy)
 
     def hand_over(self, copy: Copy, owner: str) -> None:
-        """Finish a hand-over; the copy is confirmed, so an outage may not hold the ack up."""
-        try:
-            self._handovers.hand_over(copy, owner=owner, wait=wait_of(copy, self.ladders.whole))
-        except StoreError as exc:
-            task_log(copy.message).warning("hand-over not recorded; the copy's claim mends it", reason=str(exc))
+        """Finish a hand-over; see `HandingOver.hand_over`."""
+        self._steps.hand_over(copy, owner)
 
+    # --- jobs (on a thread of the executor) ---------------------------------------------------------
     def release(self, message: Message, ticket: Ticket, queue: str) -> None:
         """Give back the lease of a run that was stopped on purpose."""
+        self.leases.drop(ticket)  # first: a renewal that finds no claim would claim again
         try:
             self._claims.release(message, ticket, queue)
         except StoreError as exc:
             task_log(message).warning("lease not released; it lapses", reason=str(exc))
-        finally:
-            self.leases.drop(ticket)
 
     def dead_letter(self, message: Message, reason: Reason, error: str, done: Callable[[], None]) -> None:
         """Send a message that no handler can run to the DLQ, as it came, then call ``done`` on the loop."""
@@ -246,130 +206,3 @@ class Router:
 
         log.error("poison message dead-lettered", reason=reason, error=error, task_id=copy.message.task_id)
         return job
-
-
-def describe(decision: Decision) -> str:
-    """A decision in log lines and spans, e.g. ``retry 5m``."""
-    if isinstance(decision, Dead):
-        return f"dead: {decision.reason}"
-    return f"{type(decision).__name__.lower()} {decision.rung.name}"
-
-
-def _stamped(copy: Copy, ticket: Ticket) -> Copy:
-    return dataclasses.replace(copy, message=tracing.stamped(copy.message, ticket.fence))
-
-
-def _published(message: Message, decided: Decided) -> Copy | None:
-    """The copy to publish; the parked one when another run has taken over; None when the task is CANCELLED."""
-    if decided.answer is DecisionAnswer.CANCELLED:
-        return None
-    return parked_copy(message) if decided.answer is DecisionAnswer.REFUSED or not decided.copy else decided.copy
-
-
-class HandOver(abc.ABC):
-    """A run on its way to the task's next copy; called again and again until it is through.
-
-    Args:
-        router: does the steps.
-        message: the copy that ran.
-        ticket: the run's identity.
-        decided: what happens next, for people.
-        details: more for its span.
-    """
-
-    def __init__(self, router: Router, message: Message, ticket: Ticket, decided: str, **details: Any) -> None:
-        self._router = router
-        self._copy: Copy | None = None
-        self._decided = decided
-        self._error = {"error_type": details["error"]} if "error" in details else {}
-        self.cancelled = False  #: the task has ended: it was cancelled
-        self.message = message
-        self.ticket = ticket
-        attributes = tracing.messaging("settle", message, names.WORK_QUEUE, **details, decided=decided)
-        self._span = tracing.begin(
-            f"route {message.type}",
-            parent=tracing.sibling(message.text(TRACEPARENT), ticket.fence),
-            attributes=attributes,
-        )
-
-    @property
-    def copy(self) -> Copy | None:
-        """The next copy, once it is decided."""
-        return self._copy
-
-    @abc.abstractmethod
-    def record(self) -> Copy | None:
-        """Record what was decided.
-
-        Returns:
-            The copy to publish; None when the task is CANCELLED.
-        """
-
-    def __call__(self) -> None:
-        """Go on from where the last try ended.
-
-        Raises:
-            StoreUnavailable: the decision may not be recorded.
-            PublishError: the copy may not be stored; it is sent again, and extra copies are fenced.
-        """
-        with self._span.active():
-            if self._copy is None:
-                self._copy = self.record()
-                reach("route.decided")
-            self.cancelled = self._copy is None
-            if self._copy is not None:
-                self._router.publish(self._copy)
-                reach("route.published")
-                self._router.hand_over(self._copy, self.ticket.owner)
-                reach("route.handed-over")
-        self._span.end()
-        decided = "cancelled" if self._copy is None else self._decided
-        queue = self._copy and self._copy.queue
-        task_log(self.message).debug("attempt handed over", **self._error, decided=decided, queue=queue)
-
-
-class FailedHandOver(HandOver):
-    """That of a failed attempt.
-
-    Args:
-        router: does the steps.
-        message: the copy that failed.
-        ticket: the run's identity.
-        failure: how it failed.
-        decision: what happens next.
-    """
-
-    def __init__(self, router: Router, message: Message, ticket: Ticket, failure: Failure, decision: Decision) -> None:
-        super().__init__(router, message, ticket, describe(decision), error=failure.type)
-        self.failure = failure
-        self.decision = decision
-
-    @property
-    def final(self) -> bool:
-        """Whether it ends in the DLQ."""
-        return isinstance(self.decision, Dead)
-
-    def record(self) -> Copy | None:
-        """Record the failed attempt."""
-        return self._router.record_failure(self.message, self.ticket, self.failure, self.decision)
-
-
-class WaitingHandOver(HandOver):
-    """That of a step which ended in a wait.
-
-    Args:
-        router: does the steps.
-        message: the copy of the step.
-        ticket: the run's identity.
-        asked: what the handler asked for.
-        seconds: the wait as the delay levels can keep it.
-    """
-
-    def __init__(self, router: Router, message: Message, ticket: Ticket, asked: AskedWait, seconds: int) -> None:
-        super().__init__(router, message, ticket, f"wait {seconds} s")
-        self._asked = asked
-        self._seconds = seconds
-
-    def record(self) -> Copy | None:
-        """Record the wait."""
-        return self._router.record_wait(self.message, self.ticket, self._asked, self._seconds)

@@ -43,6 +43,33 @@ def test_tasks_whose_end_was_lost_have_ended_again_and_none_ran_twice(bench, ser
     assert [bench.runs(task_id) for task_id in ids] == [1] * len(ids)
 
 
+@each_pool
+@pytest.mark.parametrize("lease", [3.0, 60.0])  # claimed again by a renewal, and by what records the outcome
+def test_a_run_whose_claim_was_lost_ends_as_it_would_have_and_is_not_run_again(bench, server, own, pool, lease):
+    slow = own.model_copy(update={"lease": lease})
+    drills = [{}, {"failTimes": 1}, {"permanent": True}]
+    ids = [bench.submit("echo", {"message": "x", "sleepSeconds": 4, **drill}) for drill in drills]
+    written = server.written()
+    with running_worker(slow, abrupt=True, pool=pool) as worker:
+        for task_id in ids:
+            bench.wait_for(task_id, State.RUNNING)
+        server.lose_since(written)
+        unknown = {bench.state(task_id) for task_id in ids}
+        ended = [bench.finished(task_id, 60) for task_id in ids]
+        bench.drained(names.WORK_QUEUE, names.LEASE_QUEUE, names.rung_queue("1m"))
+        log = worker.text()
+
+    assert unknown <= {State.QUEUED, State.RUNNING}
+    assert [(record.state, record.attempt) for record in ended] == [
+        (State.SUCCEEDED, 1),
+        (State.SUCCEEDED, 2),
+        (State.DEAD_LETTERED, 1),
+    ]
+    assert [bench.hops(task_id).count("started") for task_id in ids] == [1, 2, 1]
+    assert (log.count("task succeeded"), log.count("attempt failed")) == (2, 2)
+    assert ("claimed again" in log) == (lease == 3.0)
+
+
 def test_a_dead_letter_whose_record_was_lost_is_dead_again_and_can_be_redriven(bench, server, own):
     with running_worker(own, abrupt=True), gateway(own) as http:
         written = server.written()

@@ -68,13 +68,10 @@ def test_a_failure_comes_through_with_the_time_that_was_asked_for():
 class FakeHandOver:
     """A hand-over that is through at once."""
 
-    final, decision, cancelled, copy = False, None, False, None
+    final, decision, cancelled, counted, copy = False, None, False, False, None
 
     def __init__(self, carry_out):
         self.carry_out = carry_out
-
-    def __call__(self):
-        self.carry_out()
 
 
 class World:
@@ -96,6 +93,8 @@ class World:
             release=lambda _message, ticket, queue: self.note("released", ticket.owner, queue),
             decide=lambda _message, _ticket, failure: self.decide(failure),
             submit=self.jobs.append,
+            submit_together=lambda _handover, job, **_: self.jobs.append(job),
+            carry_out=lambda handover: handover.carry_out(),
             sealing=UNSEALED,
             dead_lettering=lambda _wire, reason, text: lambda: self.note("dead-lettered", reason.value, text),
             loop=types.SimpleNamespace(call=lambda function: function()),

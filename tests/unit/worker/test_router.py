@@ -17,37 +17,17 @@ from dispatch.protocol.waits import AskedWait
 from dispatch.store.claims import Ticket
 from dispatch.store.handovers import Decided, DecisionAnswer
 from dispatch.tasktypes.ladders import Ladders
+from dispatch.worker.handover import describe
 from dispatch.worker.pace import Pace
-from dispatch.worker.router import Router, describe
+from dispatch.worker.router import Router
 from support.cases import each
+from support.handover_fakes import FakeHandovers
 from support.unit_fakes import Failing, task_message
 
 LADDER = parse_ladder("1m=60,5m=300,30m=1800")
 TICKET = Ticket("owner", "f" * 16, "w@test")
 FAILURE = Failure(FailureKind.RETRYABLE, "upstream-timeout", "no answer")
 HOPELESS = Failure(FailureKind.PERMANENT, "bad-order", "no")
-
-
-class FakeHandovers:
-    """Records decisions as the real one answers: the decided copy, or another answer of the test's."""
-
-    def __init__(self):
-        self.decisions, self.waits, self.handed_over = [], [], []
-        self.answer, self.failing = None, Failing()
-
-    def decide(self, _message, ticket, copy, _failure, decision, *, max_attempts):
-        self.failing()
-        self.decisions.append((ticket.fence, decision, max_attempts))
-        return self.answer or Decided(DecisionAnswer.OK, copy)
-
-    def wait(self, _message, ticket, step, *, max_attempts):
-        self.failing()
-        self.waits.append((ticket.fence, step.until, delays.seconds_of(step.copy.message.headers), max_attempts))
-        return self.answer or Decided(DecisionAnswer.OK, step.copy)
-
-    def hand_over(self, copy, *, owner="", wait=0.0):
-        self.failing()
-        self.handed_over.append((copy.queue, owner, wait))
 
 
 class World:
@@ -81,6 +61,13 @@ class World:
     def decide(self, failure=FAILURE, **headers):
         return self.router.decide(task_message(**headers), TICKET, failure)
 
+    def wait(self, asked, **headers):
+        return self.router.wait(task_message(**headers), TICKET, asked)
+
+    def carry_out(self, handover):
+        self.router.carry_out(handover)
+        return handover
+
     @property
     def published(self):
         return [(message.seq, message.attempt, exchange) for message, exchange, _ in self.publish.calls]
@@ -92,7 +79,7 @@ def world():
 
 
 def test_a_failed_attempt_is_decided_published_and_handed_over(world):
-    world.decide()()
+    world.carry_out(world.decide())
 
     assert world.handovers.decisions == [(TICKET.fence, Retry(LADDER.rungs[1]), 4)]
     assert world.published == [(4, 3, "robot.retry")]
@@ -101,7 +88,7 @@ def test_a_failed_attempt_is_decided_published_and_handed_over(world):
 
 def test_a_type_with_its_own_ladder_has_its_own_number_of_attempts(world):
     handover = world.decide(task="own.ladder")
-    handover()
+    world.carry_out(handover)
 
     assert handover.decision == Dead(Reason.RETRIES_EXHAUSTED)
     assert [attempts for _, _, attempts in world.handovers.decisions] == [2]
@@ -112,8 +99,8 @@ def test_a_publish_that_fails_is_repeated_with_the_same_copy_and_no_new_decision
     handover = world.decide()
     for _ in range(2):
         with pytest.raises(NotSent):
-            handover()
-    handover()
+            world.carry_out(handover)
+    world.carry_out(handover)
     first, *others = (message for message, _, _ in world.publish.calls)
 
     assert len(world.handovers.decisions) == 1
@@ -125,18 +112,18 @@ def test_nothing_is_published_before_the_decision_is_recorded(world):
     world.handovers.failing.errors = [StoreUnavailable()]
     handover = world.decide()
     with pytest.raises(StoreUnavailable):
-        handover()
+        world.carry_out(handover)
 
     assert world.publish.calls == []
 
-    handover()
+    world.carry_out(handover)
 
     assert world.published == [(4, 3, "robot.retry")]
 
 
 def test_a_refused_decision_parks_the_copy_as_it_is(world):
     world.handovers.answer = Decided(DecisionAnswer.REFUSED, None)
-    world.decide()()
+    world.carry_out(world.decide())
 
     assert world.published == [(3, 2, "robot.retry")]
     assert world.handovers.handed_over == [("robot.retry.q.lease", "owner", 0.0)]
@@ -145,7 +132,7 @@ def test_a_refused_decision_parks_the_copy_as_it_is(world):
 def test_a_decision_that_was_recorded_before_publishes_the_copy_of_then(world):
     then = parked_copy(task_message(**{"x-seq": 9}))
     world.handovers.answer = Decided(DecisionAnswer.ROUTE, then)
-    world.decide()()
+    world.carry_out(world.decide())
 
     assert [message for message, _, _ in world.publish.calls] == [then.message]
 
@@ -160,7 +147,7 @@ def test_an_outage_after_the_confirm_does_not_hold_the_ack_up(world):
 
 def test_a_permanent_failure_goes_to_the_dlq_and_is_final(world):
     handover = world.decide(HOPELESS)
-    handover()
+    world.carry_out(handover)
 
     assert handover.final
     assert world.published == [(4, 2, "robot.task.dlx")]
@@ -186,7 +173,7 @@ def test_the_deadline_of_a_delayed_task_begins_when_it_wakes(world):
 def test_an_attempt_that_would_begin_after_the_tasks_own_deadline_is_not_waited_for(seconds, dies):
     world = World()
     handover = world.decide(**{"x-deadline-at": int((time.time() + seconds) * 1_000)})
-    handover()
+    world.carry_out(handover)
 
     assert (handover.decision == Dead(Reason.DEADLINE_EXCEEDED)) is dies
     assert [exchange for _, _, exchange in world.published] == ["robot.task.dlx" if dies else "robot.retry"]
@@ -245,7 +232,7 @@ def test_a_decision_in_log_lines(decision, text):
 def test_with_keys_an_errors_message_is_sealed_in_record_and_copy(monkeypatch, world):
     sealing = Sealing.parse("A" * 43 + "=")
     monkeypatch.setattr(world.router, "sealing", sealing)
-    world.decide(dataclasses.replace(FAILURE, message="KeyError: 'Ada' " * 200))()
+    world.carry_out(world.decide(dataclasses.replace(FAILURE, message="KeyError: 'Ada' " * 200)))
     (copy, *_), *_ = world.publish.calls
     sealed = copy.text("x-last-error")
 
@@ -255,7 +242,7 @@ def test_with_keys_an_errors_message_is_sealed_in_record_and_copy(monkeypatch, w
 
 
 def test_a_step_that_waits_is_recorded_published_to_the_levels_and_handed_over(world):
-    world.router.wait(task_message(), TICKET, AskedWait(60.0, ("go",), '{"a":1}'))()
+    world.carry_out(world.wait(AskedWait(60.0, ("go",), '{"a":1}')))
     (message, exchange, key), *_ = world.later.calls
 
     assert world.handovers.waits == [(TICKET.fence, ("go",), 64, 4)]
@@ -267,28 +254,28 @@ def test_a_step_that_waits_is_recorded_published_to_the_levels_and_handed_over(w
 
 def test_a_wait_begins_a_new_ladder_unless_it_belongs_to_the_attempt(world):
     for same_attempt in (False, True):
-        world.router.wait(task_message(**{"x-attempt": 3}), TICKET, AskedWait(2.0, same_attempt=same_attempt))()
+        world.carry_out(world.wait(AskedWait(2.0, same_attempt=same_attempt), **{"x-attempt": 3}))
 
     assert [(message.attempt, message.headers["retries"]) for message, *_ in world.later.calls] == [(1, 0), (3, 2)]
 
 
 def test_a_wait_is_a_second_at_least_and_its_slack_keeps_within_the_levels(world):
     for seconds in (0, 0.5, 4_095):
-        world.router.wait(task_message(), TICKET, AskedWait(float(seconds)))()
+        world.carry_out(world.wait(AskedWait(float(seconds))))
 
     assert [seconds for _, _, seconds, _ in world.handovers.waits] == [1, 1, 4_095]
 
 
 def test_a_refused_wait_parks_the_copy_as_it_is(world):
     world.handovers.answer = Decided(DecisionAnswer.REFUSED, None)
-    world.router.wait(task_message(), TICKET, AskedWait(60.0))()
+    world.carry_out(world.wait(AskedWait(60.0)))
 
     assert world.published == [(3, 2, "robot.retry")]
 
 
 def test_with_keys_a_state_is_sealed_in_record_and_copy(world):
     world.router.sealing = Sealing((b"k" * 32,))
-    world.router.wait(task_message(), TICKET, AskedWait(60.0, (), '{"a":1}'))()
+    world.carry_out(world.wait(AskedWait(60.0, (), '{"a":1}')))
     (message, *_), *_ = world.later.calls
 
     assert world.router.sealing.unsealed(message.text(CHECKPOINT)) == '{"a":1}'
@@ -306,7 +293,7 @@ def test_a_throttled_step_has_its_deadline_from_the_end_of_its_wait_on(world):
 def test_a_wait_ends_at_the_deadline(world):
     now = int(time.time() * 1_000)
     for left in (20_000, -5_000, 600_000):
-        world.router.wait(task_message(**{"x-deadline-at": now + left}), TICKET, AskedWait(60.0))()
+        world.carry_out(world.wait(AskedWait(60.0), **{"x-deadline-at": now + left}))
 
     near, past, far = (seconds for _, _, seconds, _ in world.handovers.waits)
     assert 15 <= near <= 22
@@ -320,8 +307,8 @@ def test_deadlines_go_by_the_servers_clock_and_not_by_the_workers_which_may_be_a
         world.ahead = ahead
         soon = int((time.time() + 30) * 1_000)
         decided.append(world.decide(**{"x-deadline-at": soon}).decision)
-        world.router.wait(task_message(**{"x-deadline-at": soon}), TICKET, AskedWait(600.0)).record()
-        waits.append(world.handovers.waits[0][2])
+        ended = world.wait(AskedWait(600.0), **{"x-deadline-at": soon}).end()
+        waits.append(delays.seconds_of(ended.next.copy.message.headers))
 
     assert decided == [Dead(Reason.DEADLINE_EXCEEDED), Retry(LADDER.rungs[1])]
     assert waits[0] <= 32
