@@ -14,6 +14,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
 from dispatch.broker import faults, provision
+from dispatch.broker.acks import Acks
 from dispatch.broker.decoding import decode
 from dispatch.config.settings import Settings
 from dispatch.protocol.dead_letters import Reason
@@ -21,7 +22,6 @@ from dispatch.protocol.message import TOO_LARGE
 from dispatch.telemetry import logger
 from dispatch.telemetry.trouble import TroubleLog
 from dispatch.worker import events
-from dispatch.worker.acks import Acks
 from dispatch.worker.envelope import Poison, check
 from dispatch.worker.runner import most_values
 

@@ -6,12 +6,12 @@ import types
 import pytest
 from celery.worker.consumer import Consumer
 
+from dispatch.broker.acks import Acks
 from dispatch.broker.decoding import decode
 from dispatch.protocol.dead_letters import Reason
 from dispatch.protocol.sealing import UNSEALED
 from dispatch.protocol.signatures import NO_KEYS, MessageKeys
 from dispatch.worker import consumer as module
-from dispatch.worker.acks import Acks
 from dispatch.worker.consumer import DispatchConsumer
 from support.cases import each
 from support.unit_fakes import Log

@@ -3,7 +3,7 @@
 import random
 import types
 
-from dispatch.worker.acks import Acks
+from dispatch.broker.acks import Acks
 
 
 class Delivery:
