@@ -1,7 +1,8 @@
-"""Acks of the work queue's deliveries, those of one turn of the event loop together: RabbitMQ settles them in one step.
+"""Acks of deliveries whose outcomes came together, as those of one turn of a worker's event loop: RabbitMQ settles them in one step.
 
 Crash window: the outcome of a delivery is recorded before it is added here. A worker that dies, or loses its connection,
 before the flush gets the message again, and its claim finds DONE or STALE: the window between outcome and ack, a little longer.
+The recorder's dead letters are recorded again, which changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ log = logger(__name__)
 
 
 class Acks:
-    """Acks that wait for the next flush. For the event loop's thread.
+    """Acks that wait for the next flush. For one thread.
 
     Args:
         errors: of a connection that is gone, upon which the broker delivers again.

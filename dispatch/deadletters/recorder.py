@@ -8,6 +8,7 @@ the others nothing: each is recorded by itself then.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from kombu import Connection, Consumer, Queue
 
 from dispatch.background import Background
 from dispatch.broker import connections, provision
+from dispatch.broker.acks import Acks
 from dispatch.broker.decoding import decode
 from dispatch.config.tls import Where
 from dispatch.crashpoints import reach
@@ -74,6 +76,7 @@ class DeadLetterRecorder(Background):
         self._keys = keys
         self._ended = ended
         self._arrived: list[Any] = []
+        self._acks = Acks(())  # a connection that is gone ends the step
         self._waiting: list[tuple[float, Any]] = []
         self._failure = ""  #: why the latest dead letter could not be recorded
 
@@ -88,7 +91,7 @@ class DeadLetterRecorder(Background):
     def _consume(self, connection: Connection) -> None:
         queue = Queue(names.RECORDER_QUEUE, no_declare=True)
         with Consumer(connection, [queue], accept=None, auto_declare=False, prefetch_count=PREFETCH) as consumer:
-            consumer.on_message = self._arrived.append
+            consumer.on_message = self._arrives
             while not self.stopping:
                 with contextlib.suppress(socket.timeout):
                     connection.drain_events(timeout=0.5)
@@ -98,6 +101,10 @@ class DeadLetterRecorder(Background):
                 self._record_arrived()
                 self._record_waiting()
 
+    def _arrives(self, message: Any) -> None:
+        self._acks.delivered(message)
+        self._arrived.append(message)
+
     def _record_arrived(self) -> None:
         arrived, self._arrived[:] = [*self._arrived], []
         self._take(arrived)
@@ -105,10 +112,12 @@ class DeadLetterRecorder(Background):
     def _take(self, messages: Sequence[Any]) -> None:
         """Record deaths and ack; those that have to be tried again wait."""
         again = [message for message, done in zip(messages, self._recorded(messages), strict=True) if not done]
+        self._acks.flush()
         self._waiting += [(time.monotonic() + RECORD_AGAIN, message) for message in again]
         if len(self._waiting) > MAX_WAITING:
             self.pause(RECORD_AGAIN)  # once, however many they are: meanwhile there are no heartbeats
             for _, message in self._waiting[:-MAX_WAITING]:
+                self._acks.settled(message)
                 message.requeue()  # make room for others: to the back of the queue
             del self._waiting[:-MAX_WAITING]
 
@@ -156,7 +165,7 @@ class DeadLetterRecorder(Background):
 
     def _stays(self, message: Any, arrived: Message, fault: str) -> bool:
         self._pass_over(arrived, fault)
-        message.ack()
+        self._acks.add(message)
         return True
 
     def _done(self, message: Any, death: Death, answer: DeadLetterAnswer | Exception) -> bool:
@@ -171,7 +180,7 @@ class DeadLetterRecorder(Background):
             log.error(
                 "dead letter can't be recorded; it stays in the DLQ", task_id=dead_letter.task_id, exc_info=answer
             )
-            message.ack()
+            self._acks.add(message)
             return True
         self._failure = ""
         if answer is DeadLetterAnswer.BUSY:
@@ -185,9 +194,10 @@ class DeadLetterRecorder(Background):
             return False  # recorded once more then, which changes nothing
         # Of one that the router sent, the line about its attempt has the reason; the broker's have only this one.
         known = answer in FIRST and dead_letter.text(DEAD_REASON)
-        write = task_log(dead_letter).debug if known else task_log(dead_letter).info
-        write("dead letter recorded", reason=reason, record=answer.value)
-        message.ack()
+        if not known or logging.getLogger("dispatch.task").isEnabledFor(logging.DEBUG):
+            write = task_log(dead_letter).debug if known else task_log(dead_letter).info
+            write("dead letter recorded", reason=reason, record=answer.value)
+        self._acks.add(message)
         return True
 
     def _announced(self, dead_letter: Message) -> bool:

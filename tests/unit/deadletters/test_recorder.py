@@ -1,5 +1,6 @@
 """The recorder: each copy of a dead letter is acked once its record is FAIL, and recorded again while it cannot be."""
 
+import itertools
 import types
 
 import pytest
@@ -23,17 +24,24 @@ class FakeMessage:
 
     content_type = content_encoding = None
     body = b"{"
+    channel = types.SimpleNamespace(connection=object())
+    numbers = itertools.count(1)
 
     def __init__(self, **headers):
+        self.delivery_tag = next(self.numbers)
         self.headers = {"id": "t-1", "task": "short", "x-dead-reason": "permanent", **headers}
         self.properties, self.delivery_info = {}, {}
-        self.ended = []
+        self._state = "RECEIVED"
 
-    def ack(self):
-        self.ended.append("acked")
+    @property
+    def ended(self):
+        return [] if self._state == "RECEIVED" else [self._state]
+
+    def ack_log_error(self, *_, **__):
+        self._state = "ACK"
 
     def requeue(self):
-        self.ended.append("requeued")
+        self._state = "REQUEUED"
 
 
 class FakeRecords:
@@ -60,6 +68,12 @@ def clock(monkeypatch):
     return clock
 
 
+def take(recorder, *messages):
+    for message in messages:
+        recorder._arrives(message)
+    recorder._record_arrived()
+
+
 def made(keys=NO_KEYS):
     records = FakeRecords()
     return DeadLetterRecorder("amqp://", records, Ladders(WHOLE, {"short": WHOLE.subset(["5m"])}), keys), records
@@ -69,18 +83,18 @@ def made(keys=NO_KEYS):
 def test_a_dead_letter_that_is_recorded_is_acked(answer):
     recorder, records = made()
     records.answer, message = answer, FakeMessage()
-    recorder._take([message])
+    take(recorder, message)
 
-    assert message.ended == ["acked"]
+    assert message.ended == ["ACK"]
     assert records.recorded == [("t-1", "permanent", 2)]
 
 
 def test_a_dead_letter_that_no_key_of_ours_signed_changes_no_record():
     recorder, records = made(MessageKeys.parse(f"one:{'k' * 32}"))
     message = FakeMessage()
-    recorder._take([message])
+    take(recorder, message)
 
-    assert message.ended == ["acked"]
+    assert message.ended == ["ACK"]
     assert records.recorded == []
 
 
@@ -88,7 +102,7 @@ def test_a_dead_letter_that_no_key_of_ours_signed_changes_no_record():
 def test_a_dead_letter_that_cannot_be_recorded_yet_waits_unacked(clock, answer):
     recorder, records = made()
     records.answer, message = answer, FakeMessage()
-    recorder._take([message])
+    take(recorder, message)
     clock.now += RECORD_AGAIN / 2
     recorder._record_waiting()
 
@@ -98,7 +112,7 @@ def test_a_dead_letter_that_cannot_be_recorded_yet_waits_unacked(clock, answer):
     records.answer = DeadLetterAnswer.OK
     recorder._record_waiting()
 
-    assert message.ended == ["acked"]
+    assert message.ended == ["ACK"]
     assert recorder._waiting == []
 
 
@@ -106,9 +120,9 @@ def test_a_dead_letter_that_cannot_be_recorded_yet_waits_unacked(clock, answer):
 def test_a_dead_letter_that_can_never_be_recorded_holds_up_no_other():
     recorder, records = made()
     records.answer, message = ValueError("a mistake"), FakeMessage()
-    recorder._take([message])
+    take(recorder, message)
 
-    assert message.ended == ["acked"]
+    assert message.ended == ["ACK"]
     assert recorder._waiting == []
 
 
@@ -116,11 +130,10 @@ def test_dead_letters_that_come_together_are_recorded_together():
     recorder, records = made()
     records.answers = {"t-2": DeadLetterAnswer.BUSY}
     messages = [FakeMessage(id=f"t-{number}") for number in range(4)]
-    recorder._arrived += messages
-    recorder._record_arrived()
+    take(recorder, *messages)
 
     assert records.trips == 1
-    assert [message.ended for message in messages] == [["acked"], ["acked"], [], ["acked"]]
+    assert [message.ended for message in messages] == [["ACK"], ["ACK"], [], ["ACK"]]
     assert [message for _, message in recorder._waiting] == messages[2:3]
     assert recorder._arrived == []
 
@@ -130,17 +143,17 @@ def test_one_that_can_never_be_recorded_costs_those_that_came_with_it_nothing():
     recorder, records = made()
     records.answers = {"t-1": ValueError("a mistake")}
     messages = [FakeMessage(id=f"t-{number}") for number in range(3)]
-    recorder._take(messages)
+    take(recorder, *messages)
 
     assert records.trips == 1 + 3
-    assert [message.ended for message in messages] == [["acked"]] * 3
+    assert [message.ended for message in messages] == [["ACK"]] * 3
 
 
 def test_while_redis_is_away_all_that_came_together_wait():
     recorder, records = made()
     records.answer = StoreUnavailable("gone")
     messages = [FakeMessage(id=f"t-{number}") for number in range(3)]
-    recorder._take(messages)
+    take(recorder, *messages)
 
     assert records.trips == 1
     assert [message.ended for message in messages] == [[]] * 3
@@ -153,10 +166,10 @@ def test_one_that_no_key_of_ours_signed_is_passed_over_among_others():
     signed = FakeMessage(id="t-2")
     signed.headers |= keys.sign(decode(signed)).headers
     messages = [FakeMessage(), signed]
-    recorder._take(messages)
+    take(recorder, *messages)
 
     assert [task_id for task_id, _, _ in records.recorded] == ["t-2"]
-    assert [message.ended for message in messages] == [["acked"]] * 2
+    assert [message.ended for message in messages] == [["ACK"]] * 2
 
 
 def test_of_too_many_that_wait_the_oldest_goes_to_the_back_of_the_queue():
@@ -165,9 +178,9 @@ def test_of_too_many_that_wait_the_oldest_goes_to_the_back_of_the_queue():
     recorder.pause = lambda _seconds: None
     messages = [FakeMessage() for _ in range(MAX_WAITING + 2)]
     for message in messages:
-        recorder._take([message])
+        take(recorder, message)
 
-    assert [message.ended for message in messages[:3]] == [["requeued"], ["requeued"], []]
+    assert [message.ended for message in messages[:3]] == [["REQUEUED"], ["REQUEUED"], []]
     assert len(recorder._waiting) == MAX_WAITING
 
 
