@@ -14,7 +14,7 @@ from bench.harness.programs import MeasuredProgram
 from bench.harness.results import ResultRow
 from bench.harness.servers import BenchServers
 from bench.harness.turns import OTHERS, progress
-from bench.parts.base import OURS, Measured, checkouts, measuring
+from bench.parts.base import Measured, checkouts, measuring
 
 NAME = "failures"
 HELP = "a task that climbs all rungs (1, 2 and 3 s), dead letters a second, the redrive of many"
@@ -34,30 +34,52 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Measured:
-    """In this order, on one queue."""
+    """In this order, on one queue of each checkout, whose turns alternate."""
     ladder = ",".join(f"{name}={seconds}" for name, seconds in zip(("1m", "5m", "30m"), _RUNGS, strict=True))
     with measuring(ladder=ladder) as (on, measured), contextlib.ExitStack() as stack:
-        tree = checkouts(options, on)[0]
-        gateway = stack.enter_context(tree.gateway())
-        with tree.worker("8,2") as worker:
-            meters = _Metered(tree, gateway, worker, on)
-            meters.turn(20, {"fail_times": 1_000})  # warms up
-            climbs = [meters.turn(options.climbing, {"fail_times": 1_000}) for _ in range(options.turns)]
+        trees = checkouts(options, on)
+        with contextlib.ExitStack() as workers:
+            metered = [_Metered.started(tree, on, stack, workers) for tree in trees]
             each = max(1, options.letters // options.turns)
-            deaths = [meters.turn(each, {"permanent": True}) for _ in range(options.turns)]
-        redrive = _redriven(tree, on)
-        measured.rows = [
-            ResultRow(f"{options.climbing} tasks climb all rungs", OURS, _columns(climbs, sum(_RUNGS))),
-            ResultRow("tasks that fail for good", OURS, _columns(deaths, 0)),
-            ResultRow("redrive of all dead letters", OURS, {name: [value] for name, value in redrive.items()}),
-        ]
-        measured.notes = [f"Ladder {ladder}; the least time of a climb is {sum(_RUNGS)} s."]
+            climbs = _alternating(metered, options.turns, options.climbing, {"fail_times": 1_000})
+            deaths = _alternating(metered, options.turns, each, {"permanent": True})
+        redrives = {tree.name: _redriven(tree, on) for tree in trees[:1]}  # an older command has other options
+    turns = (
+        (f"{options.climbing} tasks climb all rungs", climbs, sum(_RUNGS)),
+        ("tasks that fail for good", deaths, 0),
+    )
+    measured.rows = [
+        *(ResultRow(case, name, _columns(each, waits)) for case, of, waits in turns for name, each in of.items()),
+        *(ResultRow("redrive of all dead letters", name, _columns([of], 0)) for name, of in redrives.items()),
+    ]
+    measured.notes = [f"Ladder {ladder}; the least time of a climb is {sum(_RUNGS)} s."]
     return measured
+
+
+def _alternating(
+    metered: list[_Metered], turns: int, count: int, payload: dict[str, Any]
+) -> dict[str, list[dict[str, float]]]:
+    """The figures of each turn, by checkout."""
+    figures: dict[str, list[dict[str, float]]] = {each.name: [] for each in metered}
+    for _ in range(turns):
+        for each in metered:
+            figures[each.name].append(each.turn(count, payload))
+    return figures
 
 
 class _Metered:
     def __init__(self, tree: Checkout, gateway: RunningGateway, worker: MeasuredProgram, on: BenchServers) -> None:
         self._tree, self._gateway, self._worker, self._on = tree, gateway, worker, on
+        self.name = tree.name
+
+    @classmethod
+    def started(
+        cls, tree: Checkout, on: BenchServers, stack: contextlib.ExitStack, workers: contextlib.ExitStack
+    ) -> _Metered:
+        """The programs of a checkout, warm: its worker ends with the second stack."""
+        made = cls(tree, stack.enter_context(tree.gateway()), workers.enter_context(tree.worker("8,2")), on)
+        made.turn(20, {"fail_times": 1_000})
+        return made
 
     def turn(self, count: int, payload: dict[str, Any]) -> dict[str, float]:
         """Submit tasks and wait until all have ended in the DLQ."""
@@ -69,7 +91,7 @@ class _Metered:
         self._worker.require(lambda: _dead(self._tree) >= dead + count, "dead letters", _PATIENCE)
         ended = time.monotonic()
         figures = {"from the last POST s": ended - filled, "all s": ended - began, "tasks/s": count / (ended - began)}
-        progress(f"{count} dead letters after {ended - began:.1f} s")
+        progress(f"{self.name}: {count} dead letters after {ended - began:.1f} s")
         return figures | meter.per_operation(count) | {OTHERS: meter.others() * 100}
 
 
