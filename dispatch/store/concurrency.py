@@ -20,6 +20,7 @@ import dataclasses
 import enum
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from dispatch.protocol.concurrency import KeyLimit, fence_of
 from dispatch.protocol.message import Message
@@ -139,17 +140,26 @@ class ConcurrencyKeys:
             name: the key's.
             most: waiting tasks that are named.
         """
-        holders, _, waiting = self._redis.keys.concurrency(name)
-        stored, count, first = self._redis.gather(
-            ("HGETALL", holders), ("ZCARD", waiting), ("ZRANGE", waiting, 0, most - 1)
-        )
-        fields = stored if isinstance(stored, dict) else dict(zip(stored[::2], stored[1::2], strict=True))
-        if not fields and not count:
-            return None
-        now = time.time() * 1_000
-        held = [(task_id, int(text.partition(":")[0])) for task_id, text in fields.items() if task_id != "#limit"]
-        living = tuple(sorted((task_id, lapses) for task_id, lapses in held if lapses > now))
-        return KeyView(name, int(fields.get("#limit", 0)), living, int(count), tuple(first))
+        return self.views([name], most)[0]
+
+    def views(self, names: Sequence[str], most: int = 100) -> list[KeyView | None]:
+        """The same for several, in one round trip."""
+        found = [self._redis.keys.concurrency(name) for name in names]
+        commands: list[RedisCommand] = [
+            command
+            for holders, _, waiting in found
+            for command in (("HGETALL", holders), ("ZCARD", waiting), ("ZRANGE", waiting, 0, most - 1))
+        ]
+        answers = self._redis.gather(*commands) if commands else []
+        return [_view(name, *answers[3 * at : 3 * at + 3]) for at, name in enumerate(names)]
+
+    def in_use(self, most: int) -> list[KeyView]:
+        """The keys in use, in two round trips.
+
+        Args:
+            most: keys.
+        """
+        return [view for view in self.views(self.names(most)) if view is not None]
 
     def names(self, most: int) -> list[str]:
         """The keys in use."""
@@ -200,3 +210,14 @@ class ConcurrencyKeys:
 
 def _verdict(answer: list[str]) -> KeyVerdict:
     return KeyVerdict(KeyAnswer(answer[0]), tuple(answer[1:]))
+
+
+def _view(name: str, stored: Any, count: Any, first: Sequence[str]) -> KeyView | None:
+    """A key in use, from its holders and those that wait; None for any other."""
+    fields = stored if isinstance(stored, dict) else dict(zip(stored[::2], stored[1::2], strict=True))
+    if not fields and not count:
+        return None
+    now = time.time() * 1_000
+    held = [(task_id, int(text.partition(":")[0])) for task_id, text in fields.items() if task_id != "#limit"]
+    living = tuple(sorted((task_id, lapses) for task_id, lapses in held if lapses > now))
+    return KeyView(name, int(fields.get("#limit", 0)), living, int(count), tuple(first))

@@ -73,7 +73,7 @@ class KeysPages:
         return self._frame.page("keys.html", found=found, paces=paces, most=fields.MAX_PAGE)
 
     def _keys(self) -> Iterator[Key]:
-        views = [view for name in self._store.names(fields.MAX_PAGE) if (view := self._store.view(name)) is not None]
+        views = self._store.in_use(fields.MAX_PAGE)
         briefs = self._briefs(each for view in views for each in (*(task for task, _ in view.holders), *view.first))
         for view in sorted(views, key=lambda each: (-each.waiting, each.name)):
             holders = [Seat(task_id, briefs[task_id], lapses) for task_id, lapses in view.holders]

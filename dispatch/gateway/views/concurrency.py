@@ -41,7 +41,7 @@ class ConcurrencyViews:
     )  # fmt: skip
     def index(self) -> Reply:
         """Keys in use."""
-        views = [view for name in self._store.names(fields.MAX_PAGE) if (view := self._store.view(name)) is not None]
+        views = self._store.in_use(fields.MAX_PAGE)
         rates = [show_rate(self._rates.view(limit)) for limit in self._limits.values()]
         return json_reply({"items": [*map(show, views), *rates]})
 

@@ -48,6 +48,24 @@ def test_one_holds_it_and_the_next_is_called_when_it_is_given_back(keys):
     assert (called, again.answer) == (["b"], KeyAnswer.TAKEN)
 
 
+def test_all_keys_in_use_are_read_in_two_round_trips(monkeypatch, stores, keys):
+    trips = []
+    for number in range(20):
+        assert keys.take(KeyLimit(f"k{number:02}", 1), copy("a")).answer is KeyAnswer.TAKEN
+        assert keys.take(KeyLimit(f"k{number:02}", 1), copy("b")).answer is KeyAnswer.WAIT
+    for name in ("run", "gather"):
+        whole = getattr(stores.redis, name)
+        monkeypatch.setattr(stores.redis, name, lambda *commands, whole=whole: trips.append(1) or whole(*commands))
+    views = keys.in_use(15)
+
+    assert len(trips) == 2
+    assert len(views) == 15
+    assert {(view.limit, [task for task, _ in view.holders] == [_id("a")], view.first) for view in views} == {
+        (1, True, (_id("b"),))
+    }
+    assert keys.views(["k00", "free"])[1] is None
+
+
 def test_the_waiting_come_by_their_rank_and_not_as_they_asked(keys):
     keys.take(KEY, copy("a"))
     for name in "dbc":
