@@ -16,7 +16,7 @@ import redis
 
 from support.chaos.facts import DeadLetter, Left, Task
 from support.chaos.orders import LATEST
-from support.chaos.system import LADDER, VHOST, Machine, drain_limit
+from support.chaos.system import LADDER, LANE, VHOST, Machine, drain_limit
 from support.waiting import PATIENCE, eventually
 
 WORK, TAP, DLQ, HOLD = "robot.task.q", "robot.task.dead.q", "robot.task.dlq", "robot.hold.q"
@@ -26,7 +26,8 @@ RUNGS = tuple(f"robot.retry.q.{name}" for name, _ in LADDER)
 LEVELS = LATEST.bit_length() + 1
 
 #: Queues that must be empty in the end.
-TRANSIT = (WORK, *RUNGS, "robot.retry.q.lease", HOLD, TAP, *(f"robot.delay.q.{level}" for level in range(LEVELS)))
+LINES = (WORK, f"{WORK}.{LANE}")
+TRANSIT = (*LINES, *RUNGS, "robot.retry.q.lease", HOLD, TAP, *(f"robot.delay.q.{level}" for level in range(LEVELS)))
 
 #: Fields of a record that matter once it is terminal, beside what the API shows.
 INNER = ("decision", "decidedSeq", "fence", "owner", "before", "published", "discarded", "deadReason")
@@ -108,7 +109,8 @@ def _look(machine: Machine) -> Left:
         )
     return Left(
         _depths(machine), claims, due, stale, indexed, False, 0.0, 0.0, machine.restarts(),
-        held=held, keys=[key["key"] for key in keys], pauses=[pause["what"] for pause in pauses],
+        held=held, keys=[key["key"] for key in keys if key["perSeconds"] is None or key["waiting"]],
+        pauses=[pause["what"] for pause in pauses],
         jobs=[job["jobId"] for job in jobs if job["state"] == "running"],
     )  # fmt: skip
 

@@ -33,6 +33,11 @@ class Order:
         return self.payload.get("json") or self.payload.get("wish") or {}
 
     @property
+    def rate(self) -> tuple[str, int, float] | None:
+        """Of which type's runs how many may begin in any so many seconds."""
+        return ("rate:chaos.paced", 2, 1.0) if self.type == "chaos.paced" else None
+
+    @property
     def slot(self) -> tuple[str, int] | None:
         """What it takes one of several places of while it runs: a key, or its type; and how many there are."""
         if self.type == "chaos.narrow":

@@ -16,7 +16,7 @@ LATEST = 10
 KINDS = {
     "fast": 20, "later": 5, "slow": 6, "twins": 8, "flaky": 7, "throttled": 3, "lost-answer": 4, "echo": 4,
     "echo-flaky": 3, "permanent": 2, "hopeless": 2, "wait": 4, "signalled": 4, "called-back": 3, "parent": 3,
-    "robot": 6, "client-key": 3, "narrow": 3, "undone": 5, "deadline": 3, "hooked": 2,
+    "robot": 6, "client-key": 3, "narrow": 3, "paced": 4, "undone": 5, "deadline": 3, "hooked": 2,
 }  # fmt: skip
 
 #: Robots, and keys that clients give: few, so that tasks wait for each other.
@@ -99,7 +99,7 @@ def make(rng: random.Random, label: str, book: Book) -> Order:
 
 
 #: Types of kinds that are no steps.
-_OTHERS = {"narrow": "chaos.narrow", "undone": "chaos.undone"}
+_OTHERS = {"narrow": "chaos.narrow", "paced": "chaos.paced", "undone": "chaos.undone"}
 
 _WALKS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "wait": lambda rng: {"steps": rng.randint(1, 3), "seconds": rng.randint(1, 3)},
@@ -124,6 +124,7 @@ _WISHES: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "robot": lambda rng: {"sleep": round(rng.uniform(0.1, 0.5), 2), "fail": rng.choice([0, 0, 0, 1]), "status": 503},
     "client-key": lambda rng: {"sleep": round(rng.uniform(0.1, 0.4), 2)},
     "narrow": lambda rng: {"sleep": round(rng.uniform(0.1, 0.6), 2)},
+    "paced": lambda rng: {"sleep": round(rng.uniform(0, 0.3), 2), "fail": rng.choice([0, 0, 0, 1]), "status": 503},
     "undone": lambda rng: {"lost": rng.choice([0, 1, 2]), "sleep": round(rng.uniform(0, 0.5), 2)},
     "deadline": lambda rng: {"fail": rng.choice([0, 1, 2, 3]), "status": 500},
 }

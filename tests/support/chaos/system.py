@@ -34,6 +34,9 @@ from support.waiting import eventually
 LADDER = (("1m", 1.0), ("5m", 2.0), ("30m", 3.0))
 LEASE, LEASE_PARK, GRACE, SOFT_SHUTDOWN, HOLD_TTL, CANCEL_GRACE = 3, 1, 8, 3, 4, 2
 
+#: A lane of its own, for some of the types.
+LANE = "side"
+
 #: The secrets are the run's own: nothing outside of it takes them.
 _SECRET = "chaos-chaos-chaos-chaos-chaos-chaos"
 
@@ -45,6 +48,7 @@ SETTINGS: dict[str, object] = {
     "sweep_interval": 1,
     "soft_shutdown": SOFT_SHUTDOWN,
     "queue_depth_limit": 400,
+    "lanes": f"{LANE}=chaos.narrow,chaos.paced,echo",
     "concurrency_min": 2,
     "concurrency_max": 4,
     "hold_ttl": HOLD_TTL,

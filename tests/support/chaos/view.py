@@ -23,6 +23,9 @@ INTERNAL = frozenset({"robot.schedule", "webhook.deliver"})
 #: Seconds before and after a fault for which a worker may still be without Redis: a lease, and the way back.
 TROUBLE = 4.0
 
+#: Seconds of acknowledged writes that a killed Redis may lose while its disk is busy, and a little more.
+HELD_BACK = 2.5
+
 
 class Lists(dict[K, list[V]]):
     """A list for each key; an empty one, which is not kept, for any other."""
@@ -122,6 +125,14 @@ class View:
             each.began - TROUBLE <= ended and began <= each.ended + TROUBLE
             for each in self.facts.faults
             if not each.missed and _troubles(each.fault)
+        )
+
+    def may_be_lost(self, at: float) -> bool:
+        """Whether Redis was killed so soon afterwards that it may have lost what it had acknowledged at a time."""
+        return any(
+            each.began - HELD_BACK <= at <= each.began
+            for each in self.facts.faults
+            if (each.fault.name, each.fault.target) == ("kill", "redis")
         )
 
     def accepted(self, order: Order) -> set[str]:

@@ -105,7 +105,11 @@ def test_a_second_success_or_a_run_after_it_is_seen():
 
 
 def test_a_run_without_a_claim_is_seen():
-    assert broken(deliveries=[*CLEAN.deliveries, Delivery("t1", "good", 3, 4, "repeat")]) == {"P3 never unclaimed"}
+    deliveries = [*CLEAN.deliveries, Delivery("t1", "good", 3, 4, "repeat")]
+    killed = [Happened(Fault(5, "kill", "redis"), 5.0, 5.0)]
+
+    assert broken(deliveries=deliveries) == {"P3 never unclaimed"}
+    assert broken(deliveries=deliveries, faults=killed) == set()  # which may have lost the claim
 
 
 @pytest.mark.parametrize(

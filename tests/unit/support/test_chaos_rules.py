@@ -255,6 +255,33 @@ def test_two_tasks_of_a_key_at_once_are_seen(ends, faults, found):
     ) == found  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("last", "faults", "found"),
+    [
+        (3_100, [], set()),
+        (2_600, [], {"so many at a time"}),
+        (2_600, [Happened(Fault(1, "stop", "redis", 1), 1.0, 2.0)], set()),
+    ],
+)
+def test_more_begins_in_a_second_than_a_rate_allows_are_seen(last, faults, found):
+    ids = ["p1", "p2", "p3"]
+    orders = [Order(each, "paced", each, "chaos.paced", {"wish": {}}) for each in ids]
+    made = [
+        with_view(
+            task(each, each, "SUCCEEDED", [hop(at, "started", attempt=1), hop(at + 10, "succeeded")]),
+            type="chaos.paced",
+        )
+        for each, at in zip(ids, (2_000, 2_010, last), strict=True)
+    ]
+    delivered = [Delivery(f"{each}/0", each, 2.1, 2.2, "applied") for each in ids]
+
+    assert broken(
+        orders=[*CLEAN.orders, *orders], answers=[*CLEAN.answers, *(answer(each, task_id=each) for each in ids)],
+        deliveries=[*CLEAN.deliveries, *delivered], effects={**CLEAN.effects, **{each.key: 1 for each in delivered}},
+        tasks=[*CLEAN.tasks, *made], faults=faults,
+    ) == found  # fmt: skip
+
+
 def test_a_wait_between_two_steps_holds_the_key():
     orders = [walk("one", robot="robot-1"), walk("two", robot="robot-1")]
     first = with_view(with_hops(walked(label="one"), [*walked().hops[:-1], hop(5_000, "succeeded")]))

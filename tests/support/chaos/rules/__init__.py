@@ -44,6 +44,7 @@ RULES: dict[str, Callable[[View], Iterator[tuple[str, str]]]] = {
     "cancelled is undone": cancellations.cancelled_is_undone,
     "paused": pauses.nothing_starts_in_a_pause,
     "one at a time": keys.places_are_kept,
+    "so many at a time": keys.rates_are_kept,
     "schedules": schedules.due_times_are_kept,
     "children": children.children_are_submitted_once,
     "webhooks": webhooks.ends_are_announced,

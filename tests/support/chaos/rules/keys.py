@@ -16,6 +16,10 @@ _ENDS = frozenset({
 })  # fmt: skip
 
 
+#: Seconds that may pass between the place in a rate and the claim, which is what a hop shows (`dispatch.worker.request`).
+LATE = 0.3
+
+
 @dataclasses.dataclass(frozen=True)
 class _Span:
     """A time for which a task has a place."""
@@ -33,6 +37,20 @@ def places_are_kept(view: View) -> Iterator[tuple[str, str]]:
             spans[order.slot].extend(_spans(task))
     for (slot, limit), found in spans.items():
         yield from ((slot, text) for text in _overlaps(view, found, limit))
+
+
+def rates_are_kept(view: View) -> Iterator[tuple[str, str]]:
+    """Of a type with a rate no more runs begin in a window than it has places: as long as their worker reaches Redis."""
+    begins: dict[tuple[str, int, float], list[float]] = defaultdict(list)
+    for task, order in view.ordered:
+        if order.rate is not None:
+            begins[order.rate].extend(hop["at"] / 1_000 for hop in before_stop(task) if hop["kind"] == "started")
+    for (name, runs, seconds), found in begins.items():
+        ordered = sorted(found)
+        for first, last in zip(ordered, ordered[runs:], strict=False):
+            late = LATE + view.noise_in(first, last)
+            if last - first < seconds - late and not view.troubled(first, last):
+                yield name, f"{runs + 1} runs began in {last - first:.3f} s from {first:.3f} on"
 
 
 def _overlaps(view: View, spans: list[_Span], limit: int) -> Iterator[str]:

@@ -78,6 +78,12 @@ def narrow(order: Effect, ctx: Context) -> dict[str, Any]:
     return {}
 
 
+@task("chaos.paced", payload=Effect, rate="2/s")
+def paced(order: Effect, ctx: Context) -> dict[str, Any]:
+    """Two begin in any second, of all workers together."""
+    return narrow(order, ctx)
+
+
 @task("chaos.undone", payload=Effect, undoes=True)
 def undone(order: Effect, ctx: Context) -> dict[str, Any]:
     """Begin something elsewhere, which a cancellation undoes."""
