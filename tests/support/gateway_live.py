@@ -1,8 +1,10 @@
 """The real application on real servers, in this process or under gunicorn."""
 
 import contextlib
+import json
 import ssl
 import subprocess
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,9 @@ def running_gateway(
             verify.load_cert_chain(certificate.cert, certificate.key)
         url = f"http{'s' if ca else ''}://127.0.0.1:{port}"
         with httpx.Client(base_url=url, timeout=30, trust_env=False, verify=verify) as client:
-            eventually(lambda: _ready(client), 60, lambda: log.read_text()[-3_000:])
+            ready, probe = set[int](), f"/{uuid.uuid4()}"
+            count = int(variables.get("DISPATCH_HTTP_WORKERS", settings.http_workers))
+            eventually(lambda: _ready(url, verify, log, probe, ready) >= count, 60, lambda: log.read_text()[-3_000:])
             yield client, process, log
     finally:
         process.terminate()
@@ -73,8 +77,21 @@ def running_gateway(
             raise
 
 
-def _ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
+def _ready(url: str, verify: ssl.SSLContext | bool, log: Path, probe: str, ready: set[int]) -> int:
+    """How many processes are ready, each for itself: only the log tells which one a connection has met.
+
+    Args:
+        url: the gateway's.
+        verify: as of `httpx.Client`.
+        log: the gateway's, and perhaps that of gateways before it.
+        probe: a path of this gateway's requests alone.
+        ready: pids of those that were; those that are met now are added.
+    """
+    with contextlib.ExitStack() as stack, contextlib.suppress(httpx.TransportError):
+        for _ in range(4):  # side by side: one after the other, the same process may take each
+            fresh = stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False, verify=verify))
+            if fresh.get("/readyz").status_code == 200:
+                fresh.get(probe)
+    met = (json.loads(line) for line in log.read_text().splitlines() if probe in line)
+    ready.update(line["process"] for line in met)
+    return len(ready)
