@@ -54,7 +54,7 @@ def test_a_worker_dies_with_failures_that_it_hands_over_together(bench, monkeypa
 @each_pool
 @pytest.mark.parametrize("server", ["redis", "rabbitmq"])
 def test_the_answers_to_several_break_off_in_the_middle(bench, pool, server):
-    """Of half of them nothing is heard: cut again and again, a little later each time."""
+    """Some have their answer, others none: cut again and again, a little later each time."""
     urls = {"redis": bench.settings.redis_url.get_secret_value(), "rabbitmq": bench.settings.broker("worker")}
     field = {"redis": "redis_url", "rabbitmq": "broker_url"}[server]
     with Proxy.to(urls[server]) as proxy:

@@ -323,8 +323,8 @@ class FakeKeys:
     def __init__(self) -> None:
         self.keys: dict[str, KeyView] = {}
 
-    def names(self, most: int) -> list[str]:
-        return [*self.keys, "gone"][:most]
+    def in_use(self, most: int) -> list[KeyView]:
+        return [*self.keys.values()][:most]
 
     def view(self, name: str) -> KeyView | None:
         return self.keys.get(name)

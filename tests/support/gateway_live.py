@@ -78,7 +78,7 @@ def running_gateway(
 
 
 def _ready(url: str, verify: ssl.SSLContext | bool, log: Path, probe: str, ready: set[int]) -> int:
-    """How many processes are ready, each for itself: only the log tells which one a connection has met.
+    """How many processes are ready, each for itself: only the log has which one a connection has met.
 
     Args:
         url: the gateway's.

@@ -44,7 +44,7 @@ def followers(settings, task_id):
 
 
 def followed(base_url, task_id, *, returns=0, **headers):
-    """The hops of a whole stream, over a connection of its own; of one that comes back when Retry-After says, so many times."""
+    """The hops of a whole stream, over a connection of its own; of one that comes back after Retry-After, so many times."""
     with (
         httpx.Client(base_url=base_url, timeout=30, trust_env=False) as fresh,
         fresh.stream("GET", f"/v1/tasks/{task_id}/events", headers={**STREAM, **headers}) as answer,
