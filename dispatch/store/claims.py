@@ -29,6 +29,7 @@ from dispatch.protocol.message import PRINCIPAL, STEP, Copy, Message, compact_js
 from dispatch.protocol.record_fields import step_fields
 from dispatch.store.client import RedisCommand
 from dispatch.store.hops import arrived_hop
+from dispatch.store.packed import PackedMessages
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.transitions import MISSING, Transitions, hop
 from dispatch.store.usage import Holding, Usage
@@ -232,8 +233,23 @@ class Claims:
     def _note(self, ended: Sequence[ToComplete]) -> None:
         """Have completions repeated, where Redis loses them."""
         if ended:
-            texts = (len(step.result) + len(step.message.body) for step in ended)
-            self.unsynced.note(functools.partial(self.repeat_ends, ended), *texts)
+            kept = PackedMessages(
+                [
+                    (
+                        step.message,
+                        (step.ticket.owner, step.ticket.fence, step.ticket.worker, step.max_attempts, step.result),
+                    )
+                    for step in ended
+                ]
+            )
+            self.unsynced.note(functools.partial(self._repeat_packed, kept), kept.size)
+
+    def _repeat_packed(self, kept: PackedMessages) -> None:
+        steps = [
+            ToComplete(message, Ticket(str(owner), str(fence), str(worker)), int(attempts), str(result))
+            for message, (owner, fence, worker, attempts, result) in kept.entries()
+        ]
+        self.repeat_ends(steps)
 
     def _again_words(self, step: ToComplete) -> tuple[str | float, ...]:
         fence, owner, result, ttl, succeeded = self._complete_words(step)

@@ -31,6 +31,7 @@ from dispatch.store.client import RedisCommand
 from dispatch.store.handovers import Decided, DecisionAnswer, Handovers, decided
 from dispatch.store.hops import arrived_hop
 from dispatch.store.index import Page, ScannedBatch
+from dispatch.store.packed import PackedMessages
 from dispatch.store.scripts import RedisHandle
 from dispatch.store.transitions import MISSING, Transitions, hop
 from dispatch.store.unsynced import LATER
@@ -118,12 +119,13 @@ class DeadLetterRecords:
     def _note(self, dead: Sequence[Death]) -> None:
         """Have deaths recorded again, where Redis loses them."""
         if dead:
-            texts = (len(death.message.body) for death in dead)
-            self._redis.unsynced.note(functools.partial(self._record_again, dead), *texts)
+            kept = PackedMessages([(death.message, (death.reason, death.max_attempts)) for death in dead])
+            self._redis.unsynced.note(functools.partial(self._record_again, kept), kept.size)
 
-    def _record_again(self, deaths: Sequence[Death]) -> object:
+    def _record_again(self, kept: PackedMessages) -> object:
         """Those that are not dead in their cycle. For any other a second record would count a second dead letter."""
         keys = self._redis.keys
+        deaths = [Death(message, str(reason), int(attempts)) for message, (reason, attempts) in kept.entries()]
         read = self._redis.gather(*(("HMGET", keys.task(each.message.task_id)[0], "state", "cycle") for each in deaths))
         lost = [death for death, (state, cycle) in zip(deaths, read, strict=True) if _is_lost(death, state, cycle)]
         answers = self.record_many(lost) if lost else []

@@ -34,6 +34,7 @@ from dispatch.store import finding, hops, index
 from dispatch.store.client import RedisCommand
 from dispatch.store.idempotency import IdempotencyKeys, KeyHeld
 from dispatch.store.index import Page
+from dispatch.store.packed import TASK
 from dispatch.store.scripts import RedisHandle, Rider
 from dispatch.store.transitions import Transitions, hop
 from dispatch.store.usage import Holding, Usage
@@ -217,7 +218,7 @@ class TaskStore:
             return False
         if self._redis.unsynced.wanted:
             again = functools.partial(self._marked_again, mark, message, idempotency_key, fingerprint)
-            self._redis.unsynced.note(again, len(message.body))
+            self._redis.unsynced.note(again, TASK + len(message.body))
         return True
 
     def _mark(self, message: Message, words: Sequence[str | float], max_attempts: int, key: str | None) -> bool:

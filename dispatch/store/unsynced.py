@@ -30,9 +30,6 @@ KEPT = 5.0
 #: Bytes that are kept at most; then the oldest are dropped.
 MOST = 12_000_000
 
-#: Bytes that one task takes beside those of its texts: its message's headers, and objects.
-_TASK = 3_000
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Kept:
@@ -52,14 +49,14 @@ class Unsynced:
         self._size = 0
         self._lock = threading.Lock()
 
-    def note(self, repeat: Repeat, *texts: int) -> None:
+    def note(self, repeat: Repeat, size: int) -> None:
         """Redis has acknowledged transitions.
 
         Args:
             repeat: does them again.
-            texts: of each task, the bytes of its texts.
+            size: bytes that this keeps.
         """
-        now, size = time.monotonic(), sum(texts) + _TASK * len(texts)
+        now = time.monotonic()
         with self._lock:
             self._kept.append(_Kept(now, size, repeat))
             self._size += size

@@ -14,7 +14,7 @@ def kept(monkeypatch):
 
 def _note(kept, count):
     for number in range(count):
-        kept.note(lambda number=number: number, 10)
+        kept.note(lambda number=number: number, 3_010)
 
 
 def _answers(kept):
@@ -42,6 +42,6 @@ def test_where_redis_did_not_answer_all_is_kept_until_it_was_checked(kept):
 def test_the_oldest_go_where_they_would_take_too_much_memory(kept):
     kept.failed()
     _note(kept, 3)
-    kept.note(lambda: "large", unsynced.MOST - 5_000)
+    kept.note(lambda: "large", unsynced.MOST - 2_000)
 
     assert _answers(kept) == ["large"]
