@@ -226,9 +226,8 @@ class Sweeper(Background):
 
     def _reject(self, record: Record, now: float) -> None:
         grace = self._settings.unpublished_grace
-        if not self._steady(
-            grace
-        ):  # a Redis that has started again may lack a confirm that its process is about to repeat
+        # A Redis that has started again may lack a confirm that its process is about to repeat.
+        if not self._steady(grace):
             self._reminders.set(record.task_id, now + self._settings.sweep_interval)
             return
         if record.message is None:

@@ -89,7 +89,7 @@ class HandingOver:
         began = time.time()
         self._record(together)
         reach("route.decided")
-        _trace_redis(together, "decide", began)
+        _trace_redis(together, began)
         going = [each for each in together if each.copy is not None]
         began = time.time()
         outcomes = self._publish_all([each.copy for each in going if each.copy is not None])
@@ -99,7 +99,7 @@ class HandingOver:
         began = time.time()
         self._hand_over(confirmed)
         reach("route.handed-over")
-        _trace_redis(confirmed, "hand_over", began)
+        _trace_redis(confirmed, began, "hand_over")
         for each in together:
             if each.cancelled or each in confirmed:
                 each.finish()
@@ -263,13 +263,12 @@ def _observe(seconds: float, confirms: int = 1) -> None:
         metrics.CONFIRM.observe(seconds)
 
 
-def _trace_redis(handovers: Sequence[HandOver], operation: str, began: float) -> None:
-    """A round trip that several have taken together, in the trace of each."""
-    about = {"db.system.name": "redis", "db.operation.name": operation, "db.operation.batch.size": len(handovers)}
+def _trace_redis(handovers: Sequence[HandOver], began: float, script: str = "") -> None:
+    """A round trip that several have taken together, in the trace of each; without a script, each with its own."""
     for each in handovers:
-        tracing.record(
-            f"redis {operation}", began, time.time(), parent=each.traceparent, kind="client", attributes=about
-        )
+        name = script or each.transition
+        about = {"db.system.name": "redis", "db.operation.name": name, "db.operation.batch.size": len(handovers)}
+        tracing.record(f"redis {name}", began, time.time(), parent=each.traceparent, kind="client", attributes=about)
 
 
 def _trace_publish(handovers: Sequence[HandOver], began: float) -> None:

@@ -6,7 +6,7 @@ import abc
 import contextlib
 import dataclasses
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from dispatch.protocol import names
 from dispatch.protocol.copies import next_copy, parked_copy, step_copy
@@ -27,7 +27,7 @@ def describe(decision: Decision) -> str:
 
 
 class HandOver(abc.ABC):
-    """A run's end, until the task's next copy is confirmed and handed over.
+    """A run's end, until the task's next copy is confirmed and handed over; `transition` is the script that records it.
 
     Args:
         message: the copy that ran.
@@ -37,6 +37,8 @@ class HandOver(abc.ABC):
         decided: what happens next, for people.
         details: more for its span.
     """
+
+    transition: ClassVar[str]
 
     def __init__(
         self, message: Message, ticket: Ticket, attempts: int, sealing: Sealing, decided: str, **details: Any
@@ -107,6 +109,8 @@ class FailedHandOver(HandOver):
         decision: what happens next.
     """
 
+    transition = "decide"
+
     def __init__(
         self,
         message: Message,
@@ -146,6 +150,8 @@ class WaitingHandOver(HandOver):
         asked: what the handler asked for.
         seconds: the wait as the delay levels can keep it.
     """
+
+    transition = "wait"
 
     def __init__(
         self, message: Message, ticket: Ticket, attempts: int, sealing: Sealing, *, asked: AskedWait, seconds: int

@@ -138,20 +138,20 @@ def reported(error: AttemptFailed) -> ExceptionInfo:
 
     Billiard's own has each frame with the positions of every byte code, and makes the text of what is pickled once more.
     """
-    told = traceback.TracebackException.from_exception(error)
-    _without_marks(told)
-    text = "".join(told.format())
+    report = traceback.TracebackException.from_exception(error)
+    _without_marks(report)
+    text = "".join(report.format())
     if len(text) > MAX_TRACEBACK:  # the log has it, cut
-        text = "".join(told.format(chain=False))[-MAX_TRACEBACK:]
+        text = "".join(report.format(chain=False))[-MAX_TRACEBACK:]
     info: ExceptionInfo = ExceptionInfo.__new__(ExceptionInfo)
     info.type, info.exception, info.traceback = type(error), error, text
     error.__traceback__ = error.__cause__ = error.__context__ = None  # all that the handler had
     return info
 
 
-def _without_marks(told: traceback.TracebackException) -> None:
+def _without_marks(report: traceback.TracebackException) -> None:
     """Take away the marks below the part of a line that failed: Python parses each line for them, in half of a failing run's time."""
-    chain: list[traceback.TracebackException | None] = [told]
+    chain: list[traceback.TracebackException | None] = [report]
     while chain:
         part = chain.pop()
         if part is not None:
